@@ -1,0 +1,215 @@
+"""Every exception of this package, one tree.
+
+::
+
+    SandboxError                    the root; `hint` says what to do next
+    ├── ConfigError                 your mistake: no cluster, a bad kubeconfig, missing credentials
+    ├── SpecError                   your mistake: what was asked for; `field` says where
+    │   └── PayloadTooLarge         code and files do not fit into one ConfigMap; nothing was sent
+    ├── ApiError                    the server's answer, a Status: `code`, `reason`, `causes`
+    │   ├── BadRequest, Unauthorized, Forbidden, NotFound, AlreadyExists, Conflict, Expired, Invalid,
+    │   │   RequestEntityTooLarge, TooManyRequests
+    │   └── ServerError             the server's own trouble: 500, 503, 504 and their kin
+    ├── NetworkError                no answer: refused, reset, timed out, TLS; `sent` says if it may have arrived
+    ├── StartError                  the sandbox did not start: the program has not run
+    ├── ResultLost                  the program may have run, its result is lost
+    └── SandboxClosed               the Sandbox is closed
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = [
+    "AlreadyExists",
+    "ApiError",
+    "BadRequest",
+    "Cause",
+    "ConfigError",
+    "Conflict",
+    "Expired",
+    "Forbidden",
+    "Invalid",
+    "NetworkError",
+    "NotFound",
+    "PayloadTooLarge",
+    "RequestEntityTooLarge",
+    "ResultLost",
+    "SandboxClosed",
+    "SandboxError",
+    "ServerError",
+    "SpecError",
+    "StartError",
+    "TooManyRequests",
+    "Unauthorized",
+]
+
+
+class SandboxError(Exception):
+    """The root of every error that this package raises on purpose.
+
+    The message says what was wrong and where; `hint`, when there is one, what to do about it.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(SandboxError):
+    """There is no usable cluster: nothing configured, a broken kubeconfig, missing credentials."""
+
+
+class SpecError(SandboxError, ValueError):
+    """What was asked for cannot be: `field` is its path (``resources.cpu_limit``, ``files['../x']``).
+
+    Raised before any request is sent.
+    """
+
+    def __init__(self, field: str, message: str, *, hint: str = "") -> None:
+        super().__init__(f"{field}: {message}", hint=hint)
+        self.field = field
+
+
+class PayloadTooLarge(SpecError):
+    """Code, files and stdin do not fit into one ConfigMap, not even compressed.
+
+    `size` and `limit` are bytes, as they would have been sent.
+    """
+
+    def __init__(self, field: str, message: str, *, size: int, limit: int, hint: str = "") -> None:
+        super().__init__(field, message, hint=hint)
+        self.size = size
+        self.limit = limit
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One entry of ``Status.details.causes``."""
+
+    reason: str = ""
+    message: str = ""
+    field: str = ""
+
+
+class ApiError(SandboxError):
+    """The API server refused a request and said why.
+
+    Branch on the class or on `reason`, not on `code` alone: 409 is AlreadyExists or Conflict, and 500 has
+    three reasons. https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: int,
+        reason: str,
+        causes: tuple[Cause, ...] = (),
+        details: dict[str, object] | None = None,
+        retry_after: float | None = None,
+        request: str = "",
+        hint: str = "",
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+        self.reason = reason
+        self.causes = causes
+        self.details = details or {}
+        self.retry_after = retry_after
+        self.request = request
+
+
+class BadRequest(ApiError):
+    """400: the request could not be understood, or not now (the log of a container that waits to start)."""
+
+
+class Unauthorized(ApiError):
+    """401: the server does not know who asks."""
+
+
+class Forbidden(ApiError):
+    """403: the server knows who asks, and refuses: RBAC, or admission."""
+
+
+class NotFound(ApiError):
+    """404: no such object."""
+
+
+class AlreadyExists(ApiError):
+    """409, reason AlreadyExists: an object of that name is there."""
+
+
+class Conflict(ApiError):
+    """409, reason Conflict: a precondition does not hold."""
+
+
+class Expired(ApiError):
+    """410, reason Expired or Gone: the resourceVersion is too old; list again."""
+
+
+class Invalid(ApiError):
+    """422: the object breaks a rule; `causes` name the fields."""
+
+
+class RequestEntityTooLarge(ApiError):
+    """413: the request's body is over 3 MiB."""
+
+
+class TooManyRequests(ApiError):
+    """429: ask again after `retry_after` seconds."""
+
+
+class ServerError(ApiError):
+    """5xx, or an answer that is not Kubernetes': the request may or may not have been carried out."""
+
+
+class NetworkError(SandboxError):
+    """There was no answer. `sent` is False only when the request surely did not arrive."""
+
+    def __init__(self, message: str, *, sent: bool, request: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.sent = sent
+        self.request = request
+
+
+class StartError(SandboxError):
+    """The sandbox did not start, and the program has not run.
+
+    `reason` is Kubernetes' own word where there is one (``ErrImagePull``, ``Unschedulable``,
+    ``StartError``), `pod` the pod's name if there was a pod.
+    """
+
+    def __init__(self, message: str, *, reason: str = "", job: str = "", pod: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+        self.job = job
+        self.pod = pod
+
+
+class ResultLost(SandboxError):
+    """The program may have run; how it ended is not known.
+
+    `stdout` and `stderr` are what was read until then.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        job: str = "",
+        pod: str = "",
+        stdout: str = "",
+        stderr: str = "",
+        hint: str = "",
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.job = job
+        self.pod = pod
+        self.stdout = stdout
+        self.stderr = stderr
+
+
+class SandboxClosed(SandboxError):
+    """The Sandbox was closed, before this call or during it."""

@@ -1,0 +1,1 @@
+"""A small Kubernetes REST client; it knows nothing of sandboxes."""

@@ -1,0 +1,220 @@
+"""The edge to httpx: its settings, its exceptions turned into ours, streams that close whatever happens."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import sys
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, cast
+
+import anyio
+import httpx
+
+from ..errors import NetworkError
+from .status import Call, plain
+
+__all__ = [
+    "PLAIN_TIMEOUT",
+    "Body",
+    "RoundTrip",
+    "listener",
+    "network_errors",
+    "network_transport",
+    "stream_timeout",
+]
+
+# Seconds. There is no limit on waiting for a connection: there is always room for another one (below).
+PLAIN_TIMEOUT = httpx.Timeout(connect=10.0, read=30.0, write=30.0, pool=None)
+
+# How long closing an answer may take when the other side has stopped answering, seconds.
+CLOSE_TIMEOUT = 5.0
+
+# More than the buffers of httpcore and TLS can hold, in chunks of one byte.
+MAX_BUFFERED_CHUNKS = 1 << 17
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL)
+# How a body that nobody wants any more may end.
+_UNWOUND = (StopAsyncIteration, httpx.HTTPError, httpx.StreamError, ssl.SSLError)
+
+
+def stream_timeout(read: float | None) -> httpx.Timeout:
+    """As `PLAIN_TIMEOUT`, with another limit in seconds on the silence between two chunks; None: no limit."""
+    return httpx.Timeout(connect=10.0, read=read, write=30.0, pool=None)
+
+
+def network_transport(context: ssl.SSLContext) -> httpx.AsyncBaseTransport:
+    """The transport to a real API server.
+
+    Nothing of the environment is used: httpx would read certificates (SSL_CERT_FILE) and passwords (.netrc) from
+    it that were not meant for this cluster.
+    """
+    return httpx.AsyncHTTPTransport(
+        verify=context,
+        trust_env=False,
+        # Every followed log and every watch holds a connection of its own. An API server closes idle ones after
+        # 90 s; we do it before.
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=60.0),
+        socket_options=_keepalive(),
+    )
+
+
+def _keepalive() -> list[tuple[int, int, int]]:
+    # A followed log may be silent for hours, and HTTP/1.1 has no ping: TCP tells a dead peer from a quiet program,
+    # here after 30 + 3 * 10 s.
+    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    # TCP_KEEPALIVE is what macOS calls TCP_KEEPIDLE.
+    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPALIVE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        option = getattr(socket, name, None)
+        if option is not None:
+            options.append((socket.IPPROTO_TCP, option, value))
+    return options
+
+
+@contextmanager
+def network_errors(call: Call, server: str) -> Iterator[None]:
+    """Turn every exception of httpx into a `NetworkError`."""
+    handled = sys.exc_info()[1]
+    try:
+        yield
+    except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, ssl.SSLError) as error:
+        raise _network_error(error, call, server, handled) from error
+
+
+def _network_error(error: Exception, call: Call, server: str, handled: BaseException | None) -> NetworkError:
+    # The request surely did not arrive only when there was no connection to send it on.
+    sent = not isinstance(error, _NOT_SENT)
+    cause = _system_error(error, handled)
+    hint = ""
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        reason = f"the server's certificate was refused: {cause.verify_message or cause.reason}"
+        hint = "Is this the right cluster? Its certificate authority, address or tls-server-name does not fit."
+    elif isinstance(error, httpx.ConnectTimeout):
+        reason = "no connection within 10 s"
+        hint = "Is the cluster reachable from here (private endpoint, VPN, authorized networks)?"
+    elif isinstance(error, httpx.TimeoutException):
+        reason = "the connection fell silent"
+    elif isinstance(error, httpx.LocalProtocolError):
+        # Its text may quote a header, and the header a token.
+        reason = "the request cannot be sent"
+    else:
+        reason = plain(_words(cause) or str(error) or type(error).__name__, 500)
+        if not sent:
+            hint = "Is this the cluster's address, and is it reachable from here?"
+    return NetworkError(
+        f"{call}: {'no whole answer from' if sent else 'cannot reach'} {server}: {reason}",
+        sent=sent,
+        request=str(call),
+        hint=hint,
+    )
+
+
+def _system_error(error: BaseException, handled: BaseException | None) -> BaseException:
+    """The operating system's or OpenSSL's own error behind one of httpx's, or `error` itself.
+
+    `handled` is what the caller was handling before: it ends the chain but does not belong to it.
+    """
+    following: BaseException | None = error
+    while following is not None and following is not handled:
+        if isinstance(following, ssl.SSLError) or (isinstance(following, OSError) and following.errno is not None):
+            return following
+        # Several addresses were tried: one of them will do. httpcore hides its cause from `__cause__`.
+        tried: tuple[BaseException, ...] = getattr(following, "exceptions", ())
+        following = tried[0] if tried else following.__cause__ or following.__context__
+    return error
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, OSError) and not isinstance(error, (socket.gaierror, ssl.SSLError)) and error.errno:
+        # asyncio puts words of its own into `strerror`.
+        return os.strerror(error.errno)
+    return getattr(error, "strerror", None) or str(error)
+
+
+class RoundTrip:
+    """How long an answer's headers take on an open connection.
+
+    It is told by the transport's own account of a request (`listener`), so that setting up a connection does not
+    count, and a transport that is not a network (the embedded cluster, replay) is not measured at all.
+    """
+
+    def __init__(self) -> None:
+        self._samples: deque[float] = deque(maxlen=8)
+
+    def add(self, seconds: float) -> None:
+        """One more request took so long."""
+        self._samples.append(seconds)
+
+    @property
+    def seconds(self) -> float | None:
+        """The shortest of the last eight: what the server needed for itself is mostly out of it."""
+        return min(self._samples, default=None)
+
+
+def listener(round_trip: RoundTrip | None) -> Callable[[str, Mapping[str, Any]], Awaitable[None]]:
+    """One request's ``trace`` extension for httpcore: it measures, and closes what httpcore forgets."""
+    # https://www.encode.io/httpcore/extensions/#trace
+    started = 0.0
+    half_open: Any = None
+
+    async def listen(event: str, info: Mapping[str, Any]) -> None:
+        nonlocal started, half_open
+        if event == "http11.send_request_headers.started":
+            started = anyio.current_time()
+        elif event == "http11.receive_response_headers.complete" and round_trip is not None:
+            round_trip.add(anyio.current_time() - started)
+        elif event == "connection.connect_tcp.complete":
+            half_open = info["return_value"]
+        elif event == "connection.start_tls.complete":
+            half_open = None
+        elif event == "connection.start_tls.failed" and half_open is not None:
+            # httpcore 1.0 leaves the socket open when the task is cancelled during the handshake.
+            with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                await half_open.aclose()
+
+    return listen
+
+
+class Body:
+    """An answer's body: its chunks as they come, with httpx's errors turned into ours."""
+
+    def __init__(self, response: httpx.Response, call: Call, server: str) -> None:
+        self._response = response
+        self._call = call
+        self._server = server
+        # Not httpx's own iterators: they close the stream at its end by themselves, and if the task is cancelled
+        # just then, it stays open. (What they would do besides, decompression, was not asked for.)
+        self._chunks = aiter(cast("httpx.AsyncByteStream", response.stream))
+        self._begun = False
+
+    def __aiter__(self) -> Body:
+        return self
+
+    async def __anext__(self) -> bytes:
+        self._begun = True
+        with network_errors(self._call, self._server):
+            return await anext(self._chunks)
+
+    async def read(self, limit: int) -> tuple[bytes, bool]:
+        """The whole body, or its first `limit` bytes and False."""
+        content = bytearray()
+        async for chunk in self:
+            content += chunk
+            if len(content) > limit:
+                return bytes(content[:limit]), False
+        return bytes(content), True
+
+    async def aclose(self) -> None:
+        """Close the answer, read to its end or not, and free its connection, though the task be cancelled."""
+        if self._begun:
+            # An answer that is given up leaves a chain of generators of httpx and httpcore suspended, and trio
+            # complains when they are collected. A cancelled read unwinds the chain from its innermost end.
+            # What has come already is passed over first.
+            with anyio.CancelScope(shield=True) as scope, suppress(*_UNWOUND):
+                scope.cancel()
+                for _ in range(MAX_BUFFERED_CHUNKS):
+                    await anext(self._chunks)
+        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True), suppress(*_UNWOUND):
+            await self._response.aclose()

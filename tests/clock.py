@@ -1,0 +1,16 @@
+"""Time that does not pass: trio's MockClock jumps to the next deadline whenever every task waits."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import trio
+import trio.testing
+
+T = TypeVar("T")
+
+
+def run_on_mock_clock(main: Callable[..., Awaitable[T]], *args: object) -> T:
+    """Run `main` on trio with a clock that jumps. No thread, socket or process may be waited for in it."""
+    return trio.run(main, *args, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -1,0 +1,473 @@
+"""The client's requests and what it makes of the answers, over a transport in memory."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from pytest_httpx import HTTPXMock
+
+from gke_sandbox import __version__
+from gke_sandbox.errors import BadRequest, ConfigError, Forbidden, NetworkError, ServerError, SpecError
+from gke_sandbox.kube.client import KubeClient
+from gke_sandbox.kube.config import ClusterConfig
+from gke_sandbox.kube.credentials import BasicAuth, BearerToken, TokenFile
+from gke_sandbox.kube.resources import CONFIG_MAPS, JOBS, NAMESPACES, PODS
+
+from ..clock import run_on_mock_clock
+from .recordings import recorded, refused
+from .servers import FOREVER, Answer, Memory
+
+pytestmark = pytest.mark.anyio
+
+CONFIG = ClusterConfig(server="https://cluster:6443")
+JOB = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}}
+
+
+def client(server: Memory, config: ClusterConfig = CONFIG) -> KubeClient:
+    return KubeClient(config, transport=server)
+
+
+async def test_the_transport_is_entered_and_closed_with_the_client() -> None:
+    server = Memory([])
+    async with client(server):
+        assert (server.entered, server.closed) == (1, 0)
+    assert (server.entered, server.closed) == (1, 1)
+
+
+async def test_a_clients_repr_is_its_address() -> None:
+    config = ClusterConfig(server="https://cluster/prefix/", auth=BearerToken("t0ken"))
+    assert repr(KubeClient(config)) == "KubeClient('https://cluster/prefix')"
+
+
+async def test_a_client_is_of_use_only_between_enter_and_exit() -> None:
+    outside = client(Memory([]))
+    with pytest.raises(RuntimeError):
+        await outside.get(PODS, "ns", "a")
+
+
+REQUESTS: list[tuple[Callable[[KubeClient], Awaitable[object]], str, str, dict[str, str], Any]] = [
+    (lambda c: c.create(JOBS, "ns", JOB), "POST", "/apis/batch/v1/namespaces/ns/jobs", {}, JOB),
+    (
+        lambda c: c.create(JOBS, "ns", JOB, field_validation="Strict", dry_run=True),
+        "POST",
+        "/apis/batch/v1/namespaces/ns/jobs",
+        {"fieldValidation": "Strict", "dryRun": "All"},
+        JOB,
+    ),
+    (lambda c: c.get(NAMESPACES, None, "ns"), "GET", "/api/v1/namespaces/ns", {}, None),
+    (lambda c: c.get(PODS, "ns", "a b?"), "GET", "/api/v1/namespaces/ns/pods/a%20b%3F", {}, None),
+    (lambda c: c.list(PODS, "ns"), "GET", "/api/v1/namespaces/ns/pods", {}, None),
+    (lambda c: c.list(PODS, None), "GET", "/api/v1/pods", {}, None),
+    (
+        lambda c: c.list(
+            PODS, "ns", label_selector="a in (b, c)", field_selector="x=y&z", resource_version="0", limit=5
+        ),
+        "GET",
+        "/api/v1/namespaces/ns/pods",
+        {"labelSelector": "a in (b, c)", "fieldSelector": "x=y&z", "resourceVersion": "0", "limit": "5"},
+        None,
+    ),
+    (lambda c: c.delete(PODS, "ns", "a"), "DELETE", "/api/v1/namespaces/ns/pods/a", {}, None),
+    (
+        lambda c: c.delete(
+            JOBS,
+            "ns",
+            "j",
+            propagation_policy="Background",
+            grace_period_seconds=0,
+            preconditions={"uid": "u", "resourceVersion": "7"},
+            dry_run=True,
+        ),
+        "DELETE",
+        "/apis/batch/v1/namespaces/ns/jobs/j",
+        {},
+        {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Background",
+            "gracePeriodSeconds": 0,
+            "preconditions": {"uid": "u", "resourceVersion": "7"},
+            "dryRun": ["All"],
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("ask", "method", "path", "query", "body"), REQUESTS)
+async def test_requests(
+    ask: Callable[[KubeClient], Awaitable[object]], method: str, path: str, query: dict[str, str], body: Any
+) -> None:
+    server = Memory([Answer(body={"kind": "Answer"})])
+    async with client(server) as c:
+        assert await ask(c) == {"kind": "Answer"}
+    request = server.requests[0]
+    assert (request.method, request.url.raw_path.decode().partition("?")[0]) == (method, path)
+    assert dict(request.url.params) == query
+    assert (json.loads(request.content) if request.content else None) == body
+    assert request.headers.get("content-type") == (None if body is None else "application/json")
+    assert server.open_streams == 0
+
+
+async def test_the_delete_options_are_those_that_a_real_server_took() -> None:
+    document = json.loads((Path(__file__).with_name("recorded") / "already-exists.json").read_text())
+    sent = next(e["request"]["body"] for e in document["exchanges"] if "body" in e["request"])
+    server = Memory([Answer(body={})])
+    async with client(server) as c:
+        await c.delete(JOBS, "ns", "j", propagation_policy="Background")
+    assert json.loads(server.requests[0].content) == sent
+
+
+async def test_it_says_who_it_is_and_asks_for_uncompressed_json() -> None:
+    server = Memory([Answer(body={})])
+    async with client(server) as c:
+        await c.get(PODS, "ns", "a")
+    headers = server.requests[0].headers
+    assert headers["user-agent"] == f"gke-sandbox/{__version__}"
+    assert headers["accept"] == "application/json, */*"
+    assert headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("prefix", ["/v1/projects/7/gkeMemberships/m", "/v1/projects/7/gkeMemberships/m/"])
+async def test_the_path_of_the_servers_address_is_kept(prefix: str) -> None:
+    server = Memory([Answer(body={})])
+    async with client(server, ClusterConfig(server=f"https://gateway{prefix}")) as c:
+        await c.get(PODS, "ns", "a")
+    assert server.requests[0].url.path == "/v1/projects/7/gkeMemberships/m/api/v1/namespaces/ns/pods/a"
+
+
+async def test_a_bad_name_is_refused_before_any_request() -> None:
+    server = Memory([])
+    async with client(server) as c:
+        with pytest.raises(SpecError):
+            await c.get(PODS, "../..", "a")
+        with pytest.raises(SpecError):
+            async with c.log("ns", "a/b"):
+                raise AssertionError("nothing is open")
+    assert server.requests == []
+
+
+# Who we are
+
+
+@pytest.mark.parametrize(
+    ("auth", "expected"),
+    [
+        (BearerToken("t0ken"), "Bearer t0ken"),
+        (BasicAuth("me", "pass:wörd"), "Basic bWU6cGFzczp3w7ZyZA=="),
+        (None, None),
+    ],
+)
+async def test_credentials_travel_over_https(auth: httpx.Auth | None, expected: str | None) -> None:
+    server = Memory([Answer(body={})])
+    async with client(server, ClusterConfig(server="https://cluster", auth=auth)) as c:
+        await c.get(PODS, "ns", "a")
+    assert server.requests[0].headers.get("authorization") == expected
+
+
+async def test_credentials_never_travel_over_plain_http() -> None:
+    server = Memory([Answer(body={})])
+    async with client(server, ClusterConfig(server="http://cluster", auth=BearerToken("t0ken"))) as c:
+        await c.get(PODS, "ns", "a")
+    assert "authorization" not in server.requests[0].headers
+
+
+async def test_credentials_do_not_follow_a_redirect() -> None:
+    server = Memory([Answer(302, headers=[("location", "http://elsewhere/")])])
+    async with client(server, ClusterConfig(server="https://cluster", auth=BearerToken("t0ken"))) as c:
+        with pytest.raises(ServerError, match="redirect"):
+            await c.get(PODS, "ns", "a")
+    assert len(server.requests) == 1
+
+
+async def test_a_netrc_is_never_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine cluster login me password secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    server = Memory([Answer(body={})])
+    async with client(server) as c:
+        await c.get(PODS, "ns", "a")
+    assert "authorization" not in server.requests[0].headers
+
+
+async def test_a_token_file_that_is_gone_is_a_config_error(tmp_path: Path) -> None:
+    server = Memory([Answer(body={})])
+    auth = TokenFile(tmp_path / "token", source="tokenFile of u")
+    async with client(server, ClusterConfig(server="https://cluster", auth=auth)) as c:
+        with pytest.raises(ConfigError, match="tokenFile of u"):
+            await c.get(PODS, "ns", "a")
+
+
+# Answers
+
+
+async def test_a_recorded_refusal_is_raised() -> None:
+    exchange = refused("forbidden")[0]
+    server = Memory([Answer(exchange.status, exchange.body, headers=list(exchange.headers.items()))])
+    async with client(server) as c:
+        with pytest.raises(Forbidden) as caught:
+            await c.create(JOBS, "agent-sandbox", JOB)
+    assert 'cannot create resource "jobs"' in caught.value.message
+    assert server.open_streams == 0
+
+
+@pytest.mark.parametrize("body", [b"", b'{"kind": "Jo', b"<html>"])
+async def test_a_success_that_cannot_be_read_is_a_server_error(body: bytes) -> None:
+    async with client(Memory([Answer(201, body)])) as c:
+        with pytest.raises(ServerError):
+            await c.create(JOBS, "ns", JOB)
+
+
+async def test_a_compressed_answer_is_a_server_error() -> None:
+    server = Memory([Answer(200, b"\x1f\x8b", headers=[("content-encoding", "gzip")])])
+    async with client(server) as c:
+        with pytest.raises(ServerError, match="compressed"):
+            await c.get(PODS, "ns", "a")
+    assert server.open_streams == 0
+
+
+async def test_with_pytest_httpx_in_place_of_the_network(httpx_mock: HTTPXMock) -> None:
+    """A user's own tests may patch httpx's transport: the client goes through it."""
+    url = "http://cluster/api/v1/namespaces/ns/pods?labelSelector=a%3Db"
+    httpx_mock.add_response(url=url, json={"items": []})
+    async with KubeClient(ClusterConfig(server="http://cluster")) as c:
+        assert await c.list(PODS, "ns", label_selector="a=b") == {"items": []}
+
+
+# No answer
+
+
+@pytest.mark.parametrize(
+    ("error", "sent"),
+    [
+        (httpx.ConnectError("refused"), False),
+        (httpx.ConnectTimeout(""), False),
+        (httpx.PoolTimeout(""), False),
+        (httpx.InvalidURL("too long"), False),
+        (httpx.ReadTimeout(""), True),
+        (httpx.WriteTimeout(""), True),
+        (httpx.ReadError("reset"), True),
+        (httpx.WriteError("reset"), True),
+        (httpx.CloseError("reset"), True),
+        (httpx.RemoteProtocolError("cut"), True),
+        (httpx.LocalProtocolError("Illegal header value b'Bearer s3cret'"), True),
+        (httpx.ProxyError("no"), True),
+        (httpx.UnsupportedProtocol("no"), True),
+        (httpx.DecodingError("no"), True),
+        (httpx.TooManyRedirects("no"), True),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_every_error_of_httpx_is_a_network_error(error: Exception, sent: bool) -> None:
+    async with client(Memory([error])) as c:
+        with pytest.raises(NetworkError) as caught:
+            await c.create(JOBS, "ns", JOB)
+    assert caught.value.sent is sent
+    assert caught.value.request == "POST /apis/batch/v1/namespaces/ns/jobs"
+    assert "https://cluster:6443" in caught.value.message
+    assert "s3cret" not in caught.value.message
+
+
+async def test_an_answer_cut_in_its_middle_may_have_arrived() -> None:
+    server = Memory([Answer(chunks=[b'{"kind"', httpx.RemoteProtocolError("cut")])])
+    async with client(server) as c:
+        with pytest.raises(NetworkError) as caught:
+            await c.create(JOBS, "ns", JOB)
+    assert caught.value.sent
+    assert server.open_streams == 0
+
+
+async def test_the_network_errors_own_words_are_told() -> None:
+    broken = httpx.ConnectError("All connection attempts failed")
+    broken.__cause__ = OSError("All connection attempts failed")
+    broken.__cause__.__cause__ = ConnectionRefusedError(111, "Connection refused")
+    async with client(Memory([broken])) as c:
+        try:
+            raise FileNotFoundError(2, "No such file")
+        except FileNotFoundError:
+            with pytest.raises(NetworkError, match="Connection refused"):
+                await c.get(PODS, "ns", "a")
+            # What the caller is handling is none of ours.
+            broken.__cause__ = None
+            with pytest.raises(NetworkError, match="attempts failed"):
+                await client_of(broken)
+
+
+async def client_of(error: Exception) -> None:
+    async with client(Memory([error])) as c:
+        await c.get(PODS, "ns", "a")
+
+
+async def test_a_name_that_does_not_resolve_says_so() -> None:
+    broken = httpx.ConnectError("[Errno -2] Name or service not known")
+    broken.__cause__ = socket.gaierror(-2, "Name or service not known")
+    async with client(Memory([broken])) as c:
+        with pytest.raises(NetworkError, match="Name or service not known"):
+            await c.get(PODS, "ns", "a")
+
+
+# Warnings
+
+
+def warning(*texts: str) -> Answer:
+    return Answer(body={}, headers=[("warning", ", ".join(f'299 - "{text}"' for text in texts))])
+
+
+async def test_warnings_are_logged_once_a_text(caplog: pytest.LogCaptureFixture) -> None:
+    server = Memory([warning("one", "two"), warning("two"), warning("three")])
+    async with client(server) as c:
+        for _ in range(3):
+            await c.get(PODS, "ns", "a")
+    logged = [record for record in caplog.records if record.name == "gke_sandbox"]
+    assert [record.levelno for record in logged] == [logging.WARNING] * 3
+    assert [record.getMessage().rpartition(": ")[2] for record in logged] == ["one", "two", "three"]
+
+
+async def test_a_warning_that_differs_in_the_objects_name_alone_is_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = Memory([warning("adjusted job-1"), warning("adjusted job-2")])
+    async with client(server) as c:
+        for name in ("job-1", "job-2"):
+            await c.create(JOBS, "ns", {"metadata": {"name": name}})
+    assert len([record for record in caplog.records if record.name == "gke_sandbox"]) == 1
+
+
+@pytest.mark.parametrize("scenario", ["pod-security-violation", "already-exists"])
+async def test_recorded_warnings_are_logged(scenario: str, caplog: pytest.LogCaptureFixture) -> None:
+    exchange = next(e for e in recorded(scenario) if "warning" in e.headers)
+    server = Memory([Answer(exchange.status, exchange.body, headers=[("warning", exchange.headers["warning"])])])
+    async with client(server) as c:
+        if exchange.status < 400:
+            await c.create(JOBS, "ns", JOB)
+        else:
+            with pytest.raises(Exception, match="not found"):
+                await c.delete(JOBS, "ns", "j")
+    assert "the server warns: " in caplog.text
+
+
+# Logs
+
+
+async def read_log(server: Memory, **options: Any) -> list[bytes]:
+    async with client(server) as c, c.log("ns", "p", container="code-runner", **options) as chunks:
+        return [chunk async for chunk in chunks]
+
+
+@pytest.mark.parametrize("answer", [Answer(204, chunks=[]), Answer(200, chunks=[]), Answer(200, b"")])
+async def test_a_log_may_be_empty(answer: Answer) -> None:
+    assert b"".join(await read_log(Memory([answer]))) == b""
+
+
+async def test_a_log_is_bytes_as_they_come() -> None:
+    parts = [b"\x1eout 3\nab", b"\r\x85\xff", b"\n"]
+    server = Memory([Answer(chunks=parts)])
+    assert await read_log(server, tail_lines=3, limit_bytes=100) == parts
+    assert dict(server.requests[0].url.params) == {
+        "container": "code-runner",
+        "tailLines": "3",
+        "limitBytes": "100",
+    }
+    assert server.open_streams == 0
+
+
+async def test_a_container_that_waits_to_start_is_a_bad_request() -> None:
+    exchange = refused("log-errors")[0]
+    server = Memory([Answer(exchange.status, exchange.body)])
+    with pytest.raises(BadRequest, match="is waiting to start: ContainerCreating"):
+        await read_log(server, follow=True)
+    assert server.open_streams == 0
+
+
+async def test_a_followed_log_that_breaks_raises_where_it_broke() -> None:
+    server = Memory([Answer(chunks=[b"one\n", httpx.RemoteProtocolError("cut")])])
+    async with client(server) as c, c.log("ns", "p", follow=True) as chunks:
+        assert await anext(chunks) == b"one\n"
+        with pytest.raises(NetworkError):
+            await anext(chunks)
+    assert server.open_streams == 0
+
+
+async def test_a_followed_log_can_be_left_before_its_end() -> None:
+    server = Memory([Answer(chunks=[b"exit\n", b"more\n", FOREVER])])
+    async with client(server) as c, c.log("ns", "p", follow=True) as chunks:
+        assert await anext(chunks) == b"exit\n"
+    assert server.requests[0].url.params["follow"] == "true"
+    assert server.open_streams == 0
+
+
+async def test_a_cancelled_log_is_closed() -> None:
+    server = Memory([Answer(chunks=[b"one\n", FOREVER])])
+    async with client(server) as c:
+        with anyio.move_on_after(0.01):
+            async with c.log("ns", "p", follow=True) as chunks:
+                async for _ in chunks:
+                    continue
+        assert server.open_streams == 0
+
+
+def test_a_followed_log_may_be_silent_for_hours_and_a_plain_one_may_not() -> None:
+    async def main() -> None:
+        server = Memory([Answer(chunks=[b"one\n", 7200.0, b"two\n"])])
+        assert await read_log(server, follow=True) == [b"one\n", b"two\n"]
+        server = Memory([Answer(chunks=[b"one\n", 31.0, b"two\n"])])
+        with pytest.raises(NetworkError, match="silent"):
+            await read_log(server)
+        server = Memory([Answer(chunks=[b"one\n", 61.0, b"two\n"])])
+        with pytest.raises(NetworkError, match="silent"):
+            await read_log(server, follow=True, read_timeout=60.0)
+
+    run_on_mock_clock(main)
+
+
+def test_a_plain_request_waits_30_seconds_for_its_answer() -> None:
+    async def main() -> float:
+        async with client(Memory([Answer(delay=FOREVER)])) as c:
+            before = anyio.current_time()
+            with pytest.raises(NetworkError, match="silent") as caught:
+                await c.create(CONFIG_MAPS, "ns", {})
+            assert caught.value.sent
+            return anyio.current_time() - before
+
+    assert run_on_mock_clock(main) == 30.0
+
+
+async def test_there_is_always_room_for_another_connection() -> None:
+    server = Memory([Answer(body={})])
+    async with client(server) as c:
+        await c.get(PODS, "ns", "a")
+    assert server.requests[0].extensions["timeout"] == {"connect": 10.0, "read": 30.0, "write": 30.0, "pool": None}
+
+
+# Watches
+
+
+async def test_a_watch_tells_every_event_errors_and_bookmarks_included() -> None:
+    exchange = next(e for e in recorded("watch-expired") if e.chunks)
+    server = Memory([Answer(chunks=exchange.chunks)])
+    async with client(server) as c, c.watch(PODS, "ns", resource_version="1", timeout_seconds=3) as events:
+        told = [event async for event in events]
+    assert [(event.type, event.object["reason"]) for event in told] == [("ERROR", "Expired")]
+
+
+async def test_a_watch_without_bookmarks() -> None:
+    server = Memory([Answer(chunks=[])])
+    async with client(server) as c, c.watch(PODS, None, timeout_seconds=50, allow_bookmarks=False) as events:
+        assert [event async for event in events] == []
+    assert dict(server.requests[0].url.params) == {"watch": "true", "timeoutSeconds": "50"}
+    assert server.requests[0].extensions["timeout"]["read"] == 80.0
+
+
+async def test_round_trips_are_not_measured_where_there_is_no_network() -> None:
+    server = Memory([Answer(body={})])
+    async with client(server) as c:
+        await c.get(PODS, "ns", "a")
+        assert c.round_trip is None

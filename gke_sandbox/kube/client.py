@@ -23,11 +23,12 @@ from .watch import LineDecoder, LineTooLong, WatchEvent, parse_event
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["KubeClient", "PropagationPolicy"]
+__all__ = ["KubeClient", "PropagationPolicy", "Transport"]
 
 logger = logging.getLogger("gke_sandbox")
 
 PropagationPolicy = Literal["Background", "Foreground", "Orphan"]
+Transport = httpx.AsyncBaseTransport
 
 # A list of a thousand pods is about 10 MB.
 MAX_ANSWER = 256 << 20

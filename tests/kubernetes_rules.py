@@ -1,0 +1,246 @@
+"""Kubernetes' published rules, written down apart from the package: which fields exist, what `restricted` asks.
+
+Tests hold built bodies against them. Only the fields that we use and some neighbours are listed: a field that is
+not here is unknown, misspelt, or in the wrong place, and the server refuses it under fieldValidation=Strict.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+QUANTITY = "a quantity"
+
+#: type -> field -> type: a Python type, QUANTITY, the name of another type, [type]: a list, {str: type}: a map.
+FIELDS: dict[str, dict[str, Any]] = {
+    # https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/job-v1/
+    "Job": {"apiVersion": str, "kind": str, "metadata": "ObjectMeta", "spec": "JobSpec", "status": "JobStatus"},
+    "JobSpec": {
+        "template": "PodTemplateSpec",
+        "parallelism": int,
+        "completions": int,
+        "completionMode": str,
+        "backoffLimit": int,
+        "activeDeadlineSeconds": int,
+        "ttlSecondsAfterFinished": int,
+        "suspend": bool,
+        "manualSelector": bool,
+        "podReplacementPolicy": str,
+    },
+    # https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-template-v1/#PodTemplateSpec
+    "PodTemplateSpec": {"metadata": "ObjectMeta", "spec": "PodSpec"},
+    # https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/object-meta/
+    "ObjectMeta": {
+        "name": str,
+        "generateName": str,
+        "namespace": str,
+        "labels": {str: str},
+        "annotations": {str: str},
+        "finalizers": [str],
+        "ownerReferences": ["OwnerReference"],
+    },
+    "OwnerReference": {
+        "apiVersion": str,
+        "kind": str,
+        "name": str,
+        "uid": str,
+        "controller": bool,
+        "blockOwnerDeletion": bool,
+    },
+    # https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#PodSpec
+    "PodSpec": {
+        "containers": ["Container"],
+        "initContainers": ["Container"],
+        "imagePullSecrets": ["LocalObjectReference"],
+        "enableServiceLinks": bool,
+        "volumes": ["Volume"],
+        "nodeSelector": {str: str},
+        "nodeName": str,
+        "tolerations": ["Toleration"],
+        "runtimeClassName": str,
+        "priorityClassName": str,
+        "priority": int,
+        "terminationGracePeriodSeconds": int,
+        "activeDeadlineSeconds": int,
+        "restartPolicy": str,
+        "hostname": str,
+        "subdomain": str,
+        "dnsPolicy": str,
+        "hostNetwork": bool,
+        "hostPID": bool,
+        "hostIPC": bool,
+        "hostUsers": bool,
+        "shareProcessNamespace": bool,
+        "serviceAccountName": str,
+        "automountServiceAccountToken": bool,
+        "securityContext": "PodSecurityContext",
+    },
+    "LocalObjectReference": {"name": str},
+    "Toleration": {"key": str, "operator": str, "value": str, "effect": str, "tolerationSeconds": int},
+    # https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#security-context
+    "PodSecurityContext": {
+        "runAsUser": int,
+        "runAsNonRoot": bool,
+        "runAsGroup": int,
+        "supplementalGroups": [int],
+        "fsGroup": int,
+        "fsGroupChangePolicy": str,
+        "seccompProfile": "SeccompProfile",
+    },
+    "SeccompProfile": {"type": str, "localhostProfile": str},
+    # https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#Container
+    "Container": {
+        "name": str,
+        "image": str,
+        "imagePullPolicy": str,
+        "command": [str],
+        "args": [str],
+        "workingDir": str,
+        "ports": ["ContainerPort"],
+        "env": ["EnvVar"],
+        "volumeMounts": ["VolumeMount"],
+        "resources": "ResourceRequirements",
+        "terminationMessagePath": str,
+        "terminationMessagePolicy": str,
+        "securityContext": "SecurityContext",
+        "stdin": bool,
+        "stdinOnce": bool,
+        "tty": bool,
+    },
+    "ContainerPort": {"containerPort": int, "hostPort": int, "name": str, "protocol": str},
+    "EnvVar": {"name": str, "value": str, "valueFrom": "EnvVarSource"},
+    "EnvVarSource": {"configMapKeyRef": "ConfigMapKeySelector"},
+    "ConfigMapKeySelector": {"name": str, "key": str, "optional": bool},
+    "VolumeMount": {"name": str, "mountPath": str, "readOnly": bool, "subPath": str, "mountPropagation": str},
+    "ResourceRequirements": {"limits": {str: QUANTITY}, "requests": {str: QUANTITY}},
+    "SecurityContext": {
+        "runAsUser": int,
+        "runAsNonRoot": bool,
+        "runAsGroup": int,
+        "readOnlyRootFilesystem": bool,
+        "procMount": str,
+        "privileged": bool,
+        "allowPrivilegeEscalation": bool,
+        "capabilities": "Capabilities",
+        "seccompProfile": "SeccompProfile",
+    },
+    "Capabilities": {"add": [str], "drop": [str]},
+    # https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/volume/
+    "Volume": {
+        "name": str,
+        "configMap": "ConfigMapVolumeSource",
+        "emptyDir": "EmptyDirVolumeSource",
+        "hostPath": "HostPathVolumeSource",
+        "secret": "SecretVolumeSource",
+    },
+    "ConfigMapVolumeSource": {"name": str, "optional": bool, "defaultMode": int},
+    "EmptyDirVolumeSource": {"medium": str, "sizeLimit": QUANTITY},
+    "HostPathVolumeSource": {"path": str, "type": str},
+    "SecretVolumeSource": {"secretName": str},
+    # https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/config-map-v1/
+    "ConfigMap": {
+        "apiVersion": str,
+        "kind": str,
+        "metadata": "ObjectMeta",
+        "binaryData": {str: str},
+        "data": {str: str},
+        "immutable": bool,
+    },
+}
+
+#: What the server asks for where the object stands; metadata.name apart, which a template has not.
+REQUIRED = {
+    "Job": {"apiVersion", "kind", "metadata", "spec"},
+    "JobSpec": {"template"},
+    "PodTemplateSpec": {"metadata", "spec"},
+    "PodSpec": {"containers", "restartPolicy"},
+    "Container": {"name", "image"},
+    "EnvVar": {"name"},
+    "ConfigMapKeySelector": {"name", "key"},
+    "VolumeMount": {"name", "mountPath"},
+    "Volume": {"name"},
+    "LocalObjectReference": {"name"},
+    "ConfigMapVolumeSource": {"name"},
+    "SeccompProfile": {"type"},
+    "OwnerReference": {"apiVersion", "kind", "name", "uid"},
+    "ConfigMap": {"apiVersion", "kind", "metadata"},
+}
+
+
+def field_errors(kind: Any, value: Any, path: str = "") -> list[str]:
+    """Unknown fields, wrong types, missing fields, and values that are empty and need not be there."""
+    if isinstance(kind, str) and kind in FIELDS:
+        if not isinstance(value, dict):
+            return [f"{path}: is not an object"]
+        errors = [f"{path}.{name}: is missing" for name in REQUIRED.get(kind, set()) - set(value)]
+        for name, item in value.items():
+            at = f"{path}.{name}"
+            if name not in FIELDS[kind]:
+                errors.append(f"{at}: {kind} has no such field")
+            elif item in (None, "", [], {}):
+                errors.append(f"{at}: is empty")
+            else:
+                errors += field_errors(FIELDS[kind][name], item, at)
+        return errors
+    if isinstance(kind, list):
+        if not isinstance(value, list):
+            return [f"{path}: is not a list"]
+        return [error for i, item in enumerate(value) for error in field_errors(kind[0], item, f"{path}[{i}]")]
+    if isinstance(kind, dict):
+        if not isinstance(value, dict):
+            return [f"{path}: is not a map"]
+        return [error for key, item in value.items() for error in field_errors(kind[str], item, f"{path}[{key}]")]
+    wanted = str if kind == QUANTITY else kind
+    return [] if type(value) is wanted else [f"{path}: {value!r} is no {kind}"]
+
+
+_RESTRICTED_VOLUMES = {
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+}
+
+
+def restricted_violations(pod: dict[str, Any]) -> list[str]:
+    """What the Pod Security standard `restricted` (and `baseline`, which it contains) finds wrong with a PodSpec.
+
+    https://kubernetes.io/docs/concepts/security/pod-security-standards/
+    """
+    found = []
+    of_pod = pod.get("securityContext", {})
+    # baseline
+    found += [name for name in ("hostNetwork", "hostPID", "hostIPC") if pod.get(name)]
+    for volume in pod.get("volumes", []):
+        found += [f"volume {kind}" for kind in volume if kind != "name" and kind not in _RESTRICTED_VOLUMES]
+    if of_pod.get("runAsUser") == 0:
+        found.append("runAsUser")
+    if of_pod.get("sysctls"):
+        found.append("sysctls")
+    for container in pod.get("containers", []) + pod.get("initContainers", []):
+        own = container.get("securityContext", {})
+        if own.get("privileged"):
+            found.append("privileged")
+        if any(port.get("hostPort") for port in container.get("ports", [])):
+            found.append("hostPort")
+        if own.get("procMount", "Default") != "Default":
+            found.append("procMount")
+        if own.get("runAsUser") == 0:
+            found.append("runAsUser")
+        # restricted
+        if own.get("allowPrivilegeEscalation") is not False:
+            found.append("allowPrivilegeEscalation")
+        if own.get("runAsNonRoot", of_pod.get("runAsNonRoot")) is not True:
+            found.append("runAsNonRoot")
+        seccomp = own.get("seccompProfile", of_pod.get("seccompProfile", {}))
+        if seccomp.get("type") not in ("RuntimeDefault", "Localhost"):
+            found.append("seccompProfile")
+        capabilities = own.get("capabilities", {})
+        if "ALL" not in capabilities.get("drop", []):
+            found.append("capabilities.drop")
+        if set(capabilities.get("add", [])) - {"NET_BIND_SERVICE"}:
+            found.append("capabilities.add")
+    return found

@@ -1,0 +1,2 @@
+﻿print("with a mark")
+raise ValueError(1)

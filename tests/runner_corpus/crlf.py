@@ -1,0 +1,4 @@
+x = """a
+b"""
+print(repr(x))
+raise ValueError(1)

@@ -1,0 +1,5 @@
+import os
+import signal
+
+print("bye")
+os.kill(os.getpid(), signal.SIGSEGV)

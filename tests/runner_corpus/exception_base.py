@@ -1,0 +1,5 @@
+class Mine(BaseException):
+    """Not an Exception."""
+
+
+raise Mine("out of the tree")

@@ -1,0 +1,5 @@
+class Leave(SystemExit):
+    code = 9
+
+
+raise Leave("with words")

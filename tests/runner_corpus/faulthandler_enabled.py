@@ -1,0 +1,4 @@
+import faulthandler
+
+faulthandler.enable()
+print(faulthandler.is_enabled())

@@ -1,0 +1,2 @@
+# files: {"a.txt": "only read"}
+print(open("a.txt").read())

@@ -1,0 +1,1 @@
+name = 'héllo wörld' 'x' y z

@@ -1,0 +1,4 @@
+import re
+x = "\d"
+if x is "a": pass
+y = = 1

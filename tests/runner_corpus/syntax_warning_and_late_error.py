@@ -1,0 +1,4 @@
+x = "\d"
+def f():
+    if x is "a": pass
+return 5

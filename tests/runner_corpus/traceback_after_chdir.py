@@ -1,0 +1,5 @@
+import os
+
+os.mkdir("below")
+os.chdir("below")
+raise RuntimeError("elsewhere")

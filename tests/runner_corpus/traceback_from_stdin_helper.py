@@ -1,0 +1,2 @@
+exec(compile("def f():\n    1 / 0\n", "<made up>", "exec"))
+f()

@@ -1,0 +1,4 @@
+import os
+
+os.remove("main.py")
+raise RuntimeError("the source is gone")

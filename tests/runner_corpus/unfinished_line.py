@@ -1,0 +1,1 @@
+raise ValueError("no newline at the end")

@@ -1,0 +1,132 @@
+"""Programs: what is refused before any request, and which field the refusal names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gke_sandbox.errors import SpecError
+from gke_sandbox.settings import Program
+from tests.refusals import junk, refused_field
+
+
+def program_refusal(**program: Any) -> SpecError:
+    with pytest.raises(SpecError) as caught:
+        Program(**{"code": "", **program})
+    return caught.value
+
+
+def test_text_becomes_utf8() -> None:
+    program = Program(code="print('é')", files={"a": "é", "b": bytearray(b"\xff")}, stdin="é")
+    assert program.code == "print('é')".encode()
+    assert program.files == {"a": "é".encode(), "b": b"\xff"}
+    assert program.stdin == "é".encode()
+
+
+def test_an_empty_program_is_a_program() -> None:
+    assert Program(code="").code == b""
+    assert Program(code=b"", stdin=b"").stdin == b""
+
+
+@pytest.mark.parametrize("field", ["code", "stdin"])
+@pytest.mark.parametrize("value", [5, True, ["print()"], "\ud800", object()])
+def test_code_and_stdin_are_text_or_bytes(field: str, value: object) -> None:
+    assert program_refusal(**{field: value}).field == field
+
+
+def test_code_must_be_given() -> None:
+    assert program_refusal(code=None).field == "code"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "../x",
+        "/etc/passwd",
+        "a/../../b",
+        "a/../b",
+        "a\0b",
+        "a\nb",
+        "a\\b",
+        "a/",
+        "C:x",
+        "x" * 256,
+        "\ud800",
+    ],
+)
+def test_file_names_that_leave_the_directory_are_refused(name: str) -> None:
+    assert program_refusal(files={name: b""}).field.startswith(f"files[{name!r}"[:200])
+
+
+@pytest.mark.parametrize("name", ["main.py", "./main.py", ".//main.py", "main.py/x", "././main.py"])
+def test_a_file_in_the_programs_own_place_is_refused(name: str) -> None:
+    error = program_refusal(files={name: b""})
+    assert error.field == f"files[{name!r}]"
+    assert "main.py" in str(error)
+
+
+def test_other_files_called_main_are_taken() -> None:
+    assert set(Program(code="", files={"a/main.py": "", "Main.py": "", "main.pyx": ""}).files) == {
+        "a/main.py",
+        "Main.py",
+        "main.pyx",
+    }
+
+
+def test_file_names_are_normalised() -> None:
+    assert Program(code="", files={"./a//b.txt": "x"}).files == {"a/b.txt": b"x"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "why"),
+    [
+        ("a", "./a", "twice"),
+        ("a", "a/b", "itself a file"),
+        ("a/b", "a", "directory"),
+        ("a/b/c", "a/b", "directory"),
+    ],
+)
+def test_files_that_cannot_stand_side_by_side_are_refused(first: str, second: str, why: str) -> None:
+    error = program_refusal(files={first: b"", second: b""})
+    assert error.field == f"files[{second!r}]"
+    assert why in str(error)
+
+
+@pytest.mark.parametrize(
+    "files", [["a"], "a", None, {5: b""}, {"a": 5}, {"a": None}, {"a": "\ud800"}, {"a": True}]
+)
+def test_files_are_a_mapping_of_names_to_contents(files: object) -> None:
+    assert program_refusal(files=files).field.startswith("files")
+
+
+def test_the_count_of_files_is_bounded() -> None:
+    Program(code="", files={f"f{i}": b"" for i in range(1000)})
+    error = program_refusal(files={f"f{i}": b"" for i in range(1001)})
+    assert error.field == "files"
+    assert "1000" in str(error)
+
+
+@pytest.mark.parametrize("args", ["-v", b"-v", None, 5, {"a": "b"}])
+def test_arguments_are_a_list(args: object) -> None:
+    assert program_refusal(args=args).field == "args"
+
+
+@pytest.mark.parametrize("arg", [5, b"x", None, "a\0b", "\udcff"])
+def test_arguments_are_text_that_a_command_line_can_carry(arg: object) -> None:
+    assert program_refusal(args=["ok", arg]).field == "args[1]"
+
+
+def test_a_message_never_shows_what_may_be_large() -> None:
+    assert len(str(program_refusal(files={"x" * 10_000_000: b""}))) < 500
+
+
+@given(st.sampled_from(["code", "files", "args", "stdin"]), junk)
+def test_whatever_a_program_is_given_is_taken_or_refused_with_its_field(field: str, value: object) -> None:
+    refused = refused_field(Program, **{"code": "", field: value})
+    assert refused is None or refused.startswith(field)

@@ -1,0 +1,118 @@
+"""A program under the runner is what it is under ``python3 -u main.py``.
+
+Each program of `runner_corpus/` runs three times, in a directory of its own each time: as it is, and under the
+runner by environment and by mount. stdout, stderr, exit status and files must be the same. Its first lines may
+say with what it is run: ``# args: [...]``, ``# stdin: "..."``, ``# files: {"name": "content"}``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .runner_driver import DELIVERIES, PYTHON, Delivery, Program, environment, run
+
+CORPUS = sorted((Path(__file__).parent / "runner_corpus").glob("*.py"), key=lambda path: path.stem)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that can be seen of a run from outside."""
+
+    stdout: bytes
+    stderr: bytes
+    status: int
+    files: dict[str, bytes]
+
+
+def as_it_is(program: Program, base: Path) -> Outcome:
+    """The same directories as the runner makes them, and Python itself."""
+    root = base / "sandbox"
+    for name in ("work", "tmp", "home"):
+        (root / name).mkdir(parents=True)
+    inputs = {**program.files, "main.py": program.source}
+    for name, data in inputs.items():
+        path = root / "work" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    variables = {**environment(base), "TMPDIR": str(root / "tmp"), "HOME": str(root / "home")}
+    stdin = subprocess.DEVNULL
+    if program.stdin is not None:
+        (base / "stdin").write_bytes(program.stdin)
+        stdin = os.open(base / "stdin", os.O_RDONLY)
+    done = subprocess.run(
+        [PYTHON, "-u", "main.py", *program.args],
+        cwd=root / "work",
+        env=variables,
+        stdin=stdin,
+        capture_output=True,
+        timeout=50,
+        start_new_session=True,
+    )
+    if stdin >= 0:
+        os.close(stdin)
+    files = {}
+    for path in (root / "work").rglob("*"):
+        name = str(path.relative_to(root / "work"))
+        if path.is_file() and "__pycache__" not in name and name != "main.py":
+            data = path.read_bytes()
+            if data != inputs.get(name):
+                files[name] = data
+    return normal(Outcome(done.stdout, done.stderr, done.returncode, files), base)
+
+
+def under_the_runner(program: Program, delivery: Delivery, base: Path) -> Outcome:
+    ran = run(program, delivery, base=base)
+    assert ran.noise == b""
+    how = ran.exit
+    assert how["timed_out"] is False
+    assert how["dropped"] == {"out": 0, "err": 0, "files": 0}
+    status = how["code"] if how["signal"] is None else -how["signal"]
+    assert ran.status == (status if status >= 0 else 128 - status)
+    return normal(Outcome(ran.stdout, ran.stderr, status, ran.files), base)
+
+
+def normal(outcome: Outcome, base: Path) -> Outcome:
+    """Without what differs from one run to the next: the base directory, addresses and numbers of processes."""
+
+    def text(data: bytes) -> bytes:
+        data = data.replace(os.fsencode(base), b"<base>")
+        data = re.sub(rb"\b0x[0-9a-f]{6,}\b", b"<address>", data)
+        return re.sub(rb"(?<=Previous line repeated )\d+", b"<n>", data)
+
+    return Outcome(text(outcome.stdout), text(outcome.stderr), outcome.status, outcome.files)
+
+
+def program_of(path: Path) -> Program:
+    source = path.read_bytes()
+    asked: dict[str, Any] = {}
+    for line in source.splitlines():
+        found = re.fullmatch(rb"# (args|stdin|files): (.*)", line)
+        if not found:
+            break
+        asked[found[1].decode()] = eval(found[2])
+    for name, text in asked.get("files", {}).items():
+        asked["files"][name] = text.encode()
+    if isinstance(asked.get("stdin"), str):
+        asked["stdin"] = asked["stdin"].encode()
+    return Program(source, **asked)
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
+def test_a_program_is_what_it_is_under_python(path: Path, tmp_path: Path) -> None:
+    program = program_of(path)
+    bases = {name: tmp_path / name for name in ("plain", *DELIVERIES)}
+    for base in bases.values():
+        base.mkdir()
+    with ThreadPoolExecutor(3) as pool:
+        plain = pool.submit(as_it_is, program, bases["plain"])
+        ours = [pool.submit(under_the_runner, program, delivery, bases[delivery]) for delivery in DELIVERIES]
+    for outcome in ours:
+        assert outcome.result() == plain.result()

@@ -1,0 +1,257 @@
+"""How a run ends: by itself, at its time limit, by SIGTERM; and what becomes of what the program has started."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .runner_driver import DELIVERIES, Delivery, Lifeline, Program, read_frames, run, started
+
+AS_PID_1 = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+
+
+def works(prefix: list[str]) -> bool:
+    return (
+        shutil.which(prefix[0]) is not None
+        and subprocess.run([*prefix, "true"], capture_output=True).returncode == 0
+    )
+
+
+@pytest.fixture
+def as_pid_1() -> list[str]:
+    if not works(AS_PID_1):
+        pytest.skip("a PID namespace needs privileges that we do not have")
+    return AS_PID_1
+
+
+@pytest.fixture(params=["not pid 1", "pid 1"])
+def prefix(request: pytest.FixtureRequest) -> list[str]:
+    """The runner as it runs in the embedded cluster without gVisor, and as it runs in a container."""
+    return request.getfixturevalue("as_pid_1") if request.param == "pid 1" else []
+
+
+@pytest.fixture
+def lifeline(tmp_path: Path) -> Iterator[Lifeline]:
+    with Lifeline(tmp_path) as line:
+        yield line
+
+
+@pytest.mark.parametrize("delivery", DELIVERIES)
+@pytest.mark.parametrize(
+    ("ending", "code", "number", "status"),
+    [
+        ("pass", 0, None, 0),
+        ("import sys; sys.exit(42)", 42, None, 42),
+        ("1/0", 1, None, 1),
+        ("import os; os._exit(255)", 255, None, 255),
+        ("import os; os.kill(os.getpid(), 15)", None, 15, 143),
+        ("import os; os.abort()", None, 6, 134),
+        ("raise KeyboardInterrupt", None, 2, 130),
+    ],
+)
+def test_the_exit_status_is_the_programs_own(
+    delivery: Delivery, ending: str, code: int | None, number: int | None, status: int
+) -> None:
+    ran = run(ending, delivery)
+    assert (ran.exit["code"], ran.exit["signal"], ran.status) == (code, number, status)
+    assert ran.exit["timed_out"] is False
+
+
+def test_the_time_limit_kills_the_whole_process_group(lifeline: Lifeline, prefix: list[str]) -> None:
+    code = lifeline.prelude + (
+        "import signal, subprocess, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print('partial', end='', flush=True)\n"
+        "for _ in range(3): os.fork()\n"
+        "subprocess.Popen(['sleep', '1000'], pass_fds=[line])\n"
+        "while True: time.sleep(1000)\n"
+    )
+    ran = run(Program(code, timeout=0.4), prefix=prefix)
+    assert lifeline.is_cut()
+    assert ran.stdout == b"partial"
+    assert (ran.exit["code"], ran.exit["signal"], ran.exit["timed_out"]) == (None, 9, True)
+    assert ran.status == 124
+    assert 0.4 <= ran.exit["seconds"] < 5
+
+
+def test_the_time_limit_ends_a_busy_loop_that_prints(prefix: list[str]) -> None:
+    ran = run(Program("while True: print('again')", timeout=0.3), prefix=prefix)
+    assert ran.status == 124
+    assert ran.stdout.startswith(b"again\nagain\n")
+    assert ran.exit["timed_out"] is True
+
+
+def test_the_time_limit_ends_a_program_that_has_stopped_itself() -> None:
+    ran = run(Program("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)", timeout=0.2))
+    assert ran.exit["timed_out"] is True
+
+
+def test_the_time_limit_ends_a_bounded_fork_bomb(lifeline: Lifeline, prefix: list[str]) -> None:
+    code = lifeline.prelude + "for _ in range(6): os.fork()\nwhile True: os.fork() or os._exit(0)\n"
+    ran = run(Program(code, timeout=0.5), prefix=prefix)
+    assert lifeline.is_cut()
+    assert ran.status == 124
+
+
+def test_files_made_before_the_time_limit_come_back() -> None:
+    ran = run(Program("import time\nopen('half', 'w').write('done')\ntime.sleep(1000)", timeout=0.3))
+    assert ran.files == {"half": b"done"}
+    assert ran.status == 124
+
+
+def test_the_time_limit_holds_while_nobody_reads_the_log(lifeline: Lifeline, tmp_path: Path) -> None:
+    code = lifeline.prelude + "data = b'x' * 65536\nwhile True: os.write(1, data)\n"
+    with started(Program(code, timeout=0.4), base=tmp_path) as process:
+        lifeline.wait_for(b"alive")
+        assert lifeline.is_cut()
+        frames = read_frames(process.stdout.read())
+        assert process.wait() == 124
+    assert b'"timed_out": true' in frames[-1].payload
+
+
+def test_a_program_that_ends_in_time_did_not_time_out() -> None:
+    assert (
+        run(Program("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", timeout=5)).exit["timed_out"]
+        is False
+    )
+
+
+def test_what_outlives_the_program_is_killed_at_its_end(lifeline: Lifeline, prefix: list[str]) -> None:
+    code = (
+        lifeline.prelude
+        + "import subprocess\nsubprocess.Popen(['sleep', '1000'], pass_fds=[line])\nprint('done')\n"
+    )
+    ran = run(code, prefix=prefix)
+    assert lifeline.is_cut()
+    assert (ran.status, ran.stdout) == (0, b"done\n")
+    assert ran.exit["seconds"] < 5
+
+
+def test_as_pid_1_the_runner_also_kills_what_has_left_the_session(lifeline: Lifeline, as_pid_1: list[str]) -> None:
+    """Elsewhere it cannot: the embedded cluster finds those."""
+    code = lifeline.prelude + (
+        "import subprocess\n"
+        "subprocess.Popen(['sleep', '1000'], pass_fds=[line], start_new_session=True)\n"
+        "print('done')\n"
+    )
+    ran = run(code, prefix=as_pid_1)
+    assert lifeline.is_cut()
+    assert (ran.status, ran.stdout) == (0, b"done\n")
+    assert ran.exit["seconds"] < 1  # it does not wait for anybody
+
+
+def test_a_grandchild_that_holds_stdout_open_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """Even if it has left the session and cannot be killed from here."""
+    os.mkfifo(tmp_path / "gate")
+    code = (
+        "import os, subprocess\n"
+        f"subprocess.Popen(['cat', {str(tmp_path / 'gate')!r}], start_new_session=True)\n"
+        "print('done')\n"
+    )
+    ran = run(code, base=tmp_path)
+    (tmp_path / "gate").open("w").close()
+    assert ran.stdout == b"done\n"
+    assert ran.exit["code"] == 0
+
+
+def test_a_grandchild_that_floods_stdout_does_not_hold_up_the_end(lifeline: Lifeline) -> None:
+    code = lifeline.prelude + "if os.fork() == 0:\n    while True: os.write(1, b'x' * 65536)\nprint('done')\n"
+    ran = run(code)
+    assert lifeline.is_cut()
+    assert ran.exit["code"] == 0
+
+
+def test_all_that_was_written_before_the_end_arrives() -> None:
+    """More than a pipe holds by default, written by the program and by a child that it waited for."""
+    code = "import os, subprocess\nsubprocess.run(['head', '-c', '300000', '/dev/zero'])\n"
+    code += "os.write(1, b'last')\nos._exit(0)\n"
+    assert run(code).stdout == bytes(300_000) + b"last"
+
+
+def test_a_program_that_closes_its_streams_is_still_waited_for() -> None:
+    code = "import os, time\nos.close(1)\nos.close(2)\ntime.sleep(0.1)\n"
+    code += "open('made', 'w').write('late')\nos._exit(3)\n"
+    ran = run(code)
+    assert ran.files == {"made": b"late"}
+    assert ran.exit["code"] == 3
+
+
+def test_as_pid_1_the_runner_reaps_orphans(as_pid_1: list[str]) -> None:
+    code = """
+import os, time
+for _ in range(20):
+    pid = os.fork()
+    if pid == 0:
+        if os.fork() == 0:
+            os._exit(0)
+        os._exit(0)
+    os.waitpid(pid, 0)
+def zombies():
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if open(f"/proc/{pid}/stat").read().rsplit(")")[1][1] == "Z":
+                found.append(pid)
+        except OSError:
+            continue
+    return found
+until = time.monotonic() + 5
+while zombies() and time.monotonic() < until:
+    time.sleep(0.001)
+print(os.getppid(), zombies())
+"""
+    assert run(code, prefix=as_pid_1).stdout == b"1 []\n"
+
+
+@pytest.mark.parametrize("delivery", DELIVERIES)
+def test_sigterm_kills_the_program_and_leaves_without_an_exit_frame(
+    delivery: Delivery, lifeline: Lifeline, tmp_path: Path
+) -> None:
+    code = lifeline.prelude + (
+        "import signal, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print('one')\nprint('two')\nprint('three')\n"
+        "os.write(line, b'ready')\n"
+        "time.sleep(1000)\n"
+    )
+    with started(Program(code), delivery, base=tmp_path) as process:
+        lifeline.wait_for(b"ready")
+        process.send_signal(signal.SIGTERM)
+        frames = read_frames(process.stdout.read())
+        assert process.wait() == 143
+    assert lifeline.is_cut()
+    assert {frame.kind for frame in frames} == {"start", "out"}
+    assert b"".join(frame.payload for frame in frames if frame.kind == "out") == b"one\ntwo\nthree\n"
+
+
+def test_sigterm_is_heard_as_pid_1_too(lifeline: Lifeline, tmp_path: Path, as_pid_1: list[str]) -> None:
+    """The kernel keeps from pid 1 every signal for which it has no handler."""
+    code = lifeline.prelude + "import time\nos.write(line, b'ready')\ntime.sleep(1000)\n"
+    with started(Program(code), base=tmp_path, prefix=as_pid_1) as process:
+        lifeline.wait_for(b"ready")
+        [runner] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(runner), signal.SIGTERM)
+        assert process.wait() == 143
+    assert lifeline.is_cut()
+
+
+def test_when_the_log_is_closed_the_program_is_killed(lifeline: Lifeline, tmp_path: Path) -> None:
+    code = lifeline.prelude + "import time\nwhile True:\n    print('x' * 9999)\n    time.sleep(0.01)\n"
+    with started(Program(code), base=tmp_path) as process:
+        lifeline.wait_for(b"alive")
+        process.stdout.close()
+        assert process.wait() == 125
+        assert lifeline.is_cut()
+
+
+def test_the_program_leads_a_session_of_its_own() -> None:
+    code = (
+        "import os\nprint(os.getsid(0) == os.getpid() == os.getpgid(0), os.getsid(0) != os.getsid(os.getppid()))"
+    )
+    assert run(code).stdout == b"True True\n"

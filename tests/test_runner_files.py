@@ -1,0 +1,154 @@
+"""Which files come back from a run, and that nothing in the working directory can hang or fool the runner."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .runner_driver import DELIVERIES, Delivery, Program, run
+
+
+@pytest.fixture
+def base() -> Iterator[Path]:
+    """A directory that may come to hold what neither pytest nor shutil can remove."""
+    path = Path(tempfile.mkdtemp(prefix="runner-"))
+    yield path
+    subprocess.run(["rm", "-rf", str(path)], check=True)
+
+
+@pytest.mark.parametrize("delivery", DELIVERIES)
+def test_what_was_made_or_changed_comes_back_and_what_was_not_does_not(delivery: Delivery) -> None:
+    """A change of the same length at once counts, though the file may have been made in the same tick."""
+    inputs = dict.fromkeys(("kept", "read", "rewritten", "appended", "d/kept", "d/rewritten"), b"aaaa")
+    code = (
+        "open('read').read()\n"
+        "for name in ('rewritten', 'd/rewritten'): open(name, 'w').write('bbbb')\n"
+        "open('appended', 'a').write('b')\n"
+        "open('d/new', 'w').write('c')\n"
+    )
+    ran = run(Program(code, files=inputs), delivery)
+    assert ran.files == {"rewritten": b"bbbb", "d/rewritten": b"bbbb", "appended": b"aaaab", "d/new": b"c"}
+    assert [frame.meta for frame in ran.of("file")] == sorted(ran.files)
+    assert ran.exit["dropped"]["files"] == 0
+
+
+def test_a_file_replaced_by_one_of_the_same_size_and_time_comes_back() -> None:
+    code = (
+        "import os\nstat = os.stat('in')\nopen('t', 'w').write('bbbb')\n"
+        "os.utime('t', ns=(stat.st_atime_ns, stat.st_mtime_ns))\nos.rename('t', 'in')\n"
+    )
+    assert run(Program(code, files={"in": b"aaaa"})).files == {"in": b"bbbb"}
+
+
+def test_neither_main_py_nor_bytecode_comes_back() -> None:
+    code = (
+        "import os\nimport helper\nfrom pack import inner\nopen('main.py', 'a').write('# changed')\n"
+        "os.mkdir('sub')\nopen('sub/main.py', 'w').write('mine')\nprint(os.path.isdir('pack/__pycache__'))\n"
+    )
+    ran = run(Program(code, files={"helper.py": b"", "pack/__init__.py": b"", "pack/inner.py": b""}))
+    assert ran.stdout == b"True\n"
+    assert ran.files == {"sub/main.py": b"mine"}
+
+
+def test_only_regular_files_come_back() -> None:
+    code = """
+import os, socket
+os.mkfifo("fifo")
+os.symlink("/etc/passwd", "link")
+os.symlink("/etc", "directory")
+os.symlink(".", "loop")
+os.symlink("missing", "broken")
+socket.socket(socket.AF_UNIX).bind("socket")
+open("file", "w").write("x")
+os.link("file", "hard")
+os.makedirs("empty/empty")
+"""
+    ran = run(code)
+    assert ran.files == {"file": b"x", "hard": b"x"}
+    assert ran.exit["dropped"]["files"] == 0
+
+
+def test_files_over_a_limit_are_left_out_and_counted() -> None:
+    code = (
+        "open('a', 'wb').write(b'x' * 600)\n"
+        "open('b', 'wb').write(b'x' * 500)\n"  # does not fit beside a
+        "open('c', 'wb').write(b'x' * 400)\n"
+        "open('d', 'wb').write(b'')\n"
+        "open('e', 'wb').write(b'')\n"  # the fourth
+        "open('f', 'wb').truncate(1 << 40)\n"
+    )
+    ran = run(Program(code, file_bytes=1000, max_files=3))
+    assert {name: len(data) for name, data in ran.files.items()} == {"a": 600, "c": 400, "d": 0}
+    assert ran.exit["dropped"]["files"] == 3
+
+
+def test_files_may_be_forbidden_altogether() -> None:
+    ran = run(Program("for name in 'abc': open(name, 'w').close()", max_files=0))
+    assert ran.files == {}
+    assert ran.exit["dropped"]["files"] == 3
+
+
+def test_names_come_back_as_they_are_and_what_cannot_be_named_is_counted() -> None:
+    code = r"""
+for name in ("h\u00e9llo \u2603 \U0001f600", "quote\"s 'and' back\\slash", " ", "-rf", "a%sb%%"):
+    open(name, "w").write("x")
+for name in (b"not utf-8 \xff", b"new\nline", b"tab\t"):
+    open(name, "w").write("x")
+"""
+    ran = run(code)
+    assert ran.files.keys() == {"héllo ☃ 😀", "quote\"s 'and' back\\slash", " ", "-rf", "a%sb%%"}
+    assert ran.exit["dropped"]["files"] == 3
+
+
+def test_a_tree_deeper_than_any_path_neither_hangs_nor_overflows(base: Path) -> None:
+    code = (
+        "import os\nfor _ in range(3000):\n    os.mkdir('deep')\n    os.chdir('deep')\nopen('end', 'w').close()\n"
+    )
+    ran = run(code, base=base)
+    assert ran.exit["code"] == 0
+    assert ran.exit["dropped"]["files"] == 1
+
+
+def test_a_directory_of_many_files_is_looked_at_only_so_far(base: Path) -> None:
+    code = "import os\nfor n in range(21_000): os.close(os.open(str(n), os.O_CREAT))\n"
+    ran = run(code, base=base)
+    assert len(ran.files) == 100
+    assert ran.exit["dropped"]["files"] == 20_000 - 100 - 1 + 1  # main.py is an entry; all the rest counts as one
+
+
+def test_a_working_directory_that_is_gone_has_no_files() -> None:
+    ran = run("import os, shutil\nopen('x', 'w').close()\nshutil.rmtree(os.getcwd())\n")
+    assert ran.files == {}
+    assert ran.exit["dropped"]["files"] == 0
+
+
+def test_a_working_directory_that_became_a_link_is_not_followed() -> None:
+    ran = run("import os\nhere = os.getcwd()\nos.rename(here, here + '2')\nos.symlink('/etc', here)\n")
+    assert ran.files == {}
+
+
+def test_scratch_files_outside_the_working_directory_do_not_come_back() -> None:
+    code = (
+        "import os, tempfile\ntempfile.mkstemp()\nopen(os.path.expanduser('~/x'), 'w').close()\n"
+        "print(os.path.realpath(tempfile.gettempdir()).startswith(os.getcwd()))\n"
+    )
+    ran = run(code)
+    assert ran.stdout == b"False\n"
+    assert ran.files == {}
+
+
+def test_large_and_incompressible_files_come_back_whole() -> None:
+    code = "import random\nopen('noise', 'wb').write(random.Random(7).randbytes(2 << 20))\n"
+    code += "open('zeros', 'wb').truncate(2 << 20)\n"
+    files = run(code).files
+    assert len(files["noise"]) == 2 << 20
+    assert files["zeros"] == bytes(2 << 20)
+
+
+def test_a_file_that_is_still_open_and_unflushed_comes_back_as_it_lies_on_the_disk() -> None:
+    code = "import os\nf = open('log', 'w')\nf.write('flushed')\nf.flush()\nf.write('lost')\nos._exit(0)\n"
+    assert run(code).files == {"log": b"flushed"}

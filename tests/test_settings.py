@@ -1,0 +1,423 @@
+"""Settings and programs: what is refused before any request, and which field the refusal names."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gke_sandbox.errors import SandboxError, SpecError
+from gke_sandbox.settings import Program, Settings, Toleration
+from tests.refusals import junk, refused_field
+
+
+def refusal(**settings: Any) -> SpecError:
+    with pytest.raises(SpecError) as caught:
+        Settings(**settings)
+    return caught.value
+
+
+def test_the_defaults_are_valid() -> None:
+    settings = Settings()
+    assert (settings.namespace, settings.image, settings.delivery) == ("default", "python:3.11-slim", "auto")
+    assert settings.tolerations == (
+        Toleration(key="sandbox.gke.io/runtime", operator="Equal", value="gvisor", effect="NoSchedule"),
+    )
+
+
+def test_settings_and_programs_can_be_copied_and_pickled() -> None:
+    for value in (Settings(env={"A": "1"}), Program(code="x", files={"a": b"1"})):
+        assert copy.deepcopy(value) == value
+        assert pickle.loads(pickle.dumps(value)) == value
+
+
+def test_a_refusal_is_a_value_error_with_the_fields_path() -> None:
+    error = refusal(labels={"bad key": "x"})
+    assert isinstance(error, ValueError)
+    assert isinstance(error, SandboxError)
+    assert error.field == "labels['bad key']"
+    assert str(error).startswith("labels['bad key']: ")
+
+
+# -- resources ---------------------------------------------------------------------------------------------
+
+RESOURCES = [
+    "cpu_request",
+    "cpu_limit",
+    "memory_request",
+    "memory_limit",
+    "ephemeral_storage_request",
+    "ephemeral_storage_limit",
+    "tmp_size",
+]
+
+
+@pytest.mark.parametrize("field", RESOURCES)
+@pytest.mark.parametrize("value", ["abc", "", " 1Gi", "1Gi ", "1gb", "512MB", "1,5Gi", "x" * 5000])
+def test_a_bad_quantity_is_refused(field: str, value: str) -> None:
+    error = refusal(**{field: value})
+    assert error.field == field
+    assert "is not a quantity" in str(error)
+    assert len(str(error)) < 500
+
+
+def test_a_bad_quantity_is_refused_in_the_servers_words() -> None:
+    assert "quantities must match the regular expression" in str(refusal(cpu_limit="abc"))
+
+
+@pytest.mark.parametrize("field", RESOURCES)
+@pytest.mark.parametrize("value", ["0", "0Gi", "-1", "-1Gi", "0.0", "."])
+def test_no_resource_is_zero_or_negative(field: str, value: str) -> None:
+    error = refusal(**{field: value})
+    assert error.field == field
+    assert "more than zero" in str(error)
+
+
+@pytest.mark.parametrize("field", RESOURCES)
+@pytest.mark.parametrize("value", [1, 0.5, True, None, b"1Gi", ["1Gi"]])
+def test_a_quantity_is_text(field: str, value: object) -> None:
+    error = refusal(**{field: value})
+    assert error.field == field
+    assert "text" in str(error)
+
+
+@pytest.mark.parametrize("value", ["1e300", "9e255", "10E", "1e99999999999"])
+def test_no_resource_is_more_than_there_is(value: str) -> None:
+    assert refusal(memory_limit=value).field == "memory_limit"
+
+
+@pytest.mark.parametrize(
+    ("request_field", "request_value", "limit_field", "limit_value"),
+    [
+        ("cpu_request", "1", "cpu_limit", "999m"),
+        ("cpu_request", "1001m", "cpu_limit", "1"),
+        ("memory_request", "1Gi", "memory_limit", "1G"),
+        ("memory_request", "64Mi", "memory_limit", "1Mi"),
+        ("ephemeral_storage_request", "1Gi", "ephemeral_storage_limit", "512Mi"),
+    ],
+)
+def test_a_request_above_its_limit_is_refused_naming_both(
+    request_field: str, request_value: str, limit_field: str, limit_value: str
+) -> None:
+    error = refusal(**{request_field: request_value, limit_field: limit_value})
+    assert error.field == request_field
+    for word in (request_value, limit_field, limit_value):
+        assert word in str(error)
+
+
+def test_a_request_may_equal_its_limit() -> None:
+    Settings(cpu_request="0.5", cpu_limit="500m", memory_request="1Gi", memory_limit="1024Mi")
+
+
+def test_cpu_is_compared_in_thousandths_as_the_server_does() -> None:
+    Settings(cpu_request="0.0005", cpu_limit="0.0001")
+
+
+def test_fractions_of_a_byte_are_allowed_where_the_server_only_warns() -> None:
+    Settings(memory_limit="0.6Gi")
+
+
+@pytest.mark.parametrize("value", ["512m", "1", "1023Ki"])
+def test_a_memory_limit_that_fits_no_program_is_refused_with_a_hint(value: str) -> None:
+    error = refusal(memory_limit=value, memory_request="1m")
+    assert error.field == "memory_limit"
+    assert "Mi" in error.hint
+
+
+def test_the_scratch_volume_counts_against_the_storage_limit_unless_there_is_none() -> None:
+    error = refusal(tmp_size="193Mi")
+    assert error.field == "tmp_size"
+    for word in ("193Mi", "64Mi", "256Mi"):
+        assert word in str(error)
+    Settings(tmp_size="192Mi")
+    Settings(tmp_size="193Mi", delivery="env")
+
+
+# -- names -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["", "Default", "a.b", "a_b", "-a", "a" * 64, "é", "a\n"])
+def test_a_bad_namespace_is_refused(value: str) -> None:
+    error = refusal(namespace=value)
+    assert error.field == "namespace"
+
+
+@pytest.mark.parametrize("value", ["", " ", "\t\n", "python 3", "python:3.11\n", " python", "a\0b"])
+def test_an_empty_or_blank_image_is_refused(value: str) -> None:
+    assert refusal(image=value).field == "image"
+
+
+@pytest.mark.parametrize("field", ["runtime_class_name", "priority_class_name", "service_account_name"])
+def test_optional_names_may_be_none_but_not_empty_or_bad(field: str) -> None:
+    Settings(**{field: None})
+    Settings(**{field: "a.b-c"})
+    for value in ("", "A", "a/b", "a" * 254):
+        assert refusal(**{field: value}).field == field
+    assert "None" in refusal(**{field: ""}).hint
+
+
+@pytest.mark.parametrize(
+    ("field", "key", "value"),
+    [
+        ("labels", "a b", "x"),
+        ("labels", "", "x"),
+        ("labels", "a", "-x"),
+        ("labels", "a", "x" * 64),
+        ("labels", "a/b/c", "x"),
+        ("annotations", "a b", "x"),
+        ("annotations", "", "x"),
+        ("node_selector", "a b", "x"),
+        ("node_selector", "a", "x y"),
+        ("env", "", "x"),
+        ("env", "1A", "x"),
+        ("env", "A=B", "x"),
+        ("env", "A B", "x"),
+        ("env", "..", "x"),
+        ("env", "A\0", "x"),
+        ("env", "A", "x\0y"),
+        ("env", "A", "\ud800"),
+        ("labels", "a", "\ud800"),
+        ("annotations", "a", "\ud800"),
+    ],
+)
+def test_a_bad_key_or_value_is_refused(field: str, key: str, value: str) -> None:
+    assert refusal(**{field: {key: value}}).field == f"{field}[{key!r}]"
+
+
+@pytest.mark.parametrize("field", ["labels", "annotations", "node_selector", "env"])
+@pytest.mark.parametrize(
+    "value", [5, None, "a=b", [("a", "b")], {"a"}, {"a": 1}, {"a": None}, {"a": b"x"}, {1: "x"}]
+)
+def test_a_mapping_is_of_text_to_text(field: str, value: object) -> None:
+    error = refusal(**{field: value})
+    assert error.field.startswith(field)
+
+
+@pytest.mark.parametrize("name", ["GKE_SANDBOX_", "GKE_SANDBOX_REQUEST", "GKE_SANDBOX_MINE"])
+def test_variables_of_the_runner_are_refused(name: str) -> None:
+    error = refusal(env={name: "x"})
+    assert error.field == f"env[{name!r}]"
+    assert "GKE_SANDBOX_" in str(error)
+
+
+def test_variables_of_other_names_are_taken() -> None:
+    env = {"gke_sandbox_x": "1", "PATH": "/bin", "my.var-x": "", "MULTI": "a\nb", "DOLLAR": "$(X)"}
+    assert Settings(env=env).env == env
+
+
+def test_variables_are_bounded() -> None:
+    Settings(env={"A": "x" * 131_069})
+    assert refusal(env={"A": "x" * 131_070}).field == "env['A']"
+    assert refusal(env={f"A{i}": "x" * 100_000 for i in range(3)}).field == "env"
+    Settings(env={f"A{i}": "" for i in range(256)})
+    assert refusal(env={f"A{i}": "" for i in range(257)}).field == "env"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "app.kubernetes.io/managed-by",
+        "gke-sandbox/session",
+        "gke-sandbox/other",
+        "job-name",
+        "controller-uid",
+        "batch.kubernetes.io/job-name",
+        "batch.kubernetes.io/controller-uid",
+    ],
+)
+def test_labels_that_are_set_for_every_job_are_refused(key: str) -> None:
+    assert refusal(labels={key: "x"}).field == f"labels[{key!r}]"
+
+
+def test_annotations_of_ours_are_refused_and_the_adk_one_is_taken() -> None:
+    assert refusal(annotations={"gke-sandbox/x": "1"}).field == "annotations['gke-sandbox/x']"
+    Settings(annotations={"adk.agent.google.com/invocation-id": "e-1234", "Upper.Case/Key": "any text\n"})
+
+
+def test_annotations_are_bounded_as_the_server_does() -> None:
+    assert refusal(annotations={"a": "x" * (256 << 10)}).field == "annotations"
+
+
+# -- numbers and words -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("field", ["timeout", "startup_timeout"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        0,
+        -1,
+        -0.0,
+        float("nan"),
+        float("inf"),
+        float("-inf"),
+        10**6,
+        1e300,
+        pytest.param(10**5000, id="huge"),
+        True,
+        "30",
+        b"1",
+        None,
+        1j,
+    ],
+)
+def test_a_timeout_is_a_positive_number_of_seconds(field: str, value: object) -> None:
+    error = refusal(**{field: value})
+    assert error.field == field
+    assert "seconds" in str(error)
+    assert len(str(error)) < 200
+
+
+def test_a_timeout_may_be_whole_or_not() -> None:
+    settings = Settings(timeout=1, startup_timeout=0.25)
+    assert (settings.timeout, settings.startup_timeout) == (1.0, 0.25)
+    assert isinstance(settings.timeout, float)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "run_as_user",
+        "run_as_group",
+        "ttl_seconds_after_finished",
+        "max_output_bytes",
+        "max_file_bytes",
+        "max_files",
+    ],
+)
+@pytest.mark.parametrize("value", [-1, 1 << 31, pytest.param(10**5000, id="huge"), True, 1.0, "1", None])
+def test_whole_numbers_have_a_range(field: str, value: object) -> None:
+    error = refusal(**{field: value})
+    assert error.field == field
+    assert len(str(error)) < 200
+
+
+@pytest.mark.parametrize("field", ["run_as_user", "run_as_group"])
+def test_root_is_refused(field: str) -> None:
+    assert refusal(**{field: 0}).field == field
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("delivery", "environment"),
+        ("delivery", "ENV"),
+        ("delivery", None),
+        ("delivery", ["env"]),
+        ("image_pull_policy", "always"),
+        ("image_pull_policy", ""),
+    ],
+)
+def test_a_word_is_one_of_the_known_ones(field: str, value: object) -> None:
+    error = refusal(**{field: value})
+    assert error.field == field
+    assert "one of" in str(error)
+
+
+# -- lists -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("toleration", "path"),
+    [
+        ("gvisor", ""),
+        (5, ""),
+        ({"key": "a", "operater": "Exists"}, ""),
+        ({"key": "a b"}, ".key"),
+        ({"key": 5}, ".key"),
+        ({"key": "a", "operator": "In"}, ".operator"),
+        ({"key": "a", "operator": "Exists", "value": "x"}, ".value"),
+        ({"key": "a", "value": "x y"}, ".value"),
+        ({"key": "a", "effect": "Never"}, ".effect"),
+        ({"operator": "Equal", "value": "x"}, ".operator"),
+        ({}, ".operator"),
+        ({"key": "a", "effect": "NoSchedule", "tolerationSeconds": 5}, ".effect"),
+        ({"key": "a", "effect": "NoExecute", "tolerationSeconds": "5"}, ".tolerationSeconds"),
+        (Toleration(key="a", operator="Exists", value="x"), ".value"),
+    ],
+)
+def test_a_toleration_of_the_wrong_shape_is_refused(toleration: Any, path: str) -> None:
+    good = {"key": "a", "operator": "Exists"}
+    assert refusal(tolerations=[good, toleration]).field == f"tolerations[1]{path}"
+
+
+def test_tolerations_are_kubernetes_mappings_or_our_own() -> None:
+    given_ = [
+        {"key": "a", "operator": "Equal", "value": "", "effect": "NoExecute", "tolerationSeconds": 30},
+        Toleration(operator="Exists"),
+        {"key": "sandbox.gke.io/runtime", "value": "gvisor"},
+    ]
+    first, second, third = Settings(tolerations=given_).tolerations
+    assert first == Toleration(key="a", operator="Equal", value="", effect="NoExecute", toleration_seconds=30)
+    assert second is given_[1]
+    assert third == Toleration(key="sandbox.gke.io/runtime", value="gvisor")
+    assert Settings(tolerations=[]).tolerations == ()
+
+
+@pytest.mark.parametrize("field", ["tolerations", "image_pull_secrets"])
+@pytest.mark.parametrize("value", ["name", b"name", None, {"a": "b"}, 5, {"x"}])
+def test_a_list_is_a_list(field: str, value: object) -> None:
+    error = refusal(**{field: value})
+    assert error.field == field
+    assert "list" in str(error)
+
+
+def test_a_bad_pull_secret_is_refused() -> None:
+    assert refusal(image_pull_secrets=["good", "Bad"]).field == "image_pull_secrets[1]"
+    assert Settings(image_pull_secrets=["a"]).image_pull_secrets == ("a",)
+
+
+# -- override ----------------------------------------------------------------------------------------------
+
+
+def test_override_makes_a_checked_copy() -> None:
+    settings = Settings()
+    changed = settings.override(timeout=5, cpu_limit="2")
+    assert (changed.timeout, changed.cpu_limit) == (5.0, "2")
+    assert settings.timeout == 300.0
+    with pytest.raises(SpecError, match="cpu_limit"):
+        settings.override(cpu_limit="abc")
+    with pytest.raises(SpecError, match="cpu_request"):
+        settings.override(cpu_limit="100m")
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("time_out", "timeout"), ("cpu", "cpu_limit"), ("mem_limit", "memory_limit")]
+)
+def test_an_unknown_setting_is_refused_and_the_nearest_named(name: str, near: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        Settings().override(**{name: 1})
+    assert caught.value.field == name
+    assert near in caught.value.hint
+
+
+def test_changing_what_was_given_changes_no_settings() -> None:
+    env, secrets = {"A": "1"}, ["a"]
+    settings = Settings(env=env, image_pull_secrets=secrets)
+    env["GKE_SANDBOX_X"] = "1"
+    secrets.append("B")
+    assert settings.env == {"A": "1"}
+    assert settings.image_pull_secrets == ("a",)
+
+
+def test_a_representation_shows_no_variables_and_no_contents() -> None:
+    assert "hunter2" not in repr(Settings(env={"PASSWORD": "hunter2"}))
+    assert "hunter2" not in repr(Program(code="hunter2", files={"a": "hunter2"}, stdin="hunter2"))
+
+
+FIELDS = sorted(Settings.__dataclass_fields__)
+
+
+@given(st.sampled_from(FIELDS), junk)
+def test_whatever_is_given_is_taken_or_refused_with_its_field(field: str, value: object) -> None:
+    refused = refused_field(Settings().override, **{field: value})
+    assert refused is None or refused.startswith((field, field.replace("limit", "request"), "tmp_size"))
+
+
+def test_a_message_never_shows_what_may_be_large() -> None:
+    assert len(str(refusal(image=b"x" * 10_000_000))) < 500
+    assert len(str(refusal(labels={"a": "x" * 10_000_000}))) < 1000

@@ -1,0 +1,43 @@
+"""The embedded cluster: an httpx transport that answers as the API server does, and runs the pods.
+
+Tests use it with scripted containers and faults::
+
+    from gke_sandbox.local import Fault, LocalTransport, Match, Misbehaviour, Refuse, Script, ScriptedRuntime
+
+    runtime = ScriptedRuntime(Script(chunks=[(0.0, b"hello\n")], ends_at=0.1))
+    transport = LocalTransport(runtime, misbehaviour=Misbehaviour(Fault(Refuse(), Match("create", "jobs"))))
+
+All kinds of faults are in `gke_sandbox.local.faults`.
+"""
+
+from __future__ import annotations
+
+from .access import Caller, Rule
+from .choose import choose_runtime
+from .cluster import Namespace, Quota
+from .faults import Fault, Match, Misbehaviour
+from .pace import Pace
+from .runtime import Container, ContainerExit, ContainerSpec, ContainerStartError, Runtime
+from .scripted import Script, ScriptedRuntime
+from .transport import LocalTransport, SentRequest
+
+__all__ = [
+    "Caller",
+    "Container",
+    "ContainerExit",
+    "ContainerSpec",
+    "ContainerStartError",
+    "Fault",
+    "LocalTransport",
+    "Match",
+    "Misbehaviour",
+    "Namespace",
+    "Pace",
+    "Quota",
+    "Rule",
+    "Runtime",
+    "Script",
+    "ScriptedRuntime",
+    "SentRequest",
+    "choose_runtime",
+]

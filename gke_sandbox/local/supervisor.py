@@ -1,0 +1,494 @@
+"""The supervisor: a small process that starts, watches and kills what the embedded cluster runs. Stdlib only.
+
+`children.Children` runs it as a script, one for a runtime. A process of its own, because
+
+* what a container leaves behind must be found, whatever it did to its session, group, environment or parent. The
+  supervisor and each container's first process are child subreapers: who loses its parent becomes a child of the
+  container's first process, and when that is dead, of the supervisor. So a child of the supervisor that is not a
+  container's first process was left behind by a container that has ended, and dies. Nothing is guessed from
+  names, and a process that is not our descendant is never touched;
+* it has one thread: what must happen between fork and exec (limits, session, subreaper) is safe here, and not in
+  the caller's process; and its fork is cheap, however large the caller is;
+* it outlives the caller: when that is killed, it kills the containers and removes their directories.
+
+Where there is no subreaper (only Linux has them) what stays in the container's process group is killed.
+
+It talks JSON lines over a stream socket for each container: ``{"directory"}`` and the command come in, then
+``{"started": pid}`` goes out, with the read end of the container's output, or else ``{"failed": why}``. After that
+``{"signal": number}`` may come in, and ``{"ended": wait status, "out_of_memory": bool}`` goes out when nothing of
+the container runs any more. When the stream ends, the container is killed, its directory removed, the socket
+closed. These sockets arrive through the one on fd 0; its end ends everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import resource
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+# https://man7.org/linux/man-pages/man2/prctl.2.html
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+LOOK = 0.1  # seconds between two looks at the memory, and more where a look takes long: at most 5 % of a core
+SWEEP = 0.005  # seconds between two hunts for what containers have left, while there is something
+HUNT = 0.02  # seconds that one hunt takes at most
+PATIENCE = 2.0  # seconds after which a container counts as ended though something of it cannot be killed
+
+
+def _find_prctl() -> Callable[[int, int], bool]:
+    """prctl(2), or a function that says that there is none."""
+    if not sys.platform.startswith("linux"):
+        return lambda _option, _value: False
+    try:
+        import ctypes
+
+        call = ctypes.CDLL(None, use_errno=True).prctl
+    except (ImportError, OSError, AttributeError):
+        return lambda _option, _value: False
+    return lambda option, value: call(option, value, 0, 0, 0) == 0
+
+
+class Contained:
+    """One container, as the supervisor knows it."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self.inbox = b""
+        self.directory = ""
+        self.pid = 0
+        self.memory: int | None = None
+        self.application_memory = False
+        self.out_of_memory = False
+        self.status: int | None = None  # the wait status of its first process, once that is dead
+        self.ended = 0.0
+        self.told = False
+        self.closing = False
+
+    @property
+    def running(self) -> bool:
+        return self.pid != 0 and self.status is None
+
+    @property
+    def done(self) -> bool:
+        """Nothing of it runs: it never did, or its end was told."""
+        return self.pid == 0 or self.told
+
+    def tell(self, message: dict[str, object], fds: Iterable[int] = ()) -> None:
+        try:
+            socket.send_fds(self.socket, [json.dumps(message).encode() + b"\n"], list(fds))
+        except OSError:
+            self.closing = True  # nobody listens any more
+
+    def kill(self, number: int) -> None:
+        # Its first process is our child and not yet reaped: the number is surely its own.
+        if self.running:
+            with contextlib.suppress(PermissionError):
+                os.kill(self.pid, number)
+
+
+class Supervisor:
+    """Serves until the socket on `control` ends; `root` is removed then."""
+
+    def __init__(self, control: socket.socket, root: str) -> None:
+        self.control = control
+        self.root = root
+        self.prctl = _find_prctl()
+        self.subreaper = self.prctl(PR_SET_CHILD_SUBREAPER, 1)
+        self.containers: set[Contained] = set()
+        self.dying = False
+        self.next_look = 0.0
+        self.haunted = False  # something that a container has left is still there
+        self.selector = selectors.DefaultSelector()
+        self.wake, alarm = os.pipe()
+        for fd in (self.wake, alarm):
+            os.set_blocking(fd, False)
+        signal.set_wakeup_fd(alarm, warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, lambda _number, _frame: None)
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        control.setblocking(False)
+        self.selector.register(self.wake, selectors.EVENT_READ, self._on_signal)
+        self.selector.register(control, selectors.EVENT_READ, self._on_control)
+        # A copy of the control socket may live on in a process that the caller forked: its own end counts too.
+        if sys.platform.startswith("linux"):
+            with contextlib.suppress(OSError):
+                caller = os.pidfd_open(os.getppid())
+                self.selector.register(caller, selectors.EVENT_READ, self._die)
+
+    def serve(self) -> None:
+        while not (self.dying and not self.containers):
+            for key, _events in self.selector.select(self._timeout()):
+                key.data()
+            self._reap()
+            self._hunt()
+            self._tell_ends()
+            self._look()
+            for container in [one for one in self.containers if one.closing or self.dying]:
+                container.kill(signal.SIGKILL)
+                if container.done:
+                    self._drop(container)
+        remove_tree(self.root)
+
+    def _timeout(self) -> float | None:
+        if self.haunted:
+            return (
+                SWEEP if any(one.status is not None and not one.told for one in self.containers) else 100 * SWEEP
+            )
+        if any(one.running and one.memory for one in self.containers):
+            return max(0.0, self.next_look - time.monotonic())
+        return None
+
+    # -- what comes in
+
+    def _die(self) -> None:
+        self.dying = True
+        for key in list(self.selector.get_map().values()):
+            if key.data in (self._die, self._on_control):
+                self.selector.unregister(key.fileobj)
+
+    def _on_signal(self) -> None:
+        if signal.SIGTERM in os.read(self.wake, 4096):
+            self._die()
+
+    def _on_control(self) -> None:
+        try:
+            data, fds, _flags, _address = socket.recv_fds(self.control, 1, 1)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, fds = b"", []
+        if not data:
+            self._die()
+        for fd in fds:
+            connection = socket.socket(fileno=fd)
+            connection.set_inheritable(False)
+            connection.setblocking(False)
+            container = Contained(connection)
+            self.containers.add(container)
+            self.selector.register(connection, selectors.EVENT_READ, partial(self._on_message, container))
+
+    def _on_message(self, container: Contained) -> None:
+        try:
+            data = container.socket.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            container.closing = True
+            self.selector.unregister(container.socket)
+            return
+        *lines, container.inbox = (container.inbox + data).split(b"\n")
+        for line in lines:
+            self._obey(container, json.loads(line))
+
+    def _obey(self, container: Contained, message: dict[str, Any]) -> None:
+        if "directory" in message:
+            container.directory = message["directory"]
+        elif "argv" in message:
+            self._start(container, message)
+        elif "signal" in message:
+            container.kill(message["signal"])
+
+    # -- starting
+
+    def _start(self, container: Contained, command: dict[str, Any]) -> None:
+        try:
+            output, into = os.pipe()
+            failure, report = os.pipe()
+            pid = os.fork()
+        except OSError as error:
+            container.tell({"failed": f"cannot start a process: {error.strerror}"})
+            return
+        if pid == 0:
+            self._become(command, into, report)
+        os.close(into)
+        os.close(report)
+        # Ends when the child has the program in its place (the pipe's ends are closed then), so in a moment.
+        with open(failure, "rb") as pipe:
+            why = pipe.read().decode(errors="replace")
+        if why:
+            os.waitpid(pid, 0)
+            container.tell({"failed": why})
+        else:
+            container.pid = pid
+            container.memory = command["memory"]
+            container.application_memory = command["application_memory"]
+            container.tell({"started": pid}, [output])
+        os.close(output)
+
+    def _become(self, command: dict[str, Any], into: int, report: int) -> None:
+        """In the child: become the container's first process, or say why not."""
+        try:
+            os.setsid()
+            self.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if self.subreaper:
+                self.prctl(PR_SET_CHILD_SUBREAPER, 1)  # kept by exec
+            signal.set_wakeup_fd(-1)
+            # Python ignores some signals, and exec keeps that.
+            for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+            nothing = os.open(os.devnull, os.O_RDONLY)
+            for standard, fd in enumerate((nothing, into, into)):
+                os.dup2(fd, standard)
+            os.umask(0o022)
+            _enter(command["cwd"])
+            for name, value in command["rlimits"].items():
+                _limit(getattr(resource, name), value)
+            _execute(command["argv"], command["env"])
+        except (OSError, ValueError) as error:
+            os.write(report, _in_words(error, command).encode("utf-8", "replace")[:4096])
+        finally:
+            os._exit(127)
+
+    # -- ending
+
+    def _reap(self) -> None:
+        firsts = {one.pid: one for one in self.containers if one.running}
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            container = firsts.get(pid)
+            if container is not None:
+                container.status, container.ended = status, time.monotonic()
+                self.haunted = self.subreaper
+                if not self.subreaper:
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        os.killpg(pid, signal.SIGKILL)
+
+    def _hunt(self) -> None:
+        """Kill what ended containers have left behind.
+
+        Without a pause, as long as there is something: a chain of processes in which each starts the next and
+        ends, in a session of its own, can be broken only while its last one has not yet started another.
+        """
+        start = time.monotonic()
+        while self.haunted and time.monotonic() - start < HUNT:
+            left = self._left_behind()
+            for pid in left:
+                # It is our child and not yet reaped, so the numbers of it and its group are its own. All of the
+                # group at once: forking fast does not help. The group is never ours, since each container's first
+                # process leads a session.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(os.getpgid(pid), signal.SIGKILL)
+            self.haunted = bool(left)
+            self._reap()
+
+    def _tell_ends(self) -> None:
+        now = time.monotonic()
+        for container in self.containers:
+            if container.status is None or container.told:
+                continue
+            if not self.haunted or now - container.ended > PATIENCE:
+                container.told = True
+                container.tell({"ended": container.status, "out_of_memory": container.out_of_memory})
+
+    def _left_behind(self) -> list[int]:
+        own = os.getpid()
+        try:
+            with open(f"/proc/self/task/{own}/children", "rb") as file:
+                children = [int(number) for number in file.read().split()]
+        except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
+            children = [pid for pid, (parent, _rss) in processes().items() if parent == own]
+        firsts = {one.pid for one in self.containers if one.running}
+        return [pid for pid in children if pid not in firsts]
+
+    def _drop(self, container: Contained) -> None:
+        self.containers.discard(container)
+        with contextlib.suppress(KeyError, ValueError):
+            self.selector.unregister(container.socket)
+        if container.directory:
+            remove_tree(container.directory)
+        container.socket.close()
+
+    # -- memory
+
+    def _look(self) -> None:
+        """Kill the containers that hold more memory than they may."""
+        before = time.monotonic()
+        limited = [one for one in self.containers if one.running and one.memory]
+        if not limited or before < self.next_look:
+            return
+        table = processes()
+        children: dict[int, list[int]] = {}
+        for pid, (parent, _rss) in table.items():
+            children.setdefault(parent, []).append(pid)
+        for container in limited:
+            members = [container.pid]
+            for pid in members:
+                members += children.get(pid, ())
+            assert container.memory is not None
+            if container.application_memory:
+                used = memory_files(members)
+            else:
+                used = sum(table[pid][1] for pid in members if pid in table)
+                # What processes share was counted several times: ask exactly, but only when it matters.
+                if used > container.memory:
+                    used = sum(proportional(pid, table) for pid in members)
+            if used > container.memory:
+                container.out_of_memory = True
+                container.kill(signal.SIGKILL)
+        now = time.monotonic()
+        self.next_look = now + max(LOOK, 20 * (now - before))
+
+
+def _enter(folder: str) -> None:
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise ValueError(f"cannot enter {folder}: {error.strerror}") from error
+
+
+def _limit(which: int, value: int) -> None:
+    """Set a limit, or what is left of it: nobody may raise a hard limit."""
+    hard = resource.getrlimit(which)[1]
+    value = min(value, sys.maxsize if hard == resource.RLIM_INFINITY else hard)
+    resource.setrlimit(which, (value, value))
+
+
+def _execute(argv: list[str], env: dict[str, str]) -> None:
+    """execvpe(3) with the PATH of `env`. Raises OSError or ValueError when there is nothing to execute."""
+    folders = [""] if "/" in argv[0] else env.get("PATH", "").split(":")
+    refused: OSError | None = None
+    for folder in folders:
+        try:
+            os.execve(os.path.join(folder, argv[0]), argv, env)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except PermissionError as error:
+            refused = refused or error
+    raise refused or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+
+def _in_words(error: OSError | ValueError, command: dict[str, Any]) -> str:
+    name = command["argv"][0]
+    if not isinstance(error, OSError):
+        return f'cannot start "{name}": {error}'
+    what = os.strerror(error.errno).lower() if error.errno else str(error)
+    if error.errno == errno.ENOENT:
+        folders = " ".join(command["env"].get("PATH", "").split(":"))
+        return f'error finding executable "{name}" in PATH [{folders}]: {what}'
+    return f'cannot start "{name}": {what}'
+
+
+def processes() -> dict[int, tuple[int, int]]:
+    """Every process that can be seen: its parent, its resident memory in bytes. Empty where there is no /proc."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    table = {}
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return {}
+    for name in names:
+        if name.isdigit():
+            # The fields behind the command's name, which may hold anything:
+            # https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
+            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+                table[int(name)] = int(fields[1]), int(fields[21]) * page
+    return table
+
+
+def proportional(pid: int, table: dict[int, tuple[int, int]]) -> int:
+    """What a process holds, its part of what it shares with others included, but no files: bytes.
+
+    https://www.kernel.org/doc/Documentation/ABI/testing/procfs-smaps_rollup
+    """
+    sizes = {}
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            for line in file.read().splitlines()[1:]:
+                name, _, rest = line.partition(b":")
+                sizes[name] = int(rest.split()[0]) * 1024
+    except (FileNotFoundError, ProcessLookupError):
+        return 0  # it has ended, or this kernel is older than 4.14
+    except OSError:
+        return table[pid][1] if pid in table else 0  # it may not be looked at
+    if b"Pss_Anon" in sizes:
+        return sizes[b"Pss_Anon"] + sizes[b"Pss_Shmem"]
+    return sizes.get(b"Pss", 0)
+
+
+def memory_files(members: Iterable[int]) -> int:
+    """What is allocated in the memfds that `members` have open: bytes.
+
+    That is where gVisor keeps the memory of the applications, mapped or not.
+    """
+    sizes = {}
+    for pid in members:
+        folder = f"/proc/{pid}/fd"
+        with contextlib.suppress(OSError):
+            for name in os.listdir(folder):
+                path = f"{folder}/{name}"
+                with contextlib.suppress(OSError):
+                    if os.readlink(path).startswith("/memfd:"):
+                        stat = os.stat(path)
+                        sizes[stat.st_dev, stat.st_ino] = stat.st_blocks * 512
+    return sum(sizes.values())
+
+
+def remove_tree(root: str) -> None:
+    """Remove a directory and all below it, whatever a program did there.
+
+    Each directory is moved up before it is entered: so no path gets too long however deep they are nested, and
+    what is mounted somewhere below stays untouched, since a mount point cannot be moved.
+    """
+    folders = [root]
+    if os.path.islink(root):
+        os.unlink(root)  # a program has put it in the place of its directory
+        return
+    while folders:
+        folder = folders.pop()
+        with contextlib.suppress(OSError):
+            os.chmod(folder, 0o700)
+            with os.scandir(folder) as entries:
+                found = list(entries)
+            for entry in found:
+                with contextlib.suppress(OSError):
+                    if not entry.is_dir(follow_symlinks=False):
+                        os.unlink(entry.path)
+                        continue
+                    moved = f"{root}/{os.urandom(8).hex()}"
+                    _move(entry.path, moved)
+                    folders.append(moved)
+            if folder != root:
+                os.rmdir(folder)
+    with contextlib.suppress(OSError):
+        os.rmdir(root)
+
+
+def _move(path: str, to: str) -> None:
+    try:
+        os.rename(path, to)
+    except PermissionError:
+        os.chmod(path, 0o700)  # a directory that its owner may not write cannot be moved
+        os.rename(path, to)
+
+
+def _occupy_standard_streams() -> None:
+    """Have something open at 0, 1 and 2, should the caller have closed its own: no pipe must get these numbers."""
+    fd = 0
+    while fd <= 2:
+        fd = os.open(os.devnull, os.O_RDWR)
+    os.close(fd)
+
+
+if __name__ == "__main__":
+    _occupy_standard_streams()
+    Supervisor(socket.socket(fileno=0), sys.argv[1]).serve()

@@ -1,0 +1,348 @@
+"""Each way in which the embedded cluster can be told to misbehave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+import httpx
+import pytest
+
+from gke_sandbox.local import Fault, Match, Misbehaviour, Pace, Script
+from gke_sandbox.local.faults import (
+    Action,
+    Answer,
+    BadImage,
+    CutBody,
+    Delay,
+    Drop,
+    EndWatch,
+    Evict,
+    ExpireWatch,
+    Forbid,
+    GarbleBody,
+    HideConfigMap,
+    NoNode,
+    OmitEvents,
+    Preempt,
+    Refuse,
+    RefusePod,
+    RepeatEvents,
+    StallBody,
+    SwapEvents,
+)
+from tests.clock import run_on_mock_clock
+
+from .kit import CONFIG_MAPS, JOBS, PODS, SLEEPS, config_map, env_from, job, refusal, running
+
+pytestmark = pytest.mark.anyio
+
+CREATE = Match("create", "configmaps")
+SHORT = httpx.Timeout(0.05, pool=1.0)
+
+
+# What is hit, and how often.
+
+
+async def test_a_fault_happens_as_often_as_it_says_to_what_it_matches() -> None:
+    fault = Fault(Answer.internal_error(), Match("create", "configmaps", name=None), times=2, skip=1)
+    async with running(faults=[fault]) as kit:
+        codes = []
+        for name in "abcd":
+            codes.append((await kit.client.post(CONFIG_MAPS, json=config_map(name))).status_code)
+            assert (await kit.client.get(CONFIG_MAPS)).status_code == 200
+        assert codes == [201, 500, 500, 201]
+        assert kit.cluster.misbehaviour.happened(fault) == 2
+
+
+@pytest.mark.parametrize(
+    ("match", "fits"),
+    [
+        (Match(), True),
+        (Match("get", "pods/log"), True),
+        (Match("get", "pods"), False),
+        (Match(namespace="default", name="gke-*"), True),
+        (Match(name="other-*"), False),
+        (Match(namespace="elsewhere"), False),
+    ],
+)
+async def test_matches(match: Match, fits: bool) -> None:
+    assert match.fits("get", "pods/log", "default", "gke-sandbox-1") is fits
+
+
+def test_several_faults_hit_one_request() -> None:
+    async def main() -> None:
+        faults = [Fault(Delay(20.0)), Fault(Answer.unavailable(retry_after=3))]
+        async with running(faults=faults) as kit:
+            begin = anyio.current_time()
+            response = await kit.client.get("/version")
+            assert (response.status_code, response.headers["retry-after"]) == (503, "3")
+            assert anyio.current_time() - begin == 20.0
+
+    run_on_mock_clock(main)
+
+
+async def test_faults_can_be_added_and_cleared_while_the_cluster_runs() -> None:
+    async with running() as kit:
+        assert (await kit.client.get("/version")).status_code == 200
+        kit.cluster.misbehaviour.add(Fault(Refuse(), times=None))
+        with pytest.raises(httpx.ConnectError):
+            await kit.client.get("/version")
+        kit.cluster.misbehaviour.clear()
+        assert (await kit.client.get("/version")).status_code == 200
+
+
+async def test_one_misbehaviour_counts_for_each_of_its_faults_alone() -> None:
+    first, second = Fault(Refuse(), Match("get")), Fault(Drop(), Match("list"))
+    misbehaviour = Misbehaviour(first, second)
+    assert list(misbehaviour.take("request", "get", "pods", "default", "a")) == [first.action]
+    assert list(misbehaviour.take("request", "get", "pods", "default", "a")) == []
+    assert (misbehaviour.happened(first), misbehaviour.happened(second)) == (1, 0)
+
+
+# Requests.
+
+
+async def test_a_refused_connection_sends_nothing() -> None:
+    async with running(faults=[Fault(Refuse(), CREATE)]) as kit:
+        with pytest.raises(httpx.ConnectError):
+            await kit.client.post(CONFIG_MAPS, json=config_map())
+        assert (kit.cluster.leftovers(), list(kit.cluster.requests)) == ([], [])
+
+
+@pytest.mark.parametrize("carried_out", [True, False])
+async def test_a_dropped_answer_leaves_the_caller_in_the_dark(carried_out: bool) -> None:
+    async with running(faults=[Fault(Drop(carried_out), CREATE)]) as kit:
+        with pytest.raises(httpx.ReadError):
+            await kit.client.post(CONFIG_MAPS, json=config_map())
+        assert bool(kit.cluster.leftovers()) is carried_out
+
+
+@pytest.mark.parametrize(
+    ("delay", "error", "done"),
+    [
+        (Delay(9.0, at="connect"), httpx.ConnectTimeout, False),
+        (Delay(9.0), httpx.ReadTimeout, False),
+        (Delay(9.0, at="answer"), httpx.ReadTimeout, True),
+    ],
+)
+async def test_a_delay_over_the_clients_timeout_is_a_timeout(
+    delay: Delay, error: type[Exception], done: bool
+) -> None:
+    async with running(faults=[Fault(delay, CREATE)], timeout=SHORT) as kit:
+        with pytest.raises(error):
+            await kit.client.post(CONFIG_MAPS, json=config_map())
+        assert bool(kit.cluster.leftovers()) is done
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "reason"),
+    [
+        (Answer.unauthorized(), 401, "Unauthorized"),
+        (Forbid(), 403, "Forbidden"),
+        (Answer.internal_error(), 500, "InternalError"),
+        (Answer.unavailable(), 503, "ServiceUnavailable"),
+        (Answer.timed_out(carried_out=False), 504, "Timeout"),
+        (Answer(410, "Expired", "too old resource version: 1 (2)"), 410, "Expired"),
+    ],
+)
+async def test_an_answer_instead_of_the_real_one_is_a_status(answer: Action, code: int, reason: str) -> None:
+    async with running(faults=[Fault(answer, CREATE)]) as kit:
+        response = await kit.client.post(CONFIG_MAPS, json=config_map())
+        assert refusal(response)[:2] == (code, reason)
+        assert kit.cluster.leftovers() == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "retry_after"),
+    [
+        (Answer.too_many_requests(), 429, "1"),
+        (Answer.too_many_requests(retry_after=None), 429, None),
+        (Answer.bad_gateway(), 502, None),
+    ],
+)
+async def test_some_answers_are_no_status(answer: Answer, code: int, retry_after: str | None) -> None:
+    async with running(faults=[Fault(answer)]) as kit:
+        response = await kit.client.get("/version")
+        assert (response.status_code, response.headers.get("retry-after")) == (code, retry_after)
+        assert response.headers["content-type"].startswith("text/")
+
+
+async def test_a_gateway_timeout_may_come_after_the_work_was_done() -> None:
+    async with running(faults=[Fault(Answer.timed_out(), CREATE)]) as kit:
+        assert (await kit.client.post(CONFIG_MAPS, json=config_map())).status_code == 504
+        assert len(kit.cluster.leftovers()) == 1
+
+
+async def test_no_permission_names_the_verb_and_the_resource() -> None:
+    async with running(faults=[Fault(Forbid(), Match("get", "pods/log"), times=None)]) as kit:
+        message = refusal(await kit.client.get(f"{PODS}/x/log"))[2]
+        assert 'cannot get resource "pods/log" in API group "" in the namespace "default"' in message
+
+
+# Bodies.
+
+
+async def test_a_body_can_break_off_in_the_middle() -> None:
+    async with running(faults=[Fault(CutBody(after=10))]) as kit:
+        with pytest.raises(httpx.ReadError):
+            await kit.client.get("/version")
+
+
+@pytest.mark.parametrize(
+    ("fault", "body"),
+    [
+        (CutBody(after=10, clean=True), b'{"major":"'),
+        (CutBody(clean=True), b""),
+        (GarbleBody(), b"\x00<not json>"),
+        (GarbleBody(after=2, garbage=b"]"), b'{"]'),
+    ],
+)
+async def test_a_body_can_be_cut_or_garbled_without_a_sign(fault: Action, body: bytes) -> None:
+    async with running(faults=[Fault(fault)]) as kit:
+        response = await kit.client.get("/version")
+        assert (response.status_code, response.content) == (200, body)
+
+
+async def test_a_body_can_stall() -> None:
+    async with running(faults=[Fault(StallBody(after=3))], timeout=SHORT) as kit:
+        with pytest.raises(httpx.ReadTimeout):
+            await kit.client.get("/version")
+
+
+async def test_a_followed_log_can_break_off_and_be_read_again() -> None:
+    script = Script(chunks=[(0.0, b"one\n"), (0.0, b"two\n")], ends_at=0.05)
+    async with running(script, [Fault(CutBody(after=5), Match("get", "pods/log"))]) as kit:
+        await kit.create(JOBS, job())
+        await kit.phase("Running")
+        async with kit.log(follow="true") as log:
+            assert (await anext(log.pieces), await anext(log.pieces)) == (b"one\n", b"t")
+            with pytest.raises(httpx.ReadError):
+                await anext(log.pieces)
+        async with kit.log(follow="true") as log:
+            assert await log.all() == b"one\ntwo\n"
+
+
+# Watches.
+
+
+async def watched(fault: Action) -> tuple[list[str], bool]:
+    """What a watch shows while ConfigMaps a, b, c and d are made: their names, or the types of other events.
+
+    And whether it ended before its timeout.
+    """
+    async with running(faults=[Fault(fault, Match("watch"))]) as kit:
+        version = (await kit.get(CONFIG_MAPS))["metadata"]["resourceVersion"]
+        begin = anyio.current_time()
+        async with kit.watch(CONFIG_MAPS, resourceVersion=version, timeoutSeconds="60") as watch:
+            for name in "abcd":
+                await kit.create(CONFIG_MAPS, config_map(name))
+            events = await watch.events()
+        seen = [
+            event["object"]["metadata"]["name"] if event["type"] == "ADDED" else event["type"] for event in events
+        ]
+        return seen, anyio.current_time() - begin < 60
+
+
+@pytest.mark.parametrize(
+    ("fault", "seen", "ends"),
+    [
+        (OmitEvents(first=1, count=2), ["a", "d"], False),
+        (RepeatEvents(first=1), ["a", "b", "b", "c", "d"], False),
+        (SwapEvents(first=1), ["a", "c", "b", "d"], False),
+        (ExpireWatch(), ["ERROR"], True),
+        (ExpireWatch(after=2), ["a", "b", "ERROR"], True),
+        (EndWatch(after=2), ["a", "b"], True),
+    ],
+)
+def test_a_watchs_events_can_be_tampered_with(fault: Action, seen: list[str], ends: bool) -> None:
+    assert run_on_mock_clock(watched, fault) == (seen, ends)
+
+
+async def test_a_watch_can_be_refused_as_expired() -> None:
+    async with running(faults=[Fault(ExpireWatch(status=True), Match("watch", "pods"))]) as kit:
+        response = await kit.client.get(PODS, params={"watch": "true", "resourceVersion": "1"})
+        assert refusal(response)[:2] == (410, "Expired")
+
+
+# Pods.
+
+
+@pytest.mark.parametrize(
+    ("refuse", "message"),
+    [
+        (RefusePod.quota_exceeded, "exceeded quota: none"),
+        (RefusePod.runtime_class_missing, 'pod rejected: RuntimeClass "gvisor" not found'),
+        (RefusePod.pod_security, 'violates PodSecurity "restricted:latest"'),
+    ],
+)
+async def test_a_pod_can_be_refused_for_a_while(refuse: Callable[[], RefusePod], message: str) -> None:
+    async with running(faults=[Fault(refuse())], pace=Pace(create_retry=0.02)) as kit:
+        await kit.create(JOBS, job())
+        await kit.phase("Succeeded")
+        assert message in dict(kit.events())["FailedCreate"]
+
+
+async def test_a_node_can_be_missing_for_a_while() -> None:
+    async with running(faults=[Fault(NoNode(seconds=0.05))]) as kit:
+        await kit.create(JOBS, job())
+        await kit.until(lambda: "FailedScheduling" in dict(kit.events()))
+        assert kit.pod()["status"]["conditions"][0]["reason"] == "Unschedulable"
+        await kit.phase("Succeeded")
+
+
+def test_a_node_can_be_missing_for_good() -> None:
+    async def main() -> None:
+        async with running(faults=[Fault(NoNode(), Match(name="job-*"))]) as kit:
+            await kit.create(JOBS, job())
+            await anyio.sleep(3600)
+            assert "FailedScheduling" in dict(kit.events())
+            assert "nodeName" not in kit.pod()["spec"]
+
+    run_on_mock_clock(main)
+
+
+async def test_an_image_can_be_bad_at_first() -> None:
+    async with running(faults=[Fault(BadImage("denied"))], pace=Pace(image_backoff=0.02)) as kit:
+        await kit.create(JOBS, job())
+        await kit.phase("Succeeded")
+        assert ("Failed", 'Failed to pull image "python:3.11-slim": denied') in kit.events()
+
+
+def test_a_config_map_can_become_visible_late() -> None:
+    async def main() -> None:
+        late = Fault(HideConfigMap(5.0), Match(resource="configmaps", name="config"))
+        async with running(faults=[late]) as kit:
+            await kit.create(CONFIG_MAPS, config_map(data={"key": "v"}))
+            begin = anyio.current_time()
+            await kit.create(JOBS, job(container={"env": [env_from("config", "key")]}))
+            await kit.waiting("CreateContainerConfigError")
+            await kit.phase("Succeeded", 10)
+            assert anyio.current_time() - begin == pytest.approx(5.0, abs=0.2)
+
+    run_on_mock_clock(main)
+
+
+def test_a_node_can_evict_a_running_pod() -> None:
+    async def main() -> None:
+        async with running(SLEEPS, [Fault(Evict(after=20.0, message="the disk is full"))]) as kit:
+            begin = anyio.current_time()
+            await kit.create(JOBS, job())
+            pod = await kit.phase("Failed", 30)
+            assert anyio.current_time() - begin == pytest.approx(20.0, abs=0.1)
+            assert (pod["status"]["reason"], pod["status"]["message"]) == ("Evicted", "the disk is full")
+            assert ("Evicted", "the disk is full") in kit.events()
+
+    run_on_mock_clock(main)
+
+
+def test_a_pod_can_be_preempted() -> None:
+    async def main() -> None:
+        async with running(SLEEPS, [Fault(Preempt(after=5.0))], pace=Pace(remove=1.0)) as kit:
+            await kit.create(JOBS, job())
+            await kit.phase("Failed", 10)
+            (condition,) = [one for one in kit.pod()["status"]["conditions"] if one["type"] == "DisruptionTarget"]
+            assert condition["reason"] == "PreemptionByScheduler"
+            assert (kit.state()[2]["exitCode"], "deletionTimestamp" in kit.pod()["metadata"]) == (143, True)
+
+    run_on_mock_clock(main)

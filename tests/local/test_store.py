@@ -1,0 +1,204 @@
+"""Objects, versions, history, selectors."""
+
+from __future__ import annotations
+
+import random
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+
+from gke_sandbox.local.objects import Calendar, Key, Names
+from gke_sandbox.local.selectors import parse
+from gke_sandbox.local.served import CONFIG_MAPS, EVENTS, JOBS, PODS, Served
+from gke_sandbox.local.statuses import Refusal
+from gke_sandbox.local.store import Change, History, Store
+
+NOW = datetime(2026, 11, 22, 21, 20, 9, 750_000, tzinfo=timezone.utc)
+
+
+def new_store() -> Store:
+    return Store(Calendar(lambda: NOW), Names(random.Random(1)))
+
+
+def add(store: Store, name: str, served: Served = CONFIG_MAPS, namespace: str = "default", **more: Any) -> Key:
+    metadata = {"name": name, "namespace": namespace, **more}
+    obj = {"kind": served.kind, "apiVersion": served.api_version, "metadata": metadata}
+    store.create(served, store.prepare(obj))
+    return Key(served.plural, namespace, name)
+
+
+def changed(store: Store, key: Key, **metadata: Any) -> None:
+    obj = store.get(key)
+    assert obj is not None
+    store.update(key, {**obj, "metadata": {**obj["metadata"], **metadata}})
+
+
+def test_resource_versions_grow_with_every_change_of_any_kind() -> None:
+    store = new_store()
+    first, second = add(store, "a"), add(store, "b", JOBS)
+    changed(store, first, labels={"x": "1"})
+    versions = [int(obj["metadata"]["resourceVersion"]) for obj in (store.get(second), store.get(first)) if obj]
+    assert versions == [store.revision - 1, store.revision]
+
+
+def test_an_update_that_changes_nothing_is_none() -> None:
+    store = new_store()
+    key = add(store, "a")
+    before = store.revision
+    changed(store, key)
+    assert store.revision == before
+
+
+def test_a_new_object_has_uid_creation_time_in_whole_seconds_and_generation_if_its_kind_counts_it() -> None:
+    store = new_store()
+    job, config = store.get(add(store, "a", JOBS)), store.get(add(store, "b"))
+    assert job is not None
+    assert config is not None
+    assert job["metadata"]["creationTimestamp"] == "2026-11-22T21:20:09Z"
+    assert len(job["metadata"]["uid"]) == 36
+    assert job["metadata"]["generation"] == 1
+    assert "generation" not in config["metadata"]
+
+
+def test_a_name_can_be_taken_once() -> None:
+    store = new_store()
+    add(store, "a")
+    with pytest.raises(Refusal, match="already exists"):
+        add(store, "a")
+    add(store, "a", namespace="other")
+
+
+def test_objects_are_listed_by_name_in_one_namespace_or_in_all() -> None:
+    store = new_store()
+    for name, namespace in (("b", "x"), ("a", "y"), ("c", "x"), ("a", "x")):
+        add(store, name, namespace=namespace)
+    assert [obj["metadata"]["name"] for obj in store.select(CONFIG_MAPS, "x")] == ["a", "b", "c"]
+    assert len(store.select(CONFIG_MAPS)) == 4
+
+
+def test_an_object_that_is_being_deleted_goes_with_its_last_finalizer() -> None:
+    store = new_store()
+    key = add(store, "a", finalizers=["x/y"])
+    changed(store, key, deletionTimestamp="now", deletionGracePeriodSeconds=0)
+    assert store.get(key) is not None
+    changed(store, key, finalizers=[])
+    assert store.get(key) is None
+
+
+def test_a_pod_in_its_grace_stays_without_finalizers() -> None:
+    store = new_store()
+    key = add(store, "a", PODS)
+    changed(store, key, deletionTimestamp="soon", deletionGracePeriodSeconds=1)
+    assert store.get(key) is not None
+
+
+def test_listeners_hear_of_each_change_with_the_object_before_and_after() -> None:
+    store = new_store()
+    heard: list[Change] = []
+    store.listen(heard.append)
+    key = add(store, "a")
+    changed(store, key, labels={"x": "1"})
+    store.remove(key)
+    assert [change.type for change in heard] == ["ADDED", "MODIFIED", "DELETED"]
+    assert heard[1].before is heard[0].object
+    assert heard[2].object["metadata"]["resourceVersion"] == str(heard[2].revision)
+
+
+def test_dependents_are_found_by_their_owners_uid_as_long_as_they_name_it() -> None:
+    store = new_store()
+    key = add(store, "a", ownerReferences=[{"uid": "u1"}, {"uid": "u2"}])
+    assert store.dependents("u1") == store.dependents("u2") == [key]
+    changed(store, key, ownerReferences=[{"uid": "u2"}])
+    assert (store.dependents("u1"), store.dependents("u2")) == ([], [key])
+    changed(store, key, ownerReferences=[{"uid": "u2"}, {"uid": "u2"}])
+    store.remove(key)
+    assert store.dependents("u2") == []
+
+
+def change(revision: int) -> Change:
+    return Change("ADDED", revision, Key("pods", "default", "a"), {}, None)
+
+
+def test_history_continues_after_a_revision() -> None:
+    history = History(window=10, revision=100)
+    for revision in (101, 105, 109):
+        history.append(change(revision))
+    number = history.after(103)
+    found = history.get(number)
+    assert found is not None
+    assert found.revision == 105
+    assert history.get(history.end) is None
+
+
+def test_history_forgets_what_is_older_than_its_window_and_says_up_to_where() -> None:
+    history = History(window=3, revision=100)
+    for revision in range(101, 107):
+        history.append(change(revision))
+    assert history.expired_to == 103
+    assert not history.holds(2)
+    found = history.get(history.after(103))
+    assert found is not None
+    assert found.revision == 104
+
+
+LABELS = {"app": "x", "tier": "front", "example.com/long": "v"}
+
+
+@pytest.mark.parametrize(
+    ("selector", "matches"),
+    [
+        ("", True),
+        ("app=x", True),
+        ("app==x", True),
+        ("app=y", False),
+        ("app!=y", True),
+        ("missing!=y", True),
+        ("app=x,tier=front", True),
+        ("app=x,tier=back", False),
+        ("tier in (front, back)", True),
+        ("tier notin (front)", False),
+        ("missing notin (a)", True),
+        ("app", True),
+        ("!app", False),
+        ("!missing", True),
+        ("app in (x),tier in (a,front)", True),
+        ("example.com/long=v", True),
+    ],
+)
+def test_label_selectors(selector: str, matches: bool) -> None:
+    assert parse(PODS, selector, "").matches({"metadata": {"labels": LABELS}}) is matches
+
+
+@pytest.mark.parametrize("selector", ["a b", "=x", "in (x)", "a=b=c", "-bad=x"])
+def test_a_label_selector_that_cannot_be_read_is_a_bad_request(selector: str) -> None:
+    with pytest.raises(Refusal, match="unable to parse requirement") as refused:
+        parse(PODS, selector, "")
+    assert (refused.value.code, refused.value.reason) == (400, "BadRequest")
+
+
+@pytest.mark.parametrize(
+    ("served", "selector", "matches"),
+    [
+        (PODS, "metadata.name=a", True),
+        (PODS, "metadata.name!=a", False),
+        (PODS, "status.phase=Running,spec.nodeName=node1", True),
+        (PODS, "status.phase==Failed", False),
+        (EVENTS, "involvedObject.name=p", True),
+        (JOBS, "status.successful=0", True),
+    ],
+)
+def test_field_selectors(served: Served, selector: str, matches: bool) -> None:
+    obj = {
+        "metadata": {"name": "a"},
+        "status": {"phase": "Running"},
+        "spec": {"nodeName": "node1"},
+        "involvedObject": {"name": "p"},
+    }
+    assert parse(served, "", selector).matches(obj) is matches
+
+
+@pytest.mark.parametrize("selector", ["spec.nosuch=1", "status.phase"])
+def test_a_field_selector_that_the_kind_does_not_know_is_a_bad_request(selector: str) -> None:
+    with pytest.raises(Refusal, match="Unable to find"):
+        parse(PODS, "", selector)

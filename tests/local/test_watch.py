@@ -1,0 +1,137 @@
+"""Watches, and the transport as httpx sees it."""
+
+from __future__ import annotations
+
+import anyio
+import httpx
+import pytest
+
+from gke_sandbox.local import LocalTransport, ScriptedRuntime
+
+from .kit import CONFIG_MAPS, HELLO, JOBS, PODS, SLEEPS, config_map, job, running
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_watch_from_the_start_shows_what_there_is_and_marks_its_end() -> None:
+    async with running() as kit:
+        await kit.create(CONFIG_MAPS, config_map())
+        async with kit.watch(CONFIG_MAPS, allowWatchBookmarks="true") as watch:
+            assert (await watch.event())["type"] == "ADDED"
+            mark = await watch.event()
+            assert mark["type"] == "BOOKMARK"
+            assert mark["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+            await kit.delete(f"{CONFIG_MAPS}/config")
+            assert (await watch.event())["type"] == "DELETED"
+
+
+async def test_every_watch_gets_every_change_once_in_order() -> None:
+    async with running() as kit:
+        version = (await kit.get(CONFIG_MAPS))["metadata"]["resourceVersion"]
+        async with (
+            kit.watch(CONFIG_MAPS, resourceVersion=version) as one,
+            kit.watch("/api/v1/configmaps", resourceVersion=version) as other,
+        ):
+            for name in "abc":
+                await kit.create(CONFIG_MAPS, config_map(name))
+            for watch in (one, other):
+                seen = await watch.events(3)
+                assert [event["object"]["metadata"]["name"] for event in seen] == list("abc")
+                versions = [int(event["object"]["metadata"]["resourceVersion"]) for event in seen]
+                assert versions == sorted(versions)
+                assert versions[0] > int(version)
+
+
+async def test_an_object_that_leaves_the_selection_is_deleted_for_the_watch_and_added_when_it_comes_back() -> None:
+    merge = {"content-type": "application/merge-patch+json"}
+    async with running() as kit:
+        await kit.create(CONFIG_MAPS, config_map())
+        version = (await kit.get(CONFIG_MAPS))["metadata"]["resourceVersion"]
+        async with kit.watch(CONFIG_MAPS, resourceVersion=version, labelSelector="x=1") as watch:
+            for value in ("1", "2", "1"):
+                await kit.client.patch(
+                    f"{CONFIG_MAPS}/config", json={"metadata": {"labels": {"x": value}}}, headers=merge
+                )
+            assert [event["type"] for event in await watch.events(3)] == ["ADDED", "DELETED", "ADDED"]
+
+
+async def test_a_watch_ends_after_its_timeout() -> None:
+    async with running() as kit, kit.watch(timeoutSeconds="1") as watch:
+        with anyio.fail_after(3):
+            assert await watch.events() == []
+
+
+async def test_a_watch_from_before_the_history_gets_one_error_event_and_ends() -> None:
+    async with running() as kit:
+        version = (await kit.get(PODS))["metadata"]["resourceVersion"]
+        await kit.create(CONFIG_MAPS, config_map())
+        kit.cluster.expire_watches()
+        async with kit.watch(resourceVersion=version) as watch:
+            (event,) = await watch.events()
+    assert (event["type"], event["object"]["code"], event["object"]["reason"]) == ("ERROR", 410, "Expired")
+
+
+async def test_a_watch_may_be_left_at_any_time() -> None:
+    async with running() as kit:
+        async with kit.watch(CONFIG_MAPS) as watch:
+            with anyio.move_on_after(0.02):
+                await watch.event()
+        async with kit.watch(CONFIG_MAPS):
+            await kit.create(CONFIG_MAPS, config_map())
+        assert (await kit.client.get(CONFIG_MAPS)).status_code == 200
+
+
+async def test_a_read_timeout_ends_a_quiet_stream() -> None:
+    async with running(timeout=httpx.Timeout(1.0, read=0.05)) as kit, kit.watch() as watch:
+        with pytest.raises(httpx.ReadTimeout):
+            await watch.event()
+
+
+# The transport.
+
+
+async def test_leaving_the_cluster_ends_streams_requests_and_containers() -> None:
+    async with running(SLEEPS) as kit:
+        await kit.create(JOBS, job())
+        await kit.phase("Running")
+        async with kit.watch(timeoutSeconds="60") as watch:
+            await watch.event()
+            assert kit.runtime.running == 1
+            await kit.cluster.aclose()
+            with pytest.raises(httpx.ReadError):
+                await watch.events()
+        with pytest.raises(httpx.ConnectError):
+            await kit.client.get("/version")
+    assert kit.runtime.running == 0
+    # What was in it can still be looked at.
+    assert len(kit.cluster.objects("jobs")) == 1
+
+
+async def test_an_exception_leaves_the_cluster_as_it_is() -> None:
+    async def fail() -> None:
+        async with running(SLEEPS) as kit:
+            await kit.create(JOBS, job())
+            raise LookupError("the caller's own")
+
+    with pytest.raises(LookupError, match="own"):
+        await fail()
+
+
+async def test_the_cluster_can_be_entered_twice_and_serves_once() -> None:
+    cluster = LocalTransport(ScriptedRuntime(HELLO))
+    async with cluster, httpx.AsyncClient(transport=cluster, base_url="https://embedded.invalid") as client:
+        assert (await client.get("/version")).status_code == 200
+    with pytest.raises(RuntimeError, match="again"):
+        async with cluster:
+            raise AssertionError("it was closed")
+
+
+async def test_requests_are_kept_with_their_verb_and_resource() -> None:
+    async with running() as kit:
+        await kit.get(PODS, labelSelector="a=b")
+        await kit.client.get(f"{PODS}/p/log")
+    sent = [(one.verb, one.resource, one.namespace, one.name, dict(one.query)) for one in kit.cluster.requests]
+    assert sent == [
+        ("list", "pods", "default", "", {"labelSelector": "a=b"}),
+        ("get", "pods/log", "default", "p", {}),
+    ]

@@ -1,0 +1,146 @@
+"""Make ``recorded/*.json`` out of full recordings: what `test_recordings.py` compares, and no more.
+
+Run it from the repository's root with the directory that holds the recordings::
+
+    python -m tests.local.trim_recordings DIRECTORY
+
+A trimmed exchange has its request, and of the answer the status, the headers that matter, and
+
+* ``body``: of a Status, a created object, a Job or a list of Events, without managedFields;
+* ``log``: the chunks of a log, (milliseconds, text);
+* ``pods``: the events of a watch, each as a state (see `state`), and ``first``: each pod as it was added.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+RECORDED = Path(__file__).with_name("recorded")
+
+_HEADERS = ("warning", "retry-after", "content-type")
+_LONGEST_LOG = 60
+
+
+def without_managed_fields(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: without_managed_fields(one) for name, one in value.items() if name != "managedFields"}
+    return [without_managed_fields(one) for one in value] if isinstance(value, list) else value
+
+
+def state(event: dict[str, Any]) -> dict[str, Any]:
+    """What is compared of one watch event."""
+    obj = event["object"]
+    metadata, status = obj.get("metadata", {}), obj.get("status", {})
+    if event["type"] in ("BOOKMARK", "ERROR"):
+        kept = {"type": event["type"]}
+        if event["type"] == "ERROR":
+            kept["status"] = obj
+        elif metadata.get("annotations"):
+            kept["annotations"] = metadata["annotations"]
+        return kept
+    containers = status.get("containerStatuses") or [{"state": {"none": {}}}]
+    ((kind, container),) = containers[0]["state"].items()
+    conditions = {one["type"]: one["status"] for one in status.get("conditions", ())}
+    return {
+        "type": event["type"],
+        "pod": metadata["name"],
+        "phase": status["phase"],
+        "container": kind,
+        "reason": container.get("reason", ""),
+        "exit_code": container.get("exitCode"),
+        "message": container.get("message", ""),
+        "pod_reason": status.get("reason", ""),
+        "pod_message": status.get("message", ""),
+        "deleting": "deletionTimestamp" in metadata,
+        "sandbox": conditions.get("PodReadyToStartContainers") == "True",
+    }
+
+
+def watch_events(chunks: list[tuple[int, str]]) -> list[tuple[int, dict[str, Any]]]:
+    """The events of a watch, each with the time when its line was complete."""
+    events, rest = [], ""
+    for at, text in chunks:
+        *lines, rest = (rest + text).split("\n")
+        events += [(at, json.loads(line)) for line in lines]
+    return events
+
+
+def trim(recording: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "scenario": recording["scenario"],
+        "server": recording["server"],
+        "exchanges": [_exchange(exchange) for exchange in recording["exchanges"]],
+    }
+
+
+def _exchange(exchange: dict[str, Any]) -> dict[str, Any]:
+    request, response = exchange["request"], exchange["response"]
+    kept: dict[str, Any] = {"status": response["status"]}
+    headers = {name: value for name, value in response.get("headers", {}).items() if name in _HEADERS}
+    if headers:
+        kept["headers"] = headers
+    if "chunks" in response:
+        kept["ended_by"] = response["ended_by"]
+        chunks = [(chunk["at_ms"], _text(chunk)) for chunk in response["chunks"]]
+        kept.update(_watched(chunks) if request["query"].get("watch") else {"log": _shortened(chunks)})
+    elif _worth_keeping(request, response):
+        kept["body"] = without_managed_fields(response["body"])
+    elif isinstance(response.get("body"), dict):
+        kept["kind"] = response["body"].get("kind", "")
+    wanted = {name: request[name] for name in ("method", "path", "query", "body") if request.get(name)}
+    return {"at_ms": exchange["at_ms"], "request": wanted, "response": kept}
+
+
+def _text(chunk: dict[str, Any]) -> str:
+    if "text" in chunk:
+        return str(chunk["text"])
+    return base64.b64decode(chunk["base64"]).decode("utf-8", "surrogateescape")
+
+
+def _shortened(chunks: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    if len(chunks) <= _LONGEST_LOG:
+        return chunks
+    return chunks[: _LONGEST_LOG // 2] + chunks[-_LONGEST_LOG // 2 :]
+
+
+def _watched(chunks: list[tuple[int, str]]) -> dict[str, Any]:
+    events = watch_events(chunks)
+    first = [without_managed_fields(event["object"]) for _, event in events if event["type"] == "ADDED"]
+    states: list[tuple[int, dict[str, Any]]] = []
+    latest: dict[str, dict[str, Any]] = {}
+    for at, event in events:
+        now = state(event)
+        name = now.get("pod", "")
+        if now["type"] != "MODIFIED" or {**now, "type": ""} != {**latest.get(name, {}), "type": ""}:
+            states.append((at, now))
+            latest[name] = now
+    return {"pods": states, "first": first}
+
+
+def _worth_keeping(request: dict[str, Any], response: dict[str, Any]) -> bool:
+    body = response.get("body")
+    if not isinstance(body, dict):
+        return False
+    return (
+        body.get("kind") in ("Status", "EventList", "PodList")
+        or body.get("kind") == "Job"
+        or request["method"] == "POST"
+    )
+
+
+def main() -> None:
+    source = Path(sys.argv[1])
+    for path in sorted(source.glob("*.json")):
+        trimmed = trim(json.loads(path.read_text()))
+        # One exchange a line: short enough to look at, and a difference shows where it is.
+        lines = ",\n".join(json.dumps(exchange) for exchange in trimmed.pop("exchanges"))
+        head = json.dumps(trimmed)[:-1]
+        (RECORDED / path.name).write_text(f'{head}, "exchanges": [\n{lines}\n]}}\n')
+
+
+if __name__ == "__main__":
+    main()

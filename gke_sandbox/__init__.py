@@ -1,0 +1,134 @@
+"""Run untrusted, model-written Python in gVisor pods on Kubernetes.
+
+::
+
+    from gke_sandbox import Sandbox
+
+    with Sandbox(namespace="agent-sandbox") as sandbox:
+        result = sandbox.run("print(6 * 7)", timeout=30)
+
+The public names are loaded at first use: importing the package alone imports nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from .blocking import BlockingStream, Sandbox
+    from .cluster import Cluster
+    from .errors import (
+        AlreadyExists,
+        ApiError,
+        BadRequest,
+        ConfigError,
+        Conflict,
+        Expired,
+        Forbidden,
+        Invalid,
+        NetworkError,
+        NotFound,
+        PayloadTooLarge,
+        RequestEntityTooLarge,
+        ResultLost,
+        SandboxClosed,
+        SandboxError,
+        ServerError,
+        SpecError,
+        StartError,
+        TooManyRequests,
+        Unauthorized,
+    )
+    from .protocol import Dropped
+    from .result import Event, ExecutionResult, Finished, OutputChunk, PhaseChanged, Timings, Waiting
+    from .sandbox import AsyncSandbox
+    from .settings import Settings
+    from .stream import ExecutionStream
+
+_HOMES = {
+    "blocking": ("BlockingStream", "Sandbox"),
+    "cluster": ("Cluster",),
+    "errors": (
+        "AlreadyExists",
+        "ApiError",
+        "BadRequest",
+        "ConfigError",
+        "Conflict",
+        "Expired",
+        "Forbidden",
+        "Invalid",
+        "NetworkError",
+        "NotFound",
+        "PayloadTooLarge",
+        "RequestEntityTooLarge",
+        "ResultLost",
+        "SandboxClosed",
+        "SandboxError",
+        "ServerError",
+        "SpecError",
+        "StartError",
+        "TooManyRequests",
+        "Unauthorized",
+    ),
+    "protocol": ("Dropped",),
+    "result": ("Event", "ExecutionResult", "Finished", "OutputChunk", "PhaseChanged", "Timings", "Waiting"),
+    "sandbox": ("AsyncSandbox",),
+    "settings": ("Settings",),
+    "stream": ("ExecutionStream",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AlreadyExists",
+    "ApiError",
+    "AsyncSandbox",
+    "BadRequest",
+    "BlockingStream",
+    "Cluster",
+    "ConfigError",
+    "Conflict",
+    "Dropped",
+    "Event",
+    "ExecutionResult",
+    "ExecutionStream",
+    "Expired",
+    "Finished",
+    "Forbidden",
+    "Invalid",
+    "NetworkError",
+    "NotFound",
+    "OutputChunk",
+    "PayloadTooLarge",
+    "PhaseChanged",
+    "RequestEntityTooLarge",
+    "ResultLost",
+    "Sandbox",
+    "SandboxClosed",
+    "SandboxError",
+    "ServerError",
+    "Settings",
+    "SpecError",
+    "StartError",
+    "Timings",
+    "TooManyRequests",
+    "Unauthorized",
+    "Waiting",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,321 @@
+"""Sandbox: the asynchronous one, for programs without an event loop and for any number of threads."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, TypeVar
+
+import anyio
+from anyio.from_thread import BlockingPortal
+
+from .cluster import Cluster
+from .errors import SandboxClosed
+from .execution import Execution
+from .result import Event, ExecutionResult
+from .sandbox import CLOSE_SECONDS, AsyncSandbox
+from .stream import ExecutionStream
+
+logger = logging.getLogger("gke_sandbox")
+
+T = TypeVar("T")
+
+_EXIT_SECONDS = 2.0
+
+
+class Sandbox:
+    """Runs untrusted Python, each program in a fresh gVisor pod of a Kubernetes cluster.
+
+    ::
+
+        with Sandbox(namespace="agent-sandbox") as sandbox:
+            result = sandbox.run("print(6 * 7)", timeout=30)
+
+    Takes what `AsyncSandbox` takes, and does the same: it is one, in a background thread that starts with
+    the first use and is joined by `close`. Any number of threads may call it at once; they share its
+    connections and its one watch.
+
+    Ctrl-C during a run deletes the Job, waits for that up to 10 s, and is raised; a second Ctrl-C gives up
+    and names what is left. A Sandbox that is never closed deletes its Jobs at interpreter exit. In a forked
+    child it begins anew, with a session of its own, and never touches its parent's Jobs.
+    """
+
+    def __init__(self, cluster: Cluster | None = None, **settings: Any) -> None:
+        self._cluster = cluster
+        self._arguments = settings
+        # Checks the settings now, before any thread or connection: SpecError is raised here.
+        AsyncSandbox(cluster, **settings)
+        self._lock = threading.Lock()
+        self._open: _Open | None = None
+        self._closed = False
+        _remember(self)
+
+    def __enter__(self) -> Sandbox:
+        self._opened()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the runs in flight (they raise `SandboxClosed`), delete their Jobs, stop the thread. Idempotent."""
+        with self._lock:
+            self._closed = True
+            opened, self._open = self._open, None
+        if opened is not None:
+            opened.close()
+
+    @property
+    def namespace(self) -> str:
+        """Where the Jobs are made. Opens the Sandbox."""
+        return self._opened().sandbox.namespace
+
+    @property
+    def leftovers(self) -> list[str]:
+        """Jobs whose deletion could not be confirmed."""
+        opened = self._open
+        return [] if opened is None else list(opened.sandbox.leftovers)
+
+    def run(
+        self,
+        code: str | bytes,
+        *,
+        files: Mapping[str, str | bytes] | None = None,
+        args: Sequence[str] = (),
+        stdin: str | bytes | None = None,
+        **overrides: Any,
+    ) -> ExecutionResult:
+        """Run `code` as ``main.py`` and return how it ended: see `AsyncSandbox.run`."""
+        opened = self._opened()
+        execution = opened.sandbox.prepare(code, files=files, args=args, stdin=stdin, **overrides)
+        return opened.wait(opened.sandbox.execute, execution, settles=[execution])
+
+    def map(self, codes: Iterable[str | bytes], *, limit: int = 10, **same: Any) -> list[ExecutionResult]:
+        """Run every program, at most `limit` at a time: see `AsyncSandbox.map`."""
+        opened = self._opened()
+        executions = [opened.sandbox.prepare(code, **same) for code in codes]
+        return opened.wait(opened.sandbox.execute_all, executions, limit, settles=executions)
+
+    def stream(
+        self,
+        code: str | bytes,
+        *,
+        files: Mapping[str, str | bytes] | None = None,
+        args: Sequence[str] = (),
+        stdin: str | bytes | None = None,
+        **overrides: Any,
+    ) -> BlockingStream:
+        """Like `run`, with the events as they happen, for a ``with`` and a ``for``: see `ExecutionStream`."""
+        opened = self._opened()
+        stream = opened.sandbox.stream(code, files=files, args=args, stdin=stdin, **overrides)
+        return BlockingStream(opened, stream)
+
+    def _opened(self) -> _Open:
+        with self._lock:
+            if self._closed:
+                raise SandboxClosed("the Sandbox is closed")
+            if self._open is None:
+                self._open = _Open(self._cluster, self._arguments)
+            return self._open
+
+    # -- what the process does ----------------------------------------------------------------------------
+
+    def _forget_parent(self) -> None:
+        """In a forked child: neither the parent's thread nor its lock exists here."""
+        self._lock = threading.Lock()
+        if self._open is not None:
+            self._open.detach()
+            self._open = None
+
+    def _at_exit(self) -> None:
+        opened = self._open
+        if opened is not None:
+            opened.abandon()
+
+
+class BlockingStream:
+    """The events of one run, for threads. Leaving its ``with`` block ends the run and deletes its Job."""
+
+    def __init__(self, opened: _Open, stream: ExecutionStream) -> None:
+        self._opened = opened
+        self._stream = stream
+
+    def __enter__(self) -> BlockingStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the run, if it still goes on."""
+        try:
+            self._opened.portal.call(self._stream.close)
+        except RuntimeError:
+            # The loop has ended, and every run with it: the Sandbox was closed before its stream.
+            logger.debug("the Sandbox was closed before its stream")
+
+    def __iter__(self) -> Iterator[Event]:
+        return self
+
+    def __next__(self) -> Event:
+        try:
+            return self._opened.wait(self._next, on_interrupt=self._stream.close)
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    async def _next(self) -> Event:
+        return await self._stream.__aiter__().__anext__()
+
+
+class _Open:
+    """An AsyncSandbox that is open, and the thread whose event loop it lives on.
+
+    The thread holds no reference to this object, so that a Sandbox that is dropped without `close` is
+    collected, and its thread with it.
+    """
+
+    def __init__(self, cluster: Cluster | None, arguments: dict[str, Any]) -> None:
+        self.sandbox = AsyncSandbox(cluster, **arguments)
+        ready: Future[BlockingPortal] = Future()
+        # A daemon, or the interpreter would wait for it before it runs the exit handler that ends it.
+        self._thread = threading.Thread(
+            target=_run_loop,
+            args=(self.sandbox, ready),
+            name=f"gke-sandbox {self.sandbox.session}",
+            daemon=True,
+        )
+        self._thread.start()
+        self.portal = ready.result()
+        self._finalizer = weakref.finalize(self, _stop, self.portal, True)
+        self._finalizer.atexit = False
+
+    def wait(
+        self,
+        call: Callable[..., Awaitable[T]],
+        *args: Any,
+        settles: Sequence[Execution] = (),
+        on_interrupt: Callable[[], None] | None = None,
+    ) -> T:
+        """Call a coroutine function on the loop and wait for it. Ctrl-C ends it first, cleanly.
+
+        An interrupt in `Future.result` leaves the task running: it is cancelled here, and the deletion of
+        its Job waited for.
+        """
+        future: Future[T] = self.portal.start_task_soon(call, *args)
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done():
+                future.cancel()
+                if on_interrupt is not None:
+                    self.portal.start_task_soon(on_interrupt)
+                self._wait_for_deletion(settles)
+            raise
+
+    def _wait_for_deletion(self, executions: Sequence[Execution]) -> None:
+        try:
+            for execution in executions:
+                if not execution.settled.wait(CLOSE_SECONDS):
+                    break
+        finally:
+            left = [
+                attempt.name
+                for execution in executions
+                if not execution.settled.is_set()
+                for attempt in execution.attempts
+                if attempt.may_exist
+            ]
+            if left:
+                logger.warning(
+                    "interrupted before the deletion of %s in namespace %s was confirmed",
+                    ", ".join(f"Job {name}" for name in left),
+                    self.sandbox.namespace,
+                )
+
+    def close(self) -> None:
+        self._finalizer.detach()
+        _stop(self.portal, False)
+        self._thread.join()
+
+    def detach(self) -> None:
+        """In a forked child: let go of everything without closing it; it is the parent's."""
+        self._finalizer.detach()
+        # Kept, not collected: destructors would close what the parent still uses.
+        _of_parents.append(self)
+
+    def abandon(self) -> None:
+        """At interpreter exit: delete what is left, then let the thread end.
+
+        The loop can no longer resolve a host name, since the threads that do it are gone: the client that
+        deletes here is a synchronous one.
+        """
+        self._finalizer.detach()
+        self.sandbox.delete_now()
+        _stop(self.portal, True)
+        self._thread.join(_EXIT_SECONDS)
+
+
+def _run_loop(sandbox: AsyncSandbox, ready: Future[BlockingPortal]) -> None:
+    async def main() -> None:
+        async with BlockingPortal() as portal, sandbox:
+            ready.set_result(portal)
+            await portal.sleep_until_stopped()
+
+    try:
+        anyio.run(main)
+    except BaseException as error:
+        if ready.done():
+            logger.exception("the thread of Sandbox %s ended with an error", sandbox.session)
+        else:
+            ready.set_exception(error)
+
+
+def _stop(portal: BlockingPortal, cancel: bool) -> None:
+    """Ask the loop's thread to end, without waiting for it."""
+    try:
+        portal.start_task_soon(portal.stop, cancel)
+    except RuntimeError:
+        logger.debug("the loop had ended before")
+
+
+# -- one handler for the whole process, set up with the first Sandbox: nothing happens at import ----------
+
+_of_parents: list[_Open] = []
+_alive: weakref.WeakSet[Sandbox] = weakref.WeakSet()
+_handlers_lock = threading.Lock()
+_owner: int | None = None
+
+
+def _remember(sandbox: Sandbox) -> None:
+    global _owner
+    with _handlers_lock:
+        if _owner is None:
+            atexit.register(_at_exit)
+            os.register_at_fork(after_in_child=_after_fork)
+        _owner = os.getpid()
+        _alive.add(sandbox)
+
+
+def _at_exit() -> None:
+    # A child made by os.fork runs its parent's handlers too; it has nothing of its own unless it said so.
+    if _owner == os.getpid():
+        for sandbox in list(_alive):
+            sandbox._at_exit()
+
+
+def _after_fork() -> None:
+    global _owner, _handlers_lock
+    _handlers_lock = threading.Lock()
+    _owner = os.getpid()
+    for sandbox in list(_alive):
+        sandbox._forget_parent()

@@ -1,0 +1,505 @@
+"""One execution: Job, ConfigMap, the pod runs, frames come, the result is known, the Job is deleted.
+
+One task does all of it. The shared pod watch (`pods.PodWatch`) calls `Execution.observe` between its awaits;
+what it learns wakes the task through an event, or ends the reading of the log by moving a deadline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import anyio
+
+from .creation import Attempt, create
+from .diagnosis import Ending, PodView, Wait, view
+from .errors import (
+    ApiError,
+    BadRequest,
+    Forbidden,
+    NetworkError,
+    NotFound,
+    ResultLost,
+    SandboxError,
+    StartError,
+    Unauthorized,
+)
+from .kube.client import KubeClient
+from .manifests import CONTAINER
+from .pods import PodWatch
+from .protocol import PROTOCOL, Decoder, Dropped, Exit, Limits, Output, OutputFile, Start
+from .result import Event, ExecutionResult, OutputChunk, PhaseChanged, PhaseName, Status, Timings, Waiting
+from .settings import Program, Settings
+
+logger = logging.getLogger("gke_sandbox")
+
+OVERTIME_SECONDS = 5.0
+"""The client deletes the Job this long after the time limit: the runner, which should have, did not."""
+
+WORD_SECONDS = 3.0
+"""How long to wait for the pod's own word when the log ended without an exit frame."""
+
+QUIET_SECONDS = 2.0
+"""How long the log may be silent after the pod's container has ended: about what the kubelet needs to end it."""
+
+REOPEN_SECONDS = 0.25
+"""Pause before a log that broke, or that was not ready yet, is asked for again."""
+
+# So much of a log's beginning tells whether it is the same log when it is opened a second time.
+_HEAD_BYTES = 128
+
+_SIGKILL = 9
+_TIMED_OUT_CODE = 124
+_RUNNER_FAILED_CODE = 125
+
+
+class Execution:
+    """One program in one pod. `run` is called once."""
+
+    def __init__(
+        self,
+        *,
+        client: KubeClient,
+        pods: PodWatch,
+        settings: Settings,
+        program: Program,
+        session: str,
+        new_name: Callable[[], str],
+        delete: Callable[[str, Execution], None],
+        emit: Callable[[Event], None],
+    ) -> None:
+        self._client = client
+        self._pods = pods
+        self._settings = settings
+        self._program = program
+        self._session = session
+        self._new_name = new_name
+        self._delete = delete
+        self._emit = emit
+
+        self.attempts: list[Attempt] = []
+        """The Jobs that were made, or may have been. Only the last can bring a result."""
+        self.settled = threading.Event()
+        """Set when the run has ended and its Jobs are deleted, or deleting them was given up."""
+
+        self._began = 0.0
+        self._seen: dict[PhaseName, float] = {}
+        self._pod: PodView | None = None
+        self._has_run = False
+        self._wait: Wait | None = None
+        self._watch_error: SandboxError | None = None
+        self._log_scope: anyio.CancelScope | None = None
+        self._hard_deadline = math.inf
+        self._overtime = False
+
+        self._decoder = self._new_decoder()
+        self._start: Start | None = None
+        self._exit: Exit | None = None
+        self._stdout = bytearray()
+        self._stderr = bytearray()
+        self._files: dict[str, bytes] = {}
+        self._decoded = 0
+        self._head = b""
+        self._missing = False
+        self._log_gone = False
+
+    # -- the run ------------------------------------------------------------------------------------------
+
+    async def run(self) -> ExecutionResult:
+        """Run the program and return how it ended.
+
+        Raises `StartError` if it did not start, `ResultLost` if nobody knows how it ended, `ApiError` and
+        `NetworkError` for what the server and the network refuse. However it ends, the Job's deletion has
+        been handed to `delete` when this returns or raises.
+        """
+        self._began = anyio.current_time()
+        self._changed = anyio.Event()
+        with contextlib.ExitStack() as observing:
+
+            def begin(attempt: Attempt) -> None:
+                """A new Job, observed from here on; the one before it, if any, is given up."""
+                self._give_up_last()
+                observing.close()
+                self._pod, self._wait, self._seen = None, None, {}
+                observing.enter_context(self._pods.observing(attempt.name, self.observe, self.watch_failed))
+                self.attempts.append(attempt)
+
+            try:
+                await create(self._client, self._settings, self._program, self._session, self._new_name, begin)
+                self._reach("created")
+                await self._until_started()
+                return await self._until_finished()
+            finally:
+                self._give_up_last()
+
+    def _give_up_last(self) -> None:
+        if self.attempts and self.attempts[-1].may_exist:
+            self._delete(self.attempts[-1].name, self)
+
+    @property
+    def job(self) -> str:
+        """The name of the last Job."""
+        return self.attempts[-1].name
+
+    @property
+    def _pod_name(self) -> str:
+        return self._pod.name if self._pod is not None else ""
+
+    async def _until_started(self) -> None:
+        """Wait for a container that runs, or has run. Raises `StartError`."""
+        limit = self._settings.startup_timeout
+        with anyio.move_on_at(self._began + limit) as scope:
+            while True:
+                self._raise_watch_error()
+                pod = self._pod
+                if pod is not None and pod.ending is not None:
+                    if pod.ending.kind == "not_started":
+                        raise self._not_started(pod.ending.reason, pod.ending.message, pod.ending.hint)
+                    return
+                if pod is not None and pod.running:
+                    return
+                if pod is not None and pod.wait is not None and pod.wait.hopeless:
+                    raise self._not_started(pod.wait.reason, pod.wait.message, pod.wait.hint)
+                await self._next_change()
+        if scope.cancelled_caught:
+            raise self._start_timed_out(limit)
+
+    async def _until_finished(self) -> ExecutionResult:
+        self._hard_deadline = anyio.current_time() + self._settings.timeout + OVERTIME_SECONDS
+        while True:
+            with anyio.CancelScope(deadline=self._log_deadline()) as self._log_scope:
+                await self._read_log()
+            self._log_scope = None
+            if self._exit is not None:
+                return await self._finished_by_itself(self._exit)
+            if anyio.current_time() >= self._hard_deadline:
+                self._overtime = True
+                return self._overtime_result()
+            ending = await self._pods_word()
+            if ending is not None:
+                return self._ended_from_outside(ending)
+            if self._log_gone or self._pod is None or not self._pod.running:
+                raise self._lost("the log ended without a result, and the cluster does not say why")
+            # The container runs, so the log was cut off in the middle: go on where it was.
+
+    # -- what the watch says ------------------------------------------------------------------------------
+
+    def observe(self, type_: str, pod: Mapping[str, Any]) -> None:
+        """Take one event of the pod watch. Called from the watch's task."""
+        seen = view(pod, CONTAINER, deleted=type_ == "DELETED", has_run=self._has_run)
+        if self._pod is not None and self._pod.ending is not None:
+            return
+        self._pod = seen
+        self._has_run = self._has_run or seen.running
+        if seen.node:
+            self._reach("scheduled", seen.node)
+        if seen.running or (seen.ending is not None and seen.ending.kind != "not_started"):
+            self._reach("started")
+        if seen.wait != self._wait:
+            self._wait = seen.wait
+            if seen.wait is not None:
+                self._emit(Waiting(seen.wait.reason, seen.wait.message, self._elapsed()))
+        if self._log_scope is not None:
+            self._log_scope.deadline = self._log_deadline()
+        self._wake()
+
+    def watch_failed(self, error: SandboxError) -> None:
+        """The watch has ended for good."""
+        self._watch_error = error
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def _next_change(self) -> None:
+        await self._changed.wait()
+
+    def _raise_watch_error(self) -> None:
+        if self._watch_error is not None:
+            raise self._watch_error
+
+    def _log_deadline(self) -> float:
+        """The log is read until the time limit, and until it is silent once the container has ended."""
+        if self._pod is not None and self._pod.ending is not None:
+            return min(self._hard_deadline, anyio.current_time() + QUIET_SECONDS)
+        return self._hard_deadline
+
+    async def _pods_word(self) -> Ending | None:
+        """What the cluster says of the container's end, if it does within `WORD_SECONDS`."""
+        with anyio.move_on_after(WORD_SECONDS):
+            while self._pod is None or self._pod.ending is None:
+                self._raise_watch_error()
+                await self._next_change()
+        return self._pod.ending if self._pod is not None else None
+
+    # -- the log ------------------------------------------------------------------------------------------
+
+    async def _read_log(self) -> None:
+        """Read the log to the exit frame, or to where the server ends it, decoding on the way.
+
+        A log that is opened a second time starts again at its beginning: what was decoded before is skipped.
+        """
+        pod = self._pod
+        if pod is None:
+            return
+        while True:
+            try:
+                await self._read_log_once(pod.name)
+            except BadRequest:
+                # The kubelet that answers may be behind the watch: the container is about to start. An
+                # evicted pod answers the same for ever, and its watch has said so.
+                if self._pod is not None and self._pod.ending is not None:
+                    return
+            except NotFound:
+                self._log_gone = True
+                return
+            except (Forbidden, Unauthorized):
+                raise
+            except (ApiError, NetworkError) as error:
+                logger.debug("the log of pod %s broke off and is opened again: %s", pod.name, error)
+            else:
+                return
+            await anyio.sleep(REOPEN_SECONDS)
+
+    async def _read_log_once(self, pod: str) -> None:
+        again = _Again(self._decoded, self._head)
+        async with self._client.log(self._settings.namespace, pod, container=CONTAINER, follow=True) as chunks:
+            async for chunk in chunks:
+                fresh = again.feed(chunk)
+                if again.rotated:
+                    again = _Again(0, b"")
+                    self._missing = True
+                    self._decoder = self._new_decoder()
+                    self._decoded = 0
+                    self._head = b""
+                if fresh:
+                    self._decode(fresh)
+                if self._exit is not None:
+                    return
+                if self._log_scope is not None:
+                    self._log_scope.deadline = self._log_deadline()
+
+    def _decode(self, data: bytes) -> None:
+        self._decoded += len(data)
+        self._head = (self._head + data[:_HEAD_BYTES])[:_HEAD_BYTES]
+        for frame in self._decoder.feed(data):
+            if isinstance(frame, Output):
+                self._take_output(frame.stream, frame.data)
+            elif isinstance(frame, OutputFile):
+                self._files[frame.name] = frame.data
+            elif isinstance(frame, Start):
+                self._take_start(frame)
+            else:
+                self._exit = frame
+
+    def _take_start(self, frame: Start) -> None:
+        if frame.protocol != PROTOCOL:
+            raise self._lost(
+                f"the runner in the pod speaks protocol {frame.protocol}, this client protocol {PROTOCOL}"
+            )
+        if self._start is None:
+            self._start = frame
+            self._hard_deadline = anyio.current_time() + self._settings.timeout + OVERTIME_SECONDS
+
+    def _take_output(self, stream: Literal["stdout", "stderr"], data: bytes) -> None:
+        if not data:
+            return
+        self._reach("first_output")
+        (self._stdout if stream == "stdout" else self._stderr).extend(data)
+        self._emit(OutputChunk(stream, data, self._elapsed()))
+
+    def _new_decoder(self) -> Decoder:
+        settings = self._settings
+        return Decoder(
+            Limits(
+                output_bytes=settings.max_output_bytes,
+                file_bytes=settings.max_file_bytes,
+                file_count=settings.max_files,
+            )
+        )
+
+    # -- how it ended -------------------------------------------------------------------------------------
+
+    async def _finished_by_itself(self, exit_: Exit) -> ExecutionResult:
+        """There is an exit frame. Signal 9 that was not our limit may be the kernel's, for memory: ask the pod."""
+        if exit_.timed_out:
+            return self._result("timed_out", exit_)
+        if exit_.signal == _SIGKILL:
+            ending = await self._pods_word()
+            if ending is not None and ending.kind != "exited":
+                return self._ended_from_outside(ending, exit_)
+        if exit_.signal is not None:
+            return self._result("signaled", exit_)
+        return self._result("succeeded" if exit_.code == 0 else "failed", exit_)
+
+    def _overtime_result(self) -> ExecutionResult:
+        return self._result(
+            "timed_out",
+            reason="Overtime",
+            message=f"the runner in the pod did not end the program at its limit of {self._settings.timeout:g} s; "
+            "its Job was deleted",
+        )
+
+    def _ended_from_outside(self, ending: Ending, exit_: Exit | None = None) -> ExecutionResult:
+        if ending.kind == "out_of_memory":
+            return self._result("out_of_memory", exit_, signal=_SIGKILL, ending=ending)
+        if ending.kind == "killed":
+            return self._result("killed", exit_, signal=_SIGKILL, ending=ending)
+        if self._start is None or ending.exit_code == _RUNNER_FAILED_CODE:
+            raise self._runner_failed(ending)
+        # The runner leaves with the program's own code, 128+N for its signal and 124 for its limit; only its
+        # last words were lost on the way.
+        self._missing = True
+        code = ending.exit_code or 0
+        if code == _TIMED_OUT_CODE and self._ran_to_its_limit():
+            return self._result("timed_out", signal=_SIGKILL, ending=ending)
+        if code > 128:
+            return self._result("signaled", signal=code - 128, ending=ending)
+        return self._result("succeeded" if code == 0 else "failed", code=code, ending=ending)
+
+    def _ran_to_its_limit(self) -> bool:
+        return self._elapsed() - self._seen.get("started", 0.0) >= self._settings.timeout
+
+    def _result(
+        self,
+        status: Status,
+        exit_: Exit | None = None,
+        *,
+        code: int | None = None,
+        signal: int | None = None,
+        ending: Ending | None = None,
+        reason: str = "",
+        message: str = "",
+    ) -> ExecutionResult:
+        self._reach("finished")
+        client_dropped = self._decoder.dropped
+        dropped = exit_.dropped if exit_ is not None else Dropped()
+        if exit_ is not None:
+            code, signal = exit_.code, exit_.signal
+        if ending is not None:
+            reason, message = reason or ending.reason, message or ending.message
+        return ExecutionResult(
+            status=status,
+            exit_code=code,
+            signal=signal,
+            stdout_bytes=bytes(self._stdout),
+            stderr_bytes=bytes(self._stderr),
+            files=self._files,
+            dropped=Dropped(
+                stdout=dropped.stdout + client_dropped.stdout,
+                stderr=dropped.stderr + client_dropped.stderr,
+                files=dropped.files + client_dropped.files,
+            ),
+            output_may_be_missing=self._missing or exit_ is None,
+            reason=reason if status not in ("succeeded", "failed", "signaled") else "",
+            message=message if status not in ("succeeded", "failed", "signaled") else "",
+            timings=Timings(
+                created=self._seen.get("created"),
+                scheduled=self._seen.get("scheduled"),
+                started=self._seen.get("started"),
+                first_output=self._seen.get("first_output"),
+                finished=self._seen.get("finished"),
+                returned=self._elapsed(),
+                program=exit_.seconds if exit_ is not None else None,
+            ),
+            job=self.job,
+            pod=self._pod_name,
+        )
+
+    # -- what went wrong ----------------------------------------------------------------------------------
+
+    def _not_started(self, reason: str, message: str, hint: str) -> StartError:
+        return StartError(
+            f"the sandbox did not start: {reason}: {message}",
+            reason=reason,
+            job=self.job,
+            pod=self._pod_name,
+            hint=hint,
+        )
+
+    def _start_timed_out(self, limit: float) -> StartError:
+        waited = f"the sandbox did not start within {limit:g} s (startup_timeout)"
+        pod, job, namespace = self._pod, self.job, self._settings.namespace
+        if pod is None:
+            return StartError(
+                f"{waited}: Job {job} has no pod",
+                job=job,
+                hint="admission, a quota or a missing RuntimeClass may refuse its pod: "
+                f"`kubectl -n {namespace} get events` says which",
+            )
+        if pod.wait is not None:
+            return self._not_started(pod.wait.reason, f"{pod.wait.message} ({waited})", pod.wait.hint)
+        where = f"its pod {pod.name} is on node {pod.node} and its container is being created"
+        if not pod.node:
+            where = f"its pod {pod.name} has no node yet"
+        return StartError(
+            f"{waited}: {where}",
+            job=job,
+            pod=pod.name,
+            hint="a node that is being made, or a large image, needs a longer startup_timeout",
+        )
+
+    def _runner_failed(self, ending: Ending) -> StartError:
+        """No exit frame, and the container ended by itself: the runner could not begin, and may have said why."""
+        said = (self._decoder.outside + bytes(self._stderr)).decode("utf-8", "replace").strip()
+        return StartError(
+            f"the container ended with code {ending.exit_code} before the program could run"
+            + (f"; its log says: {said[-500:]}" if said else "; its log is empty"),
+            reason="RunnerError",
+            job=self.job,
+            pod=self._pod_name,
+            hint=f"the image must have Python 3.8 or newer as python3, and somewhere to write (image: "
+            f"{self._settings.image})",
+        )
+
+    def _lost(self, message: str) -> ResultLost:
+        return ResultLost(
+            f"the result is lost: {message}",
+            job=self.job,
+            pod=self._pod_name,
+            stdout=self._stdout.decode("utf-8", "replace"),
+            stderr=self._stderr.decode("utf-8", "replace"),
+            hint="the program may have run, wholly or in part: run it again only if that does no harm",
+        )
+
+    # -- time ---------------------------------------------------------------------------------------------
+
+    def _elapsed(self) -> float:
+        return anyio.current_time() - self._began
+
+    def _reach(self, phase: PhaseName, detail: str = "") -> None:
+        if phase not in self._seen:
+            self._seen[phase] = self._elapsed()
+            self._emit(PhaseChanged(phase, self._seen[phase], detail))
+
+
+class _Again:
+    """Passes over what was decoded before, in a log that is opened again.
+
+    It is the same log if it begins with the same bytes (its start frame first of all). If it does not, the
+    kubelet has `rotated` it: its beginning is gone, and all that comes is new.
+    """
+
+    def __init__(self, decoded: int, head: bytes) -> None:
+        self._skip = decoded
+        self._head = head
+        self._held = b""
+        self.rotated = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        if self._head:
+            self._held += chunk
+            if len(self._held) < len(self._head) and self._head.startswith(self._held):
+                return b""
+            self.rotated = not self._held.startswith(self._head)
+            chunk, self._head, self._held = self._held, b"", b""
+            if self.rotated:
+                return chunk
+        fresh = chunk[self._skip :]
+        self._skip = max(0, self._skip - len(chunk))
+        return fresh

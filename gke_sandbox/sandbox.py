@@ -1,0 +1,358 @@
+"""AsyncSandbox: run programs, each in a pod of its own. `blocking.Sandbox` is the same for threads."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from .cluster import Cluster, Connection
+from .errors import (
+    NetworkError,
+    NotFound,
+    SandboxClosed,
+    SandboxError,
+    ServerError,
+    SpecError,
+    TooManyRequests,
+)
+from .execution import Execution
+from .kube.resources import JOBS
+from .manifests import SESSION_LABEL
+from .pods import PodWatch
+from .result import Event, ExecutionResult, Finished
+from .settings import Program, Settings
+from .stream import ExecutionStream
+
+logger = logging.getLogger("gke_sandbox")
+
+CLOSE_SECONDS = 10.0
+"""How long `aclose` waits for the deletion of its Jobs."""
+
+_DELETE_TRIES = 4
+_DELETE_PAUSE = 0.5
+
+
+class AsyncSandbox:
+    """Runs untrusted Python, each program in a fresh gVisor pod of a Kubernetes cluster.
+
+    ::
+
+        async with AsyncSandbox(namespace="agent-sandbox") as sandbox:
+            result = await sandbox.run("print(6 * 7)", timeout=30)
+
+    `cluster` says where (`Cluster.auto()` by default); every other keyword is a field of
+    `settings.Settings`. `namespace` is by default the context's or the pod's own, else ``default``. Settings
+    are checked here, before any request: `SpecError`. The cluster is looked up when the block is entered:
+    `ConfigError`.
+
+    Runs on asyncio and on trio. Any number of runs may be in flight; they share connections and one watch.
+    Leaving the block ends the runs that are in flight, which raise `SandboxClosed`, and waits up to 10 s for
+    the deletion of every Job; `leftovers` names those whose deletion could not be confirmed.
+    """
+
+    def __init__(self, cluster: Cluster | None = None, **settings: Any) -> None:
+        self._cluster = cluster or Cluster.auto()
+        self._namespace_given = settings.get("namespace") is not None
+        if not self._namespace_given:
+            settings.pop("namespace", None)
+        self.settings = Settings().override(**settings)
+        self.session = secrets.token_hex(4)
+        self.leftovers: list[str] = []
+        self._connection: Connection | None = None
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._pods: PodWatch | None = None
+        self._closed = False
+        self._in_flight: dict[Execution, anyio.CancelScope] = {}
+        self._to_delete: set[str] = set()
+        self._deleted_at_exit: frozenset[str] = frozenset()
+
+    @property
+    def namespace(self) -> str:
+        """Where the Jobs are made; settled once the Sandbox is open."""
+        return self.settings.namespace
+
+    @property
+    def jobs(self) -> list[str]:
+        """Names of the Jobs that may be in the cluster now: of the runs in flight, and not deleted yet."""
+        running = [attempt for execution in list(self._in_flight) for attempt in execution.attempts]
+        return sorted(self._to_delete.union(attempt.name for attempt in running if attempt.may_exist))
+
+    # -- open and close -----------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> AsyncSandbox:
+        if self._tasks is not None or self._closed:
+            raise SandboxClosed("a Sandbox is opened once; make a new one")
+        given = self.settings.namespace if self._namespace_given else None
+        if self._cluster.kind == "transport":
+            connection = self._cluster.connect(given)
+        else:
+            # It reads files, and tries out runsc for the embedded cluster: up to a second.
+            connection = await anyio.to_thread.run_sync(self._cluster.connect, given, abandon_on_cancel=True)
+        if given is None and connection.namespace:
+            self.settings = self.settings.override(namespace=connection.namespace)
+        await connection.client.__aenter__()
+        self._connection = connection
+        self._idle = anyio.Event()
+        self._tasks = await anyio.create_task_group().__aenter__()
+        self._pods = PodWatch(connection.client, self.namespace, f"{SESSION_LABEL}={self.session}", self._tasks)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End all runs, delete their Jobs, close the connections. Must be called by the task that opened it."""
+        tasks, connection = self._tasks, self._connection
+        if self._closed or tasks is None or connection is None:
+            self._closed = True
+            return
+        self._closed = True
+        with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+            for scope in list(self._in_flight.values()):
+                scope.cancel()
+            await self._until_idle()
+        # Runs and deletions are over or were given up; only the watch is left. The group's own scope is
+        # shielded so that an outer cancellation does not tear it down halfway.
+        tasks.cancel_scope.cancel()
+        tasks.cancel_scope.shield = True
+        await tasks.__aexit__(None, None, None)
+        for job in sorted(self._to_delete):
+            self._leave(job, "the Sandbox was closed before the server answered")
+        # Not within a scope of ours: a transport may have a task group of its own, entered before this one.
+        await connection.client.__aexit__(None, None, None)
+
+    async def _until_idle(self) -> None:
+        while self._in_flight or self._to_delete:
+            await self._idle.wait()
+
+    def _settle(self, execution: Execution) -> None:
+        """Say so if nothing of this execution is left to do, and if nothing of any is."""
+        names = {attempt.name for attempt in execution.attempts}
+        if execution not in self._in_flight and not names & self._to_delete:
+            execution.settled.set()
+        if not self._in_flight and not self._to_delete:
+            self._idle.set()
+            self._idle = anyio.Event()
+
+    # -- run ----------------------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        code: str | bytes,
+        *,
+        files: Mapping[str, str | bytes] | None = None,
+        args: Sequence[str] = (),
+        stdin: str | bytes | None = None,
+        **overrides: Any,
+    ) -> ExecutionResult:
+        """Run `code` as ``main.py`` and return how it ended.
+
+        `files` stand in its working directory, `args` are ``sys.argv[1:]``, `stdin` is its standard input
+        (empty by default). `overrides` change settings for this run: ``timeout`` (seconds for the program),
+        ``startup_timeout`` (seconds until it starts), ``image``, ``env``, ...
+
+        A program that fails, is killed, or runs out of time or memory is a result, not an error. Raises
+        `SpecError` for what cannot be asked for, `StartError` if the program did not start, `ResultLost` if
+        its end is not known, `ApiError` and `NetworkError` for what the server and the network refuse,
+        `SandboxClosed`. Cancelling it deletes the Job.
+        """
+        return await self.execute(self.prepare(code, files=files, args=args, stdin=stdin, **overrides))
+
+    def stream(
+        self,
+        code: str | bytes,
+        *,
+        files: Mapping[str, str | bytes] | None = None,
+        args: Sequence[str] = (),
+        stdin: str | bytes | None = None,
+        **overrides: Any,
+    ) -> ExecutionStream:
+        """Like `run`, with the events as they happen: see `ExecutionStream`."""
+
+        def start(stream: ExecutionStream) -> Callable[[], None]:
+            execution = self.prepare(code, files=files, args=args, stdin=stdin, emit=stream.put, **overrides)
+            scope = anyio.CancelScope()
+            self._open_tasks().start_soon(self._run_streaming, execution, stream, scope)
+            return scope.cancel
+
+        return ExecutionStream(start)
+
+    async def map(self, codes: Iterable[str | bytes], *, limit: int = 10, **same: Any) -> list[ExecutionResult]:
+        """Run every program, at most `limit` at a time; the results are in the order of `codes`.
+
+        `same` is what `run` takes, for all of them. The first error ends the others and is raised.
+        """
+        return await self.execute_all([self.prepare(code, **same) for code in codes], limit)
+
+    def prepare(
+        self,
+        code: str | bytes,
+        *,
+        files: Mapping[str, str | bytes] | None = None,
+        args: Sequence[str] = (),
+        stdin: str | bytes | None = None,
+        emit: Callable[[Event], None] | None = None,
+        **overrides: Any,
+    ) -> Execution:
+        """Check what is asked for and return the execution, not yet begun. Raises `SpecError`."""
+        self._open_tasks()
+        assert self._connection is not None
+        assert self._pods is not None
+        settings = self.settings.override(**overrides) if overrides else self.settings
+        if settings.namespace != self.namespace:
+            raise SpecError(
+                "namespace",
+                f"a Sandbox works in one namespace, {self.namespace!r}, not {settings.namespace!r}",
+                hint="make another Sandbox for another namespace",
+            )
+        return Execution(
+            client=self._connection.client,
+            pods=self._pods,
+            settings=settings,
+            program=Program(code=code, files=files or {}, args=args, stdin=stdin),
+            session=self.session,
+            new_name=_new_name,
+            delete=self._delete,
+            emit=emit or _ignore,
+        )
+
+    async def execute(self, execution: Execution) -> ExecutionResult:
+        """Run what `prepare` returned."""
+        with self._flight(execution):
+            return await execution.run()
+        raise SandboxClosed(
+            "the Sandbox was closed while the program ran; its Job is deleted",
+            hint="keep the Sandbox open until its runs have ended",
+        )
+
+    async def execute_all(self, executions: Sequence[Execution], limit: int) -> list[ExecutionResult]:
+        """Run what `prepare` returned, at most `limit` at a time: see `map`."""
+        if limit < 1:
+            raise ValueError(f"limit: must be 1 or more, not {limit}")
+        results: dict[int, ExecutionResult] = {}
+        errors: list[Exception] = []
+        waiting = iter(list(enumerate(executions)))
+
+        async def work(group: anyio.abc.TaskGroup) -> None:
+            for index, execution in waiting:
+                try:
+                    results[index] = await self.execute(execution)
+                except Exception as error:  # noqa: BLE001 - raised below, so that no group reaches the caller
+                    errors.append(error)
+                    group.cancel_scope.cancel()
+                    return
+
+        async with anyio.create_task_group() as group:
+            for _ in range(min(limit, len(executions))):
+                group.start_soon(work, group)
+        if errors:
+            raise errors[0]
+        return [results[index] for index in range(len(executions))]
+
+    async def _run_streaming(
+        self, execution: Execution, stream: ExecutionStream, scope: anyio.CancelScope
+    ) -> None:
+        with scope:
+            try:
+                stream.put(Finished(await self.execute(execution)))
+            except Exception as error:  # noqa: BLE001 - raised by the stream, to the caller that waits there
+                stream.end(error)
+            else:
+                stream.end()
+        if scope.cancelled_caught:
+            stream.end()
+
+    @contextmanager
+    def _flight(self, execution: Execution) -> Iterator[anyio.CancelScope]:
+        self._open_tasks()
+        with anyio.CancelScope() as scope:
+            self._in_flight[execution] = scope
+            try:
+                yield scope
+            finally:
+                del self._in_flight[execution]
+                self._settle(execution)
+
+    def _open_tasks(self) -> anyio.abc.TaskGroup:
+        if self._closed:
+            raise SandboxClosed("the Sandbox is closed")
+        if self._tasks is None:
+            raise SandboxClosed(
+                "the Sandbox is not open yet", hint="use it in `async with AsyncSandbox(...) as sandbox:`"
+            )
+        return self._tasks
+
+    # -- delete -------------------------------------------------------------------------------------------
+
+    def _delete(self, job: str, execution: Execution) -> None:
+        """Delete a Job, off the path of its result; `execution.settled` is set when that is done."""
+        assert self._tasks is not None
+        self._to_delete.add(job)
+        self._tasks.start_soon(self._delete_job, job, execution, name=f"delete {job}")
+
+    async def _delete_job(self, job: str, execution: Execution) -> None:
+        try:
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_SECONDS) as scope:
+                await self._try_to_delete(job)
+            if scope.cancelled_caught:
+                self._leave(job, f"the server did not answer within {CLOSE_SECONDS:g} s")
+        finally:
+            self._to_delete.discard(job)
+            self._settle(execution)
+
+    async def _try_to_delete(self, job: str) -> None:
+        assert self._connection is not None
+        if job in self._deleted_at_exit:
+            return
+        for tried in range(1, _DELETE_TRIES + 1):
+            try:
+                await self._connection.client.delete(JOBS, self.namespace, job, propagation_policy="Background")
+            except NotFound:
+                return
+            except SandboxError as error:
+                passing = isinstance(error, (NetworkError, ServerError, TooManyRequests))
+                if not passing or tried == _DELETE_TRIES:
+                    self._leave(job, str(error))
+                    return
+                await anyio.sleep(_DELETE_PAUSE * tried)
+            else:
+                return
+
+    def _leave(self, job: str, why: str) -> None:
+        self.leftovers.append(job)
+        self._to_delete.discard(job)
+        logger.warning(
+            "Job %s in namespace %s could not be deleted (%s); it ends by itself at its deadline",
+            job,
+            self.namespace,
+            why,
+        )
+
+    def delete_now(self) -> None:
+        """Delete every Job that may be in the cluster, blocking, without the event loop.
+
+        For interpreter exit, from another thread than the loop's.
+        """
+        jobs = self.jobs
+        if not jobs or self._connection is None:
+            return
+        self._deleted_at_exit = frozenset(jobs)
+        self._connection.delete_now(self.namespace, jobs)
+
+
+def _new_name() -> str:
+    return f"gke-sandbox-{secrets.token_hex(5)}"
+
+
+def _ignore(event: Event) -> None:
+    """Take no notice of an event."""

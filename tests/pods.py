@@ -1,0 +1,79 @@
+"""Scripts for pods, and sandboxes on the embedded cluster that runs them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from gke_sandbox import AsyncSandbox, Cluster
+from gke_sandbox.local.faults import Fault, Misbehaviour
+from gke_sandbox.local.pace import Pace
+from gke_sandbox.local.runtime import ContainerExit
+from gke_sandbox.local.scripted import Script, ScriptedRuntime
+from gke_sandbox.local.transport import LocalTransport
+from gke_sandbox.protocol import encode
+
+START = encode("start", b'{"protocol": 1, "python": "3.11.2"}')
+
+
+def out(text: str) -> bytes:
+    return encode("out", text.encode())
+
+
+def err(text: str) -> bytes:
+    return encode("err", text.encode())
+
+
+def exit_frame(code: int | None = 0, signal: int | None = None, **said: Any) -> bytes:
+    body = {"code": code, "signal": signal, "timed_out": False, "seconds": 0.1, "dropped": {"out": 0, "err": 0}}
+    return encode("exit", json.dumps({**body, **said}).encode())
+
+
+def program(*output: bytes, code: int = 0, at: float = 0.1) -> Script:
+    """A program that prints and ends `at` seconds after its start, as the runner would tell it."""
+    reason = "Completed" if code == 0 else "Error"
+    return Script(
+        chunks=[(0.0, START), *((at, frame) for frame in output), (at, exit_frame(code))],
+        ends_at=at,
+        exit=ContainerExit(code, reason),
+    )
+
+
+class Pods:
+    """A Sandbox on an embedded cluster of scripted pods, and a look into that cluster."""
+
+    def __init__(self, transport: LocalTransport, runtime: ScriptedRuntime, sandbox: AsyncSandbox) -> None:
+        self.transport = transport
+        self.runtime = runtime
+        self.sandbox = sandbox
+
+    @property
+    def requests(self) -> list[str]:
+        """What was asked, one line a request, without generated names."""
+        return [
+            f"{request.method} {self._plain(request.path)}{'?watch' if 'watch' in request.query else ''}"
+            for request in self.transport.requests
+        ]
+
+    @staticmethod
+    def _plain(path: str) -> str:
+        parts = path.split("/")
+        return "/".join(
+            "*" if part.startswith("gke-sandbox-") else part for part in parts[parts.index("default") + 1 :]
+        )
+
+    def left(self) -> dict[str, int]:
+        """What is in the cluster, by kind; nothing for kinds of which there is nothing."""
+        counts = {kind: len(self.transport.objects(kind)) for kind in ("jobs", "pods", "configmaps")}
+        return {kind: count for kind, count in counts.items() if count}
+
+
+@asynccontextmanager
+async def pods(script: Any, *faults: Fault, pace: Pace | None = None, **settings: Any) -> AsyncIterator[Pods]:
+    """An open Sandbox; when the block is left, the Sandbox is closed."""
+    runtime = ScriptedRuntime(script)
+    transport = LocalTransport(runtime, misbehaviour=Misbehaviour(*faults), pace=pace or Pace.recorded())
+    async with AsyncSandbox(Cluster.transport(transport), **settings) as sandbox:
+        yield Pods(transport, runtime, sandbox)

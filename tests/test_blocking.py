@@ -1,0 +1,242 @@
+"""Sandbox: threads, Ctrl-C, interpreter exit, fork. What concerns the whole process runs in one of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from gke_sandbox import Cluster, Finished, OutputChunk, Sandbox, SandboxClosed, SpecError
+
+ROOT = Path(__file__).parent.parent
+LOCAL = Cluster.local("process")
+
+
+def loops() -> list[threading.Thread]:
+    """The threads of Sandboxes that are open."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("gke-sandbox")]
+
+
+def test_run_in_a_block() -> None:
+    with Sandbox(LOCAL) as sandbox:
+        assert sandbox.run("print(6 * 7)").stdout == "42\n"
+        assert sandbox.namespace == "default"
+        assert sandbox.leftovers == []
+
+
+def test_it_opens_with_the_first_run_and_close_joins_its_thread() -> None:
+    sandbox = Sandbox(LOCAL)
+    assert loops() == []
+    assert sandbox.run("print(1)").stdout == "1\n"
+    assert len(loops()) == 1
+    sandbox.close()
+    assert loops() == []
+    sandbox.close()
+    with pytest.raises(SandboxClosed):
+        sandbox.run("print(1)")
+
+
+def test_wrong_settings_are_refused_when_it_is_made() -> None:
+    with pytest.raises(SpecError, match="cpu_limit"):
+        Sandbox(LOCAL, cpu_limit="abc")
+    with pytest.raises(SpecError, match="timeuot"):
+        Sandbox(LOCAL, timeuot=3)
+
+
+def test_many_threads_share_one_sandbox() -> None:
+    with Sandbox(LOCAL) as sandbox, ThreadPoolExecutor(20) as threads:
+        results = list(threads.map(lambda n: sandbox.run(f"print({n})").stdout, range(20)))
+    assert results == [f"{n}\n" for n in range(20)]
+
+
+def test_map_keeps_the_order() -> None:
+    with Sandbox(LOCAL) as sandbox:
+        results = sandbox.map([f"print({n})" for n in range(6)], limit=3)
+    assert [result.stdout for result in results] == [f"{n}\n" for n in range(6)]
+
+
+def test_stream_is_an_iterator() -> None:
+    with Sandbox(LOCAL) as sandbox, sandbox.stream("print('a')") as events:
+        seen = list(events)
+    assert b"".join(event.data for event in seen if isinstance(event, OutputChunk)) == b"a\n"
+    assert isinstance(seen[-1], Finished)
+
+
+def test_leaving_a_stream_early_ends_the_run() -> None:
+    with Sandbox(LOCAL) as sandbox:
+        with sandbox.stream("import sys, time\nsys.stdout.write('a')\ntime.sleep(60)") as events:
+            for event in events:
+                if isinstance(event, OutputChunk):
+                    break
+        assert list(events) == []
+
+
+def test_close_from_another_thread_ends_the_runs() -> None:
+    errors: list[BaseException] = []
+    sandbox = Sandbox(LOCAL)
+    started = threading.Event()
+
+    def run() -> None:
+        try:
+            with sandbox.stream("import sys, time\nsys.stdout.write('a')\ntime.sleep(60)") as events:
+                for event in events:
+                    if isinstance(event, OutputChunk):
+                        started.set()
+        except SandboxClosed as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert started.wait(20)
+    sandbox.close()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert len(errors) == 1
+
+
+def test_a_sandbox_that_is_dropped_ends_its_thread() -> None:
+    sandbox = Sandbox(LOCAL)
+    sandbox.run("print(1)")
+    (thread,) = loops()
+    del sandbox
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+# -- in processes of their own ----------------------------------------------------------------------------
+
+PRELUDE = """
+import logging, os, signal, sys, threading, time
+from gke_sandbox import *
+from gke_sandbox.local import LocalTransport, choose_runtime
+logging.basicConfig(level=logging.WARNING, format="%(message)s")
+transport = LocalTransport(choose_runtime("process"))
+sandbox = Sandbox(Cluster.transport(transport))
+def left():
+    return [job["metadata"]["name"] for job in transport.objects("jobs")]
+SLEEPS = "import time, os; os.write(1, b'pid %d ' % os.getpid()); time.sleep(60)"
+"""
+
+
+def process(code: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", PRELUDE + textwrap.dedent(code)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+    )
+
+
+def output(code: str) -> str:
+    running = process(code)
+    out, error = running.communicate(timeout=30)
+    assert running.returncode == 0, error
+    assert "Traceback" not in error, error
+    return out
+
+
+def test_ctrl_c_in_a_run_deletes_the_job_before_it_is_raised() -> None:
+    code = """
+    sandbox.namespace  # opens it
+    def announce():
+        while not transport.objects("pods") or not any("log" in r.path for r in list(transport.requests)):
+            time.sleep(0.01)
+        print("running", flush=True)
+    threading.Thread(target=announce, daemon=True).start()
+    try:
+        sandbox.run(SLEEPS)
+    except KeyboardInterrupt:
+        print("interrupted", left(), sandbox.leftovers, flush=True)
+    sandbox.close()
+    """
+    running = process(code)
+    assert running.stdout is not None
+    assert running.stdout.readline() == "running\n"
+    running.send_signal(signal.SIGINT)
+    out, error = running.communicate(timeout=30)
+    assert out == "interrupted [] []\n", error
+    assert running.returncode == 0, error
+
+
+def test_a_second_ctrl_c_gives_up_and_names_what_is_left() -> None:
+    code = """
+    from gke_sandbox.local.faults import *
+    transport = LocalTransport(choose_runtime("process"), misbehaviour=Misbehaviour(
+        Fault(Delay(60), Match("delete", "jobs"), times=None)))
+    sandbox = Sandbox(Cluster.transport(transport))
+    sandbox.namespace  # opens it
+    def announce():
+        while not transport.objects("pods"):
+            time.sleep(0.01)
+        print("running", flush=True)
+        while not any(request.method == "DELETE" for request in transport.requests):
+            time.sleep(0.01)
+        print("deleting", flush=True)
+    threading.Thread(target=announce, daemon=True).start()
+    try:
+        sandbox.run(SLEEPS)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    os._exit(0)
+    """
+    running = process(code)
+    assert running.stdout is not None
+    assert running.stdout.readline() == "running\n"
+    running.send_signal(signal.SIGINT)
+    assert running.stdout.readline() == "deleting\n"
+    running.send_signal(signal.SIGINT)
+    out, error = running.communicate(timeout=30)
+    assert out == "interrupted\n", error
+    assert "Job gke-sandbox-" in error
+
+
+def test_interpreter_exit_without_close_kills_what_runs_and_does_not_hang() -> None:
+    code = """
+    pids = []
+    def run():
+        with sandbox.stream(SLEEPS) as events:
+            for event in events:
+                if isinstance(event, OutputChunk):
+                    print(event.data.decode(), end="", flush=True)
+                    ready.set()
+    ready = threading.Event()
+    threading.Thread(target=run, daemon=True).start()
+    ready.wait(20)
+    """
+    out = output(code)
+    # It was killed before the interpreter ended; init may take a moment to collect it.
+    pid, deadline = int(out.split()[1]), time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_interpreter_exit_after_runs_is_quiet() -> None:
+    assert output("print(sandbox.run('print(1)').stdout, end='')") == "1\n"
+
+
+def test_a_forked_child_begins_anew_and_leaves_its_parents_jobs_alone() -> None:
+    code = """
+    local = Sandbox(Cluster.local("process"))
+    print(local.run("print('parent')").stdout, end="", flush=True)
+    session = local._open.sandbox.session
+    pid = os.fork()
+    if pid == 0:
+        print(local.run("print('child')").stdout, end="", flush=True)
+        print(local._open.sandbox.session != session, flush=True)
+        sys.exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    print(local.run("print('parent again')").stdout, end="", flush=True)
+    local.close()
+    """
+    assert output(code) == "parent\nchild\nTrue\nparent again\n"

@@ -1,0 +1,122 @@
+"""From end to end: real programs in real processes, on the embedded cluster."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import anyio
+import pytest
+
+from gke_sandbox import AsyncSandbox, Cluster, ExecutionResult, Finished, OutputChunk
+from gke_sandbox.local import LocalTransport, choose_runtime
+
+pytestmark = pytest.mark.anyio
+
+LOCAL = Cluster.local("process")
+
+
+async def run(code: str, **asked: object) -> ExecutionResult:
+    async with AsyncSandbox(LOCAL) as sandbox:
+        return await sandbox.run(code, **asked)  # type: ignore[arg-type]
+
+
+async def test_hello() -> None:
+    result = await run("print(6 * 7)")
+    assert (result.status, result.exit_code, result.stdout, result.stderr) == ("succeeded", 0, "42\n", "")
+    assert result.job.startswith("gke-sandbox-")
+    assert result.pod.startswith(result.job)
+    assert result.timings.program is not None
+
+
+@pytest.mark.parametrize("delivery", ["env", "mount"])
+async def test_everything_goes_in_and_comes_out(delivery: str) -> None:
+    result = await run(
+        "import os, sys\n"
+        "print(sys.argv[1:], os.environ['WHO'], repr(input()), open('sub/in.bin', 'rb').read())\n"
+        "print('to stderr', file=sys.stderr)\n"
+        "os.makedirs('made'); open('made/out.bin', 'wb').write(bytes(range(256)))\n"
+        "open('sub/in.bin', 'ab').write(b'!')\n"
+        "sys.exit(3)\n",
+        files={"sub/in.bin": b"\x00\xff"},
+        args=["a b", "-c", "ñ"],
+        stdin="línea\n",
+        env={"WHO": "me $(HOME) $$"},
+        delivery=delivery,
+    )
+    assert result.stdout == "['a b', '-c', 'ñ'] me $(HOME) $$ 'línea' b'\\x00\\xff'\n"
+    assert result.stderr == "to stderr\n"
+    assert (result.status, result.exit_code) == ("failed", 3)
+    assert result.files == {"made/out.bin": bytes(range(256)), "sub/in.bin": b"\x00\xff!"}
+
+
+async def test_a_large_program_that_compresses_is_mounted_compressed() -> None:
+    big = "# " + "x" * 3_000_000 + "\nprint('big')\n"
+    assert (await run(big)).stdout == "big\n"
+
+
+async def test_the_time_limit_kills_and_keeps_what_was_printed() -> None:
+    result = await run("import time\nprint('begun')\ntime.sleep(60)", timeout=0.5)
+    assert (result.status, result.exit_code, result.stdout) == ("timed_out", None, "begun\n")
+
+
+async def test_a_segmentation_fault() -> None:
+    result = await run("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    assert (result.status, result.signal) == ("signaled", 11)
+
+
+async def test_undecodable_output_is_replaced_in_text_and_kept_in_bytes() -> None:
+    result = await run("import sys; sys.stdout.buffer.write(b'\\xffok')")
+    assert (result.stdout, result.stdout_bytes) == ("�ok", b"\xffok")
+
+
+async def test_output_over_the_cap_is_dropped_and_counted() -> None:
+    result = await run("print('x' * 5000)", max_output_bytes=1000)
+    assert (len(result.stdout), result.dropped.stdout) == (1000, 4001)
+
+
+async def test_the_programs_environment_is_not_ours() -> None:
+    os.environ["SECRET_OF_THE_HOST"] = "1"
+    try:
+        result = await run("import os; print(sorted(os.environ))")
+    finally:
+        del os.environ["SECRET_OF_THE_HOST"]
+    assert "SECRET_OF_THE_HOST" not in result.stdout
+    assert "GKE_SANDBOX" not in result.stdout
+
+
+async def test_stream_brings_output_while_the_program_runs() -> None:
+    code = "import sys, time\nsys.stdout.write('first\\n')\ntime.sleep(60)"
+    async with AsyncSandbox(LOCAL) as sandbox, sandbox.stream(code) as events:
+        async for event in events:
+            if isinstance(event, OutputChunk):
+                assert event.data == b"first\n"
+                break
+
+
+async def test_stream_without_a_block_ends_with_the_result() -> None:
+    async with AsyncSandbox(LOCAL) as sandbox:
+        events = [event async for event in sandbox.stream("print(1)")]
+    assert isinstance(events[-1], Finished)
+    assert events[-1].result.stdout == "1\n"
+
+
+async def test_two_hundred_executions_at_once() -> None:
+    """One watch, four requests each, hardly any threads, and nothing is left."""
+    transport = LocalTransport(choose_runtime("process"))
+    most_threads = threading.active_count()
+    async with transport:
+        async with AsyncSandbox(Cluster.transport(transport)) as sandbox:
+            codes = [f"print({n})" for n in range(200)]
+            results = await sandbox.map(codes, limit=200, startup_timeout=50, timeout=50)
+            most_threads = max(most_threads, len(os.listdir("/proc/self/task")))
+        with anyio.fail_after(20):
+            while transport.leftovers():
+                await anyio.sleep(0.05)
+    assert [result.stdout for result in results] == [f"{n}\n" for n in range(200)]
+    assert most_threads <= 8
+    asked = [(request.method, request.path.rsplit("/", 1)[-1]) for request in transport.requests]
+    assert asked.count(("POST", "jobs")) == asked.count(("POST", "configmaps")) == 200
+    assert asked.count(("GET", "log")) == 200
+    assert asked.count(("GET", "pods")) == 2
+    assert len(asked) == 802

@@ -1,0 +1,105 @@
+"""The events of one run, taken at the caller's own pace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+import pytest
+
+from gke_sandbox.errors import StartError
+from gke_sandbox.result import ExecutionResult, Finished, OutputChunk, PhaseChanged
+from gke_sandbox.stream import ExecutionStream
+
+pytestmark = pytest.mark.anyio
+
+RESULT = ExecutionResult(status="succeeded", exit_code=0)
+
+
+class Run:
+    """Stands for a run: remembers whether it was begun and ended."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.cancelled = False
+
+    def start(self, stream: ExecutionStream) -> Callable[[], None]:
+        self.begun += 1
+        return self.cancel
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+async def test_the_run_begins_once_with_the_block() -> None:
+    run = Run()
+    stream = ExecutionStream(run.start)
+    assert run.begun == 0
+    async with stream as events:
+        aiter(events)
+        assert run.begun == 1
+
+
+async def test_events_come_in_order_and_the_result_last() -> None:
+    run = Run()
+    async with ExecutionStream(run.start) as events:
+        put = [PhaseChanged("created", 0.1), OutputChunk("stdout", b"a", 0.2), Finished(RESULT)]
+        for event in put:
+            events.put(event)
+        events.end()
+        assert [event async for event in events] == put
+    assert not run.cancelled
+
+
+async def test_an_error_is_raised_once_after_the_events_before_it() -> None:
+    run = Run()
+    async with ExecutionStream(run.start) as events:
+        events.put(PhaseChanged("created", 0.1))
+        events.end(StartError("no"))
+        assert await anext(events) == PhaseChanged("created", 0.1)
+        with pytest.raises(StartError, match="no"):
+            await anext(events)
+        with pytest.raises(StopAsyncIteration):
+            await anext(events)
+
+
+async def test_leaving_the_block_early_ends_the_run() -> None:
+    run = Run()
+    async with ExecutionStream(run.start) as events:
+        events.put(PhaseChanged("created", 0.1))
+        async for _ in events:
+            break
+    assert run.cancelled
+    with pytest.raises(StopAsyncIteration):
+        await anext(events)
+
+
+async def test_a_reader_that_waits_is_woken() -> None:
+    run = Run()
+    taken = []
+    async with ExecutionStream(run.start) as events, anyio.create_task_group() as group:
+
+        async def read() -> None:
+            taken.extend([event async for event in events])
+
+        group.start_soon(read)
+        await anyio.wait_all_tasks_blocked()
+        events.put(Finished(RESULT))
+        events.end()
+    assert taken == [Finished(RESULT)]
+
+
+async def test_a_slow_reader_gets_every_byte_in_few_events() -> None:
+    """A program that prints byte by byte must not fill the memory with events."""
+    run = Run()
+    async with ExecutionStream(run.start) as events:
+        for n in range(50_000):
+            events.put(OutputChunk("stderr" if n % 2 else "stdout", b"%d," % n, n / 1000))
+        events.put(Finished(RESULT))
+        events.end()
+        taken = [event async for event in events]
+    assert len(taken) < 100
+    for stream, first in (("stdout", 0), ("stderr", 1)):
+        chunks = [e.data for e in taken if isinstance(e, OutputChunk) and e.stream == stream]
+        assert b"".join(chunks) == b"".join(b"%d," % n for n in range(first, 50_000, 2))
+    assert taken[-1] == Finished(RESULT)

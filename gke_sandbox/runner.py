@@ -260,16 +260,19 @@ def kill(program: int) -> None:
 def bury(program: int) -> bool:
     """Reap zombies, but not the program: its number must stay taken until its process group is killed.
 
-    Returns whether there is no other than the program's, or nobody left at all.
+    Returns True if the program has ended, whoever else is still to be reaped, or if there is nobody at all.
     """
-    while True:
+    how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    while not program or not os.waitid(os.P_PID, program, how):
         try:
-            child = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            other = os.waitid(os.P_ALL, 0, how)
         except ChildProcessError:
-            return True
-        if child is None or child.si_pid == program:
-            return child is not None
-        os.waitpid(child.si_pid, 0)
+            break
+        if other is None:
+            return False
+        if other.si_pid != program:
+            os.waitpid(other.si_pid, 0)
+    return True
 
 
 def watch(program: int, timeout: float, streams: list[Stream], log: Log) -> tuple[int, set[int]]:
@@ -288,13 +291,13 @@ def watch(program: int, timeout: float, streams: list[Stream], log: Log) -> tupl
     for number in SIGNALS:
         signal.signal(number, on_signal)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    signal.setitimer(signal.ITIMER_REAL, max(timeout, 0.001), 1)  # then each second, if once is not enough
+    signal.setitimer(signal.ITIMER_REAL, max(timeout, 0.001), 0.1)  # and again, if once is not enough
 
     sources = {stream.fd: stream for stream in streams}
-    signals, everything = select.poll(), select.poll()
+    poller, waker = select.poll(), select.poll()
     for fd in (wake, *sources):
-        everything.register(fd, select.POLLIN)
-    signals.register(wake, select.POLLIN)
+        poller.register(fd, select.POLLIN)
+    waker.register(wake, select.POLLIN)
     ended = bury(program)
     while not ended:
         waiting = [stream for stream in streams if stream.waiting]
@@ -304,13 +307,13 @@ def watch(program: int, timeout: float, streams: list[Stream], log: Log) -> tupl
                 stream.flush(log)
             continue
         if waiting:
-            signals.poll(2)  # a nap, so that a program that writes byte by byte does not wake us for each
-        for fd, _event in everything.poll(rest * 1000 if waiting else None):
+            waker.poll(2)  # a nap, so that a program that writes byte by byte does not wake us for each
+        for fd, _event in poller.poll(rest * 1000 if waiting else None):
             if fd == wake:
                 os.read(wake, CHUNK)
                 ended = bury(program)
             elif sources[fd].read() == 0:
-                everything.unregister(fd)
+                poller.unregister(fd)
 
     # What is left to do takes a moment, and ends with the exit frame: SIGTERM has come too late.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -318,14 +321,14 @@ def watch(program: int, timeout: float, streams: list[Stream], log: Log) -> tupl
     kill(program)
     status = os.waitpid(program, 0)[1]
     patience = time.monotonic() + 1
-    while os.getpid() == 1 and not bury(program) and time.monotonic() < patience:
+    while os.getpid() == 1 and not bury(0) and time.monotonic() < patience:
         kill(program)
         time.sleep(0.001)
-    everything.unregister(wake)
+    poller.unregister(wake)
     for _ in range(2 * PIPE // CHUNK):  # so much and no more: somebody out of our reach may still be writing
-        for fd, _event in everything.poll(0):
+        for fd, _event in poller.poll(0):
             if sources[fd].read() == 0:
-                everything.unregister(fd)
+                poller.unregister(fd)
         for stream in streams:
             stream.flush(log)
     return status, caught

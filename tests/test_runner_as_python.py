@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ class Outcome:
     files: dict[str, bytes]
 
 
-def as_it_is(program: Program, base: Path) -> Outcome:
+def as_it_is(program: Program, base: Path, env: Mapping[str, str] = {}) -> Outcome:
     """The same directories as the runner makes them, and Python itself."""
     root = base / "sandbox"
     for name in ("work", "tmp", "home"):
@@ -42,7 +43,7 @@ def as_it_is(program: Program, base: Path) -> Outcome:
         path = root / "work" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    variables = {**environment(base), "TMPDIR": str(root / "tmp"), "HOME": str(root / "home")}
+    variables = {**environment(base), **env, "TMPDIR": str(root / "tmp"), "HOME": str(root / "home")}
     stdin = subprocess.DEVNULL
     if program.stdin is not None:
         (base / "stdin").write_bytes(program.stdin)
@@ -68,8 +69,8 @@ def as_it_is(program: Program, base: Path) -> Outcome:
     return normal(Outcome(done.stdout, done.stderr, done.returncode, files), base)
 
 
-def under_the_runner(program: Program, delivery: Delivery, base: Path) -> Outcome:
-    ran = run(program, delivery, base=base)
+def under_the_runner(program: Program, delivery: Delivery, base: Path, env: Mapping[str, str] = {}) -> Outcome:
+    ran = run(program, delivery, base=base, env={**environment(base), **env})
     assert ran.noise == b""
     how = ran.exit
     assert how["timed_out"] is False
@@ -80,7 +81,10 @@ def under_the_runner(program: Program, delivery: Delivery, base: Path) -> Outcom
 
 
 def normal(outcome: Outcome, base: Path) -> Outcome:
-    """Without what differs from one run to the next: the base directory, addresses and numbers of processes."""
+    """Without what differs from run to run, directories and addresses, and without the depth of a recursion.
+
+    In that the runner's frames count.
+    """
 
     def text(data: bytes) -> bytes:
         data = data.replace(os.fsencode(base), b"<base>")
@@ -116,3 +120,39 @@ def test_a_program_is_what_it_is_under_python(path: Path, tmp_path: Path) -> Non
         ours = [pool.submit(under_the_runner, program, delivery, bases[delivery]) for delivery in DELIVERIES]
     for outcome in ours:
         assert outcome.result() == plain.result()
+
+
+LOOKS_AROUND = """
+import sys
+print(sys.path, sys.flags, sys.stdout.encoding, sys.warnoptions, __debug__)
+print("h\u00e9llo".encode(sys.stdout.encoding, "replace"), sys.getfilesystemencoding())
+open("left open.txt", "w").write("x")
+assert False, "an assertion"
+"""
+
+
+@pytest.mark.parametrize("delivery", DELIVERIES)
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "PYTHONSAFEPATH=1",
+        "PYTHONWARNINGS=error",
+        "PYTHONDEVMODE=1",
+        "PYTHONOPTIMIZE=2",
+        "PYTHONIOENCODING=latin-1:replace",
+        "PYTHONPATH=/usr/share:/nowhere",
+        "PYTHONDONTWRITEBYTECODE=1",
+        "PYTHONUTF8=0",
+        "LC_ALL=POSIX",
+        "PYTHONHASHSEED=1",
+        "PYTHONNOUSERSITE=1",
+        "PYTHONFAULTHANDLER=1",
+    ],
+)
+def test_the_image_configures_its_python(variable: str, delivery: Delivery, tmp_path: Path) -> None:
+    """Hence no -I, -E or -S: what the environment says holds for the program, and does not upset the runner."""
+    env = dict([variable.split("=")])
+    for name in ("plain", "ours"):
+        (tmp_path / name).mkdir()
+    plain = as_it_is(Program(LOOKS_AROUND), tmp_path / "plain", env)
+    assert under_the_runner(Program(LOOKS_AROUND), delivery, tmp_path / "ours", env) == plain

@@ -142,7 +142,7 @@ def test_scratch_files_outside_the_working_directory_do_not_come_back() -> None:
 
 
 def test_large_and_incompressible_files_come_back_whole() -> None:
-    code = "import random\nopen('noise', 'wb').write(random.Random(7).randbytes(2 << 20))\n"
+    code = "import os\nopen('noise', 'wb').write(os.urandom(2 << 20))\n"
     code += "open('zeros', 'wb').truncate(2 << 20)\n"
     files = run(code).files
     assert len(files["noise"]) == 2 << 20

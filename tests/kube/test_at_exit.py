@@ -61,15 +61,11 @@ def test_each_name_gets_one_delete_with_everything_that_belongs_to_it(server: Se
     ]
 
 
-def test_a_refusal_is_logged_and_the_others_are_deleted(
-    server: Server, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_refusal_is_logged_and_the_others_are_deleted(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "gke_sandbox"):
         delete_now(ClusterConfig(server=address(server)), JOBS, "ns", ["no", "gone", "b"])
     assert len(server.deleted) == 3
-    assert [record.message for record in caplog.records] == [
-        "Job no was not deleted at exit: words of the server"
-    ]
+    assert [record.message for record in caplog.records] == ["Job no was not deleted at exit: words of the server"]
 
 
 def test_a_server_that_is_not_there_is_logged_with_the_names_that_are_left(

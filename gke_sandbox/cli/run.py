@@ -1,0 +1,206 @@
+"""``gke-sandbox run``: run one program; what it prints is printed, what it returns is returned."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from . import inputs, options, settings_options, status
+from .console import Console, LogLines
+
+if TYPE_CHECKING:
+    from ..sandbox import AsyncSandbox
+    from ..settings import Program
+    from .output_dir import OutputDirectory
+    from .session import Session
+
+_DESCRIPTION = """\
+Run a Python program in a gVisor pod of its own and delete the pod. The program's stdout, stderr and exit
+status become those of this command, as they come. The program is SCRIPT, or stdin if SCRIPT is -, or CODE;
+it runs as main.py in an empty directory, beside its --file inputs. Arguments for it go after --.
+"""
+
+_EPILOG = """\
+exit status:
+  the program's own; 128+N if signal N ended it; 124 at its time limit; 137 if it was killed for its memory or
+  its pod was taken away; 125 if the sandbox failed or the result was lost; 2 for bad usage; 130, 143 and 129
+  after Ctrl-C, SIGTERM and SIGHUP, when the Job is deleted; 141 if whoever read stdout went away
+
+examples:
+  gke-sandbox run --local -c 'print(6 * 7)'
+  gke-sandbox run script.py --file data.csv --output-dir out/ -- --verbose data.csv
+  gke-sandbox run - --timeout 30s --memory 1Gi < script.py
+  gke-sandbox run script.py --json | jq -r .stdout
+"""
+
+
+def add_parser(subcommands: argparse._SubParsersAction[options.Parser]) -> None:
+    """Register ``run``."""
+    parser = subcommands.add_parser(
+        "run",
+        help="run a Python program in a sandbox",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        usage="gke-sandbox run [options] (SCRIPT | - | -c CODE) [-- ARGUMENT ...]",
+    )
+    _add_program(parser)
+    settings_options.add_cluster(parser)
+    settings_options.add_limits(parser)
+    settings_options.add_pod(parser)
+    _add_output(parser)
+    names = options.option_names(parser)
+    parser.set_defaults(
+        command=lambda given, console: command(given, console, names),
+        hint_on_unrecognized="gke-sandbox run --help shows the options; arguments for the program go after --",
+    )
+
+
+def _add_program(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the program and what it finds")
+    group.add_argument("script", nargs="?", metavar="SCRIPT", help="file with the program; - for stdin")
+    group.add_argument("-c", dest="code", metavar="CODE", help="the program itself")
+    group.add_argument(
+        "--file",
+        dest="files",
+        action="append",
+        default=[],
+        metavar="PATH[:NAME]",
+        help="put this file beside the program, as NAME if given (repeatable)",
+    )
+    group.add_argument("--stdin", metavar="FILE", help="the program's stdin; - passes on this command's")
+    settings_options.add_environment(group)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--output-dir",
+        metavar="DIR",
+        help="write the files that the program made under this directory, made if it is missing",
+    )
+    group.add_argument(
+        "--json", action="store_true", help="print the result, or the error, as one JSON object when it is over"
+    )
+    group.add_argument(
+        "-v",
+        "--verbose",
+        action="count",
+        default=0,
+        help="log to stderr what happens, in the place of the progress line; -vv: every request",
+    )
+
+
+# -- the command -----------------------------------------------------------------------------------------------
+
+
+def command(given: argparse.Namespace, console: Console, names: dict[str, str]) -> int:
+    """Run the program that `given` names and return the exit status. `names` are the options of settings."""
+    from ..errors import ConfigError, SandboxError, SpecError
+
+    try:
+        with _logging(console, given.verbose), contextlib.ExitStack() as opened:
+            return _run(given, console, opened)
+    except SpecError as error:
+        message = options.spec_error_in_options(error.field, error.message, names)
+        console.fail("SpecError", message, options.in_options(error.hint, names), field=error.field)
+        return status.USAGE
+    except SandboxError as error:
+        from .report import error_details
+
+        hint = options.in_options(error.hint, names)
+        if isinstance(error, ConfigError) and not (given.local or given.kubeconfig or given.context):
+            hint = f"{hint} --local needs no cluster.".strip()
+        message = options.in_options(error.message, names)
+        console.fail(type(error).__name__, message, hint, **error_details(error))
+        return status.FAILED
+
+
+def _run(given: argparse.Namespace, console: Console, opened: contextlib.ExitStack) -> int:
+    """Check everything, run, report. Raises `UsageError`, `SandboxError`, `OutputFailed`."""
+    from .output_dir import OutputDirectory
+    from .session import Session
+
+    sandbox = _sandbox(given)
+    program = _program(given)
+    directory = None
+    if given.output_dir is not None:
+        directory = opened.enter_context(OutputDirectory(given.output_dir))
+    session = Session(sandbox, program, console, quiet=given.json or given.verbose > 0, local=given.local)
+    session.run()
+    if session.signal is not None:
+        console.interrupted(session.signal, sandbox.leftovers, sandbox.namespace)
+        return 128 + session.signal
+    if session.error is not None:
+        raise session.error
+    return _report(session, console, directory, verbose=given.verbose > 0)
+
+
+def _sandbox(given: argparse.Namespace) -> AsyncSandbox:
+    cluster, settings = settings_options.cluster(given), settings_options.settings(given)
+    if given.open_sandbox is not None:
+        made: AsyncSandbox = given.open_sandbox(cluster, **settings)
+        return made
+    from ..sandbox import AsyncSandbox
+
+    return AsyncSandbox(cluster, **settings)
+
+
+def _program(given: argparse.Namespace) -> Program:
+    from ..settings import Program
+
+    if given.script == "-" and given.stdin == "-":
+        raise options.UsageError("stdin cannot be both the program and its input")
+    code = inputs.read_code(given.script, given.code)
+    files = inputs.read_files(given.files)
+    stdin = None
+    if given.stdin is not None:
+        stdin = inputs.read_stdin() if given.stdin == "-" else inputs.read(given.stdin)
+    return Program(code=code, files=files, args=given.program_args or (), stdin=stdin)
+
+
+@contextlib.contextmanager
+def _logging(console: Console, verbose: int) -> Iterator[None]:
+    """Show the library's log records on stderr: warnings always, more as asked for."""
+    levels = {"gke_sandbox": (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]}
+    if verbose > 1:
+        levels["httpx"] = logging.INFO
+    lines = LogLines(console)
+    before = {name: logging.getLogger(name).level for name in levels}
+    for name, level in levels.items():
+        logging.getLogger(name).addHandler(lines)
+        logging.getLogger(name).setLevel(level)
+    try:
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).removeHandler(lines)
+            logging.getLogger(name).setLevel(level)
+
+
+def _report(session: Session, console: Console, directory: OutputDirectory | None, *, verbose: bool) -> int:
+    """Write the files, say what there is to say, and return the exit status."""
+    from . import report
+
+    result, settings = session.result, session.sandbox.settings
+    assert result is not None
+    paths, problems = directory.write(result.files) if directory is not None else (None, [])
+    lost = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
+    if console.json:
+        value = report.result_json(result, session.sandbox.namespace, paths)
+        if problems:
+            value["error"] = {"kind": "OutputFiles", "message": lost, "hint": ""}
+        console.print_json(value)
+    else:
+        for note in report.notes(result):
+            console.note(note)
+        if verbose and directory is None and result.files:
+            console.note(f"files came back ({len(result.files)}); --output-dir DIR keeps them")
+        ending = report.ending(result, settings)
+        if ending is not None:
+            console.error(ending.error, ending.hint)
+        if problems:
+            console.error(lost)
+    return status.FAILED if problems else status.of_result(result)

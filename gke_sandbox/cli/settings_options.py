@@ -1,0 +1,264 @@
+"""The options that say where a program runs and how: the cluster, and every field of `settings.Settings`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+from typing import TYPE_CHECKING, Any
+
+from . import inputs, options
+from .options import UsageError
+
+if TYPE_CHECKING:
+    from ..cluster import Cluster
+
+_MAPPINGS = ("node_selector", "labels", "annotations")
+
+
+def _setting(group: argparse._ArgumentGroup, *names: str, dest: str, about: str, **more: Any) -> None:
+    """An option for the setting `dest`: not set unless it is given; the help shows the setting's own default."""
+    from ..settings import Settings
+
+    default = next(field.default for field in dataclasses.fields(Settings) if field.name == dest)
+    if isinstance(default, (str, int, float)) and dest != "namespace":
+        about += f" (default: {default:g})" if isinstance(default, float) else f" (default: {default})"
+    more.setdefault("type", options.text)
+    group.add_argument(*names, dest=dest, default=argparse.SUPPRESS, help=about, **more)
+
+
+def add_environment(group: argparse._ArgumentGroup) -> None:
+    """``--env``."""
+    _setting(
+        group,
+        *("-e", "--env"),
+        dest="env",
+        action="append",
+        type=options.variable,
+        metavar="K[=V]",
+        about="set an environment variable; K alone takes its value from the environment here (repeatable)",
+    )
+
+
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("where it runs (by default: as kubectl finds its cluster; in a pod, there)")
+    group.add_argument(
+        "--kubeconfig", metavar="PATH", help="kubeconfig file (default: $KUBECONFIG, ~/.kube/config)"
+    )
+    group.add_argument("--context", type=options.text, metavar="NAME", help="context of the kubeconfig")
+    _setting(
+        group,
+        *("-n", "--namespace"),
+        dest="namespace",
+        metavar="NAME",
+        about="namespace (default: the context's or the pod's own, else default)",
+    )
+    group.add_argument("--local", action="store_true", help="no cluster: run on this machine, in the embedded one")
+    group.add_argument(
+        "--isolation",
+        choices=("auto", "gvisor", "process"),
+        help="with --local: gvisor needs runsc; process isolates nothing; auto takes gvisor if there is runsc "
+        "(default: auto)",
+    )
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("limits (times: 90, 90s, 5m, 2h; resources: as Kubernetes writes them)")
+    _setting(
+        group,
+        "--timeout",
+        dest="timeout",
+        type=options.seconds,
+        metavar="TIME",
+        about="the program is killed after this time",
+    )
+    _setting(
+        group,
+        "--startup-timeout",
+        dest="startup_timeout",
+        type=options.seconds,
+        metavar="TIME",
+        about="give up if the program has not started after this time",
+    )
+    _setting(group, "--cpu", dest="cpu_limit", metavar="CPU", about="CPU limit")
+    _setting(group, "--cpu-request", dest="cpu_request", metavar="CPU", about="CPU request, at most the limit")
+    _setting(group, "--memory", dest="memory_limit", metavar="SIZE", about="memory limit")
+    _setting(
+        group, "--memory-request", dest="memory_request", metavar="SIZE", about="memory request, at most the limit"
+    )
+    _setting(
+        group, "--ephemeral-storage", dest="ephemeral_storage_limit", metavar="SIZE", about="limit of disk space"
+    )
+    _setting(
+        group,
+        "--ephemeral-storage-request",
+        dest="ephemeral_storage_request",
+        metavar="SIZE",
+        about="request of disk space, at most the limit",
+    )
+    _setting(
+        group,
+        "--tmp-size",
+        dest="tmp_size",
+        metavar="SIZE",
+        about="size of the volume at /tmp, where there is one (see --delivery)",
+    )
+    _setting(
+        group,
+        "--max-output",
+        dest="max_output_bytes",
+        type=options.size,
+        metavar="BYTES",
+        about="take so much of stdout, and of stderr; drop the rest",
+    )
+    _setting(
+        group,
+        "--max-file-bytes",
+        dest="max_file_bytes",
+        type=options.size,
+        metavar="BYTES",
+        about="take so much of the files that the program made, together",
+    )
+    _setting(
+        group,
+        "--max-files",
+        dest="max_files",
+        type=options.number,
+        metavar="N",
+        about="take so many of the files that the program made",
+    )
+
+
+def add_pod(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the pod")
+    _setting(group, "--image", dest="image", metavar="IMAGE", about="container image; needs python3")
+    _setting(
+        group,
+        "--image-pull-policy",
+        dest="image_pull_policy",
+        choices=("Always", "IfNotPresent", "Never"),
+        about="when a node pulls the image",
+    )
+    _setting(
+        group,
+        "--image-pull-secret",
+        dest="image_pull_secrets",
+        action="append",
+        metavar="NAME",
+        about="Secret for the image's registry (repeatable)",
+    )
+    _setting(group, "--runtime-class", dest="runtime_class_name", metavar="NAME", about="RuntimeClass")
+    group.add_argument(
+        "--no-runtime-class",
+        dest="runtime_class_name",
+        action="store_const",
+        const=None,
+        default=argparse.SUPPRESS,
+        help="name no RuntimeClass: the cluster's default runtime, which may isolate less",
+    )
+    pairs = {"action": "append", "type": options.pair, "metavar": "K=V"}
+    _setting(
+        group, "--node-selector", dest="node_selector", about="only nodes with this label (repeatable)", **pairs
+    )
+    _setting(
+        group,
+        "--toleration",
+        dest="tolerations",
+        action="append",
+        type=options.toleration,
+        metavar="KEY[=VALUE][:EFFECT]",
+        about="tolerate this taint too, beside that of GKE's gVisor nodes (repeatable)",
+    )
+    _setting(group, "--priority-class", dest="priority_class_name", metavar="NAME", about="PriorityClass")
+    _setting(
+        group,
+        "--service-account",
+        dest="service_account_name",
+        metavar="NAME",
+        about="service account (its token is not mounted)",
+    )
+    _setting(
+        group,
+        "--run-as-user",
+        dest="run_as_user",
+        type=options.number,
+        metavar="UID",
+        about="user of the program, not 0",
+    )
+    _setting(
+        group,
+        "--run-as-group",
+        dest="run_as_group",
+        type=options.number,
+        metavar="GID",
+        about="group of the program, not 0",
+    )
+    _setting(group, "--label", dest="labels", about="label on Job, pod and ConfigMap (repeatable)", **pairs)
+    _setting(group, "--annotation", dest="annotations", about="annotation on Job and pod (repeatable)", **pairs)
+    _setting(
+        group,
+        "--delivery",
+        dest="delivery",
+        choices=("auto", "env", "mount"),
+        about="how the program enters the pod: by environment variables, which starts sooner, or by a volume",
+    )
+    _setting(
+        group,
+        "--ttl",
+        dest="ttl_seconds_after_finished",
+        type=options.whole_seconds,
+        metavar="TIME",
+        about="a finished Job that nobody could delete is gone after this time",
+    )
+
+
+# -- what was given ------------------------------------------------------------------------------------------
+
+
+def cluster(given: argparse.Namespace) -> Cluster:
+    """The cluster that the options name. Raises `UsageError` for options that exclude one another."""
+    from ..cluster import Cluster
+
+    if given.isolation is not None and not given.local:
+        raise UsageError("--isolation goes with --local only")
+    if given.local and (given.kubeconfig is not None or given.context is not None):
+        raise UsageError("--local excludes --kubeconfig and --context")
+    if given.local:
+        return Cluster.local(given.isolation or "auto")
+    if given.kubeconfig is not None or given.context is not None:
+        return Cluster.kubeconfig(given.kubeconfig, given.context)
+    return Cluster.auto()
+
+
+def settings(given: argparse.Namespace) -> dict[str, Any]:
+    """The settings that were given, and what follows from them. Their values are not checked yet."""
+    from ..settings import Settings
+
+    found = {
+        field.name: getattr(given, field.name) for field in dataclasses.fields(Settings) if field.name in given
+    }
+    if "env" in found:
+        found["env"] = inputs.environment(found["env"], os.environ)
+    for name in _MAPPINGS:
+        if name in found:
+            found[name] = dict(found[name])
+    if "tolerations" in found:
+        found["tolerations"] = [*Settings().tolerations, *found["tolerations"]]
+    for resource in ("cpu", "memory", "ephemeral_storage"):
+        _let_request_follow(found, f"{resource}_request", f"{resource}_limit")
+    return found
+
+
+def _let_request_follow(found: dict[str, Any], request: str, limit: str) -> None:
+    """A limit below the default request takes the request down with it, unless that was given too."""
+    from ..quantity import QuantityError, parse_quantity
+    from ..settings import Settings
+
+    if limit not in found or request in found:
+        return
+    try:
+        below = parse_quantity(found[limit]).nano < parse_quantity(getattr(Settings, request)).nano
+    except QuantityError:
+        return  # Settings says what is wrong with it
+    if below:
+        found[request] = found[limit]

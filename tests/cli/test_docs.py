@@ -1,0 +1,94 @@
+"""docs/cli.md and the help say what the parser knows, and asking for help costs little."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gke_sandbox import __version__
+from gke_sandbox.cli import build_parser, main
+
+from .processes import ROOT, start_real
+
+DOCS = ROOT / "docs" / "cli.md"
+
+
+def run_parser() -> argparse.ArgumentParser:
+    for action in build_parser()._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            parser = action.choices["run"]
+            assert isinstance(parser, argparse.ArgumentParser)
+            return parser
+    raise AssertionError("there are no subcommands")
+
+
+def table() -> str:
+    """The options as docs/cli.md shows them."""
+    lines = ["| option | |", "|---|---|"]
+    for group in run_parser()._action_groups:
+        actions = [action for action in group._group_actions if action.dest != "help"]
+        if not actions or group.title is None:
+            continue
+        lines.append(f"| **{group.title}** | |")
+        for action in actions:
+            value = action.metavar or ("{" + ",".join(action.choices) + "}" if action.choices else "")
+            names = ", ".join(f"`{f'{name} {value}'.strip()}`" for name in action.option_strings) or f"`{value}`"
+            if action.nargs == 0:
+                names = ", ".join(f"`{name}`" for name in action.option_strings)
+            lines.append(f"| {names} | {action.help} |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_table_of_options_is_what_the_parser_knows() -> None:
+    found = re.search(r"<!-- options -->\n(.*)<!-- end of options -->", DOCS.read_text(), re.DOTALL)
+    assert found is not None
+    assert found[1] == table()
+
+
+def test_every_option_has_help() -> None:
+    assert [action.option_strings for action in run_parser()._actions if not action.help] == []
+
+
+def test_the_exit_statuses_in_the_docs_are_the_ones_in_the_code() -> None:
+    from gke_sandbox.cli import status
+
+    documented = set(re.findall(r"^\| (\d+(?:, \d+)*) \|", DOCS.read_text(), re.MULTILINE))
+    numbers = {int(number) for row in documented for number in row.split(", ")}
+    ours = {value for value in vars(status).values() if type(value) is int}
+    assert numbers == ours | {128 + 1, 128 + 2, 128 + 15}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]], ids=" ".join)
+def test_help_and_version_import_neither_httpx_nor_anyio(arguments: list[str]) -> None:
+    code = f"""
+import sys
+from gke_sandbox.cli import main
+assert main({arguments!r}) == 0
+print(sorted({{"anyio", "asyncio", "httpx", "yaml"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+    assert done.stdout.splitlines()[-1] == b"[]"
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"gke-sandbox {__version__}\n"
+
+
+def test_help_to_a_full_disk_is_an_error_and_to_a_closed_pipe_none() -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = start_real(["run", "--help"], stdout=full)
+        assert process.wait(20) == 125
+    assert process.stderr is not None
+    assert process.stderr.read() == b"gke-sandbox: error: stdout could not be written: No space left on device\n"
+    process = start_real(["--version"])
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(20) == 141
+    assert process.stderr is not None
+    assert process.stderr.read() == b""

@@ -1,0 +1,219 @@
+"""What the command makes of a run: output, exit status, what it says on stderr, JSON."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from gke_sandbox.errors import (
+    ConfigError,
+    Forbidden,
+    NetworkError,
+    PayloadTooLarge,
+    ResultLost,
+    SandboxError,
+    StartError,
+)
+from gke_sandbox.protocol import Dropped
+
+from .fake import Step, command, err, finished, out, phases
+
+CODE = ("-c", "x")
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        (finished(), 0),
+        (finished("failed", 3), 3),
+        (finished("failed", 255), 255),
+        (finished("signaled", None, signal=11), 139),
+        (finished("timed_out", None, signal=9), 124),
+        (finished("out_of_memory", None, signal=9), 137),
+        (finished("killed", None, signal=9, reason="Evicted"), 137),
+        (finished("killed", 0, reason="Deleted"), 137),
+        (ConfigError("no cluster"), 125),
+        (StartError("it did not start"), 125),
+        (ResultLost("it is lost"), 125),
+        (NetworkError("no answer", sent=False), 125),
+        (PayloadTooLarge("code", "does not fit", size=2, limit=1), 2),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_exit_status_tells_how_it_ended(end: Step, expected: int) -> None:
+    assert command([*phases(), end], *CODE).status == expected
+
+
+def test_both_streams_pass_through_byte_for_byte(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    steps = [*phases(), out(b"\x00\xff"), err(b"\x1b[31m"), out(b"a\r\n"), err(b"b"), finished()]
+    assert command(steps, *CODE).status == 0
+    assert capfdbinary.readouterr() == (b"\x00\xffa\r\n", b"\x1b[31mb")
+
+
+def said(steps: list[Step], capfd: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    command(steps, *CODE, *arguments)
+    return capfd.readouterr().err.splitlines()
+
+
+def test_what_was_dropped_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    dropped = Dropped(stdout=1234567, stderr=1, files=2)
+    assert said([finished(dropped=dropped, output_may_be_missing=True)], capfd) == [
+        "gke-sandbox: note: 1,234,567 bytes of stdout over the limit were dropped",
+        "gke-sandbox: note: 1 byte of stderr over the limit was dropped",
+        "gke-sandbox: note: 2 of the files that the program made were over the limits and dropped",
+        "gke-sandbox: note: some of the output may be missing: its log ended early",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("end", "arguments", "expected"),
+    [
+        (
+            finished("timed_out", None),
+            ("--timeout", "1.5"),
+            ["error: the program was killed at its time limit of 1.5 s", "hint: --timeout gives it more"],
+        ),
+        (
+            finished("out_of_memory", None, reason="OOMKilled"),
+            ("--memory", "1Gi"),
+            ["error: the program was killed for its memory; its limit was 1Gi", "hint: --memory gives it more"],
+        ),
+        (
+            finished("killed", None, reason="Evicted", message="Usage of\nEmptyDir\x1b"),
+            (),
+            [
+                r"error: the program was killed: Evicted: Usage of EmptyDir\x1b",
+                "hint: write less to disk, or raise --ephemeral-storage (and --tmp-size)",
+            ],
+        ),
+        (finished("signaled", None, signal=11), (), ["note: the program died of signal 11 (SIGSEGV)"]),
+        (finished("signaled", None, signal=63), (), ["note: the program died of signal 63"]),
+        (finished("failed", 1), (), []),
+    ],
+    ids=["time", "memory", "node", "signal", "unnamed signal", "its own doing"],
+)
+def test_an_end_that_is_not_the_programs_own_is_told(
+    end: Step, arguments: tuple[str, ...], expected: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    lines = said([end], capfd, *arguments)
+    assert [line.removeprefix("gke-sandbox: ") for line in lines] == expected
+
+
+def test_an_error_of_the_sandbox_is_one_line_and_a_hint_in_the_words_of_options(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    error = StartError("it did not start\nwithin 300 s (startup_timeout)", hint="raise memory_limit")
+    assert said([error], capfd) == [
+        "gke-sandbox: error: it did not start within 300 s (--startup-timeout)",
+        "hint: raise --memory",
+    ]
+
+
+def test_our_line_begins_at_the_margin_though_the_program_stopped_in_the_middle_of_one(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    steps: list[Step] = [err(b"half a li"), finished("timed_out", None)]
+    assert said(steps, capfd)[:2] == [
+        "half a li",
+        "gke-sandbox: error: the program was killed at its time limit of 300 s",
+    ]
+
+
+def test_files_without_a_place_to_go_are_mentioned_when_verbose(capfd: pytest.CaptureFixture[str]) -> None:
+    steps: list[Step] = [finished(files={"a": b"", "b": b""})]
+    assert said(steps, capfd) == []
+    assert "gke-sandbox: note: files came back (2); --output-dir DIR keeps them" in said(steps, capfd, "-v")
+
+
+def test_jobs_that_are_left_are_named_after_an_unexpected_error_too(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    done = command([*phases(), RuntimeError("what nobody thought of")], *CODE)
+    lines = capfd.readouterr().err.splitlines()
+    assert done.status == 125
+    assert lines[-2:] == [
+        "gke-sandbox: error: this is a bug in gke-sandbox",
+        "hint: please report it, with the traceback",
+    ]
+    assert any("RuntimeError: what nobody thought of" in line for line in lines)
+
+
+# -- JSON --------------------------------------------------------------------------------------------------
+
+
+def object_of(steps: list[Step], capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any]:
+    """The exit status, and the one JSON object that is all that was printed."""
+    done = command(steps, *CODE, "--json", *arguments)
+    stdout, stderr = capfd.readouterr()
+    assert stderr == ""
+    assert stdout.isascii()
+    assert stdout.count("\n") == 1
+    assert done.status is not None
+    return done.status, json.loads(stdout)
+
+
+def test_json_has_the_whole_result(capfd: pytest.CaptureFixture[str]) -> None:
+    end = finished(
+        "failed",
+        3,
+        stdout_bytes="é\n".encode(),
+        stderr_bytes=b"\xff!",
+        files={"a/b.bin": b"\x00\xff"},
+        dropped=Dropped(stdout=5),
+    )
+    status, found = object_of([*phases(), out(b"passes by"), end], capfd, "-n", "agents")
+    assert status == 3
+    assert found == {
+        "status": "failed",
+        "exit_code": 3,
+        "signal": None,
+        "stdout": "é\n",
+        "stdout_base64": None,
+        "stderr": "\ufffd!",
+        "stderr_base64": base64.b64encode(b"\xff!").decode(),
+        "files": {"a/b.bin": {"size": 2, "base64": base64.b64encode(b"\x00\xff").decode()}},
+        "dropped": {"stdout": 5, "stderr": 0, "files": 0},
+        "output_may_be_missing": False,
+        "reason": "",
+        "message": "",
+        "timings": {
+            "created": 0.011,
+            "scheduled": None,
+            "started": None,
+            "first_output": None,
+            "finished": None,
+            "returned": 0.7123,
+            "program": None,
+        },
+        "namespace": "agents",
+        "job": "job-1",
+        "pod": "pod-1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            StartError("no start", reason="ErrImagePull", job="j", pod="p", hint="h"),
+            {"kind": "StartError", "hint": "h", "reason": "ErrImagePull", "job": "j", "pod": "p"},
+        ),
+        (
+            Forbidden("not you", code=403, reason="Forbidden"),
+            {"kind": "Forbidden", "hint": "", "code": 403, "reason": "Forbidden"},
+        ),
+        (
+            ResultLost("gone", job="j", pod="p", stdout="so far"),
+            {"kind": "ResultLost", "hint": "", "job": "j", "pod": "p", "stdout": "so far", "stderr": ""},
+        ),
+        (ConfigError("where?"), {"kind": "ConfigError", "hint": "--local needs no cluster."}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_json_has_the_error(
+    error: SandboxError, expected: dict[str, object], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert object_of([*phases(), error], capfd) == (125, {"error": {**expected, "message": error.message}})

@@ -1,0 +1,144 @@
+"""Files that come back are written under the directory, and nothing else is touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from gke_sandbox.cli.output_dir import OutputDirectory
+
+from .fake import command, finished, out
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "outside").write_text("untouched")
+    return tmp_path
+
+
+def write(place: Path, files: dict[str, bytes]) -> list[str]:
+    with OutputDirectory(str(place / "out")) as directory:
+        paths, problems = directory.write(files)
+    assert len(paths) + len(problems) == len(files)
+    assert (place / "outside").read_text() == "untouched"
+    return problems
+
+
+def everything(place: Path) -> list[str]:
+    return sorted(str(path.relative_to(place / "out")) for path in (place / "out").rglob("*"))
+
+
+def test_files_are_written_with_their_directories(place: Path) -> None:
+    assert write(place, {"a": b"1", "b/c/d": b"2", "b/e": b"\xff"}) == []
+    assert everything(place) == ["a", "b", "b/c", "b/c/d", "b/e"]
+    assert (place / "out/b/c/d").read_bytes() == b"2"
+
+
+def test_the_directory_is_made(place: Path) -> None:
+    with OutputDirectory(str(place / "new/below")) as directory:
+        directory.write({"a": b"1"})
+    assert (place / "new/below/a").read_bytes() == b"1"
+
+
+def test_a_regular_file_is_replaced_as_a_whole(place: Path) -> None:
+    (place / "out/a").write_text("old and longer")
+    os.link(place / "out/a", place / "hard")
+    with (place / "out/a").open() as opened:
+        assert write(place, {"a": b"new"}) == []
+        assert opened.read() == "old and longer"
+    assert (place / "out/a").read_bytes() == b"new"
+    assert (place / "hard").read_text() == "old and longer"
+
+
+@pytest.mark.parametrize("target", ["../outside", "/etc/hostname", "nowhere"])
+def test_a_symbolic_link_is_neither_followed_nor_replaced(place: Path, target: str) -> None:
+    (place / "out/a").symlink_to(target)
+    (problem,) = write(place, {"a": b"new"})
+    assert "out/a' could not be written: there is something there that is not a regular file" in problem
+    assert os.readlink(place / "out/a") == target
+
+
+def test_a_linked_directory_is_not_entered(place: Path) -> None:
+    (place / "elsewhere").mkdir()
+    (place / "out/sub").symlink_to("../elsewhere")
+    (problem,) = write(place, {"sub/a": b"new"})
+    assert "symbolic link, which is not followed" in problem
+    assert list((place / "elsewhere").iterdir()) == []
+
+
+def test_the_directory_itself_may_be_a_link(place: Path) -> None:
+    (place / "link").symlink_to("out")
+    with OutputDirectory(str(place / "link")) as directory:
+        assert directory.write({"a": b"1"})[1] == []
+    assert everything(place) == ["a"]
+
+
+def test_a_fifo_and_a_directory_are_left_alone(place: Path) -> None:
+    os.mkfifo(place / "out/fifo")
+    (place / "out/dir").mkdir()
+    assert len(write(place, {"fifo": b"1", "dir": b"2"})) == 2
+    assert stat.S_ISFIFO((place / "out/fifo").stat().st_mode)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/tmp/absolute", "a/../../outside", "", "nul\0", ".."])
+def test_a_name_that_leaves_the_directory_is_refused(place: Path, name: str) -> None:
+    assert len(write(place, {name: b"new"})) == 1
+    assert everything(place) == []
+
+
+def test_what_can_be_written_is_written_though_something_cannot(place: Path) -> None:
+    assert len(write(place, {"a": b"1", "a/b": b"2", "c": b"3"})) == 1
+    assert everything(place) == ["a", "c"]
+
+
+def test_the_command_writes_them_and_keeps_the_programs_status(place: Path) -> None:
+    done = command([finished("failed", 3, files={"a": b"1"})], "-c", "x", "--output-dir", str(place / "out"))
+    assert done.status == 3
+    assert everything(place) == ["a"]
+
+
+def test_files_that_cannot_be_written_make_the_command_fail_with_its_output_kept(
+    place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    files = dict.fromkeys(("a", "b", "c", "d", "e", "good"), b"1")
+    for name in ("a", "b", "c", "d", "e"):
+        (place / "out" / name).mkdir()
+    done = command([out(b"printed\n"), finished(files=files)], "-c", "x", "--output-dir", str(place / "out"))
+    stdout, stderr = capfd.readouterr()
+    assert (done.status, stdout) == (125, "printed\n")
+    assert stderr.startswith("gke-sandbox: error: ")
+    assert stderr.endswith("; and 2 more\n")
+    assert (place / "out/good").read_bytes() == b"1"
+
+
+def test_json_tells_where_files_were_written(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (place / "out/b").mkdir()
+    where = str(place / "out")
+    done = command([finished(files={"a": b"12", "b": b""})], "-c", "x", "--json", "--output-dir", where)
+    found = json.loads(capfd.readouterr().out)
+    assert done.status == 125
+    assert found["files"] == {"a": {"size": 2, "path": f"{where}/a"}, "b": {"size": 0, "path": None}}
+    assert found["status"] == "succeeded"
+    assert found["error"]["kind"] == "OutputFiles"
+
+
+def test_a_file_that_does_not_fit_leaves_no_part_of_it(place: Path) -> None:
+    import resource
+    import signal
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        problems = write(place, {"big": b"x" * 5000, "small": b"y"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert len(problems) == 1
+    assert problems[0].endswith("File too large")
+    assert everything(place) == ["small"]

@@ -1,0 +1,176 @@
+"""Signals and closed pipes end the run, and the Job is deleted before the command leaves."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from gke_sandbox.cli.console import write_all
+
+from .processes import read, start, until
+
+_SECONDS = 20.0
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    return tmp_path / "journal"
+
+
+def finish(process: subprocess.Popen[bytes]) -> tuple[int, bytes, bytes]:
+    stdout, stderr = process.communicate(timeout=_SECONDS)
+    return process.returncode, stdout, stderr
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_deletes_the_job_and_is_told(number: signal.Signals, status: int, journal: Path) -> None:
+    process = start("prints and waits", journal)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"first\n"
+    process.send_signal(number)
+    words = f"gke-sandbox: error: interrupted by {number.name}; nothing is left in the cluster\n"
+    assert finish(process) == (status, b"", words.encode())
+    assert read(journal) == ["created", "deleted"]
+
+
+def test_an_interrupted_run_is_json_where_json_was_asked_for(journal: Path) -> None:
+    process = start("waits", journal, "--json")
+    until(journal, "created")
+    process.send_signal(signal.SIGINT)
+    status, stdout, stderr = finish(process)
+    assert (status, stderr) == (130, b"")
+    assert stdout.startswith(b'{"error": {"kind": "Interrupted"')
+
+
+def test_a_second_ctrl_c_leaves_at_once_and_names_the_job(journal: Path) -> None:
+    process = start("prints and waits, slow to delete", journal, "-n", "agents")
+    until(journal, "created")
+    process.send_signal(signal.SIGTERM)
+    # timeout(1) sends its signal twice, so only Ctrl-C may mean "at once".
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.3)
+    process.send_signal(signal.SIGINT)
+    status, _, stderr = finish(process)
+    assert status == 143
+    assert stderr.decode().splitlines() == [
+        "gke-sandbox: error: interrupted by SIGTERM; may be left in the cluster: job-1",
+        "hint: kubectl --namespace agents delete job job-1",
+    ]
+    assert read(journal) == ["created"]
+
+
+def test_a_second_ctrl_c_kills_what_runs_on_this_machine(journal: Path) -> None:
+    process = start("waits, slow to delete", journal, "--local")
+    until(journal, "created")
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.3)
+    process.send_signal(signal.SIGINT)
+    assert finish(process)[0] == 130
+    assert read(journal) == ["created", "deleted now"]
+
+
+def test_a_signal_that_is_ignored_from_the_start_stays_ignored(journal: Path) -> None:
+    def ignore() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    process = start("prints and ends", journal, preexec_fn=ignore)
+    until(journal, "created")
+    process.send_signal(signal.SIGHUP)
+    assert finish(process) == (0, b"one\n", b"")
+
+
+def test_a_reader_that_leaves_in_the_middle_of_the_output_ends_the_run_in_silence(journal: Path) -> None:
+    process = start("prints for ever", journal)
+    assert process.stdout is not None
+    assert process.stdout.read(10) == b"y\n" * 5
+    process.stdout.close()
+    assert process.wait(_SECONDS) == 141
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    assert read(journal) == ["created", "deleted"]
+
+
+def test_a_reader_that_leaves_ends_a_run_that_prints_nothing_more(journal: Path) -> None:
+    process = start("prints and waits", journal)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"first\n"
+    process.stdout.close()
+    assert process.wait(_SECONDS) == 141
+    assert read(journal) == ["created", "deleted"]
+
+
+def test_a_program_that_ends_when_its_reader_leaves_keeps_its_status(journal: Path) -> None:
+    process = start("prints and ends", journal)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"one\n"
+    process.stdout.close()
+    assert process.wait(_SECONDS) == 0
+
+
+def test_ctrl_c_works_though_the_reader_has_stopped_reading(journal: Path) -> None:
+    process = start("prints for ever", journal)
+    assert process.stdout is not None
+    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
+    until(journal, "created")
+    time.sleep(0.2)  # the pipe fills up meanwhile; there is no event to wait for
+    process.send_signal(signal.SIGINT)
+    assert process.wait(_SECONDS) == 130
+    assert read(journal) == ["created", "deleted"]
+
+
+def test_a_full_disk_is_told_and_deletes_the_job(journal: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        status, _, stderr = finish(start("prints and waits", journal, stdout=full))
+    assert status == 125
+    assert stderr == b"gke-sandbox: error: stdout could not be written: No space left on device\n"
+    assert read(journal) == ["created", "deleted"]
+
+
+def test_a_full_disk_under_json_is_told_on_stderr(journal: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        status, _, stderr = finish(start("hello", journal, "--json", stdout=full))
+    assert status == 125
+    assert stderr == b"gke-sandbox: error: stdout could not be written: No space left on device\n"
+
+
+def test_a_stdout_that_was_closed_from_the_start_is_an_error(journal: Path) -> None:
+    status, _, stderr = finish(start("hello", journal, stdout=None, preexec_fn=lambda: os.close(1)))
+    assert status == 125
+    assert b"stdout could not be written" in stderr
+
+
+def test_a_stderr_that_was_closed_from_the_start_takes_what_comes(journal: Path) -> None:
+    status, stdout, _ = finish(start("both", journal, stderr=None, preexec_fn=lambda: os.close(2)))
+    assert (status, stdout) == (124, b"out")
+
+
+def test_a_pipe_that_does_not_block_gets_all_of_the_output() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def write() -> None:
+        write_all(writing, b"x" * 300_000)
+        os.close(writing)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with os.fdopen(reading, "rb") as pipe:
+        assert len(pipe.read()) == 300_000
+    writer.join()
+
+
+def test_an_unexpected_error_deletes_the_job_and_asks_for_a_report(journal: Path) -> None:
+    status, stdout, stderr = finish(start("crashes", journal))
+    assert (status, stdout) == (125, b"some\n")
+    assert b"RuntimeError: what nobody thought of" in stderr
+    assert stderr.endswith(b"hint: please report it, with the traceback\n")
+    assert read(journal) == ["created", "deleted"]

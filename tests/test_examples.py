@@ -1,0 +1,31 @@
+"""Every example runs, as it stands, on the embedded cluster."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_example_runs_on_the_embedded_cluster(example: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, str(example), "--local"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert ran.stdout
+
+
+def test_there_are_examples() -> None:
+    assert EXAMPLES

@@ -257,12 +257,15 @@ class _Open:
         """At interpreter exit: delete what is left, then let the thread end.
 
         The loop can no longer resolve a host name, since the threads that do it are gone: the client that
-        deletes here is a synchronous one.
+        deletes here is a synchronous one. Threads that wait for a run are daemons, or the interpreter would
+        not exit: they are left waiting, rather than woken by an error that nobody could answer any more.
         """
         self._finalizer.detach()
+        waited_for = self.sandbox.running
         self.sandbox.delete_now()
-        _stop(self.portal, True)
-        self._thread.join(_EXIT_SECONDS)
+        if not waited_for:
+            _stop(self.portal, True)
+            self._thread.join(_EXIT_SECONDS)
 
 
 def _run_loop(sandbox: AsyncSandbox, ready: Future[BlockingPortal]) -> None:

@@ -338,6 +338,11 @@ class AsyncSandbox:
             why,
         )
 
+    @property
+    def running(self) -> bool:
+        """Whether somebody waits for a run."""
+        return bool(self._in_flight)
+
     def delete_now(self) -> None:
         """Delete every Job that may be in the cluster, blocking, without the event loop.
 

@@ -1,0 +1,128 @@
+"""An embedded cluster behind a real socket, so that the client is tried over a network as well.
+
+One HTTP/1.1 connection a task; answers are passed on chunk by chunk, as an API server sends them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import anyio.abc
+import h11
+import httpx
+from anyio.from_thread import start_blocking_portal
+
+from gke_sandbox.local import LocalTransport, choose_runtime
+
+
+@dataclass
+class HttpCluster:
+    """A cluster that listens on 127.0.0.1, and the transport that answers there."""
+
+    port: int
+    transport: LocalTransport
+
+    def kubeconfig(self, directory: Path, namespace: str = "default") -> str:
+        """The path of a kubeconfig for it, written into `directory`."""
+        path = directory / "kubeconfig"
+        # JSON is YAML.
+        path.write_text(
+            json.dumps(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Config",
+                    "current-context": "c",
+                    "clusters": [{"name": "k", "cluster": {"server": f"http://127.0.0.1:{self.port}/prefix"}}],
+                    "users": [{"name": "u", "user": {}}],
+                    "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u", "namespace": namespace}}],
+                }
+            )
+        )
+        return str(path)
+
+
+@contextmanager
+def http_cluster(*namespaces: str) -> Iterator[HttpCluster]:
+    """Serve an embedded cluster, in a thread of its own, while the block runs."""
+    transport = LocalTransport(choose_runtime("process"), namespaces=namespaces or ("default",))
+
+    async def serve(*, task_status: anyio.abc.TaskStatus[int]) -> None:
+        async with transport, await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+            task_status.started(listener.extra(anyio.abc.SocketAttribute.local_port))
+            await listener.serve(lambda stream: _connection(stream, transport))
+
+    with start_blocking_portal() as portal:
+        future, port = portal.start_task(serve)
+        try:
+            yield HttpCluster(port, transport)
+        finally:
+            future.cancel()
+
+
+async def _connection(stream: anyio.abc.SocketStream, transport: LocalTransport) -> None:
+    connection = h11.Connection(h11.SERVER)
+    async with stream:
+        try:
+            while True:
+                request = await _next_event(stream, connection)
+                if not isinstance(request, h11.Request):
+                    return
+                body = bytearray()
+                while isinstance(event := await _next_event(stream, connection), h11.Data):
+                    body += event.data
+                await _answer(stream, connection, transport, request, bytes(body))
+                connection.start_next_cycle()
+        except (anyio.BrokenResourceError, anyio.EndOfStream, h11.RemoteProtocolError, h11.LocalProtocolError):
+            return
+
+
+async def _next_event(stream: anyio.abc.SocketStream, connection: h11.Connection) -> object:
+    while (event := connection.next_event()) is h11.NEED_DATA:
+        try:
+            data = await stream.receive()
+        except anyio.EndOfStream:
+            data = b""
+        connection.receive_data(data)
+    return event
+
+
+async def _answer(
+    stream: anyio.abc.SocketStream,
+    connection: h11.Connection,
+    transport: LocalTransport,
+    request: h11.Request,
+    body: bytes,
+) -> None:
+    target = request.target.decode().removeprefix("/prefix")
+    answer = await transport.handle_async_request(
+        httpx.Request(
+            request.method.decode(),
+            f"https://embedded.invalid{target}",
+            headers=[(name, value) for name, value in request.headers if name != b"content-length"],
+            content=body or None,
+            extensions={"timeout": {}},
+        )
+    )
+    headers = [
+        (name, value)
+        for name, value in answer.headers.raw
+        if name.lower() not in (b"transfer-encoding", b"content-length")
+    ]
+    framing = (b"transfer-encoding", b"chunked")
+    if answer.status_code == 204:
+        framing = (b"x-no", b"body")
+    await stream.send(connection.send(h11.Response(status_code=answer.status_code, headers=[*headers, framing])))
+    assert isinstance(answer.stream, httpx.AsyncByteStream)
+    try:
+        async for chunk in answer.stream:
+            if chunk:
+                await stream.send(connection.send(h11.Data(data=chunk)))
+        await stream.send(connection.send(h11.EndOfMessage()))
+    finally:
+        with anyio.CancelScope(shield=True):
+            await answer.stream.aclose()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -51,7 +52,8 @@ class Sandbox:
         self._arguments = settings
         # Checks the settings now, before any thread or connection: SpecError is raised here.
         AsyncSandbox(cluster, **settings)
-        self._lock = threading.Lock()
+        # A signal handler may close what the code that it interrupted is about to open.
+        self._lock = threading.RLock()
         self._open: _Open | None = None
         self._closed = False
         _remember(self)
@@ -69,7 +71,7 @@ class Sandbox:
         """End the runs in flight (they raise `SandboxClosed`), delete their Jobs, stop the thread. Idempotent."""
         with self._lock:
             self._closed = True
-            opened, self._open = self._open, None
+            opened = self._open
         if opened is not None:
             opened.close()
 
@@ -123,22 +125,22 @@ class Sandbox:
             if self._closed:
                 raise SandboxClosed("the Sandbox is closed")
             if self._open is None:
-                self._open = _Open(self._cluster, self._arguments)
+                opened = _Open(self._cluster, self._arguments)
+                if self._closed:
+                    opened.close()
+                    raise SandboxClosed("the Sandbox was closed while it was opened")
+                self._open = opened
+                _remember_in_multiprocessing()
             return self._open
 
     # -- what the process does ----------------------------------------------------------------------------
 
     def _forget_parent(self) -> None:
         """In a forked child: neither the parent's thread nor its lock exists here."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         if self._open is not None:
             self._open.detach()
             self._open = None
-
-    def _at_exit(self) -> None:
-        opened = self._open
-        if opened is not None:
-            opened.abandon()
 
 
 class BlockingStream:
@@ -147,6 +149,7 @@ class BlockingStream:
     def __init__(self, opened: _Open, stream: ExecutionStream) -> None:
         self._opened = opened
         self._stream = stream
+        self._closed = False
 
     def __enter__(self) -> BlockingStream:
         return self
@@ -158,16 +161,19 @@ class BlockingStream:
 
     def close(self) -> None:
         """End the run, if it still goes on."""
+        self._closed = True
         try:
-            self._opened.portal.call(self._stream.close)
-        except RuntimeError:
-            # The loop has ended, and every run with it: the Sandbox was closed before its stream.
+            self._opened.begin(self._stream.close).result()
+        except SandboxClosed:
+            # Every run has ended with it; or this is a forked child, and the run its parent's.
             logger.debug("the Sandbox was closed before its stream")
 
     def __iter__(self) -> Iterator[Event]:
         return self
 
     def __next__(self) -> Event:
+        if self._closed:
+            raise StopIteration
         try:
             return self._opened.wait(self._next, on_interrupt=self._stream.close)
         except StopAsyncIteration:
@@ -194,10 +200,29 @@ class _Open:
             name=f"gke-sandbox {self.sandbox.session}",
             daemon=True,
         )
-        self._thread.start()
-        self.portal = ready.result()
-        self._finalizer = weakref.finalize(self, _stop, self.portal, True)
-        self._finalizer.atexit = False
+        self._gate = threading.RLock()
+        self._ending = False
+        try:
+            self._thread.start()
+            self.portal = ready.result()
+            self._finalizer = weakref.finalize(self, _stop_elsewhere, self.portal)
+            self._finalizer.atexit = False
+            _loops[self.sandbox] = (self.portal, self._thread)
+        except BaseException:
+            # Interrupted: the loop is not wanted any more when it is there.
+            ready.add_done_callback(_stop_unused)
+            raise
+
+    def begin(self, call: Callable[..., Any], *args: Any) -> Future[Any]:
+        """Start a function or coroutine function on the loop. Raises `SandboxClosed`.
+
+        The gate keeps the loop from ending in the middle: what is started then may never be answered.
+        """
+        if not self._ending:
+            with self._gate:
+                if not self._ending and self._thread.is_alive():
+                    return self.portal.start_task_soon(call, *args)
+        raise SandboxClosed("the Sandbox is closed")
 
     def wait(
         self,
@@ -211,26 +236,30 @@ class _Open:
         An interrupt in `Future.result` leaves the task running: it is cancelled here, and the deletion of
         its Job waited for.
         """
-        future: Future[T] = self.portal.start_task_soon(call, *args)
+        future: Future[T] = self.begin(call, *args)
         try:
             return future.result()
+        except CancelledError as error:
+            raise SandboxClosed("the Sandbox's event loop ended before there was a result") from error
         except BaseException:
             if not future.done():
                 future.cancel()
                 if on_interrupt is not None:
-                    self.portal.start_task_soon(on_interrupt)
+                    self.begin(on_interrupt)
                 self._wait_for_deletion(settles)
             raise
 
     def _wait_for_deletion(self, executions: Sequence[Execution]) -> None:
+        # Of a `map`, some may not have begun: nothing will ever settle those.
+        begun = [e for e in executions if any(attempt.may_exist for attempt in e.attempts)]
         try:
-            for execution in executions:
+            for execution in begun:
                 if not execution.settled.wait(CLOSE_SECONDS):
                     break
         finally:
             left = [
                 attempt.name
-                for execution in executions
+                for execution in begun
                 if not execution.settled.is_set()
                 for attempt in execution.attempts
                 if attempt.may_exist
@@ -244,28 +273,17 @@ class _Open:
 
     def close(self) -> None:
         self._finalizer.detach()
+        with self._gate:
+            self._ending = True
         _stop(self.portal, False)
         self._thread.join()
 
     def detach(self) -> None:
         """In a forked child: let go of everything without closing it; it is the parent's."""
         self._finalizer.detach()
+        self._ending = True
         # Kept, not collected: destructors would close what the parent still uses.
         _of_parents.append(self)
-
-    def abandon(self) -> None:
-        """At interpreter exit: delete what is left, then let the thread end.
-
-        The loop can no longer resolve a host name, since the threads that do it are gone: the client that
-        deletes here is a synchronous one. Threads that wait for a run are daemons, or the interpreter would
-        not exit: they are left waiting, rather than woken by an error that nobody could answer any more.
-        """
-        self._finalizer.detach()
-        waited_for = self.sandbox.running
-        self.sandbox.delete_now()
-        if not waited_for:
-            _stop(self.portal, True)
-            self._thread.join(_EXIT_SECONDS)
 
 
 def _run_loop(sandbox: AsyncSandbox, ready: Future[BlockingPortal]) -> None:
@@ -281,6 +299,8 @@ def _run_loop(sandbox: AsyncSandbox, ready: Future[BlockingPortal]) -> None:
             logger.exception("the thread of Sandbox %s ended with an error", sandbox.session)
         else:
             ready.set_exception(error)
+    finally:
+        _loops.pop(sandbox, None)
 
 
 def _stop(portal: BlockingPortal, cancel: bool) -> None:
@@ -291,9 +311,35 @@ def _stop(portal: BlockingPortal, cancel: bool) -> None:
         logger.debug("the loop had ended before")
 
 
+def _abandon(sandbox: AsyncSandbox, portal: BlockingPortal, thread: threading.Thread) -> None:
+    """At interpreter exit: delete what is left, then let the thread end.
+
+    The loop can no longer resolve a host name, since the threads that do it are gone: the client that deletes
+    here is a synchronous one. Threads that wait for a run are daemons, or the interpreter would not exit: they
+    are left waiting, rather than woken by an error that nobody could answer any more.
+    """
+    waited_for = sandbox.running
+    sandbox.delete_now()
+    if not waited_for:
+        _stop(portal, True)
+        thread.join(_EXIT_SECONDS)
+
+
+def _stop_elsewhere(portal: BlockingPortal) -> None:
+    """End the loop's thread from any thread, that one too: a collection may happen there, or a callback."""
+    threading.Thread(target=_stop, args=(portal, True), name="gke-sandbox end", daemon=True).start()
+
+
+def _stop_unused(ready: Future[BlockingPortal]) -> None:
+    if ready.exception() is None:
+        _stop_elsewhere(ready.result())
+
+
 # -- one handler for the whole process, set up with the first Sandbox: nothing happens at import ----------
 
-_of_parents: list[_Open] = []
+# The loops that run, those included whose Sandbox was dropped and that are only deleting its last Jobs.
+_loops: dict[AsyncSandbox, tuple[BlockingPortal, threading.Thread]] = {}
+_of_parents: list[object] = []
 _alive: weakref.WeakSet[Sandbox] = weakref.WeakSet()
 _handlers_lock = threading.Lock()
 _owner: int | None = None
@@ -309,16 +355,29 @@ def _remember(sandbox: Sandbox) -> None:
         _alive.add(sandbox)
 
 
+def _remember_in_multiprocessing() -> None:
+    """A child of multiprocessing leaves by `os._exit`, without exit handlers, but calls its own finalizers."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        from multiprocessing.util import Finalize
+
+        Finalize(None, _at_exit, exitpriority=0)
+
+
 def _at_exit() -> None:
     # A child made by os.fork runs its parent's handlers too; it has nothing of its own unless it said so.
     if _owner == os.getpid():
-        for sandbox in list(_alive):
-            sandbox._at_exit()
+        # Each once: a child of multiprocessing may get here by both of its ways out.
+        while _loops:
+            sandbox, (portal, thread) = _loops.popitem()
+            _abandon(sandbox, portal, thread)
 
 
 def _after_fork() -> None:
     global _owner, _handlers_lock
     _handlers_lock = threading.Lock()
     _owner = os.getpid()
+    _of_parents.extend(_loops.items())
+    _loops.clear()
     for sandbox in list(_alive):
         sandbox._forget_parent()

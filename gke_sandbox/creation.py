@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
 from .errors import AlreadyExists, ApiError, NetworkError, SandboxError, ServerError, TooManyRequests
 from .kube.client import KubeClient
@@ -32,10 +33,15 @@ _SLOW_ROUND_TRIP = 0.1
 
 @dataclass
 class Attempt:
-    """One Job's name, and whether a Job of that name may be in the cluster."""
+    """One Job's name, and whether a Job of that name may be in the cluster.
+
+    `unanswered`: a request to make it may still be on its way, so that a deletion that finds nothing may have
+    come too early.
+    """
 
     name: str
     may_exist: bool = False
+    unanswered: bool = False
 
 
 async def create(
@@ -58,13 +64,13 @@ async def create(
         attempt = Attempt(manifests.name)
         begin(attempt)
         job = await _create_job(client, settings.namespace, manifests.job, attempt)
-        config_map = manifests.config_map(str(job["metadata"]["uid"]))
+        post = _Post(client, CONFIG_MAPS, settings.namespace, manifests.config_map(str(job["metadata"]["uid"])))
         try:
-            await _post(client, CONFIG_MAPS, settings.namespace, config_map)
+            await post.send()
         except (NetworkError, TooManyRequests) as error:
             # It surely did not arrive, and the pod is already waiting for it: a late ConfigMap can cost more
-            # than a new Job does.
-            if tried == TRIES or (isinstance(error, NetworkError) and error.sent):
+            # than a new Job does. Had any of its requests arrived, the program may run, and must not run twice.
+            if tried == TRIES or post.may_have_arrived:
                 raise
             await anyio.sleep(_pause(tried, error))
         else:
@@ -75,39 +81,63 @@ async def _create_job(
     client: KubeClient, namespace: str, body: dict[str, Any], attempt: Attempt
 ) -> dict[str, Any]:
     """POST the Job. A POST that surely did not arrive is simply sent again."""
+    post = _Post(client, JOBS, namespace, body)
     for tried in range(1, TRIES + 1):
-        attempt.may_exist = True
+        # A run that is cancelled already has nothing to delete.
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        attempt.may_exist = attempt.unanswered = True
         try:
-            return await _post(client, JOBS, namespace, body)
-        except (NetworkError, TooManyRequests) as error:
-            if isinstance(error, TooManyRequests) or not error.sent:
-                attempt.may_exist = False
-            if tried == TRIES or attempt.may_exist:
+            job = await post.send()
+        except SandboxError as error:
+            attempt.may_exist = attempt.unanswered = post.may_have_arrived
+            passing = isinstance(error, (NetworkError, TooManyRequests))
+            if tried == TRIES or attempt.may_exist or not passing:
                 raise
             await anyio.sleep(_pause(tried, error))
-        except ApiError as error:
-            attempt.may_exist = isinstance(error, ServerError)
-            raise
+        else:
+            attempt.unanswered = False
+            return job
     raise AssertionError("the loop returns or raises")
 
 
-async def _post(client: KubeClient, resource: Resource, namespace: str, body: dict[str, Any]) -> dict[str, Any]:
-    """POST, again if the answer was lost: 201, or 409 for an object of our own name, means that it is there."""
-    for tried in range(1, TRIES + 1):
+class _Post:
+    """One object, posted; and posted again if the answer was lost.
+
+    Once an answer was lost, the object may be there whatever later answers say: `may_have_arrived` stays True.
+    """
+
+    def __init__(self, client: KubeClient, resource: Resource, namespace: str, body: dict[str, Any]) -> None:
+        self._client = client
+        self._resource = resource
+        self._namespace = namespace
+        self._body = body
+        self.may_have_arrived = False
+
+    async def send(self) -> dict[str, Any]:
+        """POST. Raises at once what surely did not arrive, and a lost answer after `TRIES` times."""
+        for tried in range(1, TRIES + 1):
+            try:
+                return await self._once()
+            except (NetworkError, ServerError, TooManyRequests) as error:
+                if isinstance(error, ServerError) or (isinstance(error, NetworkError) and error.sent):
+                    self.may_have_arrived = True
+                if not self.may_have_arrived or tried == TRIES:
+                    raise
+                await anyio.sleep(_pause(tried, error))
+        raise AssertionError("the loop returns or raises")
+
+    async def _once(self) -> dict[str, Any]:
+        """201, or 409 for an object of our own name after a lost answer, means that it is there."""
         try:
-            return await client.create(resource, namespace, body, field_validation="Strict")
+            return await self._client.create(
+                self._resource, self._namespace, self._body, field_validation="Strict"
+            )
         except AlreadyExists:
-            if tried == 1:
+            if not self.may_have_arrived:
                 raise
-            if resource is JOBS:
-                return await client.get(resource, namespace, str(body["metadata"]["name"]))
-            return body
-        except (NetworkError, ServerError) as error:
-            lost = isinstance(error, ServerError) or error.sent
-            if not lost or tried == TRIES:
-                raise
-            await anyio.sleep(_pause(tried, error))
-    raise AssertionError("the loop returns or raises")
+            if self._resource is not JOBS:
+                return self._body
+            return await self._client.get(JOBS, self._namespace, str(self._body["metadata"]["name"]))
 
 
 def _pause(tried: int, error: SandboxError) -> float:

@@ -93,7 +93,7 @@ def view(pod: Mapping[str, Any], container: str, *, deleted: bool = False, has_r
     state = _state_of(status, container)
     terminated = state.get("terminated")
     running = "running" in state
-    has_run = has_run or running
+    has_run = has_run or running or _has_run(terminated)
     going = deleted or bool(metadata.get("deletionTimestamp"))
     ending = _ending(status, terminated, has_run=has_run, going=going, deleted=deleted)
     return PodView(
@@ -112,6 +112,11 @@ def _state_of(status: Mapping[str, Any], container: str) -> Mapping[str, Any]:
             state: Mapping[str, Any] = entry.get("state") or {}
             return state
     return {}
+
+
+def _has_run(terminated: Mapping[str, Any] | None) -> bool:
+    """A container that ran between two looks at it was never seen running."""
+    return bool(terminated and terminated.get("startedAt") and terminated.get("reason") not in _NEVER_RAN)
 
 
 def _ending(

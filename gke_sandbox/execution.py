@@ -46,6 +46,9 @@ WORD_SECONDS = 3.0
 QUIET_SECONDS = 2.0
 """How long the log may be silent after the pod's container has ended: about what the kubelet needs to end it."""
 
+OPEN_SECONDS = 15.0
+"""How long a log may take to open once the container has ended: it is on the node's disk, and keeps."""
+
 REOPEN_SECONDS = 0.25
 """Pause before a log that broke, or that was not ready yet, is asked for again."""
 
@@ -69,7 +72,7 @@ class Execution:
         program: Program,
         session: str,
         new_name: Callable[[], str],
-        delete: Callable[[str, Execution], None],
+        delete: Callable[[Attempt, Execution], None],
         emit: Callable[[Event], None],
     ) -> None:
         self._client = client
@@ -90,11 +93,11 @@ class Execution:
         self._seen: dict[PhaseName, float] = {}
         self._pod: PodView | None = None
         self._has_run = False
+        self._ended_at: float | None = None
         self._wait: Wait | None = None
         self._watch_error: SandboxError | None = None
         self._log_scope: anyio.CancelScope | None = None
         self._hard_deadline = math.inf
-        self._overtime = False
 
         self._decoder = self._new_decoder()
         self._start: Start | None = None
@@ -105,7 +108,8 @@ class Execution:
         self._decoded = 0
         self._head = b""
         self._missing = False
-        self._log_gone = False
+        self._log_gone = self._log_open = False
+        self._log_trouble = "it did not open in time"
 
     # -- the run ------------------------------------------------------------------------------------------
 
@@ -124,7 +128,7 @@ class Execution:
                 """A new Job, observed from here on; the one before it, if any, is given up."""
                 self._give_up_last()
                 observing.close()
-                self._pod, self._wait, self._seen = None, None, {}
+                self._pod, self._wait, self._seen, self._ended_at = None, None, {}, None
                 observing.enter_context(self._pods.observing(attempt.name, self.observe, self.watch_failed))
                 self.attempts.append(attempt)
 
@@ -138,7 +142,7 @@ class Execution:
 
     def _give_up_last(self) -> None:
         if self.attempts and self.attempts[-1].may_exist:
-            self._delete(self.attempts[-1].name, self)
+            self._delete(self.attempts[-1], self)
 
     @property
     def job(self) -> str:
@@ -154,7 +158,8 @@ class Execution:
         limit = self._settings.startup_timeout
         with anyio.move_on_at(self._began + limit) as scope:
             while True:
-                self._raise_watch_error()
+                if self._watch_error is not None:
+                    raise self._watch_error
                 pod = self._pod
                 if pod is not None and pod.ending is not None:
                     if pod.ending.kind == "not_started":
@@ -164,7 +169,7 @@ class Execution:
                     return
                 if pod is not None and pod.wait is not None and pod.wait.hopeless:
                     raise self._not_started(pod.wait.reason, pod.wait.message, pod.wait.hint)
-                await self._next_change()
+                await self._changed.wait()
         if scope.cancelled_caught:
             raise self._start_timed_out(limit)
 
@@ -176,14 +181,14 @@ class Execution:
             self._log_scope = None
             if self._exit is not None:
                 return await self._finished_by_itself(self._exit)
-            if anyio.current_time() >= self._hard_deadline:
-                self._overtime = True
+            if self._ended_at is None and anyio.current_time() >= self._hard_deadline:
                 return self._overtime_result()
             ending = await self._pods_word()
             if ending is not None:
                 return self._ended_from_outside(ending)
-            if self._log_gone or self._pod is None or not self._pod.running:
-                raise self._lost("the log ended without a result, and the cluster does not say why")
+            if self._log_gone or self._watch_error is not None or self._pod is None or not self._pod.running:
+                why = self._watch_error or "the cluster does not say why"
+                raise self._lost(f"the log ended without a result, and {why}") from self._watch_error
             # The container runs, so the log was cut off in the middle: go on where it was.
 
     # -- what the watch says ------------------------------------------------------------------------------
@@ -191,10 +196,12 @@ class Execution:
     def observe(self, type_: str, pod: Mapping[str, Any]) -> None:
         """Take one event of the pod watch. Called from the watch's task."""
         seen = view(pod, CONTAINER, deleted=type_ == "DELETED", has_run=self._has_run)
-        if self._pod is not None and self._pod.ending is not None:
+        if self._ended_at is not None:
             return
         self._pod = seen
         self._has_run = self._has_run or seen.running
+        if seen.ending is not None:
+            self._ended_at = anyio.current_time()
         if seen.node:
             self._reach("scheduled", seen.node)
         if seen.running or (seen.ending is not None and seen.ending.kind != "not_started"):
@@ -203,8 +210,7 @@ class Execution:
             self._wait = seen.wait
             if seen.wait is not None:
                 self._emit(Waiting(seen.wait.reason, seen.wait.message, self._elapsed()))
-        if self._log_scope is not None:
-            self._log_scope.deadline = self._log_deadline()
+        self._move_log_deadline()
         self._wake()
 
     def watch_failed(self, error: SandboxError) -> None:
@@ -216,25 +222,24 @@ class Execution:
         self._changed.set()
         self._changed = anyio.Event()
 
-    async def _next_change(self) -> None:
-        await self._changed.wait()
-
-    def _raise_watch_error(self) -> None:
-        if self._watch_error is not None:
-            raise self._watch_error
-
     def _log_deadline(self) -> float:
-        """The log is read until the time limit, and until it is silent once the container has ended."""
-        if self._pod is not None and self._pod.ending is not None:
-            return min(self._hard_deadline, anyio.current_time() + QUIET_SECONDS)
-        return self._hard_deadline
+        """The log is read until the time limit; once the container has ended, limit or not, until it is silent."""
+        if self._ended_at is None:
+            return self._hard_deadline
+        to_open = self._ended_at + OPEN_SECONDS
+        if not self._log_open:
+            return to_open
+        return min(max(to_open, self._hard_deadline), anyio.current_time() + QUIET_SECONDS)
+
+    def _move_log_deadline(self) -> None:
+        if self._log_scope is not None:
+            self._log_scope.deadline = self._log_deadline()
 
     async def _pods_word(self) -> Ending | None:
         """What the cluster says of the container's end, if it does within `WORD_SECONDS`."""
         with anyio.move_on_after(WORD_SECONDS):
-            while self._pod is None or self._pod.ending is None:
-                self._raise_watch_error()
-                await self._next_change()
+            while self._ended_at is None and self._watch_error is None:
+                await self._changed.wait()
         return self._pod.ending if self._pod is not None else None
 
     # -- the log ------------------------------------------------------------------------------------------
@@ -253,22 +258,29 @@ class Execution:
             except BadRequest:
                 # The kubelet that answers may be behind the watch: the container is about to start. An
                 # evicted pod answers the same for ever, and its watch has said so.
-                if self._pod is not None and self._pod.ending is not None:
+                if self._ended_at is not None:
                     return
-            except NotFound:
+            except NotFound as error:
                 self._log_gone = True
+                self._log_trouble = str(error)
                 return
             except (Forbidden, Unauthorized):
                 raise
             except (ApiError, NetworkError) as error:
+                self._log_trouble = str(error)
                 logger.debug("the log of pod %s broke off and is opened again: %s", pod.name, error)
             else:
                 return
+            finally:
+                self._log_open = False
+            self._move_log_deadline()
             await anyio.sleep(REOPEN_SECONDS)
 
     async def _read_log_once(self, pod: str) -> None:
         again = _Again(self._decoded, self._head)
         async with self._client.log(self._settings.namespace, pod, container=CONTAINER, follow=True) as chunks:
+            self._log_open, self._log_trouble = True, ""
+            self._move_log_deadline()
             async for chunk in chunks:
                 fresh = again.feed(chunk)
                 if again.rotated:
@@ -281,8 +293,7 @@ class Execution:
                     self._decode(fresh)
                 if self._exit is not None:
                     return
-                if self._log_scope is not None:
-                    self._log_scope.deadline = self._log_deadline()
+                self._move_log_deadline()
 
     def _decode(self, data: bytes) -> None:
         self._decoded += len(data)
@@ -350,6 +361,8 @@ class Execution:
             return self._result("out_of_memory", exit_, signal=_SIGKILL, ending=ending)
         if ending.kind == "killed":
             return self._result("killed", exit_, signal=_SIGKILL, ending=ending)
+        if self._start is None and self._log_trouble:
+            raise self._lost(f"the container has ended and its log could not be read: {self._log_trouble}")
         if self._start is None or ending.exit_code == _RUNNER_FAILED_CODE:
             raise self._runner_failed(ending)
         # The runner leaves with the program's own code, 128+N for its signal and 124 for its limit; only its

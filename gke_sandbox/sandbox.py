@@ -14,6 +14,7 @@ import anyio.abc
 import anyio.to_thread
 
 from .cluster import Cluster, Connection
+from .creation import Attempt
 from .errors import (
     NetworkError,
     NotFound,
@@ -117,19 +118,33 @@ class AsyncSandbox:
             self._closed = True
             return
         self._closed = True
-        with anyio.move_on_after(CLOSE_SECONDS, shield=True):
-            for scope in list(self._in_flight.values()):
-                scope.cancel()
-            await self._until_idle()
-        # Runs and deletions are over or were given up; only the watch is left. The group's own scope is
-        # shielded so that an outer cancellation does not tear it down halfway.
+        try:
+            with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+                for scope in list(self._in_flight.values()):
+                    scope.cancel()
+                await self._until_idle()
+        finally:
+            # A shield does not hold off an asyncio task's own cancel(), so what was entered is left here.
+            try:
+                await self._leave_tasks(tasks)
+            finally:
+                # Not within a scope of ours: a transport may have a task group of its own, entered before.
+                await connection.client.__aexit__(None, None, None)
+
+    async def _leave_tasks(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Runs and deletions are over or were given up; only the watch is left. End it.
+
+        The group's own scope is shielded so that an outer cancellation does not tear it down halfway.
+        """
         tasks.cancel_scope.cancel()
         tasks.cancel_scope.shield = True
-        await tasks.__aexit__(None, None, None)
-        for job in sorted(self._to_delete):
-            self._leave(job, "the Sandbox was closed before the server answered")
-        # Not within a scope of ours: a transport may have a task group of its own, entered before this one.
-        await connection.client.__aexit__(None, None, None)
+        try:
+            await tasks.__aexit__(None, None, None)
+        except BaseException as error:  # noqa: BLE001 - raised, out of its group
+            raise _alone(error) from None
+        finally:
+            for job in sorted(self._to_delete):
+                self._leave(job, "the Sandbox was closed before the server answered")
 
     async def _until_idle(self) -> None:
         while self._in_flight or self._to_delete:
@@ -230,10 +245,7 @@ class AsyncSandbox:
         """Run what `prepare` returned."""
         with self._flight(execution):
             return await execution.run()
-        raise SandboxClosed(
-            "the Sandbox was closed while the program ran; its Job is deleted",
-            hint="keep the Sandbox open until its runs have ended",
-        )
+        raise _closed_during_the_run()
 
     async def execute_all(self, executions: Sequence[Execution], limit: int) -> list[ExecutionResult]:
         """Run what `prepare` returned, at most `limit` at a time: see `map`."""
@@ -262,15 +274,18 @@ class AsyncSandbox:
     async def _run_streaming(
         self, execution: Execution, stream: ExecutionStream, scope: anyio.CancelScope
     ) -> None:
-        with scope:
-            try:
+        # Should the Sandbox's tasks be cancelled around it, whoever waits for the stream has to be told.
+        ending: Exception | None = _closed_during_the_run()
+        try:
+            with scope:
                 stream.put(Finished(await self.execute(execution)))
-            except Exception as error:  # noqa: BLE001 - raised by the stream, to the caller that waits there
-                stream.end(error)
-            else:
-                stream.end()
-        if scope.cancelled_caught:
-            stream.end()
+                ending = None
+            if scope.cancelled_caught:
+                ending = None
+        except Exception as error:  # noqa: BLE001 - raised by the stream, to the caller that waits there
+            ending = error
+        finally:
+            stream.end(ending)
 
     @contextmanager
     def _flight(self, execution: Execution) -> Iterator[anyio.CancelScope]:
@@ -294,31 +309,39 @@ class AsyncSandbox:
 
     # -- delete -------------------------------------------------------------------------------------------
 
-    def _delete(self, job: str, execution: Execution) -> None:
+    def _delete(self, attempt: Attempt, execution: Execution) -> None:
         """Delete a Job, off the path of its result; `execution.settled` is set when that is done."""
         assert self._tasks is not None
-        self._to_delete.add(job)
-        self._tasks.start_soon(self._delete_job, job, execution, name=f"delete {job}")
+        self._to_delete.add(attempt.name)
+        self._tasks.start_soon(self._delete_job, attempt, execution, name=f"delete {attempt.name}")
 
-    async def _delete_job(self, job: str, execution: Execution) -> None:
+    async def _delete_job(self, attempt: Attempt, execution: Execution) -> None:
         try:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_SECONDS) as scope:
-                await self._try_to_delete(job)
+                await self._try_to_delete(attempt)
             if scope.cancelled_caught:
-                self._leave(job, f"the server did not answer within {CLOSE_SECONDS:g} s")
+                self._leave(attempt.name, f"the server did not answer within {CLOSE_SECONDS:g} s")
+        except anyio.get_cancelled_exc_class():
+            # What passes a shield is asyncio ending its loop and every task on it.
+            self._leave(attempt.name, "the event loop was ended before the server answered")
+            raise
         finally:
-            self._to_delete.discard(job)
+            self._to_delete.discard(attempt.name)
             self._settle(execution)
 
-    async def _try_to_delete(self, job: str) -> None:
+    async def _try_to_delete(self, attempt: Attempt) -> None:
         assert self._connection is not None
+        job = attempt.name
         if job in self._deleted_at_exit:
             return
         for tried in range(1, _DELETE_TRIES + 1):
             try:
                 await self._connection.client.delete(JOBS, self.namespace, job, propagation_policy="Background")
             except NotFound:
-                return
+                if not attempt.unanswered or tried == _DELETE_TRIES:
+                    return
+                # The request that makes it may be behind this one.
+                await anyio.sleep(_DELETE_PAUSE * tried)
             except SandboxError as error:
                 passing = isinstance(error, (NetworkError, ServerError, TooManyRequests))
                 if not passing or tried == _DELETE_TRIES:
@@ -357,6 +380,20 @@ class AsyncSandbox:
 
 def _new_name() -> str:
     return f"gke-sandbox-{secrets.token_hex(5)}"
+
+
+def _closed_during_the_run() -> SandboxClosed:
+    return SandboxClosed(
+        "the Sandbox was closed while the program ran; its Job is deleted",
+        hint="keep the Sandbox open until its runs have ended",
+    )
+
+
+def _alone(error: BaseException) -> BaseException:
+    """The first error in a group, if it is one: a background task failed, and the others were cancelled for it."""
+    while inner := getattr(error, "exceptions", None):  # Python 3.10 has no name for a group.
+        error = inner[0]
+    return error
 
 
 def _ignore(event: Event) -> None:

@@ -45,7 +45,7 @@ class ExecutionStream:
         self._events: deque[Event | _Waiting] = deque()
         self._last: dict[str, _Waiting] = {}
         self._changed: anyio.Event | None = None
-        self._error: BaseException | None = None
+        self._error: Exception | None = None
         self._ended = False
         self._closed = False
 
@@ -53,6 +53,8 @@ class ExecutionStream:
 
     def put(self, event: Event) -> None:
         """Take an event from the run."""
+        if self._closed:
+            return
         if isinstance(event, OutputChunk):
             self._put_chunk(event)
         else:
@@ -67,7 +69,7 @@ class ExecutionStream:
         self._last[chunk.stream] = waiting = _Waiting(chunk.stream, chunk.seconds, [chunk.data])
         self._events.append(waiting)
 
-    def end(self, error: BaseException | None = None) -> None:
+    def end(self, error: Exception | None = None) -> None:
         """The run is over; `error` is raised once the events are taken."""
         self._ended = True
         self._error = error
@@ -93,6 +95,7 @@ class ExecutionStream:
         """End the run, if it still goes on, and delete its Job. What was not taken is dropped."""
         self._closed = True
         self._events.clear()
+        self._wake()
         if self._cancel is not None and not self._ended:
             self._cancel()
 
@@ -101,6 +104,7 @@ class ExecutionStream:
         return self
 
     async def __anext__(self) -> Event:
+        self._begin()
         while not self._events:
             if self._closed:
                 raise StopAsyncIteration

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -15,6 +16,10 @@ from pathlib import Path
 import pytest
 
 from gke_sandbox import Cluster, Finished, OutputChunk, Sandbox, SandboxClosed, SpecError
+from gke_sandbox.local import LocalTransport, choose_runtime
+from gke_sandbox.local.faults import Delay, Fault, Match, Misbehaviour, Refuse
+
+from .http_cluster import HttpCluster, http_cluster
 
 ROOT = Path(__file__).parent.parent
 LOCAL = Cluster.local("process")
@@ -107,6 +112,65 @@ def test_a_sandbox_that_is_dropped_ends_its_thread() -> None:
     sandbox.run("print(1)")
     (thread,) = loops()
     del sandbox
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_leftovers_are_named_after_close() -> None:
+    never = Fault(Refuse(), Match("delete", "jobs"), times=None)
+    transport = LocalTransport(choose_runtime("process"), misbehaviour=Misbehaviour(never))
+    with Sandbox(Cluster.transport(transport)) as sandbox:
+        result = sandbox.run("pass")
+    assert sandbox.leftovers == [result.job]
+
+
+def test_a_stream_that_is_read_after_close_says_that_the_sandbox_is_closed() -> None:
+    sandbox = Sandbox(LOCAL)
+    events = sandbox.stream("import time; time.sleep(60)")
+    next(events)
+    sandbox.close()
+    with pytest.raises(SandboxClosed):
+        next(events)
+    events.close()
+
+
+def test_threads_that_run_while_another_closes_get_a_result_or_are_told() -> None:
+    told: list[BaseException] = []
+
+    def run(sandbox: Sandbox) -> None:
+        try:
+            while True:
+                sandbox.run("pass")
+        except BaseException as error:  # noqa: BLE001 - it is looked at below
+            told.append(error)
+
+    for attempt in range(15):
+        sandbox = Sandbox(LOCAL)
+        assert sandbox.namespace == "default"
+        threads = [threading.Thread(target=run, args=(sandbox,), daemon=True) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        threads[0].join(attempt / 500)
+        sandbox.close()
+        for thread in threads:
+            thread.join(20)
+            assert not thread.is_alive()
+    assert {type(error) for error in told} == {SandboxClosed}
+
+
+def test_a_sandbox_that_is_collected_in_its_own_thread_ends_it() -> None:
+    sandbox = Sandbox(LOCAL)
+    sandbox.run("pass")
+    (thread,) = loops()
+    opened = sandbox._open
+    assert opened is not None
+    portal, opened.cycle = opened.portal, opened  # type: ignore[attr-defined]
+    gc.disable()
+    try:
+        del sandbox, opened
+        portal.call(gc.collect)
+    finally:
+        gc.enable()
     thread.join(20)
     assert not thread.is_alive()
 
@@ -240,3 +304,138 @@ def test_a_forked_child_begins_anew_and_leaves_its_parents_jobs_alone() -> None:
     local.close()
     """
     assert output(code) == "parent\nchild\nTrue\nparent again\n"
+
+
+def test_ctrl_c_in_a_map_does_not_wait_for_programs_that_had_not_begun() -> None:
+    code = """
+    sandbox.namespace  # opens it
+    def interrupt():
+        while len(transport.objects("pods")) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+    threading.Thread(target=interrupt, daemon=True).start()
+    began = time.monotonic()
+    try:
+        sandbox.map([SLEEPS] * 6, limit=2)
+    except KeyboardInterrupt:
+        print(left(), time.monotonic() - began < 8)
+    sandbox.close()
+    """
+    assert output(code) == "[] True\n"
+
+
+def test_ctrl_c_while_it_opens_leaves_no_thread() -> None:
+    code = """
+    for n in range(30):
+        sandbox = Sandbox(Cluster.local("process"))
+        def interrupt(after=n / 3000):
+            time.sleep(after)
+            os.kill(os.getpid(), signal.SIGINT)
+        timer = threading.Thread(target=interrupt)
+        try:
+            timer.start()
+            sandbox.namespace
+            time.sleep(1)
+        except KeyboardInterrupt:
+            timer.join()
+        sandbox.close()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and any(t.name.startswith("gke-sandbox") for t in threading.enumerate()):
+        time.sleep(0.01)
+    print([t.name for t in threading.enumerate() if t.name.startswith("gke-sandbox")])
+    """
+    assert output(code) == "[]\n"
+
+
+def test_a_signal_handler_may_close_what_is_just_being_opened() -> None:
+    code = """
+    opening = Sandbox(Cluster.local("process"))
+    signal.signal(signal.SIGTERM, lambda *_: opening.close())
+    class Slow(Cluster):
+        def connect(self, namespace=None):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)
+            return super().connect(namespace)
+    opening._cluster = Slow("local", isolation="process")
+    try:
+        opening.run("pass")
+    except SandboxClosed as error:
+        print("closed")
+    """
+    assert output(code) == "closed\n"
+
+
+def emptied(cluster: HttpCluster) -> bool:
+    """Whether the cluster is empty, or becomes so within ten seconds."""
+    deadline = time.monotonic() + 10
+    while cluster.transport.leftovers() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not cluster.transport.leftovers()
+
+
+def test_a_sandbox_that_is_dropped_right_before_interpreter_exit_has_its_job_deleted(tmp_path: Path) -> None:
+    with http_cluster() as cluster:
+        config = cluster.kubeconfig(tmp_path)
+        assert output(f"print(Sandbox(Cluster.kubeconfig({config!r})).run('print(1)').stdout, end='')") == "1\n"
+        assert emptied(cluster)
+
+
+def test_ctrl_c_in_close_leaves_the_deletion_to_interpreter_exit(tmp_path: Path) -> None:
+    with http_cluster() as cluster:
+        # The deletion over the loop is so late that only the one at exit can be in time.
+        cluster.transport.misbehaviour.add(Fault(Delay(60), Match("delete", "jobs")))
+        code = f"""
+        sandbox = Sandbox(Cluster.kubeconfig({cluster.kubeconfig(tmp_path)!r}))
+        sandbox.run("pass")
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        try:
+            sandbox.close()
+        except KeyboardInterrupt:
+            print("interrupted")
+        """
+        assert output(code) == "interrupted\n"
+        assert emptied(cluster)
+
+
+def test_a_forked_child_leaves_its_parents_stream_alone() -> None:
+    code = """
+    with sandbox, sandbox.stream("print(1)") as events:
+        next(events)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                next(events)
+            except SandboxClosed:
+                sys.exit(7)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        print(type(list(events)[-1]).__name__)
+    """
+    assert output(code) == "7\nFinished\n"
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_child_of_multiprocessing_deletes_its_jobs_when_it_ends(method: str, tmp_path: Path) -> None:
+    with http_cluster() as cluster:
+        script = tmp_path / "script.py"
+        script.write_text(
+            "import multiprocessing, sys\n"
+            "from gke_sandbox import *\n"
+            "def work(config):\n"
+            "    for event in Sandbox(Cluster.kubeconfig(config)).stream('import time; time.sleep(60)'):\n"
+            "        if isinstance(event, PhaseChanged) and event.phase == 'started':\n"
+            "            return\n"
+            "if __name__ == '__main__':\n"
+            "    Sandbox(Cluster.kubeconfig(sys.argv[1])).run('pass')\n"
+            "    child = multiprocessing.get_context(sys.argv[2]).Process(target=work, args=sys.argv[1:2])\n"
+            "    child.start(); child.join(); print(child.exitcode)\n"
+        )
+        ran = subprocess.run(
+            [sys.executable, str(script), cluster.kubeconfig(tmp_path), method],
+            capture_output=True,
+            text=True,
+            timeout=50,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=False,
+        )
+        assert (ran.stdout, ran.stderr) == ("0\n", "")
+        assert emptied(cluster)

@@ -139,3 +139,13 @@ def test_a_pod_without_a_node_waits_for_one_and_may_still_get_it() -> None:
     assert wait is not None
     assert (wait.reason, wait.hopeless) == ("Unschedulable", False)
     assert "gVisor" in wait.hint
+
+
+def test_an_evicted_container_that_was_never_seen_running_has_run_if_it_says_when() -> None:
+    """A watch that was away while the program ran must not have it called "not started": it may not run twice."""
+    state = {"terminated": {"exitCode": 137, "reason": "Error", "startedAt": "2026-11-22T21:20:09Z"}}
+    evicted = {"phase": "Failed", "reason": "Evicted", "message": "too much"}
+    seen = view(pod(state, **evicted), CONTAINER)
+    assert seen.ending == Ending("killed", "Evicted", "too much")
+    never = {"terminated": {"exitCode": 128, "reason": "StartError", "startedAt": "1970-01-01T00:00:00Z"}}
+    assert view(pod(never, **evicted), CONTAINER).ending == Ending("not_started", "Evicted", "too much")

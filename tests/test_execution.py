@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import anyio
+import httpx
 import pytest
 
 from gke_sandbox import (
+    AsyncSandbox,
+    Cluster,
     ExecutionResult,
     Finished,
     Forbidden,
@@ -24,6 +27,7 @@ from gke_sandbox.local.faults import (
     Answer,
     BadImage,
     CutBody,
+    Delay,
     Drop,
     EndWatch,
     Evict,
@@ -37,8 +41,10 @@ from gke_sandbox.local.faults import (
     Refuse,
     RefusePod,
 )
+from gke_sandbox.local.pace import Pace
 from gke_sandbox.local.runtime import ContainerExit, ContainerStartError
-from gke_sandbox.local.scripted import Script
+from gke_sandbox.local.scripted import Script, ScriptedRuntime
+from gke_sandbox.local.transport import LocalTransport
 from gke_sandbox.settings import Program, Settings
 
 from .clock import run_on_mock_clock
@@ -364,7 +370,27 @@ async def test_a_log_that_is_gone_without_a_word_from_the_pod_is_a_lost_result()
     assert caught.value.hint
 
 
+@mock_clock
+async def test_a_log_that_cannot_be_read_is_a_lost_result_and_not_a_failed_start() -> None:
+    """Whoever gets a StartError may run the program again; this one has run."""
+    broken = Fault(Answer.internal_error(), Match(resource="pods/log"), times=None)
+    async with pods(program(out("x")), broken) as cluster:
+        with pytest.raises(ResultLost, match="could not be read"):
+            await cluster.sandbox.run("pass")
+
+
 # -- the log ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("timeout", [1, 300])
+def test_a_log_that_opens_long_after_the_programs_end_is_read(timeout: float) -> None:
+    async def run() -> None:
+        slow = Fault(Delay(9), Match(resource="pods/log"))
+        async with pods(program(out("x")), slow) as cluster:
+            result = await cluster.sandbox.run("pass", timeout=timeout)
+        assert (result.status, result.stdout, result.output_may_be_missing) == ("succeeded", "x", False)
+
+    run_on_mock_clock(run)
 
 
 @pytest.mark.parametrize("clean", [True, False])
@@ -493,6 +519,72 @@ def test_a_post_that_fails_once_still_makes_one_job(fault: Fault, posts: tuple[i
 
 
 @pytest.mark.parametrize("match", [POST_JOB, POST_CONFIG_MAP])
+@pytest.mark.parametrize("then", [Refuse(), Answer.too_many_requests(), Answer.unavailable()])
+def test_after_a_lost_answer_no_other_trouble_begins_a_second_job(match: Match, then: object) -> None:
+    async def run() -> None:
+        faults = Fault(Drop(carried_out=True), match), Fault(then, match, skip=1)  # type: ignore[arg-type]
+        async with pods(program(out("x")), *faults) as cluster:
+            result = await cluster.sandbox.run("pass")
+            await anyio.sleep(20)
+            assert cluster.left() == {}
+            assert len(cluster.runtime.specs) == 1
+            assert cluster.requests.count("DELETE jobs/*") == 1
+        assert result.stdout == "x"
+
+    run_on_mock_clock(run)
+
+
+@mock_clock
+async def test_a_refusal_after_a_lost_answer_deletes_the_job_that_may_be_there() -> None:
+    faults = Fault(Drop(carried_out=True), POST_JOB), Fault(Forbid(), POST_JOB, skip=1)
+    async with pods(program(), *faults) as cluster:
+        with pytest.raises(Forbidden):
+            await cluster.sandbox.run("pass")
+        await anyio.sleep(10)
+        assert cluster.left() == {}
+
+
+class LatePosts(httpx.AsyncBaseTransport):
+    """Carries the POST of a Job out a second late, also when nobody waits for its answer any more."""
+
+    def __init__(self, cluster: LocalTransport) -> None:
+        self._cluster = cluster
+
+    async def __aenter__(self) -> LatePosts:
+        self._tasks = await anyio.create_task_group().__aenter__()
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        await self._tasks.__aexit__(None, None, None)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.method != "POST" or not request.url.path.endswith("/jobs"):
+            return await self._cluster.handle_async_request(request)
+        answers: list[httpx.Response] = []
+        answered = anyio.Event()
+
+        async def carry_out() -> None:
+            await anyio.sleep(1)
+            answers.append(await self._cluster.handle_async_request(request))
+            answered.set()
+
+        self._tasks.start_soon(carry_out)
+        await answered.wait()
+        return answers[0]
+
+
+@mock_clock
+async def test_a_job_whose_post_outlives_its_cancelled_run_is_deleted_too() -> None:
+    async with LocalTransport(ScriptedRuntime(program()), pace=Pace.recorded()) as cluster:
+        async with AsyncSandbox(Cluster.transport(LatePosts(cluster))) as sandbox:
+            with anyio.move_on_after(0.5):
+                await sandbox.run("pass")
+        await anyio.sleep(10)
+        assert cluster.leftovers() == []
+        assert sandbox.leftovers == []
+
+
+@pytest.mark.parametrize("match", [POST_JOB, POST_CONFIG_MAP])
 def test_a_refusal_is_raised_and_leaves_nothing(match: Match) -> None:
     async def run() -> None:
         async with pods(program(), Fault(Forbid(), match)) as cluster:
@@ -539,6 +631,27 @@ async def test_a_watch_that_is_forbidden_is_an_error_of_every_run_that_needs_it(
             await cluster.sandbox.run("pass")
         await anyio.sleep(10)
         assert cluster.left() == {}
+
+
+async def watch_is_forbidden_midway(script: Script) -> ExecutionResult:
+    faults = Fault(EndWatch(after=5), Match("watch", "pods")), Fault(Forbid(), Match("watch", "pods"), skip=1)
+    async with pods(script, *faults) as cluster:
+        result = await cluster.sandbox.run("pass")
+        assert cluster.requests.count("GET pods?watch") == 2
+    return result
+
+
+@mock_clock
+async def test_a_known_signal_is_a_result_though_the_pod_cannot_be_watched_any_more() -> None:
+    chunks = [(0.0, START), (5.0, out("a")), (5.0, exit_frame(None, 9))]
+    result = await watch_is_forbidden_midway(Script(chunks=chunks, log_never_ends=True))
+    assert (result.status, result.signal, result.stdout) == ("signaled", 9, "a")
+
+
+@mock_clock
+async def test_no_exit_frame_and_no_watch_any_more_is_a_lost_result() -> None:
+    with pytest.raises(ResultLost, match="watch"):
+        await watch_is_forbidden_midway(Script(chunks=[(0.0, START), (5.0, out("a"))], ends_at=5.0))
 
 
 # -- cancellation and close -------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ ROOMS = {
     "cluster": {"errors", "kube", "local"},
     "sandbox": {
         "cluster",
+        "creation",
         "errors",
         "execution",
         "kube",

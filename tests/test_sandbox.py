@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 
 import anyio
+import httpx
 import pytest
 
-from gke_sandbox import AsyncSandbox, Cluster, ExecutionResult, Finished, OutputChunk
+from gke_sandbox import (
+    AsyncSandbox,
+    Cluster,
+    ExecutionResult,
+    ExecutionStream,
+    Finished,
+    OutputChunk,
+    SandboxClosed,
+)
 from gke_sandbox.local import LocalTransport, choose_runtime
+from gke_sandbox.local.faults import Delay, Fault, Match
+from gke_sandbox.local.scripted import Script
+
+from .pods import START, out, pods
 
 pytestmark = pytest.mark.anyio
 
@@ -120,3 +134,84 @@ async def test_two_hundred_executions_at_once() -> None:
     assert asked.count(("GET", "log")) == 200
     assert asked.count(("GET", "pods")) == 2
     assert len(asked) == 802
+
+
+# -- how it ends ------------------------------------------------------------------------------------------
+
+RUNS_ON = Script(chunks=[(0.0, START), (0.1, out("a"))])
+
+
+async def test_a_reader_of_a_stream_learns_that_the_sandbox_was_cancelled_around_it() -> None:
+    begun = anyio.Event()
+
+    async def read(stream: ExecutionStream) -> None:
+        with pytest.raises(SandboxClosed):
+            async for event in stream:
+                if isinstance(event, OutputChunk):
+                    begun.set()
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as readers:
+            with anyio.CancelScope() as around:
+                async with pods(RUNS_ON) as cluster:
+                    readers.start_soon(read, cluster.sandbox.stream("pass"))
+                    await begun.wait()
+                    around.cancel()
+                    await anyio.sleep_forever()
+
+
+class BrokenWatch(httpx.AsyncBaseTransport):
+    """A transport with a defect of its own: its watch raises what no transport should."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    async def __aexit__(self, *raised: object) -> None:
+        self.closed = True
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/pods"):
+            raise RuntimeError("a defect")
+        await anyio.sleep_forever()
+        raise AssertionError("it is cancelled")
+
+
+async def test_a_defect_in_the_background_comes_out_alone_and_everything_is_closed() -> None:
+    transport = BrokenWatch()
+    with anyio.fail_after(20), pytest.raises(RuntimeError, match="a defect"):
+        async with AsyncSandbox(Cluster.transport(transport)) as sandbox:
+            await sandbox.run("pass")
+    assert transport.closed
+
+
+def test_a_task_that_asyncio_cancels_twice_leaves_no_task_behind_and_names_the_job() -> None:
+    """asyncio's own cancel() goes through every shield; ending a loop cancels all of its tasks."""
+
+    async def main() -> None:
+        clusters = []
+
+        async def run() -> None:
+            slow = Fault(Delay(60), Match("delete", "jobs"), times=None)
+            async with pods(RUNS_ON, slow) as cluster:
+                clusters.append(cluster)
+                async with cluster.sandbox.stream("pass") as events:
+                    async for event in events:
+                        if isinstance(event, OutputChunk):
+                            break
+                await asyncio.sleep(60)
+
+        task = asyncio.create_task(run())
+        while not clusters or not any("log" in request for request in clusters[0].requests):
+            await asyncio.sleep(0.01)
+        task.cancel()
+        while "DELETE jobs/*" not in clusters[0].requests:
+            await asyncio.sleep(0.01)
+        for other in asyncio.all_tasks() - {asyncio.current_task()}:
+            other.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert len(clusters[0].sandbox.leftovers) == 1
+
+    asyncio.run(main(), debug=True)

@@ -103,3 +103,27 @@ async def test_a_slow_reader_gets_every_byte_in_few_events() -> None:
         chunks = [e.data for e in taken if isinstance(e, OutputChunk) and e.stream == stream]
         assert b"".join(chunks) == b"".join(b"%d," % n for n in range(first, 50_000, 2))
     assert taken[-1] == Finished(RESULT)
+
+
+async def test_taking_the_first_event_begins_the_run() -> None:
+    run = Run()
+    stream = ExecutionStream(run.start)
+    stream.put(PhaseChanged("created", 0.1))
+    assert await anext(stream) == PhaseChanged("created", 0.1)
+    assert run.begun == 1
+
+
+async def test_closing_wakes_a_reader_and_later_events_are_dropped() -> None:
+    run = Run()
+    async with ExecutionStream(run.start) as events, anyio.create_task_group() as group:
+
+        async def read() -> None:
+            with pytest.raises(StopAsyncIteration):
+                await anext(events)
+
+        group.start_soon(read)
+        await anyio.wait_all_tasks_blocked()
+        events.close()
+        events.put(PhaseChanged("created", 0.1))
+        with pytest.raises(StopAsyncIteration):
+            await anext(events)

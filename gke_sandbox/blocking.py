@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import sys
@@ -221,7 +222,10 @@ class _Open:
         if not self._ending:
             with self._gate:
                 if not self._ending and self._thread.is_alive():
-                    return self.portal.start_task_soon(call, *args)
+                    try:
+                        return self.portal.start_task_soon(call, *args)
+                    except RuntimeError as error:
+                        raise SandboxClosed("the Sandbox's event loop has ended") from error
         raise SandboxClosed("the Sandbox is closed")
 
     def wait(
@@ -245,7 +249,8 @@ class _Open:
             if not future.done():
                 future.cancel()
                 if on_interrupt is not None:
-                    self.begin(on_interrupt)
+                    with contextlib.suppress(SandboxClosed):
+                        self.begin(on_interrupt)
                 self._wait_for_deletion(settles)
             raise
 

@@ -56,6 +56,16 @@ class SandboxError(Exception):
         self.message = message
         self.hint = hint
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # The constructors take more than the message: a pool of processes must get the whole error back.
+        return _revived, (type(self), self.args, self.__dict__)
+
+
+def _revived(kind: type[SandboxError], args: tuple[object, ...], state: dict[str, object]) -> SandboxError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
 
 class ConfigError(SandboxError):
     """There is no usable cluster: nothing configured, a broken kubeconfig, missing credentials."""

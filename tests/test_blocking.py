@@ -13,9 +13,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
-from gke_sandbox import Cluster, Finished, OutputChunk, Sandbox, SandboxClosed, SpecError
+from gke_sandbox import Cluster, Finished, NotFound, OutputChunk, Sandbox, SandboxClosed, SpecError
 from gke_sandbox.local import LocalTransport, choose_runtime
 from gke_sandbox.local.faults import Delay, Fault, Match, Misbehaviour, Refuse
 
@@ -156,6 +157,27 @@ def test_threads_that_run_while_another_closes_get_a_result_or_are_told() -> Non
             thread.join(20)
             assert not thread.is_alive()
     assert {type(error) for error in told} == {SandboxClosed}
+
+
+class BrokenWatch(httpx.AsyncBaseTransport):
+    """A transport with a defect of its own, which ends the event loop."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/pods"):
+            raise RuntimeError("a defect")
+        status = {"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404}
+        return httpx.Response(404, json=status, request=request)
+
+
+def test_a_run_whose_event_loop_breaks_down_is_told_and_so_is_every_later_one() -> None:
+    with Sandbox(Cluster.transport(BrokenWatch())) as sandbox:
+        for _ in range(3):
+            with pytest.raises((SandboxClosed, NotFound)):
+                sandbox.run("pass")
+        for thread in loops():
+            thread.join(20)
+        with pytest.raises(SandboxClosed):
+            sandbox.run("pass")
 
 
 def test_a_sandbox_that_is_collected_in_its_own_thread_ends_it() -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from gke_sandbox import Cluster, Finished, NotFound, OutputChunk, Sandbox, SandboxClosed, SpecError
 from gke_sandbox.local import LocalTransport, choose_runtime
-from gke_sandbox.local.faults import Delay, Fault, Match, Misbehaviour, Refuse
+from gke_sandbox.local.faults import Delay, Fault, Forbid, Match, Misbehaviour
 
 from .http_cluster import HttpCluster, http_cluster
 
@@ -118,7 +118,7 @@ def test_a_sandbox_that_is_dropped_ends_its_thread() -> None:
 
 
 def test_leftovers_are_named_after_close() -> None:
-    never = Fault(Refuse(), Match("delete", "jobs"), times=None)
+    never = Fault(Forbid(), Match("delete", "jobs"), times=None)
     transport = LocalTransport(choose_runtime("process"), misbehaviour=Misbehaviour(never))
     with Sandbox(Cluster.transport(transport)) as sandbox:
         result = sandbox.run("pass")

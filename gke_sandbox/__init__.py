@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         TooManyRequests,
         Unauthorized,
     )
+    from .kube.overrides import Overrides
     from .protocol import Dropped
     from .result import Event, ExecutionResult, Finished, OutputChunk, PhaseChanged, Timings, Waiting
     from .sandbox import AsyncSandbox
@@ -72,6 +73,7 @@ _HOMES = {
         "TooManyRequests",
         "Unauthorized",
     ),
+    "kube.overrides": ("Overrides",),
     "protocol": ("Dropped",),
     "result": ("Event", "ExecutionResult", "Finished", "OutputChunk", "PhaseChanged", "Timings", "Waiting"),
     "sandbox": ("AsyncSandbox",),
@@ -100,6 +102,7 @@ __all__ = [
     "NetworkError",
     "NotFound",
     "OutputChunk",
+    "Overrides",
     "PayloadTooLarge",
     "PhaseChanged",
     "RequestEntityTooLarge",

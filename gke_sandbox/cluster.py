@@ -7,8 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from .kube.overrides import NO_OVERRIDES, Overrides
+
 if TYPE_CHECKING:
     from .kube.client import KubeClient, Transport
+    from .kube.config import ClusterConfig
+    from .kube.google import Endpoint, GkeName
 
 Isolation = Literal["auto", "gvisor", "process"]
 
@@ -28,31 +32,64 @@ class Connection:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where code runs. Made by the class methods; reads no file and opens no connection until it is used."""
+    """Where code runs. Made by the class methods; reads no file and opens no connection until it is used.
 
-    kind: Literal["auto", "kubeconfig", "in-cluster", "local", "transport"] = "auto"
+    `overrides` come before what is found: another address, token, user to impersonate or namespace.
+    """
+
+    kind: Literal["auto", "kubeconfig", "in-cluster", "gke", "local", "transport"] = "auto"
     path: str | None = None
     context: str | None = None
+    overrides: Overrides = NO_OVERRIDES
     isolation: Isolation = "auto"
+    gke_name: GkeName | None = None
+    endpoint: Endpoint = "auto"
     carrier: Transport | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def auto(cls) -> Cluster:
-        """In a pod: its own cluster. Elsewhere: the one that kubectl would use."""
-        return cls("auto")
+    def auto(
+        cls, path: str | None = None, context: str | None = None, *, overrides: Overrides = NO_OVERRIDES
+    ) -> Cluster:
+        """In a pod: its own cluster. Elsewhere: the one that kubectl would use.
+
+        With a `path` or a `context`, in a pod too, it is `kubeconfig`.
+        """
+        return cls("auto", path=path, context=context, overrides=overrides)
 
     @classmethod
-    def kubeconfig(cls, path: str | None = None, context: str | None = None) -> Cluster:
+    def kubeconfig(
+        cls, path: str | None = None, context: str | None = None, *, overrides: Overrides = NO_OVERRIDES
+    ) -> Cluster:
         """A cluster from a kubeconfig: `path`, else ``KUBECONFIG``, else ``~/.kube/config``.
 
         `context` names one of its contexts; without it the current one is used.
         """
-        return cls("kubeconfig", path=path, context=context)
+        return cls("kubeconfig", path=path, context=context, overrides=overrides)
 
     @classmethod
-    def in_cluster(cls) -> Cluster:
+    def in_cluster(cls, *, overrides: Overrides = NO_OVERRIDES) -> Cluster:
         """The cluster in whose pod this program runs, as the pod's service account."""
-        return cls("in-cluster")
+        return cls("in-cluster", overrides=overrides)
+
+    @classmethod
+    def gke(
+        cls,
+        project: str,
+        location: str,
+        name: str,
+        *,
+        endpoint: Endpoint = "auto",
+        overrides: Overrides = NO_OVERRIDES,
+    ) -> Cluster:
+        """A GKE cluster by its name, with Application Default Credentials: no kubeconfig, no gcloud.
+
+        `location` is a region or a zone. `endpoint` is ``ip``, ``private`` (the IP address in the VPC), ``dns``
+        or ``auto``: what gcloud would use. Raises `ConfigError` for what cannot be such a name.
+        """
+        from .kube.google import check_gke
+
+        which = check_gke(project, location, name, endpoint)
+        return cls("gke", gke_name=which, endpoint=endpoint, overrides=overrides)
 
     @classmethod
     def local(cls, isolation: Isolation = "auto") -> Cluster:
@@ -85,29 +122,37 @@ class Cluster:
         return self._connect_http()
 
     def _connect_http(self) -> Connection:
-        from .errors import ConfigError
         from .kube.at_exit import delete_now
         from .kube.client import KubeClient
-        from .kube.config import in_cluster, load_kubeconfig
         from .kube.resources import JOBS
 
-        config = None
-        if self.kind in ("auto", "in-cluster"):
-            config = in_cluster(os.environ)
-        if config is None and self.kind == "in-cluster":
-            raise ConfigError(
-                "this program does not run in a pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are "
-                "not set, or there is no service account token",
-                hint="outside a cluster use Cluster.kubeconfig() or Cluster.local()",
-            )
-        if config is None:
-            config = load_kubeconfig(self.path, self.context, environ=os.environ)
-        found = config
+        found = self._find()
 
         def delete(namespace: str, jobs: Sequence[str]) -> None:
             delete_now(found, JOBS, namespace, jobs)
 
         return Connection(KubeClient(found), found.namespace, delete)
+
+    def _find(self) -> ClusterConfig:
+        from .errors import ConfigError
+        from .kube.config import find_cluster, in_cluster, load_kubeconfig, overridden
+
+        if self.gke_name is not None:
+            from .kube.google import gke_config
+
+            return overridden(gke_config(*self.gke_name, endpoint=self.endpoint), self.overrides)
+        if self.kind == "kubeconfig":
+            return load_kubeconfig(self.path, self.context, environ=os.environ, overrides=self.overrides)
+        if self.kind == "auto":
+            return find_cluster(self.path, self.context, environ=os.environ, overrides=self.overrides)
+        config = in_cluster(os.environ, overrides=self.overrides)
+        if config is None:
+            raise ConfigError(
+                "this program does not run in a pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are "
+                "not set, or there is no service account token",
+                hint="outside a cluster use Cluster.kubeconfig() or Cluster.local()",
+            )
+        return config
 
     def _connect_local(self, namespace: str | None) -> Connection:
         from .local import LocalTransport, choose_runtime

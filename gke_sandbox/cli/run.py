@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from . import inputs, options, settings_options, status
-from .console import Console, LogLines
+from .console import Console
+from .failure import logging_shown, tell
 
 if TYPE_CHECKING:
     from ..sandbox import AsyncSandbox
@@ -98,24 +97,13 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def command(given: argparse.Namespace, console: Console, names: dict[str, str]) -> int:
     """Run the program that `given` names and return the exit status. `names` are the options of settings."""
-    from ..errors import ConfigError, SandboxError, SpecError
+    from ..errors import SandboxError
 
     try:
-        with _logging(console, given.verbose), contextlib.ExitStack() as opened:
+        with logging_shown(console, given.verbose), contextlib.ExitStack() as opened:
             return _run(given, console, opened)
-    except SpecError as error:
-        message = options.spec_error_in_options(error.field, error.message, names)
-        console.fail("SpecError", message, options.in_options(error.hint, names), field=error.field)
-        return status.USAGE
     except SandboxError as error:
-        from .report import error_details
-
-        hint = options.in_options(error.hint, names)
-        if isinstance(error, ConfigError) and not (given.local or given.kubeconfig or given.context):
-            hint = f"{hint} --local needs no cluster.".strip()
-        message = options.in_options(error.message, names)
-        console.fail(type(error).__name__, message, hint, **error_details(error))
-        return status.FAILED
+        return tell(error, given, console, names)
 
 
 def _run(given: argparse.Namespace, console: Console, opened: contextlib.ExitStack) -> int:
@@ -159,25 +147,6 @@ def _program(given: argparse.Namespace) -> Program:
     if given.stdin is not None:
         stdin = inputs.read_stdin() if given.stdin == "-" else inputs.read(given.stdin)
     return Program(code=code, files=files, args=given.program_args or (), stdin=stdin)
-
-
-@contextlib.contextmanager
-def _logging(console: Console, verbose: int) -> Iterator[None]:
-    """Show the library's log records on stderr: warnings always, more as asked for."""
-    levels = {"gke_sandbox": (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]}
-    if verbose > 1:
-        levels["httpx"] = logging.INFO
-    lines = LogLines(console)
-    before = {name: logging.getLogger(name).level for name in levels}
-    for name, level in levels.items():
-        logging.getLogger(name).addHandler(lines)
-        logging.getLogger(name).setLevel(level)
-    try:
-        yield
-    finally:
-        for name, level in before.items():
-            logging.getLogger(name).removeHandler(lines)
-            logging.getLogger(name).setLevel(level)
 
 
 def _report(session: Session, console: Console, directory: OutputDirectory | None, *, verbose: bool) -> int:

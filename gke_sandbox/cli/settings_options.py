@@ -12,7 +12,10 @@ from .options import UsageError
 
 if TYPE_CHECKING:
     from ..cluster import Cluster
+    from ..kube.overrides import Overrides
 
+#: The options that name a real cluster, or say who one is there, by their destinations.
+_CLUSTER = ("kubeconfig", "context", "gke", "server", "token", "impersonate", "impersonate_groups")
 _MAPPINGS = ("node_selector", "labels", "annotations")
 
 
@@ -41,11 +44,37 @@ def add_environment(group: argparse._ArgumentGroup) -> None:
 
 
 def add_cluster(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("where it runs (by default: as kubectl finds its cluster; in a pod, there)")
+    group = parser.add_argument_group("the cluster (by default: in a pod, its own; else as kubectl finds it)")
     group.add_argument(
         "--kubeconfig", metavar="PATH", help="kubeconfig file (default: $KUBECONFIG, ~/.kube/config)"
     )
     group.add_argument("--context", type=options.text, metavar="NAME", help="context of the kubeconfig")
+    group.add_argument(
+        "--gke",
+        type=options.text,
+        metavar="PROJECT/LOCATION/NAME",
+        help="GKE cluster, reached with Google's Application Default Credentials; no kubeconfig",
+    )
+    group.add_argument(
+        "--server", type=options.text, metavar="URL", help="address of the API server, in the kubeconfig's place"
+    )
+    group.add_argument(
+        "--token",
+        type=options.text,
+        metavar="TOKEN",
+        help="bearer token, in the place of the user's credentials (others on this machine can see it)",
+    )
+    group.add_argument(
+        "--as", dest="impersonate", type=options.text, metavar="USER", help="act as this user (impersonation)"
+    )
+    group.add_argument(
+        "--as-group",
+        dest="impersonate_groups",
+        action="append",
+        type=options.text,
+        metavar="GROUP",
+        help="act as a member of this group (repeatable)",
+    )
     _setting(
         group,
         *("-n", "--namespace"),
@@ -219,15 +248,52 @@ def cluster(given: argparse.Namespace) -> Cluster:
     """The cluster that the options name. Raises `UsageError` for options that exclude one another."""
     from ..cluster import Cluster
 
+    named = cluster_options(given)
     if given.isolation is not None and not given.local:
         raise UsageError("--isolation goes with --local only")
-    if given.local and (given.kubeconfig is not None or given.context is not None):
-        raise UsageError("--local excludes --kubeconfig and --context")
+    if given.local and named:
+        raise UsageError(f"--local excludes {' and '.join(named)}")
     if given.local:
         return Cluster.local(given.isolation or "auto")
-    if given.kubeconfig is not None or given.context is not None:
-        return Cluster.kubeconfig(given.kubeconfig, given.context)
-    return Cluster.auto()
+    if given.gke is not None:
+        others = [name for name in named if name in ("--kubeconfig", "--context", "--server")]
+        if others:
+            raise UsageError(f"--gke excludes {' and '.join(others)}")
+        return _gke(given)
+    if given.kubeconfig is not None or given.context is not None or given.server is not None:
+        return Cluster.kubeconfig(given.kubeconfig, given.context, overrides=_overrides(given))
+    return Cluster.auto(overrides=_overrides(given))
+
+
+def cluster_options(given: argparse.Namespace) -> list[str]:
+    """Which of the options that name a real cluster were given, as they are written."""
+    written = {"impersonate": "--as", "impersonate_groups": "--as-group"}
+    return [written.get(name, f"--{name}") for name in _CLUSTER if getattr(given, name) is not None]
+
+
+def _gke(given: argparse.Namespace) -> Cluster:
+    from ..cluster import Cluster
+    from ..errors import ConfigError
+    from ..kube.google import parse_gke
+
+    try:
+        return Cluster.gke(*parse_gke(given.gke), overrides=_overrides(given))
+    except ConfigError as error:
+        raise UsageError(f"--gke: {error.message}", error.hint) from None
+
+
+def _overrides(given: argparse.Namespace) -> Overrides:
+    from ..kube.overrides import Overrides
+
+    for option, value in (("--server", given.server), ("--token", given.token), ("--as", given.impersonate)):
+        if value == "":
+            raise UsageError(f"{option}: must not be empty")
+    return Overrides(
+        server=given.server,
+        token=given.token,
+        user=given.impersonate,
+        groups=tuple(given.impersonate_groups or ()),
+    )
 
 
 def settings(given: argparse.Namespace) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -14,10 +15,22 @@ import httpx
 from .._version import __version__
 from ..errors import ServerError
 from .config import ClusterConfig
-from .network import PLAIN_TIMEOUT, Body, RoundTrip, listener, network_errors, network_transport, stream_timeout
+from .credentials import ClientCertificate
+from .network import (
+    PLAIN_TIMEOUT,
+    Body,
+    RoundTrip,
+    listener,
+    network_errors,
+    network_transport,
+    proxy_for,
+    stream_timeout,
+)
+from .proxies import Proxy
 from .resources import PODS, Resource
+from .rotation import RotatingTransport, plugin_certificate
 from .status import Call, json_answer, plain, refusal, warning_texts
-from .tls import ssl_context
+from .tls import proxy_ssl_context, ssl_context, warn_if_insecure
 from .watch import LineDecoder, LineTooLong, WatchEvent, parse_event
 
 if TYPE_CHECKING:
@@ -46,7 +59,7 @@ class KubeClient:
     `transport` is what carries the requests instead of the network: any `httpx.AsyncBaseTransport`,
     entered and closed with the client. Every method raises `ApiError` (its subclasses) for a refusal,
     `NetworkError` when there was no whole answer, `SpecError` for a name that cannot stand in a path.
-    Nothing is sent twice.
+    Nothing is sent twice, but after a 401 with credentials that could be renewed, once.
     """
 
     def __init__(self, config: ClusterConfig, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
@@ -54,6 +67,7 @@ class KubeClient:
         self._server = config.address
         self._transport = transport
         self._http: httpx.AsyncClient | None = None
+        self._proxy: Proxy | None = None
         self._round_trip = RoundTrip()
         self._warned: set[str] = set()
 
@@ -63,16 +77,24 @@ class KubeClient:
     async def __aenter__(self) -> KubeClient:
         transport = self._transport
         if transport is None:
-            transport = network_transport(ssl_context(self.config))
-        http = httpx.AsyncClient(
-            transport=transport,
-            auth=self.config.auth if self.config.secure else None,
-            # Compressed watches and logs come late, and little else is large.
-            headers={
+            warn_if_insecure(self.config)
+            self._proxy = proxy_for(self._server, self.config, os.environ)
+            transport = RotatingTransport(self._network, lambda: plugin_certificate(self.config.auth))
+        # Compressed watches and logs come late: only what is read whole may be compressed.
+        headers = httpx.Headers(
+            {
                 "Accept": "application/json, */*",
                 "Accept-Encoding": "identity",
                 "User-Agent": f"gke-sandbox/{__version__}",
-            },
+            }
+        )
+        if self.config.impersonation is not None:
+            # Over plain http too, as client-go: they prove nothing.
+            self.config.impersonation.add_to(headers)
+        http = httpx.AsyncClient(
+            transport=transport,
+            auth=self.config.auth if self.config.secure else None,
+            headers=headers,
             timeout=PLAIN_TIMEOUT,
             follow_redirects=False,
             trust_env=False,
@@ -89,6 +111,10 @@ class KubeClient:
         http, self._http = self._http, None
         if http is not None:
             await http.__aexit__(exc_type, exc_value, traceback)
+
+    def _network(self, certificate: ClientCertificate | None) -> httpx.AsyncBaseTransport:
+        context = ssl_context(self.config, certificate)
+        return network_transport(context, self._proxy, proxy_ssl_context(self.config))
 
     @property
     def round_trip(self) -> float | None:
@@ -263,25 +289,26 @@ class KubeClient:
         if self._http is None:
             raise RuntimeError("a KubeClient is used inside of `async with`")
         extensions: dict[str, Any] = {"trace": listener(self._round_trip if measured else None)}
-        if self.config.tls_server_name is not None:
-            extensions["sni_hostname"] = self.config.tls_server_name
+        headers = {} if content is None else {"Content-Type": "application/json"}
+        if measured and not self.config.disable_compression:
+            headers["Accept-Encoding"] = "gzip"
         url = self._server + call.path
-        with network_errors(call, self._server):
+        with network_errors(call, self._server, self._proxy):
             request = self._http.build_request(
                 call.method,
                 url,
                 params={key: value for key, value in query.items() if value is not None},
                 content=None if content is None else json.dumps(content, separators=(",", ":")).encode(),
-                headers=None if content is None else {"Content-Type": "application/json"},
+                headers=headers,
                 timeout=timeout,
                 extensions=extensions,
             )
             response = await self._http.send(request, stream=True)
-        body = Body(response, call, self._server)
+        body = Body(response, call, self._server, self._proxy)
         try:
             self._log_warnings(call, response.headers.get_list("warning"))
             encoding = response.headers.get("content-encoding", "identity")
-            if encoding != "identity":
+            if encoding not in ("identity", headers.get("Accept-Encoding")):
                 raise _not_understood(call, response.status_code, f"it is compressed ({plain(encoding, 50)})")
             yield response, body
         finally:

@@ -19,11 +19,13 @@ DOCS = ROOT / "docs" / "cli.md"
 
 
 def run_parser() -> argparse.ArgumentParser:
+    return subcommands()["run"]
+
+
+def subcommands() -> dict[str, argparse.ArgumentParser]:
     for action in build_parser()._actions:
         if isinstance(action, argparse._SubParsersAction):
-            parser = action.choices["run"]
-            assert isinstance(parser, argparse.ArgumentParser)
-            return parser
+            return dict(action.choices)
     raise AssertionError("there are no subcommands")
 
 
@@ -51,7 +53,18 @@ def test_the_table_of_options_is_what_the_parser_knows() -> None:
 
 
 def test_every_option_has_help() -> None:
-    assert [action.option_strings for action in run_parser()._actions if not action.help] == []
+    for parser in subcommands().values():
+        assert [action.option_strings for action in parser._actions if not action.help] == []
+
+
+def test_options_of_the_cluster_are_the_same_for_every_command() -> None:
+    """The table shows them once."""
+    in_run = {tuple(action.option_strings): action.help for action in run_parser()._actions}
+    for name, parser in subcommands().items():
+        found = {tuple(action.option_strings): action.help for action in parser._actions}
+        assert ("--gke",) in found, name
+        for options, words in found.items():
+            assert options == ("--json",) or in_run[options] == words
 
 
 def test_the_exit_statuses_in_the_docs_are_the_ones_in_the_code() -> None:
@@ -63,7 +76,9 @@ def test_the_exit_statuses_in_the_docs_are_the_ones_in_the_code() -> None:
     assert numbers == ours | {128 + 1, 128 + 2, 128 + 15}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["cluster", "--help"], ["--version"]], ids=" ".join
+)
 def test_help_and_version_import_neither_httpx_nor_anyio(arguments: list[str]) -> None:
     code = f"""
 import sys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import ssl
@@ -138,7 +139,8 @@ def loopback(
 ) -> Iterator[tuple[int, list[Seen]]]:
     """A real HTTP server on a free port of 127.0.0.1; with `context` it speaks TLS. Yields port and requests.
 
-    It answers everything with `body` as JSON; an `endless` one goes on with lines after it until nobody listens.
+    It answers everything with `body` as JSON, compressed if that was asked for; an `endless` one goes on with
+    lines after it until nobody listens.
     """
     seen: list[Seen] = []
 
@@ -146,15 +148,21 @@ def loopback(
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"] or 0))
             seen.append(Seen(self.command, self.path, {key.lower(): value for key, value in self.headers.items()}))
             if endless:
                 self._endless()
                 return
             content = json.dumps(body or {}).encode()
             self.send_response(200)
+            if "gzip" in self.headers["Accept-Encoding"]:
+                content = gzip.compress(content)
+                self.send_header("Content-Encoding", "gzip")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
+
+        do_DELETE = do_GET
 
         def _endless(self) -> None:
             self.send_response(200)

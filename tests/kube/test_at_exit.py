@@ -6,6 +6,7 @@ import json
 import logging
 import socket
 from collections.abc import Iterator
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
@@ -13,6 +14,7 @@ import pytest
 
 from gke_sandbox.kube.at_exit import delete_now
 from gke_sandbox.kube.config import ClusterConfig
+from gke_sandbox.kube.credentials import Impersonation
 from gke_sandbox.kube.resources import JOBS
 
 
@@ -20,6 +22,7 @@ class Server(HTTPServer):
     """Answers 403 for a name that begins with ``no``, 404 for ``gone``, else 200."""
 
     deleted: list[tuple[str, dict[str, str]]]
+    headers: list[Message]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -28,6 +31,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_DELETE(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.deleted.append((self.path, body))
+        self.server.headers.append(self.headers)
         name = self.path.rsplit("/", 1)[-1]
         self.send_response(403 if name.startswith("no") else 404 if name == "gone" else 200)
         self.end_headers()
@@ -40,7 +44,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Server]:
     with Server(("127.0.0.1", 0), Handler) as running:
-        running.deleted = []
+        running.deleted, running.headers = [], []
         thread = Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield running
@@ -59,6 +63,14 @@ def test_each_name_gets_one_delete_with_everything_that_belongs_to_it(server: Se
         ("/prefix/apis/batch/v1/namespaces/ns/jobs/a", body),
         ("/prefix/apis/batch/v1/namespaces/ns/jobs/b", body),
     ]
+
+
+def test_it_is_the_user_who_is_impersonated_that_deletes(server: Server) -> None:
+    who = Impersonation("jürgen", groups=("a", "b"))
+    delete_now(ClusterConfig(server=address(server), impersonation=who), JOBS, "ns", ["a"])
+    headers = server.headers[0]
+    assert headers["Impersonate-User"].encode("latin-1").decode() == "jürgen"
+    assert headers.get_all("Impersonate-Group") == ["a", "b"]
 
 
 def test_a_refusal_is_logged_and_the_others_are_deleted(server: Server, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,13 @@ import pytest
 from pytest_httpx import HTTPXMock
 
 from gke_sandbox import __version__
-from gke_sandbox.errors import BadRequest, ConfigError, Forbidden, NetworkError, ServerError, SpecError
+from gke_sandbox.errors import BadRequest, ConfigError, Forbidden, NetworkError, NotFound, ServerError, SpecError
 from gke_sandbox.kube.client import KubeClient
 from gke_sandbox.kube.config import ClusterConfig
 from gke_sandbox.kube.credentials import BasicAuth, BearerToken, TokenFile
+from gke_sandbox.kube.network import Body
 from gke_sandbox.kube.resources import CONFIG_MAPS, JOBS, NAMESPACES, PODS
+from gke_sandbox.kube.status import Call
 
 from ..clock import run_on_mock_clock
 from .recordings import recorded, refused
@@ -125,14 +129,62 @@ async def test_the_delete_options_are_those_that_a_real_server_took() -> None:
     assert json.loads(server.requests[0].content) == sent
 
 
-async def test_it_says_who_it_is_and_asks_for_uncompressed_json() -> None:
+async def test_it_says_who_it_is_and_asks_for_json() -> None:
     server = Memory([Answer(body={})])
     async with client(server) as c:
         await c.get(PODS, "ns", "a")
     headers = server.requests[0].headers
     assert headers["user-agent"] == f"gke-sandbox/{__version__}"
     assert headers["accept"] == "application/json, */*"
-    assert headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_what_is_read_whole_may_be_compressed_and_streams_may_not(allowed: bool) -> None:
+    server = Memory([Answer(body={}), Answer(body=b"line\n"), Answer(body=b"")])
+    async with client(server, replace(CONFIG, disable_compression=not allowed)) as c:
+        await c.get(PODS, "ns", "a")
+        async with c.log("ns", "a") as chunks:
+            assert [chunk async for chunk in chunks] == [b"line\n"]
+        async with c.watch(PODS, "ns") as events:
+            assert [event async for event in events] == []
+    asked = [request.headers["accept-encoding"] for request in server.requests]
+    assert asked == ["gzip" if allowed else "identity", "identity", "identity"]
+
+
+async def test_a_compressed_answer_is_unpacked() -> None:
+    packed = gzip.compress(json.dumps({"kind": "Pod", "text": "x" * 1000}).encode())
+    chunks = [packed[at : at + 7] for at in range(0, len(packed), 7)]
+    server = Memory([Answer(200, chunks=chunks, headers=[("content-encoding", "gzip")])])
+    async with client(server) as c:
+        assert await c.get(PODS, "ns", "a") == {"kind": "Pod", "text": "x" * 1000}
+
+
+async def test_a_compressed_refusal_is_unpacked() -> None:
+    packed = gzip.compress(b'{"kind":"Status","code":404,"reason":"NotFound","message":"no such pod"}')
+    server = Memory([Answer(404, packed, headers=[("content-encoding", "gzip")])])
+    async with client(server) as c:
+        with pytest.raises(NotFound, match="no such pod"):
+            await c.get(PODS, "ns", "a")
+
+
+@pytest.mark.parametrize("damage", [lambda packed: packed[:-3], lambda packed: b"\x1f\x8b", lambda packed: b"{}"])
+async def test_a_damaged_compressed_answer_is_no_whole_answer(damage: Callable[[bytes], bytes]) -> None:
+    packed = damage(gzip.compress(b'{"kind":"Pod"}'))
+    server = Memory([Answer(200, packed, headers=[("content-encoding", "gzip")])])
+    async with client(server) as c:
+        with pytest.raises(NetworkError, match="no whole answer from https://cluster:6443: the compressed answer"):
+            await c.get(PODS, "ns", "a")
+    assert server.open_streams == 0
+
+
+async def test_a_small_answer_that_unpacks_into_a_huge_one_is_given_up_at_the_limit() -> None:
+    packed = httpx.ByteStream(gzip.compress(b" " * (1 << 20)))
+    response = httpx.Response(200, headers={"content-encoding": "gzip"}, stream=packed)
+    body = Body(response, Call("get", "GET", PODS, "ns", "a"), "https://cluster")
+    try:
+        assert await body.read(100) == (b" " * 100, False)
+    finally:
+        await body.aclose()
 
 
 @pytest.mark.parametrize("prefix", ["/v1/projects/7/gkeMemberships/m", "/v1/projects/7/gkeMemberships/m/"])
@@ -226,9 +278,10 @@ async def test_a_success_that_cannot_be_read_is_a_server_error(body: bytes) -> N
             await c.create(JOBS, "ns", JOB)
 
 
-async def test_a_compressed_answer_is_a_server_error() -> None:
-    server = Memory([Answer(200, b"\x1f\x8b", headers=[("content-encoding", "gzip")])])
-    async with client(server) as c:
+@pytest.mark.parametrize(("encoding", "allowed"), [("gzip", False), ("br", True), ("deflate", True)])
+async def test_a_compression_that_was_not_asked_for_is_a_server_error(encoding: str, allowed: bool) -> None:
+    server = Memory([Answer(200, b"\x1f\x8b", headers=[("content-encoding", encoding)])])
+    async with client(server, replace(CONFIG, disable_compression=not allowed)) as c:
         with pytest.raises(ServerError, match="compressed"):
             await c.get(PODS, "ns", "a")
     assert server.open_streams == 0
@@ -259,7 +312,7 @@ async def test_with_pytest_httpx_in_place_of_the_network(httpx_mock: HTTPXMock) 
         (httpx.CloseError("reset"), True),
         (httpx.RemoteProtocolError("cut"), True),
         (httpx.LocalProtocolError("Illegal header value b'Bearer s3cret'"), True),
-        (httpx.ProxyError("no"), True),
+        (httpx.ProxyError("no"), False),
         (httpx.UnsupportedProtocol("no"), True),
         (httpx.DecodingError("no"), True),
         (httpx.TooManyRedirects("no"), True),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
 import socket
 import ssl
 import tempfile
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import anyio
@@ -105,9 +107,55 @@ async def test_an_intermediate_alone_is_trusted_as_it_is(ca: trustme.CA) -> None
         await ask(ClusterConfig(server=f"https://127.0.0.1:{port}", ca_data=pem(intermediate)))
 
 
-async def test_insecure_skip_tls_verify(ca: trustme.CA) -> None:
+async def test_insecure_skip_tls_verify_warns_each_time_a_client_is_opened(
+    ca: trustme.CA, caplog: pytest.LogCaptureFixture
+) -> None:
     with loopback(server_side(ca.issue_cert("elsewhere"))) as (port, _):
-        await ask(ClusterConfig(server=f"https://127.0.0.1:{port}", insecure_skip_tls_verify=True))
+        config = ClusterConfig(
+            server=f"https://127.0.0.1:{port}", insecure_skip_tls_verify=True, source="context c"
+        )
+        for times in (1, 2):
+            await ask(config)
+            warnings = [record.message for record in caplog.records if record.name == "gke_sandbox"]
+            assert len(warnings) == times
+    assert warnings[0].startswith("context c: insecure-skip-tls-verify: ")
+
+
+async def test_nothing_is_warned_of_where_there_is_no_tls_to_verify(caplog: pytest.LogCaptureFixture) -> None:
+    with loopback() as (port, _):
+        await ask(ClusterConfig(server=f"http://127.0.0.1:{port}", insecure_skip_tls_verify=True))
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("insecure", [False, True])
+async def test_the_tls_server_name_is_what_the_server_is_asked_for(ca: trustme.CA, insecure: bool) -> None:
+    asked: list[str | None] = []
+    context = server_side(ca.issue_cert("kubernetes.default.svc"))
+    context.sni_callback = lambda _, name, __: asked.append(name)
+    with loopback(context) as (port, _):
+        await ask(
+            ClusterConfig(
+                server=f"https://127.0.0.1:{port}",
+                ca_data=None if insecure else pem(ca),
+                insecure_skip_tls_verify=insecure,
+                tls_server_name="kubernetes.default.svc",
+            )
+        )
+    assert asked == ["kubernetes.default.svc"]
+
+
+async def test_an_expired_certificate_is_refused(ca: trustme.CA) -> None:
+    yesterday = datetime.now(timezone.utc) - timedelta(days=1)
+    expired = ca.issue_cert("127.0.0.1", not_before=yesterday - timedelta(days=9), not_after=yesterday)
+    words = "certificate was refused: certificate has expired"
+    with loopback(server_side(expired)) as (port, _), pytest.raises(NetworkError, match=words):
+        await ask(ClusterConfig(server=f"https://127.0.0.1:{port}", ca_data=pem(ca)))
+
+
+async def test_any_ca_of_a_bundle_will_do(ca: trustme.CA) -> None:
+    bundle = b"# one\n" + pem(trustme.CA()) + b"# and another\n" + pem(ca)
+    with loopback(server_side(ca.issue_cert("127.0.0.1"))) as (port, _):
+        await ask(ClusterConfig(server=f"https://127.0.0.1:{port}", ca_data=bundle))
 
 
 async def test_a_client_certificate_is_shown(ca: trustme.CA) -> None:
@@ -136,6 +184,35 @@ def test_a_client_key_leaves_no_file_behind(
             ssl_context(ClusterConfig(server="https://h", client_certificate=bad, source="context c"))
         assert "context c" in str(caught.value)
         assert "s3cret" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="no files in memory on this system")
+def test_a_client_key_is_never_on_a_disk_where_there_are_files_in_memory(
+    ca: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container whose root is read-only, and which has no /tmp."""
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    before = len(os.listdir("/proc/self/fd"))
+    ssl_context(ClusterConfig(server="https://h", client_certificate=client_certificate(ca)))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_client_key_is_in_a_file_of_its_owners_where_there_are_none_in_memory(
+    ca: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    modes: list[int] = []
+    real_unlink = os.unlink
+
+    def unlink(path: str) -> None:
+        modes.append(os.stat(path).st_mode & 0o777)
+        real_unlink(path)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    ssl_context(ClusterConfig(server="https://h", client_certificate=client_certificate(ca)))
+    assert modes == [0o600]
     assert list(tmp_path.iterdir()) == []
 
 

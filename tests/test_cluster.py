@@ -1,0 +1,70 @@
+"""Cluster: which configuration each of its makers reads. What is found there is `tests/kube/`'s."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gke_sandbox import Cluster
+from gke_sandbox.errors import ConfigError
+from gke_sandbox.kube.config import ClusterConfig
+from gke_sandbox.kube.overrides import Overrides
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with two kubeconfigs of the contexts one and two, of which KUBECONFIG names the first."""
+    for name in ("one", "two"):
+        (tmp_path / name).write_text(f"""
+            current-context: {name}
+            clusters: [{{name: k, cluster: {{server: "https://{name}"}}}}]
+            contexts:
+            - {{name: {name}, context: {{cluster: k}}}}
+            - {{name: {name}-spare, context: {{cluster: k, namespace: spare}}}}
+        """)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "one"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    return tmp_path
+
+
+def found(cluster: Cluster) -> ClusterConfig:
+    return cluster.connect().client.config
+
+
+@pytest.mark.parametrize("make", [Cluster.auto, Cluster.kubeconfig])
+def test_a_path_and_a_context_are_the_kubeconfigs(files: Path, make: Callable[..., Cluster]) -> None:
+    assert found(make()).server == "https://one"
+    assert found(make(context="one-spare")).namespace == "spare"
+    assert found(make(str(files / "two"))).server == "https://two"
+    assert found(make(str(files / "two"), "two-spare")).namespace == "spare"
+
+
+@pytest.mark.parametrize("make", [Cluster.auto, Cluster.kubeconfig])
+def test_what_is_given_comes_before_what_is_found(files: Path, make: Callable[..., Cluster]) -> None:
+    given = Overrides(server="https://other", token="t0ken-s3cret", user="me", namespace="mine")
+    cluster = make(overrides=given)
+    config = found(cluster)
+    assert (config.server, config.namespace, config.credentials) == ("https://other", "mine", "token")
+    assert config.impersonation is not None
+    assert config.impersonation.user == "me"
+    assert cluster.connect().namespace == "mine"
+    assert not any("s3cret" in repr(value) for value in (cluster, config, config.auth, given))
+
+
+def test_an_environment_without_a_cluster(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBECONFIG")
+    with pytest.raises(ConfigError, match=r"no cluster was found: this is not a pod .*kube/config does not exist"):
+        found(Cluster.auto())
+    with pytest.raises(ConfigError, match=r"no kubeconfig: .*kube/config does not exist"):
+        found(Cluster.kubeconfig())
+    with pytest.raises(ConfigError, match="does not run in a pod"):
+        found(Cluster.in_cluster())
+
+
+def test_nothing_is_read_before_it_is_used(files: Path) -> None:
+    cluster = Cluster.kubeconfig(str(files / "three"))
+    with pytest.raises(ConfigError, match="cannot read"):
+        found(cluster)

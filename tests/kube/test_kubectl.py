@@ -138,7 +138,7 @@ def told_by_kubectl(view: dict[str, Any], kind: str) -> dict[str, Any]:
     return {entry["name"]: without_what_is_empty(entry[kind]) for entry in view[f"{kind}s"] or []}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(documents, min_size=1, max_size=3))
 def test_what_kubectl_reads_is_what_is_read(tmp_path_factory: pytest.TempPathFactory, found: list[Any]) -> None:
     directory = tmp_path_factory.mktemp("kubeconfigs")
@@ -158,7 +158,7 @@ def test_what_kubectl_reads_is_what_is_read(tmp_path_factory: pytest.TempPathFac
         assert {name: as_kubectl_tells(entry) for name, entry in ours.items()} == told_by_kubectl(view, kind)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(good, names)
 def test_what_a_context_names_is_what_kubectl_takes(
     tmp_path_factory: pytest.TempPathFactory, found: dict[str, Any], current: str

@@ -237,19 +237,20 @@ class _Open:
     ) -> T:
         """Call a coroutine function on the loop and wait for it. Ctrl-C ends it first, cleanly.
 
-        An interrupt in `Future.result` leaves the task running: it is cancelled here, and the deletion of
-        its Job waited for.
+        An interrupt leaves the task running, and may come before there is a future to cancel it by: it is
+        cancelled here by a handle of our own, and the deletion of its Job waited for.
         """
-        future: Future[T] = self.begin(call, *args)
+        task = _Task(call, args)
         try:
+            future: Future[T] = self.begin(task.run)
             return future.result()
         except CancelledError as error:
             raise SandboxClosed("the Sandbox's event loop ended before there was a result") from error
         except BaseException:
-            if not future.done():
-                future.cancel()
-                if on_interrupt is not None:
-                    with contextlib.suppress(SandboxClosed):
+            if not task.ended:
+                with contextlib.suppress(SandboxClosed):
+                    self.begin(task.cancel).result()
+                    if on_interrupt is not None:
                         self.begin(on_interrupt)
                 self._wait_for_deletion(settles)
             raise
@@ -328,6 +329,33 @@ def _abandon(sandbox: AsyncSandbox, portal: BlockingPortal, thread: threading.Th
     if not waited_for:
         _stop(portal, True)
         thread.join(_EXIT_SECONDS)
+
+
+class _Task:
+    """One call of a coroutine function on the loop, which may be cancelled before it has begun, too."""
+
+    def __init__(self, call: Callable[..., Awaitable[Any]], args: Sequence[Any]) -> None:
+        self._call = call
+        self._args = args
+        self._scope: anyio.CancelScope | None = None
+        self._cancelled = False
+        self.ended = False
+
+    async def run(self) -> Any:
+        """What the call returns; None if it was cancelled, when nobody waits for it any more."""
+        try:
+            with anyio.CancelScope() as self._scope:
+                if self._cancelled:
+                    self._scope.cancel()
+                return await self._call(*self._args)
+        finally:
+            self.ended = True
+
+    def cancel(self) -> None:
+        """End the call, now or as soon as it begins."""
+        self._cancelled = True
+        if self._scope is not None:
+            self._scope.cancel()
 
 
 def _stop_elsewhere(portal: BlockingPortal) -> None:

@@ -13,10 +13,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import anyio
 import httpx
 import pytest
 
 from gke_sandbox import Cluster, Finished, NotFound, OutputChunk, Sandbox, SandboxClosed, SpecError
+from gke_sandbox.blocking import _Task
 from gke_sandbox.local import LocalTransport, choose_runtime
 from gke_sandbox.local.faults import Delay, Fault, Forbid, Match, Misbehaviour
 
@@ -344,6 +346,30 @@ def test_ctrl_c_in_a_map_does_not_wait_for_programs_that_had_not_begun() -> None
     sandbox.close()
     """
     assert output(code) == "[] True\n"
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_an_interrupt_ends_a_call_on_the_loop_also_before_there_is_a_future_for_it(before: bool) -> None:
+    """Ctrl-C may come while the call is being handed to the loop, which has already begun it."""
+    began: list[str] = []
+
+    async def call(name: str) -> None:
+        began.append(name)
+        await anyio.sleep_forever()
+
+    async def main() -> None:
+        task = _Task(call, ["run"])
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as group:
+                if before:
+                    task.cancel()
+                group.start_soon(task.run)
+                await anyio.wait_all_tasks_blocked()
+                task.cancel()
+        assert task.ended
+
+    anyio.run(main)
+    assert began == ["run"]
 
 
 def test_ctrl_c_while_it_opens_leaves_no_thread() -> None:

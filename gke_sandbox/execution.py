@@ -11,7 +11,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import anyio
 
@@ -31,9 +31,10 @@ from .errors import (
 from .kube.client import KubeClient
 from .manifests import CONTAINER
 from .pods import PodWatch
-from .protocol import PROTOCOL, Decoder, Dropped, Exit, Limits, Output, OutputFile, Start
+from .protocol import PROTOCOL, Exit, Frame, Limits, Output, Start
 from .result import Event, ExecutionResult, OutputChunk, PhaseChanged, PhaseName, Status, Timings, Waiting
 from .settings import Program, Settings
+from .transcript import Transcript
 
 logger = logging.getLogger("gke_sandbox")
 
@@ -51,9 +52,6 @@ OPEN_SECONDS = 15.0
 
 REOPEN_SECONDS = 0.25
 """Pause before a log that broke, or that was not ready yet, is asked for again."""
-
-# So much of a log's beginning tells whether it is the same log when it is opened a second time.
-_HEAD_BYTES = 128
 
 _SIGKILL = 9
 _TIMED_OUT_CODE = 124
@@ -99,15 +97,13 @@ class Execution:
         self._log_scope: anyio.CancelScope | None = None
         self._hard_deadline = math.inf
 
-        self._decoder = self._new_decoder()
-        self._start: Start | None = None
-        self._exit: Exit | None = None
-        self._stdout = bytearray()
-        self._stderr = bytearray()
-        self._files: dict[str, bytes] = {}
-        self._decoded = 0
-        self._head = b""
-        self._missing = False
+        self._log = Transcript(
+            Limits(
+                output_bytes=settings.max_output_bytes,
+                file_bytes=settings.max_file_bytes,
+                file_count=settings.max_files,
+            )
+        )
         self._log_gone = self._log_open = False
         self._log_trouble = "it did not open in time"
 
@@ -179,8 +175,8 @@ class Execution:
             with anyio.CancelScope(deadline=self._log_deadline()) as self._log_scope:
                 await self._read_log()
             self._log_scope = None
-            if self._exit is not None:
-                return await self._finished_by_itself(self._exit)
+            if self._log.exit is not None:
+                return await self._finished_by_itself(self._log.exit)
             if self._ended_at is None and anyio.current_time() >= self._hard_deadline:
                 return self._overtime_result()
             ending = await self._pods_word()
@@ -277,62 +273,28 @@ class Execution:
             await anyio.sleep(REOPEN_SECONDS)
 
     async def _read_log_once(self, pod: str) -> None:
-        again = _Again(self._decoded, self._head)
         async with self._client.log(self._settings.namespace, pod, container=CONTAINER, follow=True) as chunks:
             self._log_open, self._log_trouble = True, ""
+            self._log.opened()
             self._move_log_deadline()
             async for chunk in chunks:
-                fresh = again.feed(chunk)
-                if again.rotated:
-                    again = _Again(0, b"")
-                    self._missing = True
-                    self._decoder = self._new_decoder()
-                    self._decoded = 0
-                    self._head = b""
-                if fresh:
-                    self._decode(fresh)
-                if self._exit is not None:
+                for frame in self._log.feed(chunk):
+                    self._take(frame)
+                if self._log.exit is not None:
                     return
                 self._move_log_deadline()
 
-    def _decode(self, data: bytes) -> None:
-        self._decoded += len(data)
-        self._head = (self._head + data[:_HEAD_BYTES])[:_HEAD_BYTES]
-        for frame in self._decoder.feed(data):
-            if isinstance(frame, Output):
-                self._take_output(frame.stream, frame.data)
-            elif isinstance(frame, OutputFile):
-                self._files[frame.name] = frame.data
-            elif isinstance(frame, Start):
-                self._take_start(frame)
-            else:
-                self._exit = frame
-
-    def _take_start(self, frame: Start) -> None:
-        if frame.protocol != PROTOCOL:
-            raise self._lost(
-                f"the runner in the pod speaks protocol {frame.protocol}, this client protocol {PROTOCOL}"
-            )
-        if self._start is None:
-            self._start = frame
-            self._hard_deadline = anyio.current_time() + self._settings.timeout + OVERTIME_SECONDS
-
-    def _take_output(self, stream: Literal["stdout", "stderr"], data: bytes) -> None:
-        if not data:
-            return
-        self._reach("first_output")
-        (self._stdout if stream == "stdout" else self._stderr).extend(data)
-        self._emit(OutputChunk(stream, data, self._elapsed()))
-
-    def _new_decoder(self) -> Decoder:
-        settings = self._settings
-        return Decoder(
-            Limits(
-                output_bytes=settings.max_output_bytes,
-                file_bytes=settings.max_file_bytes,
-                file_count=settings.max_files,
-            )
-        )
+    def _take(self, frame: Frame) -> None:
+        if isinstance(frame, Output):
+            self._reach("first_output")
+            self._emit(OutputChunk(frame.stream, frame.data, self._elapsed()))
+        elif isinstance(frame, Start):
+            if frame.protocol != PROTOCOL:
+                raise self._lost(
+                    f"the runner in the pod speaks protocol {frame.protocol}, this client protocol {PROTOCOL}"
+                )
+            if frame is self._log.start:
+                self._hard_deadline = anyio.current_time() + self._settings.timeout + OVERTIME_SECONDS
 
     # -- how it ended -------------------------------------------------------------------------------------
 
@@ -361,13 +323,12 @@ class Execution:
             return self._result("out_of_memory", exit_, signal=_SIGKILL, ending=ending)
         if ending.kind == "killed":
             return self._result("killed", exit_, signal=_SIGKILL, ending=ending)
-        if self._start is None and self._log_trouble:
+        if self._log.start is None and self._log_trouble:
             raise self._lost(f"the container has ended and its log could not be read: {self._log_trouble}")
-        if self._start is None or ending.exit_code == _RUNNER_FAILED_CODE:
+        if self._log.start is None or ending.exit_code == _RUNNER_FAILED_CODE:
             raise self._runner_failed(ending)
         # The runner leaves with the program's own code, 128+N for its signal and 124 for its limit; only its
         # last words were lost on the way.
-        self._missing = True
         code = ending.exit_code or 0
         if code == _TIMED_OUT_CODE and self._ran_to_its_limit():
             return self._result("timed_out", signal=_SIGKILL, ending=ending)
@@ -390,8 +351,6 @@ class Execution:
         message: str = "",
     ) -> ExecutionResult:
         self._reach("finished")
-        client_dropped = self._decoder.dropped
-        dropped = exit_.dropped if exit_ is not None else Dropped()
         if exit_ is not None:
             code, signal = exit_.code, exit_.signal
         if ending is not None:
@@ -400,15 +359,11 @@ class Execution:
             status=status,
             exit_code=code,
             signal=signal,
-            stdout_bytes=bytes(self._stdout),
-            stderr_bytes=bytes(self._stderr),
-            files=self._files,
-            dropped=Dropped(
-                stdout=dropped.stdout + client_dropped.stdout,
-                stderr=dropped.stderr + client_dropped.stderr,
-                files=dropped.files + client_dropped.files,
-            ),
-            output_may_be_missing=self._missing or exit_ is None,
+            stdout_bytes=bytes(self._log.stdout),
+            stderr_bytes=bytes(self._log.stderr),
+            files=self._log.files,
+            dropped=self._log.dropped,
+            output_may_be_missing=self._log.rotated or exit_ is None,
             reason=reason if status not in ("succeeded", "failed", "signaled") else "",
             message=message if status not in ("succeeded", "failed", "signaled") else "",
             timings=Timings(
@@ -459,7 +414,7 @@ class Execution:
 
     def _runner_failed(self, ending: Ending) -> StartError:
         """No exit frame, and the container ended by itself: the runner could not begin, and may have said why."""
-        said = (self._decoder.outside + bytes(self._stderr)).decode("utf-8", "replace").strip()
+        said = (self._log.outside + bytes(self._log.stderr)).decode("utf-8", "replace").strip()
         return StartError(
             f"the container ended with code {ending.exit_code} before the program could run"
             + (f"; its log says: {said[-500:]}" if said else "; its log is empty"),
@@ -475,8 +430,8 @@ class Execution:
             f"the result is lost: {message}",
             job=self.job,
             pod=self._pod_name,
-            stdout=self._stdout.decode("utf-8", "replace"),
-            stderr=self._stderr.decode("utf-8", "replace"),
+            stdout=self._log.stdout.decode("utf-8", "replace"),
+            stderr=self._log.stderr.decode("utf-8", "replace"),
             hint="the program may have run, wholly or in part: run it again only if that does no harm",
         )
 
@@ -489,30 +444,3 @@ class Execution:
         if phase not in self._seen:
             self._seen[phase] = self._elapsed()
             self._emit(PhaseChanged(phase, self._seen[phase], detail))
-
-
-class _Again:
-    """Passes over what was decoded before, in a log that is opened again.
-
-    It is the same log if it begins with the same bytes (its start frame first of all). If it does not, the
-    kubelet has `rotated` it: its beginning is gone, and all that comes is new.
-    """
-
-    def __init__(self, decoded: int, head: bytes) -> None:
-        self._skip = decoded
-        self._head = head
-        self._held = b""
-        self.rotated = False
-
-    def feed(self, chunk: bytes) -> bytes:
-        if self._head:
-            self._held += chunk
-            if len(self._held) < len(self._head) and self._head.startswith(self._held):
-                return b""
-            self.rotated = not self._held.startswith(self._head)
-            chunk, self._head, self._held = self._held, b"", b""
-            if self.rotated:
-                return chunk
-        fresh = chunk[self._skip :]
-        self._skip = max(0, self._skip - len(chunk))
-        return fresh

@@ -64,10 +64,9 @@ class Pods:
             "*" if part.startswith("gke-sandbox-") else part for part in parts[parts.index("default") + 1 :]
         )
 
-    def left(self) -> dict[str, int]:
-        """What is in the cluster, by kind; nothing for kinds of which there is nothing."""
-        counts = {kind: len(self.transport.objects(kind)) for kind in ("jobs", "pods", "configmaps")}
-        return {kind: count for kind, count in counts.items() if count}
+    def left(self) -> list[str]:
+        """What is in the cluster: see `LocalTransport.leftovers`."""
+        return self.transport.leftovers()
 
 
 @asynccontextmanager

@@ -79,7 +79,7 @@ async def test_one_execution_is_four_requests_and_a_share_of_one_watch() -> None
         result = await cluster.sandbox.run("print('hola')")
         await anyio.sleep(10)
         assert sorted(cluster.requests) == sorted(ONE_EXECUTION + THE_WATCH)
-        assert cluster.left() == {}
+        assert cluster.left() == []
     assert (result.status, result.exit_code, result.stdout, result.stderr) == ("succeeded", 0, "hola\n", "")
 
 
@@ -181,7 +181,7 @@ async def test_a_program_that_stops_its_runner_is_ended_by_the_client() -> None:
         result = await cluster.sandbox.run("pass", timeout=30)
         assert anyio.current_time() - began == pytest.approx(30 + 5 + 0.7, abs=0.5)
         await anyio.sleep(10)
-        assert cluster.left() == {}
+        assert cluster.left() == []
     assert (result.status, result.stdout, result.output_may_be_missing) == ("timed_out", "partial", True)
     assert "30 s" in result.message
 
@@ -234,7 +234,7 @@ async def test_an_evicted_pod_kept_its_output_and_says_why() -> None:
     async with pods(script, Fault(Evict(after=50), Match(resource="pods"))) as cluster:
         result = await cluster.sandbox.run("pass")
         await anyio.sleep(10)
-        assert cluster.left() == {}
+        assert cluster.left() == []
     assert (result.status, result.reason, result.stdout) == ("killed", "Evicted", "filling\n")
     assert "EmptyDir" in result.message
 
@@ -289,7 +289,7 @@ async def start_error(*faults: Fault, script: Script | None = None, **settings: 
         with pytest.raises(StartError) as caught:
             await cluster.sandbox.run("pass")
         await anyio.sleep(10)
-        assert cluster.left() == {}
+        assert cluster.left() == []
         assert cluster.sandbox.leftovers == []
     return caught.value
 
@@ -366,7 +366,7 @@ async def test_a_log_that_is_gone_without_a_word_from_the_pod_is_a_lost_result()
         with pytest.raises(ResultLost, match="the result is lost") as caught:
             await cluster.sandbox.run("pass")
         await anyio.sleep(10)
-        assert cluster.left() == {}
+        assert cluster.left() == []
     assert caught.value.hint
 
 
@@ -451,7 +451,7 @@ async def test_leaving_a_stream_deletes_the_job() -> None:
                 if isinstance(event, OutputChunk):
                     break
         await anyio.sleep(5)
-        assert cluster.left() == {}
+        assert cluster.left() == []
 
 
 @mock_clock
@@ -508,7 +508,7 @@ def test_a_post_that_fails_once_still_makes_one_job(fault: Fault, posts: tuple[i
         async with pods(program(out("x")), fault) as cluster:
             result = await cluster.sandbox.run("pass")
             await anyio.sleep(20)
-            assert cluster.left() == {}
+            assert cluster.left() == []
             counts = cluster.requests.count("POST jobs"), cluster.requests.count("POST configmaps")
             assert counts == posts
             ran = len(cluster.runtime.specs)
@@ -526,7 +526,7 @@ def test_after_a_lost_answer_no_other_trouble_begins_a_second_job(match: Match, 
         async with pods(program(out("x")), *faults) as cluster:
             result = await cluster.sandbox.run("pass")
             await anyio.sleep(20)
-            assert cluster.left() == {}
+            assert cluster.left() == []
             assert len(cluster.runtime.specs) == 1
             assert cluster.requests.count("DELETE jobs/*") == 1
         assert result.stdout == "x"
@@ -541,7 +541,7 @@ async def test_a_refusal_after_a_lost_answer_deletes_the_job_that_may_be_there()
         with pytest.raises(Forbidden):
             await cluster.sandbox.run("pass")
         await anyio.sleep(10)
-        assert cluster.left() == {}
+        assert cluster.left() == []
 
 
 class LatePosts(httpx.AsyncBaseTransport):
@@ -591,7 +591,7 @@ def test_a_refusal_is_raised_and_leaves_nothing(match: Match) -> None:
             with pytest.raises(Forbidden) as caught:
                 await cluster.sandbox.run("pass")
             await anyio.sleep(10)
-            assert cluster.left() == {}
+            assert cluster.left() == []
             deletes = cluster.requests.count("DELETE jobs/*")
         assert deletes == (0 if match is POST_JOB else 1)
         assert caught.value.hint
@@ -630,7 +630,7 @@ async def test_a_watch_that_is_forbidden_is_an_error_of_every_run_that_needs_it(
         with pytest.raises(Forbidden, match="watch"):
             await cluster.sandbox.run("pass")
         await anyio.sleep(10)
-        assert cluster.left() == {}
+        assert cluster.left() == []
 
 
 async def watch_is_forbidden_midway(script: Script) -> ExecutionResult:
@@ -664,7 +664,7 @@ def test_a_run_that_is_cancelled_at_any_time_leaves_nothing() -> None:
                 with anyio.move_on_after(milliseconds / 1000):
                     await cluster.sandbox.run("pass")
                 await anyio.sleep(10)
-                assert cluster.left() == {}, milliseconds
+                assert cluster.left() == [], milliseconds
                 assert cluster.sandbox.leftovers == []
 
     run_on_mock_clock(run)
@@ -708,7 +708,7 @@ async def test_a_deletion_that_fails_is_tried_again() -> None:
     async with pods(program(), Fault(Answer.unavailable(), Match("delete", "jobs"), times=2)) as cluster:
         await cluster.sandbox.run("pass")
         await anyio.sleep(20)
-        assert cluster.left() == {}
+        assert cluster.left() == []
     assert cluster.sandbox.leftovers == []
 
 
@@ -747,7 +747,7 @@ async def test_map_raises_the_first_error_alone_and_ends_the_others() -> None:
         with pytest.raises(Forbidden):
             await cluster.sandbox.map(["pass"] * 10, limit=5)
         await anyio.sleep(10)
-        assert cluster.left() == {}
+        assert cluster.left() == []
 
 
 # -- a rotated log, a slow connection ---------------------------------------------------------------------

@@ -29,7 +29,7 @@ ROOMS = {
     "diagnosis": set(),
     "transcript": {"protocol"},
     "kube": {"errors", "_version"},
-    "local": {"errors", "names", "quantity"},
+    "local": {"errors", "kube", "names", "quantity"},
     "pods": {"errors", "kube"},
     "stream": {"result"},
     "creation": {"errors", "kube", "manifests", "settings"},

@@ -11,6 +11,7 @@ import json
 
 import anyio
 
+from ..kube.requests import ApiRequest
 from .access import access_review, rules_review, self_review
 from .admission import create, job_warnings, update
 from .cluster import SERVER_VERSION, Cluster
@@ -20,7 +21,6 @@ from .faults import Action, ExpireWatch
 from .objects import Json, Key
 from .podlogs import pod_log
 from .replies import Reply, json_reply, refused
-from .requests import ApiRequest
 from .schema import ACCESS_REVIEW, CONFIG_MAP, DELETE_OPTIONS, JOB, POD, RULES_REVIEW, SELF_REVIEW, Struct
 from .selectors import Selector, parse
 from .served import ALL, CONFIG_MAPS, JOBS, PODS, Served, find

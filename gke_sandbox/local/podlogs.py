@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
+from ..kube.requests import ApiRequest
 from .cluster import Cluster
 from .logs import LogOptions, LogReader
 from .objects import Json, Key
 from .replies import Reply
-from .requests import ApiRequest
 from .served import PODS
 from .statuses import FieldError, bad_request, invalid, invalid_value, not_allowed, not_found
 

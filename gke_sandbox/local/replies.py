@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Protocol
 
+from ..kube.bodies import Source
 from .objects import Json
 from .statuses import Refusal
-
-
-class Source(Protocol):
-    """The body of an answer that comes piece by piece."""
-
-    async def next(self) -> bytes | None:
-        """The next piece, None at the end."""
 
 
 @dataclass

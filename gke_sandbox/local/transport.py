@@ -23,18 +23,19 @@ import anyio
 import httpx
 from anyio.abc import TaskGroup
 
+from ..kube.bodies import Body, Timeouts
+from ..kube.requests import ApiRequest, parse
 from .access import Caller
 from .api import ApiServer
-from .bodies import Body, Timeouts, Whole, with_faults
 from .cluster import Cluster, Namespace, Settings, as_namespaces
 from .deletion import GarbageCollector
 from .faults import Action, Answer, Delay, Drop, Forbid, Misbehaviour, Refuse
+from .faulty import Whole, with_faults
 from .jobs import JobController
 from .kubelet import Kubelet
 from .objects import Json
 from .pace import Pace
 from .replies import Reply, json_reply, refused
-from .requests import ApiRequest, parse
 from .runtime import Runtime
 from .scheduler import Scheduler
 from .served import ALL, CONFIG_MAPS, JOBS, PODS

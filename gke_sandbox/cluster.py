@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from .kube.overrides import NO_OVERRIDES, Overrides
 
 if TYPE_CHECKING:
+    from .cassette.ways import Recording, Replaying
     from .kube.client import KubeClient, Transport
     from .kube.config import ClusterConfig
     from .kube.google import Endpoint, GkeName
@@ -37,7 +38,7 @@ class Cluster:
     `overrides` come before what is found: another address, token, user to impersonate or namespace.
     """
 
-    kind: Literal["auto", "kubeconfig", "in-cluster", "gke", "local", "transport"] = "auto"
+    kind: Literal["auto", "kubeconfig", "in-cluster", "gke", "local", "transport", "replay", "recording"] = "auto"
     path: str | None = None
     context: str | None = None
     overrides: Overrides = NO_OVERRIDES
@@ -45,6 +46,8 @@ class Cluster:
     gke_name: GkeName | None = None
     endpoint: Endpoint = "auto"
     carrier: Transport | None = field(default=None, repr=False, compare=False)
+    cassette: Replaying | Recording | None = None
+    recorded: Cluster | None = None
 
     @classmethod
     def auto(
@@ -109,6 +112,46 @@ class Cluster:
         """
         return cls("transport", carrier=transport)
 
+    @classmethod
+    def replay(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        scenario: str | None = None,
+        strict: bool = False,
+        timing: bool = False,
+    ) -> Cluster:
+        """A recording that stands for the cluster it was made of: no network, and no waiting.
+
+        A run that is not the recorded one raises `ReplayMismatch`: for a request that was not recorded, and, when
+        the Sandbox closes, for recorded ones that did not come. Requests match on what the caller chose (code,
+        files, arguments, image, resources, timeout, namespace, ...), with `strict` on all that is sent. `timing`
+        keeps the recorded pauses. `scenario`: the cassette must be of that one. A file that cannot be used raises
+        `CassetteError` when a Sandbox opens.
+        """
+        from .cassette.ways import Replaying
+
+        return cls("replay", cassette=Replaying(os.fspath(path), scenario, strict, timing))
+
+    @classmethod
+    def recording(
+        cls,
+        path: str | os.PathLike[str],
+        cluster: Cluster | None = None,
+        *,
+        scenario: str | None = None,
+        notes: str = "",
+    ) -> Cluster:
+        """`cluster` (by default `auto`), with all that is asked of it and answered recorded for `replay`.
+
+        The file is written, whole or not at all, when the Sandbox closes; that raises `CassetteError` if it cannot
+        be, or if there is a secret in it. No headers with credentials are recorded. `scenario` is by default the
+        file's name without its endings; `notes` are for the reader.
+        """
+        from .cassette.ways import Recording
+
+        return cls("recording", cassette=Recording(os.fspath(path), scenario, notes), recorded=cluster or cls())
+
     def connect(self, namespace: str | None = None) -> Connection:
         """Find the cluster and return a connection to it, not yet opened.
 
@@ -119,7 +162,20 @@ class Cluster:
             return _embedded(self.carrier, lambda: None)
         if self.kind == "local":
             return self._connect_local(namespace)
+        if self.cassette is not None:
+            return self._connect_cassette(namespace)
         return self._connect_http()
+
+    def _connect_cassette(self, namespace: str | None) -> Connection:
+        from .cassette.ways import Replaying
+
+        if isinstance(self.cassette, Replaying):
+            transport, recorded = self.cassette.open()
+            return replace(_embedded(transport, lambda: None), namespace=recorded)
+        assert self.cassette is not None
+        assert self.recorded is not None
+        inner = self.recorded.connect(namespace)
+        return replace(inner, client=inner.client.wrapped(self.cassette.around))
 
     def _connect_http(self) -> Connection:
         from .kube.at_exit import delete_now

@@ -13,6 +13,8 @@
     ├── NetworkError                no answer: refused, reset, timed out, TLS; `sent` says if it may have arrived
     ├── StartError                  the sandbox did not start: the program has not run
     ├── ResultLost                  the program may have run, its result is lost
+    ├── CassetteError               a recording that cannot be read or written
+    │   └── ReplayMismatch          the run is not the recorded one
     └── SandboxClosed               the Sandbox is closed
 """
 
@@ -24,6 +26,7 @@ __all__ = [
     "AlreadyExists",
     "ApiError",
     "BadRequest",
+    "CassetteError",
     "Cause",
     "ConfigError",
     "Conflict",
@@ -33,6 +36,7 @@ __all__ = [
     "NetworkError",
     "NotFound",
     "PayloadTooLarge",
+    "ReplayMismatch",
     "RequestEntityTooLarge",
     "ResultLost",
     "SandboxClosed",
@@ -219,6 +223,14 @@ class ResultLost(SandboxError):
         self.pod = pod
         self.stdout = stdout
         self.stderr = stderr
+
+
+class CassetteError(SandboxError):
+    """A recording that cannot be read (no YAML, cut off, of a newer format, for another scenario) or written."""
+
+
+class ReplayMismatch(CassetteError):
+    """The run is not the recorded one: a request that was not recorded, or recorded requests that did not come."""
 
 
 class SandboxClosed(SandboxError):

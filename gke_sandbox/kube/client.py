@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -57,13 +57,22 @@ class KubeClient:
     """A Kubernetes API server. ``async with``; safe to be used by many tasks at once.
 
     `transport` is what carries the requests instead of the network: any `httpx.AsyncBaseTransport`,
-    entered and closed with the client. Every method raises `ApiError` (its subclasses) for a refusal,
-    `NetworkError` when there was no whole answer, `SpecError` for a name that cannot stand in a path.
-    Nothing is sent twice, but after a 401 with credentials that could be renewed, once.
+    entered and closed with the client. `around` puts another one around it, or around the network's.
+
+    Every method raises `ApiError` (its subclasses) for a refusal, `NetworkError` when there was no whole answer,
+    `SpecError` for a name that cannot stand in a path. Nothing is sent twice, but after a 401 with credentials
+    that could be renewed, once.
     """
 
-    def __init__(self, config: ClusterConfig, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        config: ClusterConfig,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        around: Callable[[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport] | None = None,
+    ) -> None:
         self.config = config
+        self._around = around
         self._server = config.address
         self._transport = transport
         self._http: httpx.AsyncClient | None = None
@@ -80,6 +89,8 @@ class KubeClient:
             warn_if_insecure(self.config)
             self._proxy = proxy_for(self._server, self.config, os.environ)
             transport = RotatingTransport(self._network, lambda: plugin_certificate(self.config.auth))
+        if self._around is not None:
+            transport = self._around(transport)
         # Compressed watches and logs come late: only what is read whole may be compressed.
         headers = httpx.Headers(
             {
@@ -111,6 +122,10 @@ class KubeClient:
         http, self._http = self._http, None
         if http is not None:
             await http.__aexit__(exc_type, exc_value, traceback)
+
+    def wrapped(self, around: Callable[[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport]) -> KubeClient:
+        """A client for the same cluster with a transport around this one's. This one must not be entered."""
+        return KubeClient(self.config, transport=self._transport, around=around)
 
     def _network(self, certificate: ClientCertificate | None) -> httpx.AsyncBaseTransport:
         context = ssl_context(self.config, certificate)

@@ -1,0 +1,348 @@
+"""Cassettes as files: YAML that a person reads in review and may edit. docs/replay.md shows the format."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import difflib
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from ..errors import CassetteError
+from .model import FORMAT, Answer, Cassette, Chunk, Header, Step, query_text
+from .placeholders import CAPTURED, used
+from .secret import find_secret, find_secret_in_log
+from .yamlfile import Mapped, dump, parse
+
+__all__ = ["load", "read", "save", "write"]
+
+_HEADER = ("gke_sandbox_cassette", "scenario", "namespace", "recorded", "notes", "steps")
+_RECORDED = ("at", "with", "server")
+_STEP = ("step", "at", "request", "body", "status", "headers", "json", "text", "base64", "stream", "answered")
+_STEP_ENDS = ("ended", "ends", "after")
+_CHUNK = ("at", "after", "event", "object", "text", "base64", "cuts", "joined")
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
+
+
+def load(path: str | os.PathLike[str], *, scenario: str | None = None) -> Cassette:
+    """Read a cassette; with `scenario` it must be of that one. Raises `CassetteError`, which says where."""
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise CassetteError(
+            f"there is no cassette {os.fspath(path)}",
+            hint="record one: Cluster.recording(path, cluster), gke-sandbox run --record FILE",
+        ) from None
+    except OSError as error:
+        raise CassetteError(f"the cassette {os.fspath(path)} cannot be read: {error.strerror}") from None
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CassetteError(f"{os.fspath(path)} is not a cassette: no UTF-8 text (byte {error.start})") from None
+    return read(text, source=os.fspath(path), scenario=scenario)
+
+
+def save(cassette: Cassette, path: str | os.PathLike[str]) -> None:
+    """Write a cassette, whole or not at all; its directory is made if it is missing.
+
+    Raises `CassetteError` if it holds what looks like a secret, or if it cannot be written.
+    """
+    text = write(cassette)
+    target = Path(path)
+    temporary = ""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
+        ) as file:
+            temporary = file.name
+            file.write(text)
+        # As any other file that is made here, not for its owner alone.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, target)
+    except OSError as error:
+        if temporary:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        raise CassetteError(f"the cassette {target} cannot be written: {error.strerror or error}") from error
+
+
+# -- writing ---------------------------------------------------------------------------------------------------
+
+
+def write(cassette: Cassette) -> str:
+    """The text of a cassette. Raises `CassetteError` if it holds what looks like a secret."""
+    header = cassette.header
+    recorded = {"at": header.recorded_at, "with": header.recorded_with, "server": header.server}
+    document = {
+        "gke_sandbox_cassette": FORMAT,
+        "scenario": header.scenario,
+        "namespace": header.namespace,
+        "recorded": recorded,
+        "notes": header.notes,
+        "steps": [_step_out(cassette, step) for step in cassette.steps],
+    }
+    if not header.notes:
+        del document["notes"]
+    return dump(document)
+
+
+def _step_out(cassette: Cassette, step: Step) -> dict[str, Any]:
+    answer = step.answer
+    out: dict[str, Any] = {"step": step.name, "at": step.at, "request": f"{step}"}
+    if step.body is not None:
+        out["body"] = step.body
+    out["status"] = answer.status
+    if answer.status is not None:
+        out["answered"] = answer.at
+    if answer.headers:
+        out["headers"] = dict(answer.headers)
+    if answer.after:
+        out["after"] = list(answer.after)
+    if answer.chunks is not None:
+        out["stream"] = [_chunk_out(chunk) for chunk in answer.chunks]
+    elif answer.json is not None:
+        out["json"] = answer.json
+    elif answer.data:
+        out.update(_bytes_out(answer.data))
+    if answer.ended_at is not None:
+        out["ended"] = answer.ended_at
+    if answer.ends != "server" or answer.chunks is not None:
+        out["ends"] = answer.ends
+    log = b"".join(chunk.data for chunk in answer.chunks or ())
+    secret = find_secret(out) or find_secret_in_log(log)
+    if secret is not None:
+        raise CassetteError(
+            f"{cassette.source} is not written: step {step.name} ({step}) holds {secret.what}, at {secret.path}",
+            hint="a recording is meant to be shared: record the run without its secrets",
+        )
+    return out
+
+
+def _chunk_out(chunk: Chunk) -> dict[str, Any]:
+    out: dict[str, Any] = {"at": chunk.at}
+    if chunk.after:
+        out["after"] = list(chunk.after)
+    if chunk.joined:
+        out["joined"] = True
+    if chunk.cuts:
+        out["cuts"] = [list(cut) for cut in chunk.cuts]
+    if chunk.event is None:
+        return out | _bytes_out(chunk.data)
+    return out | {"event": chunk.event["type"], "object": chunk.event["object"]}
+
+
+def _bytes_out(data: bytes) -> dict[str, str]:
+    try:
+        return {"text": data.decode()}
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(data).decode()}
+
+
+# -- reading ---------------------------------------------------------------------------------------------------
+
+
+def read(text: str, *, source: str = "the cassette", scenario: str | None = None) -> Cassette:
+    """A cassette from its text. Raises `CassetteError`."""
+    document = parse(text, source)
+    if not isinstance(document, dict) or "gke_sandbox_cassette" not in document:
+        raise CassetteError(f"{source} is not a cassette: it does not begin with gke_sandbox_cassette: {FORMAT}")
+    version = document["gke_sandbox_cassette"]
+    if type(version) is not int or version < 1:
+        raise CassetteError(f"{source}: gke_sandbox_cassette must be the format's number, not {version!r}")
+    if version > FORMAT:
+        raise CassetteError(
+            f"{source} has the format {version}; this release reads up to {FORMAT}",
+            hint="use a newer gke-sandbox, or record it again with this one",
+        )
+    reader = _Reader(source)
+    reader.known(document, _HEADER, "the header")
+    recorded = reader.mapping(document, "recorded", "the header") or {}
+    reader.known(recorded, _RECORDED, "recorded")
+    header = Header(
+        scenario=reader.text(document, "scenario", "the header"),
+        namespace=reader.text(document, "namespace", "the header") or None,
+        recorded_at=reader.text(recorded, "at", "recorded"),
+        recorded_with=reader.text(recorded, "with", "recorded"),
+        server=reader.text(recorded, "server", "recorded") or None,
+        notes=reader.text(document, "notes", "the header"),
+    )
+    if scenario is not None and header.scenario != scenario:
+        raise CassetteError(
+            f"{source} is for the scenario {header.scenario!r}, not for {scenario!r}",
+            hint="name the right file, or record it again",
+        )
+    steps = document.get("steps")
+    if not isinstance(steps, list) or not steps:
+        raise CassetteError(f"{source} has no steps: nothing was recorded")
+    cassette = Cassette(header, tuple(reader.step(step, number) for number, step in enumerate(steps, 1)), source)
+    _check(cassette)
+    return cassette
+
+
+class _Reader:
+    """Values with the right types, or an error that says where."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    def fail(self, where: str, message: str, line: int = 0) -> CassetteError:
+        return CassetteError(f"{self._source}{f', line {line}' if line else ''}, {where}: {message}")
+
+    def known(self, found: Mapping[str, Any], names: Iterable[str], where: str) -> None:
+        for name in found:
+            if name not in names:
+                near = difflib.get_close_matches(name, list(names), 1)
+                wish = f"; did you mean {near[0]}?" if near else ""
+                raise self.fail(where, f"nothing here is called {name}{wish}", getattr(found, "line", 0))
+
+    def mapping(self, found: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any] | None:
+        value: Mapping[str, Any] | None = self._typed(found, name, where, dict, "a mapping")
+        return value
+
+    def text(self, found: Mapping[str, Any], name: str, where: str) -> str:
+        return self._typed(found, name, where, str, "text") or ""
+
+    def number(self, found: Mapping[str, Any], name: str, where: str, default: int = 0) -> int:
+        value = found.get(name, default)
+        if type(value) is not int:
+            raise self.fail(where, f"{name} must be whole milliseconds, not {value!r}", getattr(found, "line", 0))
+        return value
+
+    def items(self, found: Mapping[str, Any], name: str, where: str) -> list[Any] | None:
+        value: list[Any] | None = self._typed(found, name, where, list, "a list")
+        return value
+
+    def _typed(self, found: Mapping[str, Any], name: str, where: str, kind: type, what: str) -> Any:
+        value = found.get(name)
+        if value is not None and not isinstance(value, kind):
+            raise self.fail(where, f"{name} must be {what}, not {value!r:.60}", getattr(found, "line", 0))
+        return value
+
+    def step(self, found: Any, number: int) -> Step:
+        if not isinstance(found, Mapped):
+            raise self.fail(f"step {number}", f"must be a mapping, not {found!r:.60}")
+        name = self.text(found, "step", f"step {number}") or str(number)
+        where = f"step {name}"
+        self.known(found, _STEP + _STEP_ENDS, where)
+        method, path, query = self._request(found, where)
+        at = self.number(found, "at", where)
+        answer = self._answer(found, where, at)
+        body = found.get("body")
+        jobs = [each.group() for each in used([path, query_text(query), body]) if each["kind"] == "job"]
+        return Step(name, at, method, path, query, body, answer, jobs[0] if jobs else "", found.line)
+
+    def _request(self, found: Mapped, where: str) -> tuple[str, str, dict[str, str]]:
+        method, _, target = self.text(found, "request", where).partition(" ")
+        path, _, query = target.partition("?")
+        if method not in _METHODS or not path.startswith("/"):
+            raise self.fail(where, "request must be a method and a path, such as GET /version", found.line)
+        pairs = (pair.partition("=") for pair in query.split("&") if pair)
+        return method, path, {unquote(name): unquote(value) for name, _, value in pairs}
+
+    def _answer(self, found: Mapped, where: str, at: int) -> Answer:
+        status = found.get("status")
+        if status is not None and (type(status) is not int or not 100 <= status <= 599):
+            raise self.fail(where, f"status must be an HTTP status or null, not {status!r}", found.line)
+        chunks = self.items(found, "stream", where)
+        ends = self.text(found, "ends", where) or "server"
+        if status is None and ends == "server":
+            raise self.fail(where, "has no answer: status is missing", found.line)
+        return Answer(
+            at=self.number(found, "answered", where, at),
+            status=status,
+            headers=self._headers(found, where),
+            json=found.get("json"),
+            data=self._bytes(found, where, found.line),
+            chunks=None if chunks is None else tuple(self._chunk(chunk, where) for chunk in chunks),
+            ends=ends,
+            ended_at=self.number(found, "ended", where) if "ended" in found else None,
+            after=self._names(found, "after", where),
+        )
+
+    def _headers(self, found: Mapped, where: str) -> dict[str, str]:
+        headers = self.mapping(found, "headers", where) or {}
+        return {name: self.text(headers, name, f"{where}, headers") for name in headers}
+
+    def _names(self, found: Mapped, name: str, where: str) -> tuple[str, ...]:
+        names = self.items(found, name, where) or []
+        if not all(isinstance(each, str) for each in names):
+            raise self.fail(where, f"{name} must name steps", found.line)
+        return tuple(names)
+
+    def _bytes(self, found: Mapped, where: str, line: int) -> bytes | None:
+        if "text" in found:
+            return self.text(found, "text", where).encode("utf-8", "surrogatepass")
+        if "base64" not in found:
+            return None
+        try:
+            return base64.b64decode(self.text(found, "base64", where), validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise self.fail(where, f"base64 is none: {error}", line) from None
+
+    def _chunk(self, found: Any, where: str) -> Chunk:
+        if not isinstance(found, Mapped):
+            raise self.fail(where, f"a piece of the stream must be a mapping, not {found!r:.60}")
+        self.known(found, _CHUNK, f"{where}, stream")
+        data = self._bytes(found, where, found.line)
+        event = None
+        if "event" in found:
+            body = self.mapping(found, "object", where) or {}
+            event = {"type": self.text(found, "event", where), "object": body}
+        if (event is None) == (data is None):
+            raise self.fail(where, "a piece of the stream has either an event or text or base64", found.line)
+        cuts = self.items(found, "cuts", where) or []
+        if not all(isinstance(cut, list) and [type(one) for one in cut] == [int, int] for cut in cuts):
+            raise self.fail(where, "cuts must be pairs: milliseconds and bytes", found.line)
+        return Chunk(
+            at=self.number(found, "at", where),
+            data=data or b"",
+            event=event,
+            after=self._names(found, "after", where),
+            cuts=tuple((cut[0], cut[1]) for cut in cuts),
+            joined=found.get("joined") is True,
+            line=found.line,
+        )
+
+
+def _check(cassette: Cassette) -> None:
+    """That steps have names of their own, that `after` names steps, and that every placeholder gets a value."""
+    names: dict[str, Step] = {}
+    for step in cassette.steps:
+        if step.name in names:
+            raise CassetteError(f"{cassette.where(step)}: another step has the same name")
+        names[step.name] = step
+    asked = {found.group() for step in cassette.steps for found in used(_asked(step))}
+    for step in cassette.steps:
+        _check_answer(cassette, step, names, asked)
+
+
+def _asked(step: Step) -> list[Any]:
+    return [step.path, dict(step.query), step.body]
+
+
+def _check_answer(cassette: Cassette, step: Step, names: Mapping[str, Step], asked: set[str]) -> None:
+    def check(value: Any, after: Iterable[str], line: int) -> None:
+        for name in after:
+            if name not in names:
+                raise CassetteError(f"{cassette.where(step, line)}: after: there is no step {name}")
+        for found in used(value):
+            if found["kind"] in CAPTURED and found.group() not in asked:
+                raise CassetteError(
+                    f"{cassette.where(step, line)}: nobody fills {found.group()}: no request has it"
+                )
+            if found.group() == "<any>":
+                raise CassetteError(f"{cassette.where(step, line)}: <any> can stand in requests only")
+
+    answer = step.answer
+    check(answer.json, answer.after, step.line)
+    check(dict(answer.headers), (), step.line)
+    for chunk in answer.chunks or ():
+        check(chunk.event or {}, chunk.after, chunk.line)

@@ -1,0 +1,326 @@
+"""A cassette stands for the cluster that it was recorded of."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import pytest
+
+from gke_sandbox import AsyncSandbox, Cluster, ExecutionResult, NetworkError, ReplayMismatch
+from gke_sandbox.cassette import Player, RecordingTransport, ReplayTransport, Tape, load
+from gke_sandbox.errors import ApiError
+from gke_sandbox.local.faults import Answer, CutBody, Drop, EndWatch, Fault, Match, Refuse
+from gke_sandbox.local.runtime import ContainerExit
+from gke_sandbox.local.scripted import Script
+from tests.clock import run_on_mock_clock
+from tests.pods import START, out, program
+
+from .kit import record, replay
+
+
+async def one(sandbox: AsyncSandbox) -> ExecutionResult:
+    return await sandbox.run("print(1)", files={"a.txt": b"\xff", "b.txt": "text"}, args=["x"], stdin="in")
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_replayed_run_has_the_recorded_result(tmp_path: Path, strict: bool) -> None:
+    first = record(tmp_path / "c.yaml", one)
+    second = replay(tmp_path / "c.yaml", one, strict=strict)
+    assert (second.status, second.stdout, second.exit_code) == (first.status, first.stdout, first.exit_code)
+    assert second.job != first.job
+    assert second.pod.startswith(second.job), "what is replayed has this run's names"
+
+
+def test_no_time_passes_in_a_replay_and_the_recorded_time_does_when_it_is_wanted(tmp_path: Path) -> None:
+    first = record(tmp_path / "c.yaml", one)
+    assert first.timings.finished is not None
+    assert first.timings.finished > 0.7
+    fast, slow = replay(tmp_path / "c.yaml", one), replay(tmp_path / "c.yaml", one, timing=True)
+    assert fast.timings.finished == 0
+    assert slow.timings.finished == pytest.approx(first.timings.finished, abs=0.01)
+    assert slow.timings.started == pytest.approx(first.timings.started, abs=0.01)
+
+
+def test_events_are_cut_and_joined_as_they_were(tmp_path: Path) -> None:
+    record(tmp_path / "c.yaml", one)
+    cassette = load(tmp_path / "c.yaml")
+    watch = next(step for step in cassette.steps if step.name == "watch-pods")
+    assert watch.answer.chunks is not None
+    first, second, *others = watch.answer.chunks
+    first = replace(first, cuts=((first.at, 10), (first.at, 20)))
+    answer = replace(watch.answer, chunks=(first, replace(second, joined=True), *others))
+    steps = tuple(replace(step, answer=answer) if step is watch else step for step in cassette.steps)
+
+    async def main() -> None:
+        replaying = ReplayTransport(Player(replace(cassette, steps=steps)))
+        recording = RecordingTransport(replaying, Tape(tmp_path / "again.yaml"))
+        async with AsyncSandbox(Cluster.transport(recording)) as sandbox:
+            await one(sandbox)
+
+    run_on_mock_clock(main)
+    again = next(step for step in load(tmp_path / "again.yaml").steps if step.name == "watch-pods")
+    assert again.answer.chunks is not None
+    # In proportion: the names of this run are longer than what stands for them.
+    assert [place for _, place in again.answer.chunks[0].cuts] == pytest.approx([10, 20], abs=3)
+    assert [chunk.joined for chunk in again.answer.chunks[:3]] == [False, True, False]
+
+
+# -- several at once ------------------------------------------------------------------------------------------
+
+
+def codes(count: int) -> list[str]:
+    return [f"print({number})" + " " * number * 7 for number in range(count)]
+
+
+async def all_at_once(sandbox: AsyncSandbox, programs: list[str]) -> dict[str, str]:
+    results = await sandbox.map(programs, limit=len(programs))
+    return {code: result.stdout for code, result in zip(programs, results, strict=True)}
+
+
+async def one_by_one(sandbox: AsyncSandbox, programs: list[str]) -> dict[str, str]:
+    return {code: (await sandbox.run(code)).stdout for code in programs}
+
+
+async def staggered(sandbox: AsyncSandbox, programs: list[str]) -> dict[str, str]:
+    results: dict[str, str] = {}
+
+    async def run(code: str, after: float) -> None:
+        await anyio.sleep(after)
+        results[code] = (await sandbox.run(code)).stdout
+
+    async with anyio.create_task_group() as tasks:
+        for number, code in enumerate(programs):
+            tasks.start_soon(run, code, number * 0.25)
+    return results
+
+
+def own_output(programs: list[str]) -> dict[str, str]:
+    return {code: f"ran {code}" for code in programs}
+
+
+@pytest.mark.parametrize("how", [all_at_once, one_by_one, staggered])
+def test_two_executions_on_one_watch_get_their_own_results_in_every_order(tmp_path: Path, how) -> None:
+    record(tmp_path / "two.yaml", lambda sandbox: all_at_once(sandbox, codes(2)))
+    assert sum(step.name.startswith("watch") for step in load(tmp_path / "two.yaml").steps) == 1
+    for order in itertools.permutations(codes(2)):
+        assert replay(tmp_path / "two.yaml", lambda box, o=list(order): how(box, o), strict=True) == own_output(
+            codes(2)
+        )
+
+
+def test_ten_executions_on_one_watch_get_their_own_results_in_every_order(tmp_path: Path) -> None:
+    record(tmp_path / "ten.yaml", lambda sandbox: all_at_once(sandbox, codes(10)))
+    cassette = load(tmp_path / "ten.yaml")
+    assert sum(step.name.startswith("watch") for step in cassette.steps) == 1
+    chance = random.Random(4)
+    orders = [codes(10), codes(10)[::-1]]
+    # Each of the ten first, and each last, and some others.
+    orders += [codes(10)[number:] + codes(10)[:number] for number in range(1, 10)]
+    orders += [chance.sample(codes(10), 10) for _ in range(10)]
+    ways = itertools.cycle([all_at_once, one_by_one, staggered])
+    for order, how in zip(orders, ways, strict=False):
+        assert replay(cassette, lambda sandbox, o=order, h=how: h(sandbox, o)) == own_output(order)
+
+
+def test_ten_that_ran_one_after_the_other_may_run_at_once(tmp_path: Path) -> None:
+    record(tmp_path / "ten.yaml", lambda sandbox: one_by_one(sandbox, codes(10)))
+    order = codes(10)[::-1]
+    for how in (all_at_once, one_by_one, staggered):
+        assert replay(tmp_path / "ten.yaml", lambda sandbox, h=how: h(sandbox, order)) == own_output(order)
+
+
+def test_executions_with_equal_code_are_interchangeable(tmp_path: Path) -> None:
+    outputs = iter(["first", "second", "third"])
+
+    def script(_: object) -> Script:
+        return program(out(next(outputs)))
+
+    async def three(sandbox: AsyncSandbox) -> list[str]:
+        return sorted(result.stdout for result in await sandbox.map(["same"] * 3, limit=3))
+
+    record(tmp_path / "c.yaml", three, script=script)
+    assert replay(tmp_path / "c.yaml", three, strict=True) == ["first", "second", "third"]
+
+
+def test_a_refused_job_among_others_is_the_refused_one_in_every_order(tmp_path: Path) -> None:
+    """Their first requests are equal, and only one of the answers is not: who has been refused stays refused."""
+
+    async def two(sandbox: AsyncSandbox, programs: list[str]) -> dict[str, str]:
+        told = {}
+        for code in programs:
+            try:
+                told[code] = (await sandbox.run(code)).stdout
+            except ApiError as error:
+                told[code] = error.reason
+        return told
+
+    refused = Fault(Answer(403, "Forbidden", "exceeded quota"), Match("create", "configmaps"))
+    record(tmp_path / "c.yaml", lambda sandbox: two(sandbox, codes(2)), refused)
+    for order in (codes(2), codes(2)[::-1]):
+        told = replay(tmp_path / "c.yaml", lambda sandbox, o=order: two(sandbox, o))
+        assert told == {codes(2)[0]: "Forbidden", codes(2)[1]: f"ran {codes(2)[1]}"}
+
+
+def test_a_watch_that_was_opened_again_is_told_from_the_first(tmp_path: Path) -> None:
+    record(tmp_path / "c.yaml", one, Fault(EndWatch(after=2), Match("watch", "pods")))
+    watches = [step for step in load(tmp_path / "c.yaml").steps if step.name.startswith("watch")]
+    assert [step.name for step in watches] == ["watch-pods", "watch-pods-again-2"]
+    assert watches[0].query["resourceVersion"] != watches[1].query["resourceVersion"]
+    assert replay(tmp_path / "c.yaml", one, strict=True).stdout == "ran print(1)"
+
+
+# -- what went wrong goes wrong again -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(Refuse(), Match("create", "jobs")),
+        Fault(Drop(carried_out=True), Match("create", "jobs")),
+        Fault(Drop(carried_out=False), Match("list", "pods")),
+        Fault(Answer(503, "ServiceUnavailable", "busy", retry_after=2), Match("delete", "jobs")),
+        Fault(Answer(500, "", "", text="<html>oops"), Match("list", "pods")),
+        Fault(CutBody(after=60), Match("get", "pods/log")),
+        Fault(CutBody(after=60), Match("create", "configmaps")),
+    ],
+    ids=lambda fault: f"{type(fault.action).__name__}-{fault.match.verb}",
+)
+def test_a_failure_that_was_survived_is_survived_again(tmp_path: Path, fault: Fault) -> None:
+    first = record(tmp_path / "c.yaml", one, fault)
+    assert first.stdout == "ran print(1)"
+    second = replay(tmp_path / "c.yaml", one, strict=True)
+    assert (second.status, second.stdout) == (first.status, first.stdout)
+
+
+def test_a_failure_that_was_not_survived_is_raised_again(tmp_path: Path) -> None:
+    async def fails(sandbox: AsyncSandbox) -> str:
+        with pytest.raises(NetworkError) as caught:
+            await one(sandbox)
+        return str(caught.value)
+
+    said = record(tmp_path / "c.yaml", fails, Fault(Refuse(), Match("create", "jobs"), times=None))
+    assert "refused" in said or "connect" in said.lower()
+    assert replay(tmp_path / "c.yaml", fails, strict=True)
+
+
+def test_a_program_out_of_memory_is_out_of_memory_again(tmp_path: Path) -> None:
+    killed = Script([(0.0, START), (0.1, out("much"))], 0.5, ContainerExit(128, "OOMKilled"))
+    first = record(tmp_path / "c.yaml", one, script=killed)
+    second = replay(tmp_path / "c.yaml", one, strict=True)
+    assert (first.status, first.stdout) == (second.status, second.stdout) == ("out_of_memory", "much")
+
+
+# -- a run that is not the recorded one -----------------------------------------------------------------------
+
+
+def test_an_unexpected_request_names_the_nearest_step_and_each_difference(tmp_path: Path) -> None:
+    record(tmp_path / "c.yaml", one)
+
+    async def another(sandbox: AsyncSandbox) -> None:
+        await sandbox.run("print(2)", files={"a.txt": b"\xff"}, args=["x"], stdin="in", timeout=3)
+
+    with pytest.raises(ReplayMismatch) as caught:
+        replay(tmp_path / "c.yaml", another)
+    said = str(caught.value)
+    assert "POST /api/v1/namespaces/default/configmaps" in said
+    assert re.search(r"c\.yaml, line \d+, step create-configmaps-1", said)
+    assert "code: recorded 'print(1)', got 'print(2)'" in said
+    assert "files.b.txt: recorded 'text', got nothing" in said
+    assert "timeout: recorded 300.0, got 3" in said
+
+
+def test_a_swallowed_mismatch_still_fails_at_the_end(tmp_path: Path) -> None:
+    record(tmp_path / "c.yaml", one)
+    seen = []
+
+    async def swallowing(sandbox: AsyncSandbox) -> None:
+        try:
+            await sandbox.run("other")
+        except ReplayMismatch as error:
+            seen.append(error)
+
+    with pytest.raises(ReplayMismatch) as caught:
+        replay(tmp_path / "c.yaml", swallowing)
+    assert caught.value is seen[0]
+
+
+def test_steps_that_were_not_played_fail_at_the_end(tmp_path: Path) -> None:
+    record(tmp_path / "c.yaml", lambda sandbox: one_by_one(sandbox, ["a", "b"]))
+    with pytest.raises(ReplayMismatch, match=r"of 10 recorded requests did not\s+come") as caught:
+        replay(tmp_path / "c.yaml", lambda sandbox: sandbox.run("a"))
+    assert re.search(r"line \d+, step create-jobs-2: POST", str(caught.value))
+
+
+def test_one_execution_too_many_is_unexpected(tmp_path: Path) -> None:
+    record(tmp_path / "c.yaml", one)
+
+    async def twice(sandbox: AsyncSandbox) -> None:
+        await one(sandbox)
+        await one(sandbox)
+
+    with pytest.raises(ReplayMismatch, match="not so often: POST /apis/batch/v1/namespaces/default/jobs"):
+        replay(tmp_path / "c.yaml", twice)
+
+
+def test_what_the_caller_did_not_choose_may_change_unless_it_is_strict(tmp_path: Path) -> None:
+    record(tmp_path / "c.yaml", one)
+    text = (tmp_path / "c.yaml").read_text()
+    older = text.replace("terminationGracePeriodSeconds: 1\n", "terminationGracePeriodSeconds: 7\n")
+    assert older != text
+    (tmp_path / "c.yaml").write_text(older)
+    assert replay(tmp_path / "c.yaml", one).stdout == "ran print(1)"
+    with pytest.raises(ReplayMismatch, match="terminationGracePeriodSeconds: recorded 7, got 1"):
+        replay(tmp_path / "c.yaml", one, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "word"),
+    [
+        ({"image": "python:3.12-slim"}, "image: recorded 'python:3.11-slim', got 'python:3.12-slim'"),
+        ({"memory_limit": "1Gi"}, "memory[1]: recorded '512Mi', got '1Gi'"),
+        ({"env": {"A": "1"}}, "env.A: recorded nothing, got '1'"),
+        ({"labels": {"team": "a"}}, "labels.team"),
+        ({"runtime_class_name": None}, "runtime_class_name: recorded 'gvisor', got None"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_the_caller_chose_must_match(tmp_path: Path, changed: dict, word: str) -> None:
+    record(tmp_path / "c.yaml", one)
+
+    async def other(sandbox: AsyncSandbox) -> None:
+        await sandbox.run("print(1)", files={"a.txt": b"\xff", "b.txt": "text"}, args=["x"], stdin="in", **changed)
+
+    with pytest.raises(ReplayMismatch) as caught:
+        replay(tmp_path / "c.yaml", other)
+    assert word in str(caught.value)
+
+
+def test_another_way_into_the_pod_is_no_other_program(tmp_path: Path) -> None:
+    record(tmp_path / "c.yaml", one)
+
+    async def mounted(sandbox: AsyncSandbox) -> str:
+        result = await sandbox.run(
+            "print(1)", files={"a.txt": b"\xff", "b.txt": "text"}, args=["x"], stdin="in", delivery="mount"
+        )
+        return result.stdout
+
+    assert replay(tmp_path / "c.yaml", mounted) == "ran print(1)"
+    with pytest.raises(ReplayMismatch):
+        replay(tmp_path / "c.yaml", mounted, strict=True)
+
+
+def test_cancelling_a_replayed_run_ends_it(tmp_path: Path) -> None:
+    endless = Script([(0.0, START), (0.1, out("tick"))])
+
+    async def cancelled(sandbox: AsyncSandbox) -> None:
+        with anyio.move_on_after(3) as scope:
+            await sandbox.run("loop", timeout=50)
+        assert scope.cancelled_caught
+
+    record(tmp_path / "c.yaml", cancelled, script=endless)
+    replay(tmp_path / "c.yaml", cancelled, strict=True)

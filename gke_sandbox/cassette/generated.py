@@ -52,8 +52,8 @@ class Names:
 
     def __init__(self, exchanges: Sequence[Exchange], began: datetime) -> None:
         self._began = began
-        self._known: dict[str, str] = {}
-        self._counts: dict[str, int] = {}
+        # By kind: what each name stands for.
+        self._known: dict[str, dict[str, str]] = {}
         self._addresses: dict[str, str] = {}
         for exchange in exchanges:
             self._learn(exchange)
@@ -62,8 +62,9 @@ class Names:
             self._learn_uids(value)
             self._learn_nodes(value)
         self._versions = _versions(exchanges, answers)
-        self._pattern = self._compile(())
-        self._in_answers = self._compile((_UUID, _ADDRESS))
+        # A program may speak of a node, or of an address: those are its own words.
+        self._in_requests = self._compile(("job", "session", "uid"), ())
+        self._in_answers = self._compile(("job", "session", "uid", "node"), (_ADDRESS,))
 
     def _learn(self, exchange: Exchange) -> None:
         request = request_of(exchange)
@@ -82,9 +83,9 @@ class Names:
             self._name("session", value)
 
     def _name(self, kind: str, value: Any) -> None:
-        if isinstance(value, str) and value and value not in self._known:
-            self._counts[kind] = self._counts.get(kind, 0) + 1
-            self._known[value] = f"<{kind}-{self._counts[kind]}>"
+        known = self._known.setdefault(kind, {})
+        if isinstance(value, str) and value:
+            known.setdefault(value, f"<{kind}-{len(known) + 1}>")
 
     def _learn_uids(self, value: Any) -> None:
         for text in _all_texts(value, skip=_LEFT_OUT):
@@ -102,9 +103,9 @@ class Names:
             for item in value:
                 self._learn_nodes(item)
 
-    def _compile(self, more: Iterable[str]) -> re.Pattern[str]:
-        known = sorted(self._known, key=len, reverse=True)
-        named = "|".join(re.escape(name) for name in known)
+    def _compile(self, kinds: Iterable[str], more: Iterable[str]) -> re.Pattern[str]:
+        known = {name for kind in kinds for name in self._known.get(kind, ())}
+        named = "|".join(re.escape(name) for name in sorted(known, key=len, reverse=True))
         parts = [f"(?P<like>{PLACEHOLDER.pattern})"]
         if named:
             # A session is short enough to stand by chance within a longer word.
@@ -120,10 +121,11 @@ class Names:
         def one(found: re.Match[str]) -> str:
             if found["like"]:
                 return escape(found)
-            known = self._known.get(found.group())
-            return known if known is not None else self._address(found.group())
+            name = found.group()
+            known = next((names[name] for names in self._known.values() if name in names), None)
+            return known if known is not None else self._address(name)
 
-        return (self._in_answers if answer else self._pattern).sub(one, text)
+        return (self._in_answers if answer else self._in_requests).sub(one, text)
 
     def _address(self, address: str) -> str:
         if address in ("0.0.0.0", "127.0.0.1"):
@@ -132,7 +134,10 @@ class Names:
 
     def _time(self, text: str) -> str:
         whole, _, fraction = text[:-1].partition(".")
-        moment = datetime.strptime(whole, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)
+        try:
+            moment = datetime.strptime(whole, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)
+        except ValueError:
+            return text
         seconds = int((moment - self._began.replace(microsecond=0)).total_seconds())
         if fraction and seconds < 0:
             # -0.2 s is not -1 s and 0.8.
@@ -153,6 +158,8 @@ class Names:
                 continue
             if name == "resourceVersion" and isinstance(item, str):
                 found[name] = self._versions.get(item, item)
+            elif name == _INVOCATION:
+                found[name] = self._known.get("invocation", {}).get(item, item)
             elif name in ("data", "binaryData") and isinstance(item, dict):
                 # What the client sent, in a server's echo too.
                 found[name] = {key: self._content(key, text) for key, text in item.items()}

@@ -22,7 +22,7 @@ from gke_sandbox.local.scripted import Script
 from tests.clock import run_on_mock_clock
 from tests.pods import START, exit_frame, out, program
 
-from .kit import BEGAN, record
+from .kit import BEGAN, record, replay
 from .test_replay import one
 
 SECRETS = [
@@ -235,6 +235,26 @@ def test_addresses_become_nobodys_and_texts_that_look_like_placeholders_stay_tex
         "message": "dial 192.0.2.1:443 and 192.0.2.2, not <literal:job-1>, at 2026-11-23T00:00:07Z",
         "t": "<time+7s>",
     }
+
+
+def test_a_programs_own_words_are_left_alone(tmp_path: Path) -> None:
+    """Whatever a node, an invocation or a date is called: in a program they are text."""
+    code = "local 10.0.0.7 1 2026-11-23T00:00:07Z <uid-1> 2026-99-99T00:00:00Z"
+
+    async def main(sandbox: AsyncSandbox) -> str:
+        result = await sandbox.run(code, annotations={"adk.agent.google.com/invocation-id": "1"})
+        return result.stdout
+
+    assert record(tmp_path / "c.yaml", main) == f"ran {code}"
+    found = steps(tmp_path / "c.yaml")
+    assert found["create-configmaps-1"].body["data"]["code_0"] == code.replace("<uid-1>", "<literal:uid-1>")
+    annotations = found["create-jobs-1"].body["metadata"]["annotations"]
+    assert annotations == {"adk.agent.google.com/invocation-id": "<invocation-1>"}
+
+    async def again(sandbox: AsyncSandbox) -> str:
+        return (await sandbox.run(code, annotations={"adk.agent.google.com/invocation-id": "another"})).stdout
+
+    assert replay(tmp_path / "c.yaml", again, strict=True) == f"ran {code}"
 
 
 def test_a_recording_of_two_sandboxes_is_one(tmp_path: Path) -> None:

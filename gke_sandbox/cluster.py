@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import unquote, urlsplit
 
 from .kube.overrides import NO_OVERRIDES, Overrides
 
@@ -175,7 +177,9 @@ class Cluster:
         assert self.cassette is not None
         assert self.recorded is not None
         inner = self.recorded.connect(namespace)
-        return replace(inner, client=inner.client.wrapped(self.cassette.around))
+        base = unquote(urlsplit(inner.client.config.address).path)
+        around = partial(self.cassette.around, base=base)
+        return replace(inner, client=inner.client.wrapped(around))
 
     def _connect_http(self) -> Connection:
         from .kube.at_exit import delete_now

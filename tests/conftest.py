@@ -9,3 +9,27 @@ import pytest
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     """Run each async test on both event loops."""
     return str(request.param)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of tests/scenarios; they stand here because pytest must know them before it collects."""
+    group = parser.getgroup("scenarios", "the cluster that tests/scenarios run on")
+    group.addoption(
+        "--cluster",
+        choices=("replay", "embedded", "live"),
+        help="run the scenarios on this one only; by default on replay and embedded",
+    )
+    group.addoption("--kubeconfig", metavar="FILE", help="of the live cluster; by default as kubectl finds it")
+    group.addoption("--context", metavar="NAME", help="the context in it; by default the current one")
+    group.addoption("--namespace", metavar="NAME", help="of the live cluster; by default the context's")
+    group.addoption(
+        "--cassettes", metavar="DIR", help="the cassettes to replay, verify or record; by default fixtures/"
+    )
+    group.addoption(
+        "--record", action="store_true", help="write the cassettes anew from the live cluster's answers"
+    )
+    group.addoption(
+        "--verify",
+        action="store_true",
+        help="compare each answer's shape with its cassette, print the drift, and fail on drift",
+    )

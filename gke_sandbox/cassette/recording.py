@@ -47,12 +47,12 @@ class Tape:
         self._began = 0.0
         self._exchanges: list[Exchange] = []
 
-    def begin(self, request: httpx.Request, body: bytes) -> Exchange:
-        """A request is about to be sent."""
+    def begin(self, request: httpx.Request, path: str, body: bytes) -> Exchange:
+        """A request is about to be sent; `path` is its path as the API knows it."""
         if self._began_at is None:
             self._began_at, self._began = self._now(), anyio.current_time()
         query = dict(request.url.params)
-        exchange = Exchange(self.elapsed(), request.method, request.url.path, query, body)
+        exchange = Exchange(self.elapsed(), request.method, path, query, body)
         self._exchanges.append(exchange)
         return exchange
 
@@ -88,12 +88,14 @@ class Tape:
 class RecordingTransport(httpx.AsyncBaseTransport):
     """Around a transport to a cluster. What comes goes on at once, streams too; the tape is saved at the end.
 
-    Headers of requests, and so all credentials, are not recorded; of answers only a few are.
+    Headers of requests, and so all credentials, are not recorded; of answers only a few are. `base` is the path
+    below which the server has its API, as in ``https://host/k8s/clusters/c-1``; it is no part of what is recorded.
     """
 
-    def __init__(self, inner: httpx.AsyncBaseTransport, tape: Tape) -> None:
+    def __init__(self, inner: httpx.AsyncBaseTransport, tape: Tape, *, base: str = "") -> None:
         self._inner = inner
         self._tape = tape
+        self._base = base
         self._asked_version = False
 
     async def __aenter__(self) -> RecordingTransport:
@@ -116,10 +118,12 @@ class RecordingTransport(httpx.AsyncBaseTransport):
         await self._inner.aclose()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Pass a request on and write it down."""
+        """Pass a request on, asking for an answer that is not compressed, and write both down."""
         body = await request.aread()
+        # What is compressed cannot be read in review, and its names not be told.
+        request.headers["accept-encoding"] = "identity"
         await self._ask_version(request)
-        exchange = self._tape.begin(request, body)
+        exchange = self._tape.begin(request, request.url.path.removeprefix(self._base), body)
         try:
             response = await self._inner.handle_async_request(request)
         except httpx.TransportError as error:
@@ -141,7 +145,7 @@ class RecordingTransport(httpx.AsyncBaseTransport):
         if self._asked_version:
             return
         self._asked_version = True
-        url = request.url.copy_with(path="/version", query=None)
+        url = request.url.copy_with(path=f"{self._base}/version", query=None)
         asked = httpx.Request("GET", url, headers=_without_body(request.headers), extensions=request.extensions)
         with contextlib.suppress(httpx.TransportError, ValueError), anyio.move_on_after(_VERSION_SECONDS):
             response = await self._inner.handle_async_request(asked)

@@ -60,11 +60,11 @@ class Recording:
     notes: str = ""
     _tape: Tape | None = field(default=None, init=False, repr=False, compare=False)
 
-    def around(self, inner: httpx.AsyncBaseTransport) -> httpx.AsyncBaseTransport:
-        """A transport that passes everything on to `inner` and records it."""
+    def around(self, inner: httpx.AsyncBaseTransport, base: str) -> httpx.AsyncBaseTransport:
+        """A transport that passes everything on to `inner` and records it; see there for `base`."""
         if self._tape is None:
             self._tape = Tape(self.path, scenario=self.scenario, notes=self.notes)
-        return RecordingTransport(inner, self._tape)
+        return RecordingTransport(inner, self._tape, base=base)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_tape": None}

@@ -160,6 +160,22 @@ def test_a_recording_that_cannot_be_written_is_an_error_when_the_sandbox_closes(
         record(tmp_path / "file" / "c.yaml", one)
 
 
+def test_answers_are_asked_for_uncompressed(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    async def main() -> None:
+        def answer(request: httpx.Request) -> httpx.Response:
+            asked.append(request.headers["accept-encoding"])
+            return httpx.Response(200, json={})
+
+        transport = RecordingTransport(httpx.MockTransport(answer), Tape(tmp_path / "c.yaml", now=lambda: BEGAN))
+        async with httpx.AsyncClient(transport=transport, headers={"Accept-Encoding": "gzip"}) as client:
+            await client.get("https://here.invalid/healthz")
+
+    run_on_mock_clock(main)
+    assert set(asked) == {"identity"}
+
+
 def test_headers_of_requests_are_never_seen(tmp_path: Path) -> None:
     async def main() -> None:
         def answer(request: httpx.Request) -> httpx.Response:

@@ -107,10 +107,15 @@ def _time_of(states: list[tuple[int, dict[str, Any]]], **wanted: object) -> int 
 
 def pace_of(exchanges: Sequence[dict[str, Any]]) -> Pace:
     """The recorded pace, with the steps that differ from run to run taken from this recording."""
-    pace = Pace.recorded()
     created = next((one["at_ms"] for one in exchanges if one["request"]["path"].endswith("/jobs")), 0)
+    return pace_for(created, list(pod_states(exchanges).values()))
+
+
+def pace_for(created: int, pods: Sequence[list[tuple[int, dict[str, Any]]]]) -> Pace:
+    """The pace at which `pods` went through their states, of Jobs that were created at that millisecond."""
+    pace = Pace.recorded()
     accepted = created / 1000 + pace.answer + pace.job_sync + pace.schedule + pace.accept
-    for states in pod_states(exchanges).values():
+    for states in pods:
         sandbox = _time_of(states, sandbox=True)
         if sandbox is None:
             continue

@@ -1,0 +1,143 @@
+"""The clusters that scenarios run on: each plays a scenario and tells what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+import anyio
+
+from gke_sandbox import AsyncSandbox, Cluster
+from gke_sandbox.cassette import Cassette, Player, RecordingTransport, ReplayTransport, Tape, load
+from tests.clock import run_on_mock_clock
+
+from .carry_out import Order, Outcome, carry_out
+from .embedded import BEGAN, OTHERS, embedded
+from .table import SCENARIOS
+
+__all__ = ["FIXTURES", "Embedded", "Fixtures", "Live", "Played", "Replay", "ScenarioCluster"]
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+
+
+class Fixtures:
+    """The cassettes in a directory, each read once."""
+
+    def __init__(self, directory: Path = FIXTURES) -> None:
+        self.directory = directory
+        self.load = cache(self._load)
+
+    def path(self, scenario: str) -> Path:
+        return self.directory / f"{scenario}.yaml"
+
+    def _load(self, scenario: str) -> Cassette:
+        return load(self.path(scenario), scenario=scenario)
+
+
+@dataclass(frozen=True)
+class Played:
+    """What came of a scenario, and what a recorder around the cluster saw, if there was one."""
+
+    outcomes: Sequence[Outcome]
+    recorded: Cassette | None = None
+
+
+class ScenarioCluster(Protocol):
+    """One that plays scenarios. `not_here` says why it cannot play that one; empty: it can."""
+
+    name: str
+
+    def not_here(self, scenario: str) -> str: ...
+
+    def play(self, scenario: str, order: Order = "at once") -> Played: ...
+
+
+@dataclass
+class Replay:
+    """The cassettes, compared as strictly as can be, in no time."""
+
+    fixtures: Fixtures
+    name: str = "replay"
+
+    def not_here(self, scenario: str) -> str:
+        return ""
+
+    def play(self, scenario: str, order: Order = "at once") -> Played:
+        cassette = self.fixtures.load(scenario)
+
+        async def main() -> Sequence[Outcome]:
+            transport = ReplayTransport(Player(cassette, strict=True))
+            return await _carry_out(Cluster.transport(transport), cassette.header.namespace, scenario, order)
+
+        return Played(run_on_mock_clock(main))
+
+
+class _Unsaved(Tape):
+    """One that is to be looked at only."""
+
+    def save(self) -> None:
+        """Write nothing."""
+
+
+@dataclass
+class Embedded:
+    """The embedded cluster, whose pods do what the cassettes show, on a clock that jumps."""
+
+    fixtures: Fixtures
+    name: str = "embedded"
+    _played: dict[tuple[str, Order], Played] = field(default_factory=dict)
+
+    def not_here(self, scenario: str) -> str:
+        return ""
+
+    def play(self, scenario: str, order: Order = "at once") -> Played:
+        if (scenario, order) not in self._played:
+            self._played[scenario, order] = self._play(scenario, order)
+        return self._played[scenario, order]
+
+    def _play(self, scenario: str, order: Order) -> Played:
+        cassette = self.fixtures.load(scenario)
+        tape = _Unsaved(f"{scenario}.yaml", now=lambda: BEGAN)
+
+        async def main() -> Sequence[Outcome]:
+            inner = embedded(scenario, cassette)
+            cluster = Cluster.transport(RecordingTransport(inner, tape))
+            async with anyio.create_task_group() as tasks:
+                if scenario in OTHERS:
+                    tasks.start_soon(OTHERS[scenario], inner)
+                return await _carry_out(cluster, cassette.header.namespace, scenario, order)
+            raise AssertionError("a task group that nobody cancels was left early")
+
+        outcomes = run_on_mock_clock(main)
+        return Played(outcomes, tape.cassette())
+
+
+@dataclass
+class Live:
+    """A cluster out there, in real time."""
+
+    cluster: Cluster
+    namespace: str | None
+    recorded_to: Path
+    name: str = "live"
+
+    def not_here(self, scenario: str) -> str:
+        return SCENARIOS[scenario].not_live
+
+    def play(self, scenario: str, order: Order = "at once") -> Played:
+        path = self.recorded_to / f"{scenario}.yaml"
+        notes = "Recorded from a live cluster by tests/scenarios."
+        cluster = Cluster.recording(path, self.cluster, scenario=scenario, notes=notes)
+        outcomes = anyio.run(_carry_out, cluster, self.namespace, scenario, order)
+        return Played(outcomes, load(path))
+
+
+async def _carry_out(cluster: Cluster, namespace: str | None, name: str, order: Order) -> Sequence[Outcome]:
+    scenario = SCENARIOS[name]
+    async with AsyncSandbox(
+        cluster, namespace=scenario.namespace or namespace, **scenario.all_settings
+    ) as sandbox:
+        return await carry_out(sandbox, scenario, order)

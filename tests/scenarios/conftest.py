@@ -1,0 +1,109 @@
+"""Where scenarios run, and what becomes of a live cluster's recordings. The options are in tests/conftest.py."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from gke_sandbox import Cluster
+from gke_sandbox.cassette.drift import drift
+
+from .allowed import unexpected
+from .clusters import FIXTURES, Embedded, Fixtures, Live, Played, Replay, ScenarioCluster
+from .readme import write_table
+
+_DRIFT = pytest.StashKey[list[str]]()
+# Some scenarios wait: for an image, for an eviction.
+_LIVE_SECONDS = 300
+
+
+@dataclass
+class Comparing:
+    """What --verify and --record do with what was played."""
+
+    fixtures: Fixtures
+    verify: bool
+    record: bool
+    printed: list[str]
+    renewed: set[str] = field(default_factory=set)
+
+    def take(self, scenario: str, cluster: ScenarioCluster, played: Played) -> None:
+        """Called once what came out was right. Fails on drift that is not expected."""
+        if played.recorded is None:
+            return
+        recorded = self.fixtures.path(scenario)
+        if self.verify and recorded.exists():
+            differences = drift(self.fixtures.load(scenario), played.recorded)
+            self.printed += [f"{scenario} on {cluster.name}: {each}" for each in differences]
+            left = unexpected(scenario, differences, live=isinstance(cluster, Live))
+            assert not left, "\n".join(["the answers have another shape:", *map(str, left)])
+        if self.record and isinstance(cluster, Live):
+            shutil.copyfile(cluster.recorded_to / recorded.name, recorded)
+            self.renewed.add(scenario)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash.setdefault(_DRIFT, [])
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "cluster" in metafunc.fixturenames:
+        chosen = metafunc.config.getoption("cluster")
+        skipped = pytest.mark.skip(reason="needs --cluster=live")
+        live = pytest.param("live", marks=[pytest.mark.timeout(_LIVE_SECONDS)] + ([] if chosen else [skipped]))
+        clusters = {"replay": "replay", "embedded": "embedded", "live": live}
+        metafunc.parametrize("cluster", [clusters[chosen]] if chosen else list(clusters.values()), indirect=True)
+
+
+@pytest.fixture(scope="session")
+def fixtures(pytestconfig: pytest.Config) -> Fixtures:
+    return Fixtures(Path(pytestconfig.getoption("cassettes") or FIXTURES))
+
+
+@pytest.fixture(scope="session")
+def replay_cluster(fixtures: Fixtures) -> Replay:
+    return Replay(fixtures)
+
+
+@pytest.fixture(scope="session")
+def embedded_cluster(fixtures: Fixtures) -> Embedded:
+    return Embedded(fixtures)
+
+
+@pytest.fixture(scope="session")
+def live_cluster(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Live:
+    options = pytestconfig.getoption
+    found = Cluster.auto(options("kubeconfig"), options("context"))
+    return Live(found, options("namespace"), tmp_path_factory.mktemp("live"))
+
+
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest) -> ScenarioCluster:
+    """The cluster that a test runs on; the test is skipped if its scenario cannot be had there."""
+    found: ScenarioCluster = request.getfixturevalue(f"{request.param}_cluster")
+    callspec = getattr(request.node, "callspec", None)
+    why = found.not_here(callspec.params["scenario"]) if callspec and "scenario" in callspec.params else ""
+    if why:
+        pytest.skip(why)
+    return found
+
+
+@pytest.fixture(scope="session")
+def comparing(pytestconfig: pytest.Config, fixtures: Fixtures) -> Iterator[Comparing]:
+    options = pytestconfig.getoption
+    made = Comparing(fixtures, options("verify"), options("record"), pytestconfig.stash.setdefault(_DRIFT, []))
+    yield made
+    if made.renewed:
+        write_table(fixtures.directory)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.getoption("verify"):
+        lines = config.stash.get(_DRIFT, [])
+        terminalreporter.section(f"drift: {len(lines)} differences from the cassettes")
+        for line in lines:
+            terminalreporter.write_line(line)

@@ -1,0 +1,464 @@
+"""Make the cassettes in fixtures/ out of raw recordings of a server.
+
+Run it from the repository's root, with the directory that holds the recordings and the one for the cassettes::
+
+    python -m tests.scenarios.convert_recordings RECORDINGS fixtures/
+
+A raw recording has other requests than this library: what this library does not send is left out, and the rest
+has its bodies and queries, made by the library's own builders for the scenario in `table.SCENARIOS`. Answers stay
+as they were recorded; what one scenario takes from another's recording, or from nowhere, its `notes` say.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from gke_sandbox import __version__
+from gke_sandbox.cassette import Cassette, save
+from gke_sandbox.cassette.generated import json_in, request_of
+from gke_sandbox.cassette.model import Exchange, Header
+from gke_sandbox.cassette.normal import event_line, normalise
+from gke_sandbox.manifests import CONTAINER, Manifests, build
+from gke_sandbox.protocol import encode
+from gke_sandbox.settings import SESSION_LABEL, Program, Settings
+
+from .readme import write_table
+from .table import SCENARIOS, Run, Scenario
+
+__all__ = ["CONVERSIONS", "convert", "main"]
+
+# What this library sends in every run; other requests of a recording are left out.
+_SENT = (
+    "create jobs",
+    "create configmaps",
+    "list pods",
+    "watch pods",
+    "get pods/log",
+    "delete jobs",
+)
+_SESSION = "0b5e55ed"
+_DATE = "2026-11-22"
+
+
+class Recordings:
+    """The raw recordings in a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def version(self, name: str) -> str:
+        return str(self._load(name)["server"]["gitVersion"])
+
+    def exchanges(self, name: str) -> list[Exchange]:
+        """What was asked and answered; the first request is sent at 0 s."""
+        recorded = self._load(name)["exchanges"]
+        began = recorded[0]["at_ms"]
+        return [_exchange(each, began) for each in recorded]
+
+    def _load(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self._directory / f"{name}.json").read_text())
+        return found
+
+
+def _exchange(recorded: dict[str, Any], began: int) -> Exchange:
+    request, response = recorded["request"], recorded["response"]
+    at = (recorded["at_ms"] - began) / 1000
+    body = request.get("body")
+    exchange = Exchange(
+        at=at,
+        method=request["method"],
+        path=request["path"],
+        query=dict(request["query"]),
+        body=b"" if body is None else json.dumps(body).encode(),
+        status=response["status"],
+        headers=list(response.get("headers", {}).items()),
+    )
+    if "chunks" in response:
+        # When the headers came was not recorded.
+        exchange.answered = at
+        exchange.chunks = [((each["at_ms"] - began) / 1000, _bytes(each)) for each in response["chunks"]]
+        exchange.ends = response["ended_by"]
+        if exchange.ends == "server":
+            exchange.ended = exchange.chunks[-1][0]
+        return exchange
+    # In milliseconds: what was sent when the answer came was sent after it.
+    exchange.answered = exchange.ended = (recorded["at_ms"] - began + response["took_ms"]) / 1000
+    told = response["body"]
+    exchange.chunks = [(exchange.answered, told.encode() if isinstance(told, str) else _json(told))]
+    exchange.ends = "server"
+    return exchange
+
+
+def _bytes(chunk: dict[str, Any]) -> bytes:
+    return base64.b64decode(chunk["base64"]) if "base64" in chunk else str(chunk["text"]).encode()
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _kind(exchange: Exchange) -> str:
+    """``create jobs``."""
+    request = request_of(exchange)
+    return f"{request.verb} {request.resource}"
+
+
+# -- the requests are ours ------------------------------------------------------------------------------------
+
+
+def _with_our_requests(exchanges: Sequence[Exchange], scenario: Scenario) -> list[Exchange]:
+    session = _session(exchanges)
+    made = _manifests(exchanges, scenario, session)
+    return [_with_our_request(each, made, session) for each in exchanges]
+
+
+def _session(exchanges: Sequence[Exchange]) -> str:
+    for exchange in exchanges:
+        label, _, value = exchange.query.get("labelSelector", "").partition("=")
+        if label == SESSION_LABEL:
+            return value
+    return _SESSION
+
+
+def _manifests(exchanges: Sequence[Exchange], scenario: Scenario, session: str) -> dict[str, Manifests]:
+    """What this library would have sent, by the recorded Job's name."""
+    settings = Settings().override(**scenario.all_settings)
+    names = {_name(each): None for each in exchanges if _kind(each) == "create jobs"}
+    made = {}
+    for name in names:
+        run = scenario.runs[0] if len(scenario.runs) == 1 else _run_of(name, exchanges, scenario)
+        program = Program(code=run.code, files=dict(run.files))
+        made[name] = build(settings, program, name=name, session=session)
+    return made
+
+
+def _run_of(job: str, exchanges: Sequence[Exchange], scenario: Scenario) -> Run:
+    (config_map,) = (each for each in exchanges if _kind(each) == "create configmaps" and _name(each) == job)
+    code = json_in(config_map.body)["data"]["code_0"]
+    (run,) = (run for run in scenario.runs if run.code == code)
+    return run
+
+
+def _name(exchange: Exchange) -> str:
+    return str(json_in(exchange.body)["metadata"]["name"])
+
+
+def _with_our_request(exchange: Exchange, made: dict[str, Manifests], session: str) -> Exchange:
+    selector = {"labelSelector": f"{SESSION_LABEL}={session}"}
+    kind = _kind(exchange)
+    if kind == "create jobs":
+        return replace(exchange, query={"fieldValidation": "Strict"}, body=_json(made[_name(exchange)].job))
+    if kind == "create configmaps":
+        owner = json_in(exchange.body)["metadata"]["ownerReferences"][0]["uid"]
+        body = made[_name(exchange)].config_map(owner)
+        return replace(exchange, query={"fieldValidation": "Strict"}, body=_json(body))
+    if kind == "list pods":
+        return replace(exchange, query=selector)
+    if kind == "watch pods":
+        query = {
+            "watch": "true",
+            **selector,
+            "resourceVersion": exchange.query["resourceVersion"],
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": "300",
+        }
+        return replace(exchange, query=query)
+    if kind == "get pods/log":
+        return replace(exchange, query={"container": CONTAINER, "follow": "true"})
+    if kind == "delete jobs":
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        return replace(exchange, query={}, body=_json(options))
+    return exchange
+
+
+# -- what a recording lacks -----------------------------------------------------------------------------------
+
+Mend = Callable[[list[Exchange], Recordings], list[Exchange]]
+
+
+def _find(exchanges: Sequence[Exchange], kind: str, number: int = 0) -> Exchange:
+    return [each for each in exchanges if _kind(each) == kind][number]
+
+
+def _job(exchanges: Sequence[Exchange]) -> str:
+    return _name(_find(exchanges, "create jobs"))
+
+
+def _pod(exchanges: Sequence[Exchange]) -> str:
+    event = json.loads(b"".join(data for _, data in _find(exchanges, "watch pods").chunks).partition(b"\n")[0])
+    return str(event["object"]["metadata"]["name"])
+
+
+def _at(exchange: Exchange, at: float, **changes: Any) -> Exchange:
+    """The same, sent at another time; an answer that comes whole keeps its distance."""
+    assert exchange.answered is not None
+    answered = at + exchange.answered - exchange.at
+    chunks = [(answered, data) for _, data in exchange.chunks]
+    return replace(exchange, **{"at": at, "answered": answered, "ended": answered, "chunks": chunks, **changes})
+
+
+def _renamed(exchange: Exchange, before: str, after: str) -> Exchange:
+    """The same about another object."""
+    old, new = before.encode(), after.encode()
+    chunks = [(at, data.replace(old, new)) for at, data in exchange.chunks]
+    return replace(exchange, chunks=chunks, path=exchange.path.replace(before, after))
+
+
+def _answered_with(exchange: Exchange, answer: Exchange) -> Exchange:
+    """`exchange`'s request with the answer to another one."""
+    at = exchange.at + 0.003
+    chunks = [(at, data) for _, data in answer.chunks]
+    return replace(exchange, status=answer.status, headers=answer.headers, answered=at, ended=at, chunks=chunks)
+
+
+def _base(recordings: Recordings) -> list[Exchange]:
+    """An execution that goes well, for scenarios that show one step of it."""
+    return recordings.exchanges("execution-success")
+
+
+def _evicted(exchanges: list[Exchange], recordings: Recordings) -> list[Exchange]:
+    running, ended = 1.020, 53.930
+    start = encode("start", b'{"protocol": 1, "python": "3.11.2"}')
+    printed = encode("out", b"filling\n")
+    unfollowed = _find(exchanges, "get pods/log")
+    log = replace(
+        unfollowed,
+        at=running,
+        query={"follow": "true"},
+        answered=running,
+        status=200,
+        headers=[("content-type", "text/plain")],
+        chunks=[(running + 0.1, start), (running + 0.2, printed)],
+        ended=ended,
+    )
+    return [log if each is unfollowed else each for each in exchanges]
+
+
+def _stops_the_runner(exchanges: list[Exchange], recordings: Recordings) -> list[Exchange]:
+    """The recorder deleted the Job before it was told of the container's end; this library waits for that."""
+    watch, delete = _find(exchanges, "watch pods"), _find(exchanges, "delete jobs")
+    lines = b"".join(data for _, data in watch.chunks).splitlines()
+    ended = next(
+        event["object"] for event in map(json.loads, lines) if event["object"]["status"]["phase"] == "Failed"
+    )
+    del ended["metadata"]["deletionTimestamp"], ended["metadata"]["deletionGracePeriodSeconds"]
+    ended["status"]["phase"] = "Running"
+    told = (delete.at - 0.005, event_line("MODIFIED", ended))
+    number = next(number for number, (at, _) in enumerate(watch.chunks) if at > delete.at)
+    chunks = [*watch.chunks[:number], told, *watch.chunks[number:]]
+    return [replace(each, chunks=chunks) if each is watch else each for each in exchanges]
+
+
+def _forges_frames(exchanges: list[Exchange], recordings: Recordings) -> list[Exchange]:
+    """The recorder took the forged exit frame for the end."""
+    log = _find(exchanges, "get pods/log")
+    last = log.chunks[-1][0]
+    said = {"code": 0, "signal": None, "timed_out": False, "seconds": 0.1, "dropped": {"out": 0, "err": 0}}
+    more = [
+        (last + 0.001, encode("out", b"done\n")),
+        (last + 0.004, encode("exit", json.dumps(said).encode())),
+    ]
+    delete = _find(exchanges, "delete jobs")
+    later = _at(delete, delete.at + 0.005)
+    changed = {id(log): replace(log, chunks=[*log.chunks, *more]), id(delete): later}
+    return [changed.get(id(each), each) for each in exchanges]
+
+
+def _hangs_up(exchanges: list[Exchange], recordings: Recordings) -> list[Exchange]:
+    """A run that is cancelled does not read its log to the end."""
+    log = _find(exchanges, "get pods/log")
+    return [replace(each, ends="client", ended=None) if each is log else each for each in exchanges]
+
+
+def _already_exists(exchanges: list[Exchange], recordings: Recordings) -> list[Exchange]:
+    refused = next(each for each in exchanges if each.status == 409)
+    base = _base(recordings)
+    post = _find(base, "create jobs")
+    job = _job(base)
+    lost = replace(post, status=None, answered=None, chunks=[], ends="ReadError", ended=post.at + 0.001)
+    again = _renamed(_answered_with(replace(post, at=post.at + 0.001), refused), _name(refused), job)
+    read = replace(
+        post, method="GET", path=f"{post.path}/{job}", query={}, body=b"", at=post.at + 0.005, status=200
+    )
+    number = base.index(post)
+    return [*base[:number], lost, again, read, *base[number + 1 :]]
+
+
+def _log_errors(exchanges: list[Exchange], recordings: Recordings) -> list[Exchange]:
+    early = next(each for each in exchanges if each.status == 400)
+    base = _base(recordings)
+    log = _find(base, "get pods/log")
+    refused = _answered_with(replace(log, ends="server"), early)
+    refused = _renamed(refused, request_of(early).name, _pod(base))
+    later = log.at + 0.005
+    number = base.index(log)
+    return [*base[:number], refused, replace(log, at=later, answered=later), *base[number + 1 :]]
+
+
+def _invalid_job(exchanges: list[Exchange], recordings: Recordings) -> list[Exchange]:
+    refused = next(each for each in exchanges if each.status == 422)
+    base = _base(recordings)
+    post = _find(base, "create jobs")
+    watch = replace(_find(base, "watch pods"), chunks=[])
+    return [_find(base, "list pods"), watch, _renamed(_answered_with(post, refused), _name(refused), _job(base))]
+
+
+def _config_map_too_large(exchanges: list[Exchange], recordings: Recordings) -> list[Exchange]:
+    refused = next(each for each in exchanges if each.status == 422)
+    base = _base(recordings)
+    post, delete, watch = (_find(base, kind) for kind in ("create configmaps", "delete jobs", "watch pods"))
+    waiting = [(at, data) for at, data in watch.chunks if at < post.at + 0.01]
+    return [
+        _find(base, "list pods"),
+        replace(watch, chunks=waiting),
+        _find(base, "create jobs"),
+        _renamed(_answered_with(post, refused), "gke-sandbox-big", _job(base)),
+        _at(delete, post.at + 0.012),
+    ]
+
+
+def _forbidden(exchanges: list[Exchange], recordings: Recordings) -> list[Exchange]:
+    watch = _find(exchanges, "watch pods")
+    listed = replace(_renamed(watch, "cannot watch", "cannot list"), query={}, at=0.0)
+    return [listed, _find(exchanges, "create jobs")]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How a recording becomes a cassette.
+
+    `notes` say what was changed, beyond the requests; without them nothing was. `left_out` are of the usual
+    requests those that this library does not send in this scenario; `also` are recorded requests that it sends
+    besides the usual ones, with the recorder's query, as in ``also=("list events", "get jobs")``.
+    """
+
+    notes: str = ""
+    mend: Mend = lambda exchanges, _: exchanges
+    left_out: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+
+
+_IMAGE = "The request names an image without Python, the recorder asked for a command that is not in its image."
+_ONE_STEP = "Fused: the execution is that of execution-success,"
+
+CONVERSIONS: dict[str, Conversion] = {
+    "already-exists": Conversion(
+        f"{_ONE_STEP} the answer to its first POST is lost (by hand), the second is answered as recorded (409), "
+        "and what GET tells of the Job is what POST had told.",
+        mend=_already_exists,
+        also=("get jobs",),
+    ),
+    "configmap-too-large": Conversion(
+        f"{_ONE_STEP} the answer to the POST of the ConfigMap is as recorded (422), for a program that is not too "
+        "large.",
+        mend=_config_map_too_large,
+    ),
+    "deadline-exceeded": Conversion(
+        "The recorded Job had a deadline of 3 s; one of this library has a longer one."
+    ),
+    "evicted": Conversion(
+        "The followed log is written by hand: the recorder had not asked for it.", mend=_evicted
+    ),
+    "execution-bytes": Conversion(),
+    "execution-exit-3": Conversion(),
+    "execution-files": Conversion(),
+    "execution-mounted": Conversion(),
+    "execution-out-of-memory": Conversion(),
+    "execution-output-capped": Conversion(),
+    "execution-runs-to-log-end": Conversion(),
+    "execution-signal": Conversion(),
+    "execution-streaming": Conversion(),
+    "execution-success": Conversion(),
+    "execution-time-limit": Conversion(),
+    "execution-traceback": Conversion(),
+    "forbidden": Conversion(
+        "By hand: the recorder had watched the pods without a list; its 403 says list here.", mend=_forbidden
+    ),
+    "image-pull-backoff": Conversion(),
+    "invalid-job": Conversion(
+        "Fused: list and watch are those of execution-success, the answer to the POST of the Job is as recorded "
+        "(422), for a Job that is valid.",
+        mend=_invalid_job,
+    ),
+    "job-deleted-by-client": Conversion(
+        "By hand: the client hangs up on its log before it deletes the Job; the recorder had read on.",
+        mend=_hangs_up,
+    ),
+    "late-configmap": Conversion(),
+    "log-errors": Conversion(
+        f"{_ONE_STEP} its log is first answered as recorded (400) for a container that is about to start.",
+        mend=_log_errors,
+    ),
+    "namespace-missing": Conversion(),
+    "pod-security-violation": Conversion(
+        "The recorded Job broke the standard in the ways that the server names; one of this library does not."
+    ),
+    "program-forges-frames": Conversion(
+        "By hand: the log goes on after the forged frames. The recorder had taken one for the end.",
+        mend=_forges_frames,
+    ),
+    "program-stops-the-runner": Conversion(
+        "By hand: the pod tells of its container's end before the Job is deleted. The recorder had deleted it "
+        "sooner.",
+        mend=_stops_the_runner,
+    ),
+    "python-missing": Conversion(_IMAGE, left_out=("get pods/log",)),
+    "quota-exceeded": Conversion(),
+    "runtime-class-missing": Conversion(),
+    "two-executions-one-watch": Conversion(),
+    "unauthorized": Conversion(),
+    "unschedulable": Conversion(),
+}
+
+
+def convert(name: str, recordings: Recordings) -> Cassette:
+    """The cassette of one scenario."""
+    conversion, scenario = CONVERSIONS[name], SCENARIOS[name]
+    exchanges = conversion.mend(recordings.exchanges(name), recordings)
+    sent = {*_SENT, *conversion.also} - {*conversion.left_out}
+    exchanges = [each for each in exchanges if _kind(each) in sent and not _unfollowed(each)]
+    exchanges.sort(key=lambda each: each.at)
+    header = Header(
+        scenario=name,
+        namespace=request_of(exchanges[0]).namespace,
+        recorded_at=_DATE,
+        recorded_with=f"a recorder of raw answers, converted by gke-sandbox {__version__}",
+        server=recordings.version(name),
+        notes=f"Answers of a real server, requests of this library. {conversion.notes}".strip(),
+    )
+    return normalise(_with_our_requests(exchanges, scenario), header, _began(exchanges), f"{name}.yaml")
+
+
+def _unfollowed(exchange: Exchange) -> bool:
+    """Logs are followed, always."""
+    return _kind(exchange) == "get pods/log" and "follow" not in exchange.query
+
+
+def _began(exchanges: Sequence[Exchange]) -> datetime:
+    """The calendar time of the recording's beginning, as far as objects tell it."""
+    for exchange in exchanges:
+        told = json_in(b"".join(data for _, data in exchange.chunks)) or {}
+        created = told.get("metadata", {}).get("creationTimestamp")
+        if created:
+            moment = datetime.strptime(created, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+            return moment - timedelta(seconds=int(exchange.at))
+    return datetime.strptime(_DATE, "%Y-%m-%d").replace(tzinfo=timezone.utc)
+
+
+def main(arguments: Sequence[str]) -> None:
+    source, target = map(Path, arguments)
+    recordings = Recordings(source)
+    for name in CONVERSIONS:
+        save(convert(name, recordings), target / f"{name}.yaml")
+    write_table(target)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,133 @@
+"""The embedded cluster in the state that a scenario needs, with pods that do what its cassette shows."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import anyio
+import httpx
+
+from gke_sandbox.cassette import Cassette
+from gke_sandbox.cassette.model import Step
+from gke_sandbox.local import (
+    Caller,
+    ContainerSpec,
+    Fault,
+    LocalTransport,
+    Match,
+    Misbehaviour,
+    Namespace,
+    Pace,
+    Quota,
+    Script,
+    ScriptedRuntime,
+)
+from gke_sandbox.local.faults import Answer, Drop, HideConfigMap, RefusePod
+from tests.local.replaying import NOBODY, RUNNER, pace_for, script_of
+from tests.local.trim_recordings import state
+
+__all__ = ["BEGAN", "OTHERS", "embedded"]
+
+# The recordings began at this fraction of a second, and a Job's deadline goes by it.
+BEGAN = datetime(2026, 11, 22, 21, 20, 0, 100_000, tzinfo=timezone.utc)
+
+
+@dataclass(frozen=True)
+class _State:
+    """What is not as usual."""
+
+    faults: tuple[Fault, ...] = ()
+    caller: Caller = RUNNER
+    quota: Quota | None = None
+    labelled: bool = True
+
+
+_TOO_LARGE = Answer(422, "Invalid", "Too long: may not be more than 1048576 bytes")
+_INVALID = Answer(422, "Invalid", 'Invalid value: "64Mi": must be less than or equal to memory limit of 1Mi')
+_STARTING = Answer(400, "BadRequest", "the container is waiting to start: ContainerCreating")
+_POD = Match(resource="pods")
+
+_STATES = {
+    "already-exists": _State((Fault(Drop(carried_out=True), Match("create", "jobs")),)),
+    "configmap-too-large": _State((Fault(_TOO_LARGE, Match("create", "configmaps")),)),
+    # The recorder's Role may not delete pods; the Job controller may.
+    "deadline-exceeded": _State(caller=Caller.admin()),
+    "forbidden": _State(caller=NOBODY),
+    "invalid-job": _State((Fault(_INVALID, Match("create", "jobs")),)),
+    "late-configmap": _State((Fault(HideConfigMap(0.6), Match(resource="configmaps")),)),
+    "log-errors": _State((Fault(_STARTING, Match("get", "pods/log")),)),
+    "pod-security-violation": _State((Fault(RefusePod.pod_security(), _POD, times=None),)),
+    "quota-exceeded": _State(quota=Quota("none", pods=0)),
+    "unauthorized": _State((Fault(Answer.unauthorized(), times=None),)),
+    "unschedulable": _State(labelled=False),
+}
+
+
+def embedded(scenario: str, cassette: Cassette) -> LocalTransport:
+    """A cluster for one run of a scenario. Time is the event loop's, from 0 on."""
+    found = _STATES.get(scenario, _State())
+    states = _states(cassette)
+    created = next((step.at for step in cassette.steps if step.name == "create-jobs-1"), 0)
+    pace = pace_for(created, list(states.values()))
+    labels = {"sandbox.gke.io/runtime": "gvisor"} if found.labelled else {}
+    return LocalTransport(
+        ScriptedRuntime(_chooser(cassette, states, pace)),
+        namespaces=[Namespace("agent-sandbox", pod_security="restricted", quota=found.quota)],
+        misbehaviour=Misbehaviour(*found.faults),
+        pace=pace,
+        caller=found.caller,
+        node_labels=labels,
+        now=lambda: BEGAN + timedelta(seconds=anyio.current_time()),
+    )
+
+
+def _states(cassette: Cassette) -> dict[str, list[tuple[int, dict[str, Any]]]]:
+    """What the watches show of the pod of each Job, by the Job's placeholder, with times in milliseconds."""
+    found: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    for step in cassette.steps:
+        for chunk in step.answer.chunks or ():
+            if chunk.event is not None and chunk.event["type"] not in ("BOOKMARK", "ERROR"):
+                shown = state({"type": chunk.event["type"], "object": chunk.event["object"]})
+                found.setdefault(shown["pod"].rpartition("-")[0], []).append((chunk.at, shown))
+    return found
+
+
+def _chooser(
+    cassette: Cassette, states: dict[str, list[tuple[int, dict[str, Any]]]], pace: Pace
+) -> Callable[[ContainerSpec], Script]:
+    scripts = {job: script_of(shown, _log(cassette, job), pace) for job, shown in states.items()}
+    by_code = {_code(step): step.of for step in cassette.steps if step.name.startswith("create-configmaps")}
+
+    def choose(spec: ContainerSpec) -> Script:
+        job = next(iter(scripts), "") if len(scripts) < 2 else by_code[spec.env["GKE_SANDBOX_CODE_0"]]
+        return scripts.get(job, Script())
+
+    return choose
+
+
+def _code(step: Step) -> str:
+    return str(step.body["data"].get("code_0", ""))
+
+
+def _log(cassette: Cassette, job: str) -> list[tuple[int, str]]:
+    logs = [step.answer.chunks for step in cassette.steps if step.of == job and step.path.endswith("/log")]
+    return [(chunk.at, chunk.data.decode("utf-8", "surrogateescape")) for chunks in logs for chunk in chunks or ()]
+
+
+async def _delete_the_pod(cluster: LocalTransport, after: float) -> None:
+    await anyio.sleep(after)
+    (pod,) = cluster.objects("pods")
+    path = f"/api/v1/namespaces/agent-sandbox/pods/{pod['metadata']['name']}"
+    answer = await cluster.handle_async_request(httpx.Request("DELETE", f"https://embedded.invalid{path}"))
+    await answer.aread()
+    assert answer.status_code == 200
+
+
+OTHERS: dict[str, Callable[[LocalTransport], Awaitable[None]]] = {
+    # As the Job controller does when a Job is beyond its deadline.
+    "deadline-exceeded": lambda cluster: _delete_the_pod(cluster, 2.9),
+}
+"""What somebody else does in the cluster while a scenario runs."""

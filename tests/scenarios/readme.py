@@ -1,0 +1,37 @@
+"""The table in fixtures/README.md: every cassette, and where it came from, as its header says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gke_sandbox.cassette import load
+
+__all__ = ["table", "write_table"]
+
+_BEGIN = "<!-- the cassettes: written by tests/scenarios/readme.py -->\n"
+_END = "<!-- end of the cassettes -->\n"
+
+
+def table(fixtures: Path) -> str:
+    """The table of all cassettes in a directory."""
+    lines = ["| cassette | server | recorded | notes |", "|---|---|---|---|"]
+    for path in sorted(fixtures.glob("*.yaml")):
+        header = load(path).header
+        notes = " ".join(header.notes.split()).replace("|", "\\|")
+        lines.append(f"| `{path.name}` | {header.server} | {header.recorded_at} | {notes} |")
+    return "\n".join(lines) + "\n"
+
+
+def write_table(fixtures: Path) -> None:
+    """Bring the table in a directory's README up to date; a README without one stays as it is."""
+    readme = fixtures / "README.md"
+    if not readme.exists():
+        return
+    before, begin, rest = readme.read_text(encoding="utf-8").partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if begin and end:
+        readme.write_text(f"{before}{begin}{table(fixtures)}{end}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_table(Path("fixtures"))

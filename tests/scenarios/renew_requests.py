@@ -1,0 +1,82 @@
+"""Put this library's present requests into cassettes, and leave the answers alone.
+
+For when its manifests have changed and neither the raw recordings nor a live cluster are at hand. Run it from the
+repository's root::
+
+    python -m tests.scenarios.renew_requests fixtures/
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gke_sandbox.cassette import Cassette, load, save
+from gke_sandbox.cassette.model import Step
+from gke_sandbox.manifests import Manifests, build
+from gke_sandbox.settings import Program, Settings
+
+from .table import SCENARIOS
+
+__all__ = ["main", "renewed"]
+
+_SESSION, _UID = "session-0", "uid-0"
+
+
+def renewed(cassette: Cassette) -> Cassette:
+    """The cassette with the Jobs and ConfigMaps that the library sends today."""
+    made = {of: _manifests(cassette, of) for of in _jobs(cassette)}
+    return replace(cassette, steps=tuple(_renewed(step, made.get(step.of)) for step in cassette.steps))
+
+
+def _jobs(cassette: Cassette) -> list[str]:
+    return list(dict.fromkeys(step.of for step in cassette.steps if step.of))
+
+
+def _manifests(cassette: Cassette, of: str) -> Manifests:
+    scenario = SCENARIOS[cassette.header.scenario]
+    bodies = [step.body for step in cassette.steps if step.of == of and _kind(step) == "ConfigMap"]
+    runs = scenario.runs
+    if len(runs) > 1:
+        runs = tuple(run for run in runs if bodies and run.code == bodies[0]["data"]["code_0"])
+    program = Program(code=runs[0].code, files=dict(runs[0].files))
+    return build(Settings().override(**scenario.all_settings), program, name=_name(of), session=_SESSION)
+
+
+def _renewed(step: Step, made: Manifests | None) -> Step:
+    if made is None or step.method != "POST":
+        return step
+    owners = step.body["metadata"].get("ownerReferences") or [{}]
+    body = made.job if _kind(step) == "Job" else made.config_map(_UID)
+    names = {_name(step.of): step.of, _SESSION: "<session-1>", _UID: owners[0].get("uid", "")}
+    if "data" in body:
+        body = {**body, "data": {**body["data"], "runner": "<runner>"}}
+    return replace(step, body=_replaced(body, names))
+
+
+def _replaced(value: Any, names: dict[str, str]) -> Any:
+    text = json.dumps(value)
+    for name, placeholder in names.items():
+        text = text.replace(f'"{name}"', json.dumps(placeholder))
+    return json.loads(text)
+
+
+def _kind(step: Step) -> str:
+    return str(step.body.get("kind", "")) if isinstance(step.body, dict) else ""
+
+
+def _name(of: str) -> str:
+    return f"the-{of[1:-1]}"
+
+
+def main(arguments: Sequence[str]) -> None:
+    for path in sorted(Path(arguments[0]).glob("*.yaml")):
+        save(renewed(load(path)), path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,298 @@
+"""The scenarios: what is asked for, and what must come of it on every cluster.
+
+A scenario has the name of its cassette in fixtures/, which has the name of the recording that it was made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gke_sandbox import Forbidden, Invalid, SandboxError, StartError, Unauthorized
+from gke_sandbox.protocol import Dropped
+
+__all__ = ["SCENARIOS", "Expected", "Run", "Scenario"]
+
+
+_NOTHING = Dropped()
+# What the recorder asked for, as far as it matters: 128Mi are what `execution-out-of-memory` runs out of.
+_COMMON: dict[str, Any] = {
+    "timeout": 30,
+    "memory_request": "64Mi",
+    "memory_limit": "128Mi",
+    "ephemeral_storage_limit": "128Mi",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What must come out. Without `status` and `error` the run was cancelled.
+
+    `stderr` and `reason` are patterns, `made` are files. `words` must stand in the error with its hint, or in the
+    result's message; `waits` are reasons that the run must have told of on its way.
+    """
+
+    status: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    stdout: str | bytes = ""
+    stderr: str = ""
+    made: Mapping[str, bytes] = field(default_factory=dict)
+    dropped: Dropped = _NOTHING
+    missing: bool = False
+    error: type[SandboxError] | None = None
+    reason: str = ""
+    words: tuple[str, ...] = ()
+    waits: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One program. With `until` it is cancelled as soon as that was printed."""
+
+    code: str
+    expected: Expected
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    until: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """Programs that run at once in one Sandbox with these settings.
+
+    `not_live` says why a live cluster cannot be brought to it by asking. `namespace` is the one to work in, if it
+    must not be the usual one.
+    """
+
+    runs: tuple[Run, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    not_live: str = ""
+    namespace: str | None = None
+
+    @property
+    def all_settings(self) -> dict[str, Any]:
+        """What a Sandbox is made with, but for its namespace."""
+        return {**_COMMON, **self.settings}
+
+
+def _one(
+    code: str,
+    *,
+    files: Mapping[str, bytes] | None = None,
+    until: str = "",
+    settings: Mapping[str, Any] | None = None,
+    not_live: str = "",
+    namespace: str | None = None,
+    **expected: Any,
+) -> Scenario:
+    run = Run(code, Expected(**expected), files or {}, until)
+    return Scenario(runs=(run,), settings=settings or {}, not_live=not_live, namespace=namespace)
+
+
+def _prints(code: str, stdout: str, **more: Any) -> Scenario:
+    return _one(code, status="succeeded", exit_code=0, stdout=stdout, **more)
+
+
+HOLA = "print('hola')\n"
+_SLEEPS = "import time\nprint('started', flush=True)\ntime.sleep(60)\n"
+_SOON = {"startup_timeout": 10}
+_CAPPED = "import sys\nfor i in range(4000): print('x' * 79)\nprint('y' * 40000)\n"
+
+SCENARIOS: dict[str, Scenario] = {
+    # -- the program ends by itself ---------------------------------------------------------------------------
+    "execution-success": _prints(HOLA, "hola\n"),
+    "execution-mounted": _prints(HOLA, "hola\n", settings={"delivery": "mount", "tmp_size": "16Mi"}),
+    "execution-exit-3": _one(
+        "import sys\nprint('to stdout')\nprint('to stderr', file=sys.stderr)\nsys.exit(3)\n",
+        status="failed",
+        exit_code=3,
+        stdout="to stdout\n",
+        stderr="to stderr\n",
+    ),
+    "execution-traceback": _one(
+        "def f():\n    return 1/0\nf()\n",
+        status="failed",
+        exit_code=1,
+        stderr=r"Traceback \(most .*main\.py\", line 3, in <module>.*line 2, in f.*ZeroDivisionError: [a-z ]+\n",
+    ),
+    "execution-files": _prints(
+        "rows = open('data.csv').read().split()\nopen('sum.txt','w').write(str(sum(map(int, rows))))\n"
+        "open('bytes.bin','wb').write(bytes(range(256)))\nprint(len(rows))\n",
+        "3\n",
+        files={"data.csv": b"1\n2\n3"},
+        made={"bytes.bin": bytes(range(256)), "sum.txt": b"6"},
+    ),
+    "execution-streaming": _prints(
+        "import time, sys\nfor i in range(5):\n    print('line', i)\n    print('err', i, file=sys.stderr)\n"
+        "    time.sleep(0.25)\n",
+        "".join(f"line {i}\n" for i in range(5)),
+        stderr="".join(f"err {i}\n" for i in range(5)),
+    ),
+    "execution-bytes": _one(
+        "import sys\nsys.stdout.buffer.write('ñandú 🦉'.encode() + b'\\xff\\x00\\x1eout 3\\n')\n"
+        "sys.stdout.flush()\n",
+        status="succeeded",
+        exit_code=0,
+        stdout="ñandú 🦉".encode() + b"\xff\x00\x1eout 3\n",
+    ),
+    "execution-output-capped": _prints(
+        _CAPPED,
+        (("x" * 79 + "\n") * 4000)[:131072],
+        dropped=Dropped(stdout=228929),
+        settings={"max_output_bytes": 131072},
+    ),
+    "execution-runs-to-log-end": _prints(HOLA, "hola\n"),
+    "execution-signal": _one(
+        "import os, signal\nprint('bye')\nos.kill(os.getpid(), signal.SIGSEGV)\n",
+        status="signaled",
+        signal=11,
+        stdout="bye\n",
+    ),
+    "program-forges-frames": _one(
+        "import os\nfd = os.open('/proc/1/fd/1', os.O_WRONLY)\n"
+        "os.write(fd, b'\\x1efile 4 \"../../evil\"\\nAAAA\\n\\x1eexit 2\\n{}\\n')\nprint('done')\n",
+        status="succeeded",
+        exit_code=0,
+        stdout="done\n",
+        dropped=Dropped(files=1),
+    ),
+    "two-executions-one-watch": Scenario(
+        runs=tuple(
+            Run(f"print({n})\n", Expected(status="succeeded", exit_code=0, stdout=f"{n}\n")) for n in (0, 1)
+        )
+    ),
+    # -- something ends it ------------------------------------------------------------------------------------
+    "execution-time-limit": _one(
+        "import time\nprint('started')\nwhile True: time.sleep(0.1)\n",
+        settings={"timeout": 2},
+        status="timed_out",
+        signal=9,
+        stdout="started\n",
+    ),
+    "execution-out-of-memory": _one(
+        "print('before')\nb = bytearray(10**9)\nfor i in range(0, len(b), 4096): b[i] = 1\nprint('after')\n",
+        status="out_of_memory",
+        signal=9,
+        stdout="before\n",
+        missing=True,
+        reason="OOMKilled",
+        words=("memory",),
+    ),
+    "program-stops-the-runner": _one(
+        "import os, signal\nprint('x', flush=True)\nos.kill(1, signal.SIGKILL)\nimport time\ntime.sleep(5)\n",
+        status="killed",
+        signal=9,
+        missing=True,
+        reason="Error",
+        words=("signal 9",),
+    ),
+    "job-deleted-by-client": _one(_SLEEPS, until="started\n", stdout="started\n"),
+    "deadline-exceeded": _one(
+        _SLEEPS,
+        not_live="the client ends a program some time before its Job's activeDeadlineSeconds",
+        status="killed",
+        signal=9,
+        stdout="started\n",
+        missing=True,
+        reason="Deleted",
+    ),
+    "evicted": _one(
+        "import time\nprint('filling', flush=True)\nwith open('/tmp/big', 'wb') as f:\n"
+        "    for i in range(48): f.write(b'z' * (1 << 20))\ntime.sleep(100)\n",
+        settings={"delivery": "mount", "tmp_size": "16Mi", "timeout": 110},
+        status="killed",
+        signal=9,
+        stdout="filling\n",
+        missing=True,
+        reason="Evicted",
+        words=("EmptyDir volume", "16Mi"),
+    ),
+    # -- it comes late, or not at all -------------------------------------------------------------------------
+    "late-configmap": _prints(
+        "print('late')\n",
+        "late\n",
+        not_live="the server would have to be slow between two requests",
+        waits=("CreateContainerConfigError",),
+    ),
+    "python-missing": _one(
+        "print(1)\n",
+        settings={"image": "registry.k8s.io/pause:3.10"},
+        error=StartError,
+        reason="StartError",
+        words=("executable", "python3 on its PATH"),
+    ),
+    "image-pull-backoff": _one(
+        "print(1)\n",
+        settings={"image": "registry.invalid/nosuch:1"},
+        error=StartError,
+        reason="ErrImagePull|ImagePullBackOff",
+        words=("registry.invalid/nosuch:1", "check the image's name"),
+        waits=("ErrImagePull",),
+    ),
+    "unschedulable": _one(
+        "print(1)\n",
+        settings={"node_selector": {"sandbox.gke.io/runtime": "gvisor"}, **_SOON},
+        not_live="no node may have GKE's label for gVisor, and on GKE some have it",
+        error=StartError,
+        reason="Unschedulable",
+        words=("node affinity/selector", "within 10 s"),
+        waits=("Unschedulable",),
+    ),
+    "runtime-class-missing": _one(
+        "print(1)\n",
+        settings={"runtime_class_name": "nosuch", "delivery": "env", **_SOON},
+        error=StartError,
+        words=("has no pod",),
+    ),
+    "pod-security-violation": _one(
+        "print(1)\n",
+        settings=_SOON,
+        not_live="the strictest standard does not refuse the pods that this library asks for",
+        error=StartError,
+        words=("has no pod",),
+    ),
+    "quota-exceeded": _one(
+        "print(1)\n",
+        settings=_SOON,
+        not_live="the namespace must have a quota of no pods",
+        error=StartError,
+        words=("has no pod",),
+    ),
+    # -- the server refuses -----------------------------------------------------------------------------------
+    "forbidden": _one(
+        HOLA,
+        not_live="the caller must have no rights",
+        error=Forbidden,
+        reason="Forbidden",
+        words=('cannot create resource "jobs"',),
+    ),
+    "namespace-missing": _one(
+        HOLA,
+        namespace="no-such-namespace",
+        not_live="a caller with rights in all namespaces is told otherwise (404)",
+        error=Forbidden,
+        reason="Forbidden",
+        words=('in the namespace "no-such-namespace"',),
+    ),
+    "unauthorized": _one(
+        HOLA, not_live="the credentials must be wrong", error=Unauthorized, reason="Unauthorized"
+    ),
+    "invalid-job": _one(
+        HOLA,
+        not_live="this library refuses before the server would",
+        error=Invalid,
+        reason="Invalid",
+        words=("must be less than or equal to memory limit",),
+    ),
+    "configmap-too-large": _one(
+        HOLA,
+        not_live="this library refuses before the server would",
+        error=Invalid,
+        reason="Invalid",
+        words=("may not be more than 1048576 bytes",),
+    ),
+    # -- trouble that is survived -----------------------------------------------------------------------------
+    "already-exists": _prints(HOLA, "hola\n", not_live="the connection must break between request and answer"),
+    "log-errors": _prints(HOLA, "hola\n", not_live="the kubelet must be behind the watch"),
+}

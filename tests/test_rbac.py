@@ -1,0 +1,168 @@
+"""rbac.yaml is what the library uses, no more and no less, and its own pods satisfy it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gke_sandbox import AsyncSandbox, Cluster, Forbidden, SandboxError
+from gke_sandbox.cassette import load
+from gke_sandbox.kube.requests import parse
+from gke_sandbox.local import Caller, LocalTransport, Namespace, Rule, ScriptedRuntime
+from gke_sandbox.local.faults import Action, Drop, Fault, Match, Misbehaviour
+from gke_sandbox.manifests import build
+from gke_sandbox.quantity import parse_quantity
+from gke_sandbox.settings import Program, Settings
+
+from .clock import run_on_mock_clock
+from .pods import out, program
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [each for each in yaml.safe_load_all((ROOT / "rbac.yaml").read_text()) if each]
+NAMESPACE = "agent-sandbox"
+
+Permission = tuple[str, str, str]
+
+# In the Role, though nothing here uses it yet. An entry that is used fails the test below.
+PLANNED: dict[Permission, str] = {
+    ("list", "", "events"): "the diagnosis of a sandbox that does not start reads them",
+    ("list", "batch", "jobs"): "`gke-sandbox clean` finds leftovers by them",
+}
+
+
+def the(kind: str) -> dict[str, Any]:
+    (found,) = (each for each in DOCUMENTS if each["kind"] == kind)
+    return found
+
+
+def granted() -> set[Permission]:
+    return {
+        (verb, group, resource)
+        for rule in the("Role")["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def caller(without: Permission | None = None) -> Caller:
+    rules = [Rule([verb], [group], [resource]) for verb, group, resource in granted() - {without}]
+    return Caller.service_account(NAMESPACE, "gke-sandbox", rules)
+
+
+# -- what is in it ---------------------------------------------------------------------------------------------
+
+
+def test_every_document_is_there_and_in_the_one_namespace() -> None:
+    assert [each["kind"] for each in DOCUMENTS] == [
+        "Namespace",
+        "ServiceAccount",
+        "Role",
+        "RoleBinding",
+        "NetworkPolicy",
+        "ResourceQuota",
+        "LimitRange",
+    ]
+    assert the("Namespace")["metadata"]["name"] == NAMESPACE
+    assert {each["metadata"]["namespace"] for each in DOCUMENTS[1:]} == {NAMESPACE}
+
+
+def test_the_role_is_bound_to_the_service_account() -> None:
+    binding = the("RoleBinding")
+    assert binding["roleRef"]["name"] == the("Role")["metadata"]["name"]
+    (subject,) = binding["subjects"]
+    account = the("ServiceAccount")["metadata"]
+    assert (subject["kind"], subject["name"], subject["namespace"]) == (
+        "ServiceAccount",
+        account["name"],
+        NAMESPACE,
+    )
+
+
+def test_the_namespace_enforces_the_restricted_standard() -> None:
+    labels = the("Namespace")["metadata"]["labels"]
+    assert labels == {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "audit", "warn")}
+
+
+@pytest.mark.parametrize("delivery", ["env", "mount"])
+def test_the_default_pod_satisfies_limits_and_quota_and_has_no_network(delivery: str) -> None:
+    settings = Settings(namespace=NAMESPACE).override(delivery=delivery)
+    job = build(settings, Program(code="print(1)"), name="job", session="s").job
+    template = job["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    (limit,) = the("LimitRange")["spec"]["limits"]
+    for name, most in limit["max"].items():
+        assert parse_quantity(container["resources"]["limits"][name]).nano <= parse_quantity(most).nano
+    hard = the("ResourceQuota")["spec"]["hard"]
+    for part in ("requests", "limits"):
+        for name, amount in container["resources"][part].items():
+            together = parse_quantity(amount).nano * int(hard["pods"])
+            assert together <= parse_quantity(hard[f"{part}.{name}"]).nano
+    policy = the("NetworkPolicy")["spec"]
+    assert policy["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert not {"ingress", "egress"} & policy.keys(), "nothing is allowed"
+
+
+# -- what is used ----------------------------------------------------------------------------------------------
+
+
+def in_fixtures() -> Iterator[Permission]:
+    for path in sorted((ROOT / "fixtures").glob("*.yaml")):
+        for step in load(path).steps:
+            asked = parse(step.method, step.path, step.query, b"")
+            yield asked.verb, asked.group, asked.resource
+
+
+def run(who: Caller, *actions: tuple[Action, Match]) -> tuple[set[Permission], SandboxError | None, list[str]]:
+    """One execution as `who`: what was asked, the error, and what was left."""
+
+    async def main() -> tuple[set[Permission], SandboxError | None, list[str]]:
+        error = None
+        async with LocalTransport(
+            ScriptedRuntime(program(out("fine"))),
+            namespaces=[Namespace(NAMESPACE, pod_security="restricted")],
+            caller=who,
+            misbehaviour=Misbehaviour(*(Fault(action, match) for action, match in actions)),
+        ) as cluster:
+            async with AsyncSandbox(Cluster.transport(cluster), namespace=NAMESPACE) as sandbox:
+                try:
+                    assert (await sandbox.run("x")).stdout == "fine"
+                except SandboxError as caught:
+                    error = caught
+            group = {"jobs": "batch"}
+            used = {(each.verb, group.get(each.resource, ""), each.resource) for each in cluster.requests}
+            return used, error, cluster.leftovers()
+
+    return run_on_mock_clock(main)
+
+
+LOST_ANSWER = (Drop(carried_out=True), Match("create", "jobs"))
+
+
+def used() -> set[Permission]:
+    lost, error, _ = run(caller(), LOST_ANSWER)
+    assert error is None
+    return lost | set(in_fixtures())
+
+
+def test_the_role_holds_what_is_used_and_nothing_else() -> None:
+    assert used() - granted() == set(), "missing in rbac.yaml"
+    assert granted() - used() == PLANNED.keys(), "in rbac.yaml, and used by nobody"
+
+
+@pytest.mark.parametrize("missing", sorted(granted() - PLANNED.keys()), ids="-".join)
+def test_without_any_of_the_rules_something_is_refused_and_says_which(missing: Permission) -> None:
+    _, error, left = run(caller(without=missing), LOST_ANSWER)
+    verb, group, resource = missing
+    if verb == "delete":
+        assert error is None, "the result was there before"
+        assert left != []
+        return
+    assert isinstance(error, Forbidden)
+    assert f'cannot {verb} resource "{resource}" in API group "{group}"' in str(error)
+    assert f'apiGroups: ["{group}"], resources: ["{resource}"], verbs: ["{verb}"]' in error.hint

@@ -18,10 +18,10 @@ import anyio
 from anyio.from_thread import BlockingPortal
 
 from .cluster import Cluster
-from .errors import SandboxClosed
+from .errors import SandboxClosed, SandboxError
 from .execution import Execution
 from .result import Event, ExecutionResult
-from .sandbox import CLOSE_SECONDS, AsyncSandbox
+from .sandbox import CLOSE_SECONDS, AsyncSandbox, alone
 from .stream import ExecutionStream
 
 logger = logging.getLogger("gke_sandbox")
@@ -194,10 +194,11 @@ class _Open:
     def __init__(self, cluster: Cluster | None, arguments: dict[str, Any]) -> None:
         self.sandbox = AsyncSandbox(cluster, **arguments)
         ready: Future[BlockingPortal] = Future()
+        self._ended: Future[None] = Future()
         # A daemon, or the interpreter would wait for it before it runs the exit handler that ends it.
         self._thread = threading.Thread(
             target=_run_loop,
-            args=(self.sandbox, ready),
+            args=(self.sandbox, ready, self._ended),
             name=f"gke-sandbox {self.sandbox.session}",
             daemon=True,
         )
@@ -283,6 +284,10 @@ class _Open:
             self._ending = True
         _stop(self.portal, False)
         self._thread.join()
+        ended, self._ended = self._ended, Future()
+        if ended.done():
+            # What went wrong while it closed, told once.
+            ended.result()
 
     def detach(self) -> None:
         """In a forked child: let go of everything without closing it; it is the parent's."""
@@ -292,7 +297,7 @@ class _Open:
         _of_parents.append(self)
 
 
-def _run_loop(sandbox: AsyncSandbox, ready: Future[BlockingPortal]) -> None:
+def _run_loop(sandbox: AsyncSandbox, ready: Future[BlockingPortal], ended: Future[None]) -> None:
     async def main() -> None:
         async with BlockingPortal() as portal, sandbox:
             ready.set_result(portal)
@@ -301,10 +306,13 @@ def _run_loop(sandbox: AsyncSandbox, ready: Future[BlockingPortal]) -> None:
     try:
         anyio.run(main)
     except BaseException as error:
-        if ready.done():
-            logger.exception("the thread of Sandbox %s ended with an error", sandbox.session)
-        else:
+        error = alone(error)
+        if not ready.done():
             ready.set_exception(error)
+        elif isinstance(error, SandboxError):
+            ended.set_exception(error)
+        else:
+            logger.exception("the thread of Sandbox %s ended with an error", sandbox.session)
     finally:
         _loops.pop(sandbox, None)
 

@@ -141,7 +141,7 @@ class AsyncSandbox:
         try:
             await tasks.__aexit__(None, None, None)
         except BaseException as error:  # noqa: BLE001 - raised, out of its group
-            raise _alone(error) from None
+            raise alone(error) from None
         finally:
             for job in sorted(self._to_delete):
                 self._leave(job, "the Sandbox was closed before the server answered")
@@ -389,7 +389,7 @@ def _closed_during_the_run() -> SandboxClosed:
     )
 
 
-def _alone(error: BaseException) -> BaseException:
+def alone(error: BaseException) -> BaseException:
     """The first error in a group, if it is one: a background task failed, and the others were cancelled for it."""
     while inner := getattr(error, "exceptions", None):  # Python 3.10 has no name for a group.
         error = inner[0]

@@ -17,12 +17,23 @@ import anyio
 import httpx
 import pytest
 
-from gke_sandbox import Cluster, Finished, NotFound, OutputChunk, Sandbox, SandboxClosed, SpecError
+from gke_sandbox import (
+    CassetteError,
+    Cluster,
+    ConfigError,
+    Finished,
+    NotFound,
+    OutputChunk,
+    Sandbox,
+    SandboxClosed,
+    SpecError,
+)
 from gke_sandbox.blocking import _Task
-from gke_sandbox.local import LocalTransport, choose_runtime
+from gke_sandbox.local import LocalTransport, ScriptedRuntime, choose_runtime
 from gke_sandbox.local.faults import Delay, Fault, Forbid, Match, Misbehaviour
 
 from .http_cluster import HttpCluster, http_cluster
+from .pods import out, program
 
 ROOT = Path(__file__).parent.parent
 LOCAL = Cluster.local("process")
@@ -204,7 +215,7 @@ def test_a_sandbox_that_is_collected_in_its_own_thread_ends_it() -> None:
 PRELUDE = """
 import logging, os, signal, sys, threading, time
 from gke_sandbox import *
-from gke_sandbox.local import LocalTransport, choose_runtime
+from gke_sandbox.local import LocalTransport, ScriptedRuntime, choose_runtime
 logging.basicConfig(level=logging.WARNING, format="%(message)s")
 transport = LocalTransport(choose_runtime("process"))
 sandbox = Sandbox(Cluster.transport(transport))
@@ -487,3 +498,19 @@ def test_a_child_of_multiprocessing_deletes_its_jobs_when_it_ends(method: str, t
         )
         assert (ran.stdout, ran.stderr) == ("0\n", "")
         assert emptied(cluster)
+
+
+def test_a_cluster_that_is_not_there_is_one_error_and_no_group(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="none"):
+        Sandbox(Cluster.kubeconfig(str(tmp_path / "none"))).run("x")
+
+
+def test_what_goes_wrong_while_it_closes_is_raised_once_and_to_whoever_closes_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    runtime = ScriptedRuntime(program(out("fine")))
+    recording = Cluster.recording(tmp_path / "file" / "c.yaml", Cluster.transport(LocalTransport(runtime)))
+    sandbox = Sandbox(recording)
+    assert sandbox.run("x").stdout == "fine"
+    with pytest.raises(CassetteError, match="cannot be written"):
+        sandbox.close()
+    sandbox.close()

@@ -27,7 +27,8 @@ _VERSION_SECONDS = 5.0
 class Tape:
     """What was recorded so far, for one file. `save` may be called again and again as it grows.
 
-    `now` is calendar time. One tape may take what several Sandboxes do, one after the other or at once.
+    `now` is calendar time. One tape may take what several Sandboxes do, one after the other, or at once if their
+    event loops have the same clock (all of asyncio's have).
     """
 
     def __init__(
@@ -45,7 +46,19 @@ class Tape:
         self._now = now
         self._began_at: datetime | None = None
         self._began = 0.0
+        self._open = 0
         self._exchanges: list[Exchange] = []
+
+    def opened(self) -> None:
+        """A Sandbox begins. Where the last one has ended, in another event loop perhaps, its time goes on."""
+        if not self._open and self._began_at is not None:
+            last = max(max(each.at, each.ended or 0.0) for each in self._exchanges)
+            self._began = anyio.current_time() - last
+        self._open += 1
+
+    def closed(self) -> None:
+        """A Sandbox has ended."""
+        self._open -= 1
 
     def begin(self, request: httpx.Request, path: str, body: bytes) -> Exchange:
         """A request is about to be sent; `path` is its path as the API knows it."""
@@ -100,6 +113,7 @@ class RecordingTransport(httpx.AsyncBaseTransport):
 
     async def __aenter__(self) -> RecordingTransport:
         await self._inner.__aenter__()
+        self._tape.opened()
         return self
 
     async def __aexit__(
@@ -111,6 +125,7 @@ class RecordingTransport(httpx.AsyncBaseTransport):
         try:
             await self._inner.__aexit__(exc_type, exc_value, traceback)
         finally:
+            self._tape.closed()
             self._tape.save()
 
     async def aclose(self) -> None:

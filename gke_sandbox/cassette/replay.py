@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import threading
 from datetime import datetime, timezone
 from types import TracebackType
 from typing import Any
@@ -64,6 +65,8 @@ class Player:
         self.matcher = Matcher(cassette, strict=strict, runner=runner_text())
         self.streams: list[_Stream] = []
         self.broken: ReplayMismatch | None = None
+        self._open = 0
+        self._thread = 0
         self._choose = ServerNames(runner_text(), _BEGAN if began is None else began)
         self._changed: anyio.Event | None = None
         self._check_ends()
@@ -91,6 +94,21 @@ class Player:
             )
 
     # What a transport asks.
+
+    def enter(self) -> None:
+        """A transport opens. Raises `CassetteError` if one is open in another thread: streams wait in one loop."""
+        here = threading.get_ident()
+        if self._open and self._thread != here:
+            raise CassetteError(
+                f"{self.cassette.source} is being played in another thread",
+                hint="give each Sandbox that runs at the same time a cassette of its own",
+            )
+        self._thread = here
+        self._open += 1
+
+    def leave(self) -> None:
+        """A transport has closed."""
+        self._open -= 1
 
     def take(self, asked: Asked) -> None:
         """A request has come. Raises `ReplayMismatch`, now and ever after, if it was not recorded."""
@@ -268,6 +286,10 @@ class ReplayTransport(httpx.AsyncBaseTransport):
         self._check = check
         self._bodies: dict[Body, _Stream] = {}
 
+    async def __aenter__(self) -> ReplayTransport:
+        self.player.enter()
+        return self
+
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None = None,
@@ -275,6 +297,7 @@ class ReplayTransport(httpx.AsyncBaseTransport):
         traceback: TracebackType | None = None,
     ) -> None:
         await self.aclose()
+        self.player.leave()
         if self._check:
             self.player.finish()
 

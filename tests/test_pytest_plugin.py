@@ -1,0 +1,248 @@
+"""The pytest plugin, as a project sees it that has the package installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gke_sandbox import Cluster, Sandbox
+from gke_sandbox.local import LocalTransport, ScriptedRuntime
+
+from .pods import out, program
+
+CONFTEST = """
+import pytest
+from gke_sandbox import Cluster
+from gke_sandbox.local import LocalTransport, ScriptedRuntime
+from tests.pods import out, program
+
+@pytest.fixture
+def gke_sandbox_cluster():
+    runtime = ScriptedRuntime(lambda spec: program(out("ran " + spec.env["GKE_SANDBOX_CODE_0"]), at=0.0))
+    return Cluster.transport(LocalTransport(runtime))
+"""
+
+TEST = """
+from gke_sandbox import Sandbox
+
+def test_it(gke_sandbox_cassette):
+    with Sandbox(gke_sandbox_cassette) as sandbox:
+        assert sandbox.run("print(1)").stdout == "ran print(1)"
+"""
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Import all that a project's tests will need.
+
+    pytester forgets what is imported within it. That takes time, and the binding to libyaml cannot be imported
+    twice: it would hand out classes of a module that nobody knows any more.
+    """
+    path = tmp_path_factory.mktemp("cassettes") / "c.yaml"
+    cluster = Cluster.transport(LocalTransport(ScriptedRuntime(program(out("x")))))
+    for each in (Cluster.recording(path, cluster), Cluster.replay(path)):
+        with Sandbox(each) as sandbox:
+            sandbox.run("x")
+
+
+@pytest.fixture
+def project(imported: None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent))
+    pytester.makeconftest(CONFTEST)
+    pytester.makeini("[pytest]\naddopts = -p no:cacheprovider --strict-markers\nfilterwarnings = error\n")
+    return pytester
+
+
+def run(project: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    # The plugin is loaded already where the package is installed; in a tree that is only on the path it is not.
+    plugins = [] if installed() else ["-p", "gke_sandbox.pytest_plugin"]
+    for other in ("hypothesispytest", "timeout", "pytest_httpx"):
+        plugins += ["-p", f"no:{other}"]
+    return project.runpytest_inprocess(*plugins, *arguments)
+
+
+def installed() -> bool:
+    from importlib.metadata import entry_points
+
+    return any(each.name == "gke_sandbox" for each in entry_points(group="pytest11"))
+
+
+def cassettes(project: pytest.Pytester) -> list[str]:
+    return sorted(path.name for path in (project.path / "cassettes").glob("*"))
+
+
+def test_nothing_but_pytest_is_imported_with_it() -> None:
+    code = (
+        "import sys, pytest; before = set(sys.modules); import gke_sandbox.pytest_plugin; "
+        "print(sorted(name for name in set(sys.modules) - before if not name.startswith('gke_sandbox')))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
+
+
+def test_a_test_is_recorded_once_and_replayed_ever_after(project: pytest.Pytester) -> None:
+    project.makepyfile(test_a=TEST)
+    missing = run(project)
+    missing.assert_outcomes(errors=1)
+    missing.stdout.fnmatch_lines(
+        ["*there is no cassette cassettes/test_a.test_it.yaml*--gke-sandbox-record=once*"]
+    )
+    run(project, "--gke-sandbox-record=once").assert_outcomes(passed=1)
+    assert cassettes(project) == ["test_a.test_it.yaml"]
+    before = (project.path / "cassettes/test_a.test_it.yaml").stat().st_mtime_ns
+    run(project, "--gke-sandbox-record=once").assert_outcomes(passed=1)
+    assert (project.path / "cassettes/test_a.test_it.yaml").stat().st_mtime_ns == before
+    project.makeconftest("")
+    run(project).assert_outcomes(passed=1)
+
+
+def test_all_records_anew_and_a_test_that_fails_changes_nothing(project: pytest.Pytester) -> None:
+    project.makepyfile(test_a=TEST)
+    run(project, "--gke-sandbox-record=once").assert_outcomes(passed=1)
+    path = project.path / "cassettes/test_a.test_it.yaml"
+    before = path.read_text()
+    project.makepyfile(test_a=TEST.replace('print(1)"', 'print(2)"', 1))
+    run(project, "--gke-sandbox-record=all").assert_outcomes(failed=1)
+    assert path.read_text() == before
+    assert cassettes(project) == ["test_a.test_it.yaml"]
+    project.makepyfile(test_a=TEST.replace("print(1)", "print(2)"))
+    run(project, "--gke-sandbox-record=all").assert_outcomes(passed=1)
+    assert "print(2)" in path.read_text()
+
+
+def test_another_program_fails_even_if_the_test_swallows_the_error(project: pytest.Pytester) -> None:
+    project.makepyfile(test_a=TEST)
+    run(project, "--gke-sandbox-record=once").assert_outcomes(passed=1)
+    project.makepyfile(
+        test_a="""
+        import contextlib
+        from gke_sandbox import Sandbox, SandboxError
+
+        def test_it(gke_sandbox_cassette):
+            with Sandbox(gke_sandbox_cassette) as sandbox, contextlib.suppress(SandboxError):
+                sandbox.run("print(2)")
+        """
+    )
+    result = run(project)
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*code: recorded 'print(1)', got 'print(2)'"])
+
+
+def test_steps_that_are_not_played_and_cassettes_that_are_not_opened_fail(project: pytest.Pytester) -> None:
+    twice = TEST + "        assert sandbox.run('print(2)').stdout == 'ran print(2)'\n"
+    project.makepyfile(test_a=twice)
+    run(project, "--gke-sandbox-record=once").assert_outcomes(passed=1)
+    project.makepyfile(test_a=TEST)
+    result = run(project)
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*4 of 10 recorded requests did not come*"])
+    project.makepyfile(test_a="def test_it(gke_sandbox_cassette): pass")
+    result = run(project)
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*no Sandbox used cassettes/test_a.test_it.yaml"])
+    result = run(project, "--gke-sandbox-record=all")
+    result.stdout.fnmatch_lines(["*nothing was recorded for cassettes/test_a.test_it.yaml*"])
+    assert cassettes(project) == ["test_a.test_it.yaml"]
+
+
+def test_several_sandboxes_one_after_the_other_are_one_recording(project: pytest.Pytester) -> None:
+    project.makeconftest(
+        CONFTEST.replace("return Cluster.transport", "return Cluster.local('process')\n    Cluster.transport")
+    )
+    project.makepyfile(
+        test_a="""
+        import anyio
+        from gke_sandbox import AsyncSandbox, Sandbox
+
+        def test_it(gke_sandbox_cassette, capfd):
+            with Sandbox(gke_sandbox_cassette) as sandbox:
+                assert sandbox.run("print(1)").stdout == "1\\n"
+            async def main():
+                async with AsyncSandbox(gke_sandbox_cassette) as sandbox:
+                    assert (await sandbox.run("print(2)")).stdout == "2\\n"
+            for backend in ("asyncio", "trio"):
+                anyio.run(main, backend=backend)
+        """
+    )
+    run(project, "--gke-sandbox-record=once").assert_outcomes(passed=1)
+    run(project).assert_outcomes(passed=1)
+
+
+def test_a_second_sandbox_in_another_thread_is_refused_clearly(project: pytest.Pytester) -> None:
+    project.makepyfile(test_a=TEST)
+    run(project, "--gke-sandbox-record=once").assert_outcomes(passed=1)
+    project.makepyfile(
+        test_a="""
+        import pytest
+        from gke_sandbox import CassetteError, Sandbox
+
+        def test_it(gke_sandbox_cassette):
+            with Sandbox(gke_sandbox_cassette) as one:
+                one.run("print(1)")
+                with pytest.raises(CassetteError, match="is being played in another thread"):
+                    with Sandbox(gke_sandbox_cassette) as other:
+                        other.run("print(1)")
+        """
+    )
+    run(project).assert_outcomes(passed=1)
+
+
+def test_names_tell_classes_and_parameters_apart_and_suit_any_file_system(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        test_a="""
+        import pytest
+        from gke_sandbox import Sandbox
+
+        def go(cluster):
+            with Sandbox(cluster) as sandbox:
+                sandbox.run("x")
+
+        class TestA:
+            @pytest.mark.parametrize("one", ["a-1", "../b", "c d", "c/d"])
+            def test_it(self, one, gke_sandbox_cassette):
+                go(gke_sandbox_cassette)
+
+        @pytest.mark.gke_sandbox_cassette("named")
+        def test_it(gke_sandbox_cassette):
+            go(gke_sandbox_cassette)
+        """
+    )
+    run(project, "--gke-sandbox-record=once").assert_outcomes(passed=5)
+    names = cassettes(project)
+    assert len(names) == 5
+    assert {"named.yaml", "test_a.TestA.test_it-a-1.yaml"} <= set(names)
+    run(project).assert_outcomes(passed=5)
+
+
+def test_a_cassette_for_another_test_is_refused(project: pytest.Pytester) -> None:
+    project.makepyfile(test_a=TEST)
+    run(project, "--gke-sandbox-record=once").assert_outcomes(passed=1)
+    (project.path / "cassettes/test_a.test_it.yaml").rename(project.path / "cassettes/other.yaml")
+    project.makepyfile(
+        test_a="import pytest\n" + TEST.replace("def ", "@pytest.mark.gke_sandbox_cassette('other')\ndef ")
+    )
+    result = run(project)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*is for the scenario 'test_a.test_it', not for 'other'*"])
+
+
+def test_cassettes_that_no_test_uses_are_named_when_all_tests_ran(project: pytest.Pytester) -> None:
+    project.makepyfile(test_a=TEST, test_b="def test_other(): pass")
+    run(project, "--gke-sandbox-record=once").assert_outcomes(passed=2)
+    (project.path / "cassettes/old.yaml").write_text("")
+    result = run(project)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*cassettes that no test uses*", "cassettes/old.yaml"])
+    assert run(project, "--gke-sandbox-unused=fail").ret == 1
+    for some in (["test_b.py"], ["-k", "other"], ["test_a.py::test_it"], ["--gke-sandbox-unused=ignore"]):
+        run(project, *some).stdout.no_fnmatch_line("*no test uses*")
+
+
+def test_a_marker_without_a_name_is_a_usage_error(project: pytest.Pytester) -> None:
+    project.makepyfile(test_a="import pytest\n" + TEST.replace("def ", "@pytest.mark.gke_sandbox_cassette\ndef "))
+    result = run(project)
+    assert result.ret != 0
+    result.stderr.fnmatch_lines(["*the marker gke_sandbox_cassette takes one name*"])

@@ -154,6 +154,13 @@ class Cluster:
 
         return cls("recording", cassette=Recording(os.fspath(path), scenario, notes), recorded=cluster or cls())
 
+    @property
+    def records(self) -> Recording | None:
+        """What `recording` writes; None for every other cluster."""
+        from .cassette.ways import Recording
+
+        return self.cassette if isinstance(self.cassette, Recording) else None
+
     def connect(self, namespace: str | None = None) -> Connection:
         """Find the cluster and return a connection to it, not yet opened.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import gke_sandbox
 from gke_sandbox import Cluster, Sandbox
@@ -19,4 +21,11 @@ with Sandbox(Cluster.local()) as sandbox:
 assert result.status == "succeeded", result
 assert result.stdout == "typed ['--flag']\n", result.stdout
 assert result.files == {"out.txt": b"made"}, result.files
+with TemporaryDirectory() as directory:
+    cassette = Path(directory, "smoke.yaml")
+    for cluster in (Cluster.recording(cassette, Cluster.local()), Cluster.replay(cassette)):
+        with Sandbox(cluster) as sandbox:
+            assert sandbox.run("print(6 * 7)").stdout == "42\n"
+(plugin,) = (each for each in entry_points(group="pytest11") if each.name == "gke_sandbox")
+assert plugin.value == "gke_sandbox.pytest_plugin", plugin
 print("smoke: ok,", gke_sandbox.__version__)

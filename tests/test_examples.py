@@ -27,5 +27,18 @@ def test_example_runs_on_the_embedded_cluster(example: Path) -> None:
     assert ran.stdout
 
 
+def test_the_replayed_example_needs_no_cluster() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", ".", "-p", "no:cacheprovider"],
+        cwd=ROOT / "examples" / "replayed_test",
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "KUBECONFIG": "/nonexistent", "PATH": ""},
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout
+    assert "1 passed" in ran.stdout
+
+
 def test_there_are_examples() -> None:
     assert EXAMPLES

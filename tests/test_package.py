@@ -47,6 +47,7 @@ ROOMS = {
     },
     "cassette": {"_version", "errors", "kube", "manifests", "payload", "protocol", "settings"},
     "cluster": {"cassette", "errors", "kube", "local"},
+    "pytest_plugin": {"cassette", "cluster", "errors"},
     "sandbox": {
         "cluster",
         "creation",

@@ -118,6 +118,7 @@ async def test_two_hundred_executions_at_once() -> None:
     """One watch, four requests each, hardly any threads, and nothing is left."""
     transport = LocalTransport(choose_runtime("process"))
     threads: list[int] = []
+    before = len(os.listdir("/proc/self/task"))
 
     async def count_threads() -> None:
         while True:
@@ -136,7 +137,7 @@ async def test_two_hundred_executions_at_once() -> None:
     assert [result.stdout for result in results] == [f"{n}\n" for n in range(200)]
     # While they ran, not only when all was over.
     assert len(threads) > 10
-    assert max(threads) <= 8
+    assert max(threads) - before <= 7
     asked = [(request.method, request.path.rsplit("/", 1)[-1]) for request in transport.requests]
     assert asked.count(("POST", "jobs")) == asked.count(("POST", "configmaps")) == 200
     assert asked.count(("GET", "log")) == 200

@@ -6,6 +6,7 @@ import base64
 import binascii
 import contextlib
 import difflib
+import errno
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -19,7 +20,7 @@ from .placeholders import CAPTURED, used
 from .secret import find_secret, find_secret_in_log
 from .yamlfile import Mapped, dump, parse
 
-__all__ = ["load", "read", "save", "write"]
+__all__ = ["check_writable", "load", "read", "save", "write"]
 
 _HEADER = ("gke_sandbox_cassette", "scenario", "namespace", "recorded", "notes", "steps")
 _RECORDED = ("at", "with", "server")
@@ -71,7 +72,24 @@ def save(cassette: Cassette, path: str | os.PathLike[str]) -> None:
         if temporary:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-        raise CassetteError(f"the cassette {target} cannot be written: {error.strerror or error}") from error
+        raise _unwritable(target, error) from error
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise `CassetteError` if a cassette cannot be written there, as far as can be seen without writing it."""
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise _unwritable(target, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> CassetteError:
+    return CassetteError(f"the cassette {path} cannot be written: {error.strerror or error}")
 
 
 # -- writing ---------------------------------------------------------------------------------------------------

@@ -41,6 +41,8 @@ class Tape:
     ) -> None:
         self.path = os.fspath(path)
         self.server: str | None = None
+        self.discarded = False
+        """Nothing is to be written."""
         self._scenario = os.path.basename(self.path).partition(".")[0] if scenario is None else scenario
         self._notes = notes
         self._now = now
@@ -94,7 +96,7 @@ class Tape:
 
     def save(self) -> None:
         """Write the file. Raises `CassetteError` for a secret in it, and when it cannot be written."""
-        if self._began_at is not None:
+        if self._began_at is not None and not self.discarded:
             save(self.cassette(), self.path)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from .file import load
+from .file import check_writable, load
 from .recording import RecordingTransport, Tape
 from .replay import Player, ReplayTransport
 
@@ -61,10 +61,19 @@ class Recording:
     _tape: Tape | None = field(default=None, init=False, repr=False, compare=False)
 
     def around(self, inner: httpx.AsyncBaseTransport, base: str) -> httpx.AsyncBaseTransport:
-        """A transport that passes everything on to `inner` and records it; see there for `base`."""
+        """A transport that passes everything on to `inner` and records it; see there for `base`.
+
+        Raises `CassetteError` if the file could not be written: better now than after the run.
+        """
         if self._tape is None:
+            check_writable(self.path)
             self._tape = Tape(self.path, scenario=self.scenario, notes=self.notes)
         return RecordingTransport(inner, self._tape, base=base)
+
+    def discard(self) -> None:
+        """Write nothing: what was in the file before stays."""
+        if self._tape is not None:
+            self._tape.discarded = True
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_tape": None}

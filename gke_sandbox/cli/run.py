@@ -11,6 +11,8 @@ from .console import Console
 from .failure import logging_shown, tell
 
 if TYPE_CHECKING:
+    from ..cassette.ways import Recording
+    from ..cluster import Cluster
     from ..sandbox import AsyncSandbox
     from ..settings import Program
     from .output_dir import OutputDirectory
@@ -33,6 +35,7 @@ examples:
   gke-sandbox run script.py --file data.csv --output-dir out/ -- --verbose data.csv
   gke-sandbox run - --timeout 30s --memory 1Gi < script.py
   gke-sandbox run script.py --json | jq -r .stdout
+  gke-sandbox run script.py --record run.yaml && gke-sandbox run script.py --replay run.yaml
 """
 
 
@@ -47,6 +50,7 @@ def add_parser(subcommands: argparse._SubParsersAction[options.Parser]) -> None:
     )
     _add_program(parser)
     settings_options.add_cluster(parser)
+    _add_cassette(parser)
     settings_options.add_limits(parser)
     settings_options.add_pod(parser)
     _add_output(parser)
@@ -71,6 +75,18 @@ def _add_program(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--stdin", metavar="FILE", help="the program's stdin; - passes on this command's")
     settings_options.add_environment(group)
+
+
+def _add_cassette(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("record and replay")
+    group.add_argument(
+        "--record", metavar="FILE", help="write what the cluster answers to this file, a cassette for --replay"
+    )
+    group.add_argument(
+        "--replay",
+        metavar="FILE",
+        help="no cluster: answer from this cassette, for the recorded program",
+    )
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -111,12 +127,16 @@ def _run(given: argparse.Namespace, console: Console, opened: contextlib.ExitSta
     from .output_dir import OutputDirectory
     from .session import Session
 
-    sandbox = _sandbox(given)
+    cluster, recording = _cluster(given)
+    sandbox = _sandbox(given, cluster)
     program = _program(given)
     directory = None
     if given.output_dir is not None:
         directory = opened.enter_context(OutputDirectory(given.output_dir))
     session = Session(sandbox, program, console, quiet=given.json or given.verbose > 0, local=given.local)
+    if recording is not None:
+        # Half a run is nobody's recording: what the file held before stays.
+        session.on_signal = recording.discard
     session.run()
     if session.signal is not None:
         console.interrupted(session.signal, sandbox.leftovers, sandbox.namespace)
@@ -126,8 +146,32 @@ def _run(given: argparse.Namespace, console: Console, opened: contextlib.ExitSta
     return _report(session, console, directory, verbose=given.verbose > 0)
 
 
-def _sandbox(given: argparse.Namespace) -> AsyncSandbox:
-    cluster, settings = settings_options.cluster(given), settings_options.settings(given)
+def _cluster(given: argparse.Namespace) -> tuple[Cluster, Recording | None]:
+    """The cluster, and the recording that it is to be, if any. Raises `UsageError`."""
+    if given.replay is not None:
+        named = settings_options.cluster_options(given)
+        named += [f"--{name}" for name in ("local", "isolation", "record") if getattr(given, name)]
+        if named:
+            raise options.UsageError(f"--replay excludes {' and '.join(named)}")
+        from ..cluster import Cluster
+
+        return Cluster.replay(_file("--replay", given.replay)), None
+    cluster = settings_options.cluster(given)
+    if given.record is None:
+        return cluster, None
+    recorded = type(cluster).recording(_file("--record", given.record), cluster)
+    assert recorded.records is not None
+    return recorded, recorded.records
+
+
+def _file(option: str, path: str) -> str:
+    if not path:
+        raise options.UsageError(f"{option}: must name a file")
+    return path
+
+
+def _sandbox(given: argparse.Namespace, cluster: Cluster) -> AsyncSandbox:
+    settings = settings_options.settings(given)
     if given.open_sandbox is not None:
         made: AsyncSandbox = given.open_sandbox(cluster, **settings)
         return made

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 import anyio
@@ -50,6 +50,8 @@ class Session:
         self._console = console
         self._progress = Progress(console, wanted=not quiet)
         self._output_failed: OutputFailed | None = None
+        self.on_signal: Callable[[], None] = lambda: None
+        """Called when a signal ends the run."""
 
     def run(self) -> None:
         """Raises `OutputFailed` when stdout or stderr take no more."""
@@ -119,6 +121,7 @@ class Session:
         async for number in signals:
             if self.signal is None:
                 self.signal = number
+                self.on_signal()
                 self._scope.cancel()
                 self._progress.last_word("deleting the Job (Ctrl-C again does not wait for it)")
             elif number == signal.SIGINT:

@@ -30,7 +30,7 @@ def test_live_scenarios_are_recorded_and_compared_with_the_cassettes(tmp_path: P
     (cassettes / "README.md").write_text((FIXTURES / "README.md").read_text())
     with http_cluster("sandboxes") as cluster:
         command = [
-            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/scenarios", "-q", "-rs"),
+            *(sys.executable, "-m", "pytest", "-n0", "-p", "no:cacheprovider", "tests/scenarios", "-q", "-rs"),
             *("--cluster=live", "--kubeconfig", cluster.kubeconfig(tmp_path), "--context", "c"),
             *("--namespace", "sandboxes", "--record", "--verify", "--cassettes", str(cassettes)),
             *("-k", "what_comes_out and (exit-3 or files or two or quota)"),

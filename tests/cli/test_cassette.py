@@ -1,0 +1,111 @@
+"""``--record`` and ``--replay``: what a cluster answered, and a command that needs none."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gke_sandbox.cassette import load
+from gke_sandbox.cli import main
+
+from .processes import start_real
+
+LOCAL = ("--local", "--isolation", "process")
+Run = Callable[..., tuple[int, str, str]]
+CODE = ("-c", "print(open('in.txt').read()); open('out.txt', 'w').write('back'); import sys; sys.exit(3)")
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """The command in a directory of its own: exit status, stdout, stderr without the warning on isolation."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        status = main(["run", *arguments])
+        stdout, stderr = capfd.readouterr()
+        return status, stdout, "\n".join(line for line in stderr.splitlines() if "nothing isolates" not in line)
+
+    return call
+
+
+def test_a_recorded_run_is_replayed_without_a_cluster(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "in.txt").write_text("hello")
+    given = ("--file", "in.txt", *CODE)
+    assert run(*LOCAL, "--record", "deep/run.yaml", *given) == (3, "hello\n", "")
+    cassette = load(tmp_path / "deep" / "run.yaml")
+    assert cassette.header.scenario == "run"
+    assert run("--replay", "deep/run.yaml", "--output-dir", "o", *given) == (3, "hello\n", "")
+    assert (tmp_path / "o" / "out.txt").read_text() == "back"
+
+
+def test_another_program_is_one_error_that_says_how_it_differs(tmp_path: Path, run: Run) -> None:
+    run(*LOCAL, "--record", "run.yaml", "-c", "print(1)")
+    status, stdout, stderr = run("--replay", "run.yaml", "-c", "print(2)")
+    assert (status, stdout) == (125, "")
+    assert stderr.count("gke-sandbox: error: ") == 1
+    assert "code: recorded 'print(1)', got 'print(2)'" in stderr
+    assert "record it again" in stderr
+    status, stdout, _ = run("--replay", "run.yaml", "--json", "-c", "print(2)")
+    assert (status, json.loads(stdout)["error"]["kind"]) == (125, "ReplayMismatch")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (("--replay", "none.yaml"), 125, "there is no cassette none.yaml"),
+        (("--replay", "other"), 125, "other is not a cassette"),
+        (("--replay", ""), 2, "--replay: must name a file"),
+        (("--record", ""), 2, "--record: must name a file"),
+        (("--replay", "x", "--record", "y"), 2, "--replay excludes --record"),
+        (("--replay", "x", *LOCAL), 2, "--replay excludes --local and --isolation"),
+        (("--replay", "x", "--context", "c"), 2, "--replay excludes --context"),
+        ((*LOCAL, "--record", "other/run.yaml"), 125, "other/run.yaml cannot be written: "),
+        ((*LOCAL, "--record", "."), 125, "cannot be written: Is a directory"),
+        ((*LOCAL, "--record", "/dev/full/x"), 125, "cannot be written: "),
+    ],
+)
+def test_what_cannot_be_is_told_before_the_program_runs(
+    tmp_path: Path, run: Run, arguments: tuple[str, ...], status: int, said: str
+) -> None:
+    (tmp_path / "other").write_text("hello: world\n...\n")
+    returned, stdout, stderr = run(*arguments, "-c", "print('ran')")
+    assert (returned, stdout) == (status, "")
+    assert said in stderr
+    assert "Traceback" not in stderr
+
+
+def test_a_secret_is_not_written_and_the_output_stays(tmp_path: Path, run: Run) -> None:
+    token = "ghp_" + "a" * 36
+    status, stdout, stderr = run(*LOCAL, "--record", "run.yaml", "-c", f"print('{token}')")
+    assert (status, stdout) == (125, f"{token}\n")
+    assert "run.yaml is not written" in stderr
+    assert "a GitHub token" in stderr
+    assert token not in stderr
+    assert not (tmp_path / "run.yaml").exists()
+
+
+def test_an_interrupted_run_is_no_recording(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("what was there")
+    arguments = [
+        "run",
+        *LOCAL,
+        "--record",
+        "run.yaml",
+        "-c",
+        "print('begun', flush=True); import time; time.sleep(60)",
+    ]
+    process = start_real(arguments, stdin=subprocess.DEVNULL)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"begun\n"
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(20) == 130
+    process.communicate()
+    assert (tmp_path / "run.yaml").read_text() == "what was there"

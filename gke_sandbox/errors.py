@@ -191,12 +191,23 @@ class NetworkError(SandboxError):
 class StartError(SandboxError):
     """The sandbox did not start, and the program has not run.
 
-    `reason` is Kubernetes' own word where there is one (``ErrImagePull``, ``Unschedulable``,
-    ``StartError``), `pod` the pod's name if there was a pod.
+    `cause` names the diagnosis (``image_not_found``, ``no_gvisor_node``: docs/troubleshooting.md has them all);
+    `reason` is Kubernetes' own word where there is one (``ErrImagePull``, ``Unschedulable``, ``StartError``),
+    `pod` the pod's name if there was a pod.
     """
 
-    def __init__(self, message: str, *, reason: str = "", job: str = "", pod: str = "", hint: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        cause: str = "",
+        reason: str = "",
+        job: str = "",
+        pod: str = "",
+        hint: str = "",
+    ) -> None:
         super().__init__(message, hint=hint)
+        self.cause = cause
         self.reason = reason
         self.job = job
         self.pod = pod
@@ -205,13 +216,15 @@ class StartError(SandboxError):
 class ResultLost(SandboxError):
     """The program may have run; how it ended is not known.
 
-    `stdout` and `stderr` are what was read until then.
+    `cause` names the diagnosis, if there is one: docs/troubleshooting.md has them all. `stdout` and `stderr` are
+    what was read until then.
     """
 
     def __init__(
         self,
         message: str,
         *,
+        cause: str = "",
         job: str = "",
         pod: str = "",
         stdout: str = "",
@@ -219,6 +232,7 @@ class ResultLost(SandboxError):
         hint: str = "",
     ) -> None:
         super().__init__(message, hint=hint)
+        self.cause = cause
         self.job = job
         self.pod = pod
         self.stdout = stdout

@@ -15,6 +15,7 @@ from typing import Any
 
 import anyio
 
+from . import failures
 from .creation import Attempt, create
 from .diagnosis import Ending, PodView, Wait, view
 from .errors import (
@@ -25,9 +26,9 @@ from .errors import (
     NotFound,
     ResultLost,
     SandboxError,
-    StartError,
     Unauthorized,
 )
+from .inquiry import Inquiry
 from .kube.client import KubeClient
 from .manifests import CONTAINER
 from .pods import PodWatch
@@ -50,6 +51,10 @@ QUIET_SECONDS = 2.0
 OPEN_SECONDS = 15.0
 """How long a log may take to open once the container has ended: it is on the node's disk, and keeps."""
 
+LAST_LOOK_SECONDS = 3.0
+"""How long a last look at the pod may take, before its run is given up."""
+READ_AGAIN_TIMES = 2
+"""How often a log without its end is read again, of a container that has ended by itself."""
 REOPEN_SECONDS = 0.25
 """Pause before a log that broke, or that was not ready yet, is asked for again."""
 
@@ -93,8 +98,11 @@ class Execution:
         self._has_run = False
         self._ended_at: float | None = None
         self._wait: Wait | None = None
+        self._pod_state: tuple[object, ...] = ()
+        self._inquiry: Inquiry | None = None
         self._watch_error: SandboxError | None = None
         self._log_scope: anyio.CancelScope | None = None
+        self._reading_since = 0.0
         self._hard_deadline = math.inf
 
         self._log = Transcript(
@@ -125,13 +133,17 @@ class Execution:
                 self._give_up_last()
                 observing.close()
                 self._pod, self._wait, self._seen, self._ended_at = None, None, {}, None
+                self._pod_state, self._inquiry = (), None
                 observing.enter_context(self._pods.observing(attempt.name, self.observe, self.watch_failed))
                 self.attempts.append(attempt)
 
             try:
-                await create(self._client, self._settings, self._program, self._session, self._new_name, begin)
+                limit = self._began + self._settings.startup_timeout
+                await create(
+                    self._client, self._settings, self._program, self._session, self._new_name, begin, limit
+                )
                 self._reach("created")
-                await self._until_started()
+                await self._until_started(limit)
                 return await self._until_finished()
             finally:
                 self._give_up_last()
@@ -149,28 +161,78 @@ class Execution:
     def _pod_name(self) -> str:
         return self._pod.name if self._pod is not None else ""
 
-    async def _until_started(self) -> None:
-        """Wait for a container that runs, or has run. Raises `StartError`."""
-        limit = self._settings.startup_timeout
-        with anyio.move_on_at(self._began + limit) as scope:
-            while True:
-                if self._watch_error is not None:
-                    raise self._watch_error
-                pod = self._pod
-                if pod is not None and pod.ending is not None:
-                    if pod.ending.kind == "not_started":
-                        raise self._not_started(pod.ending.reason, pod.ending.message, pod.ending.hint)
-                    return
-                if pod is not None and pod.running:
-                    return
-                if pod is not None and pod.wait is not None and pod.wait.hopeless:
-                    raise self._not_started(pod.wait.reason, pod.wait.message, pod.wait.hint)
-                await self._changed.wait()
-        if scope.cancelled_caught:
-            raise self._start_timed_out(limit)
+    async def _until_started(self, limit: float) -> None:
+        """Wait for a container that runs, or has run. Raises `StartError`, `ResultLost`."""
+        with self._pods.awaiting_start(self.job):
+            await self._await_start(limit, self._new_inquiry())
+
+    def _new_inquiry(self) -> Inquiry:
+        pods = self._pods
+        self._inquiry = Inquiry(self._client, self._settings.namespace, self.job, lambda: pods.starting)
+        return self._inquiry
+
+    async def _await_start(self, limit: float, inquiry: Inquiry) -> None:
+        last_look = False
+        while not self._has_started():
+            due = inquiry.due(self._pod)
+            if anyio.current_time() >= limit:
+                if last_look:
+                    raise failures.start_timed_out(
+                        self._settings.startup_timeout,
+                        self.job,
+                        self._pod,
+                        self._wait,
+                        inquiry,
+                        self._pods.trouble,
+                    )
+                last_look = True
+                with anyio.move_on_after(LAST_LOOK_SECONDS):
+                    await self._inquire(inquiry, look=True)
+            elif anyio.current_time() >= due:
+                with anyio.move_on_at(limit):
+                    await self._inquire(inquiry, look=inquiry.looks(self._pod))
+            else:
+                with anyio.move_on_at(min(limit, due)):
+                    await self._changed.wait()
+
+    def _has_started(self) -> bool:
+        """Whether the container runs, or has run. Raises `StartError` when no waiting helps."""
+        if self._watch_error is not None:
+            raise self._watch_error
+        pod = self._pod
+        if pod is not None and pod.ending is not None:
+            if pod.ending.kind == "not_started":
+                raise failures.not_started(pod.ending, self.job, self._pod_name)
+            return True
+        if pod is not None and pod.running:
+            return True
+        if self._wait is not None and self._wait.hopeless:
+            raise failures.not_started(self._wait, self.job, self._pod_name)
+        return False
+
+    async def _inquire(self, inquiry: Inquiry, *, look: bool) -> None:
+        """Read what the Events say, and look at the pods themselves, if `look` says so."""
+        pod = self._pod
+        told = await inquiry.wait(pod)
+        if self._pod is pod and told is not None:
+            self._waits_for(told)
+            self._wake()
+            look = look and not told.hopeless
+        if look:
+            for found in await inquiry.pods() or ():
+                self.observe("MODIFIED", found)
+
+    def _waits_for(self, wait: Wait | None) -> None:
+        if wait != self._wait:
+            self._wait = wait
+            if wait is not None:
+                self._emit(Waiting(wait.reason, wait.message, self._elapsed(), wait.cause.name))
 
     async def _until_finished(self) -> ExecutionResult:
         self._hard_deadline = anyio.current_time() + self._settings.timeout + OVERTIME_SECONDS
+        # It may have ended long ago, while the ConfigMap's answer was on its way.
+        self._reading_since = anyio.current_time()
+        again = READ_AGAIN_TIMES
         while True:
             with anyio.CancelScope(deadline=self._log_deadline()) as self._log_scope:
                 await self._read_log()
@@ -180,6 +242,10 @@ class Execution:
             if self._ended_at is None and anyio.current_time() >= self._hard_deadline:
                 return self._overtime_result()
             ending = await self._pods_word()
+            if ending is not None and ending.kind == "exited" and not self._log_gone and again:
+                # The runner's last words must be there: what was read broke off, or went silent.
+                again -= 1
+                continue
             if ending is not None:
                 return self._ended_from_outside(ending)
             if self._log_gone or self._watch_error is not None or self._pod is None or not self._pod.running:
@@ -202,10 +268,11 @@ class Execution:
             self._reach("scheduled", seen.node)
         if seen.running or (seen.ending is not None and seen.ending.kind != "not_started"):
             self._reach("started")
-        if seen.wait != self._wait:
-            self._wait = seen.wait
-            if seen.wait is not None:
-                self._emit(Waiting(seen.wait.reason, seen.wait.message, self._elapsed()))
+        if self._pod_state != (state := (seen.node, seen.phase, seen.wait)):
+            self._pod_state = state
+            self._waits_for(seen.wait)
+            if self._inquiry is not None:
+                self._inquiry.moved()
         self._move_log_deadline()
         self._wake()
 
@@ -222,7 +289,7 @@ class Execution:
         """The log is read until the time limit; once the container has ended, limit or not, until it is silent."""
         if self._ended_at is None:
             return self._hard_deadline
-        to_open = self._ended_at + OPEN_SECONDS
+        to_open = max(self._ended_at, self._reading_since) + OPEN_SECONDS
         if not self._log_open:
             return to_open
         return min(max(to_open, self._hard_deadline), anyio.current_time() + QUIET_SECONDS)
@@ -236,6 +303,15 @@ class Execution:
         with anyio.move_on_after(WORD_SECONDS):
             while self._ended_at is None and self._watch_error is None:
                 await self._changed.wait()
+        inquiry = self._new_inquiry()
+        with anyio.move_on_after(LAST_LOOK_SECONDS):
+            if self._ended_at is None:
+                # The watch may be blind.
+                for found in await inquiry.pods() or ():
+                    self.observe("MODIFIED", found)
+            ending = self._pod.ending if self._pod is not None else None
+            if ending is not None and ending.cause is not None and ending.cause.name == "deleted":
+                return await inquiry.job_ending(has_run=self._has_run) or ending
         return self._pod.ending if self._pod is not None else None
 
     # -- the log ------------------------------------------------------------------------------------------
@@ -291,7 +367,7 @@ class Execution:
         elif isinstance(frame, Start):
             if frame.protocol != PROTOCOL:
                 raise self._lost(
-                    f"the runner in the pod speaks protocol {frame.protocol}, this client protocol {PROTOCOL}"
+                    f"the runner in the pod speaks protocol {frame.protocol}, this client protocol {PROTOCOL}",
                 )
             if frame is self._log.start:
                 self._hard_deadline = anyio.current_time() + self._settings.timeout + OVERTIME_SECONDS
@@ -323,10 +399,15 @@ class Execution:
             return self._result("out_of_memory", exit_, signal=_SIGKILL, ending=ending)
         if ending.kind == "killed":
             return self._result("killed", exit_, signal=_SIGKILL, ending=ending)
-        if self._log.start is None and self._log_trouble:
-            raise self._lost(f"the container has ended and its log could not be read: {self._log_trouble}")
-        if self._log.start is None or ending.exit_code == _RUNNER_FAILED_CODE:
-            raise self._runner_failed(ending)
+        if self._log.start is None and self._log_trouble and not self._log_gone:
+            raise self._lost(
+                f"the container has ended and its log could not be read: {self._log_trouble}",
+            )
+        if self._log.start is None and ending.exit_code == 0 and not self._log_gone:
+            # The runner has begun, and ended well: it is the log that says nothing of it.
+            raise self._lost("the container has ended with code 0, and its log does not tell the result")
+        if ending.exit_code == _RUNNER_FAILED_CODE or (self._log.start is None and not self._log_gone):
+            raise failures.runner_failed(ending, self.job, self._pod_name, self._log, self._settings.image)
         # The runner leaves with the program's own code, 128+N for its signal and 124 for its limit; only its
         # last words were lost on the way.
         code = ending.exit_code or 0
@@ -353,8 +434,10 @@ class Execution:
         self._reach("finished")
         if exit_ is not None:
             code, signal = exit_.code, exit_.signal
+        found = ""
         if ending is not None:
             reason, message = reason or ending.reason, message or ending.message
+            found = ending.cause.name if ending.cause is not None else ""
         return ExecutionResult(
             status=status,
             exit_code=code,
@@ -366,6 +449,7 @@ class Execution:
             output_may_be_missing=self._log.rotated or exit_ is None,
             reason=reason if status not in ("succeeded", "failed", "signaled") else "",
             message=message if status not in ("succeeded", "failed", "signaled") else "",
+            cause=found if status not in ("succeeded", "failed", "signaled") else "",
             timings=Timings(
                 created=self._seen.get("created"),
                 scheduled=self._seen.get("scheduled"),
@@ -379,61 +463,8 @@ class Execution:
             pod=self._pod_name,
         )
 
-    # -- what went wrong ----------------------------------------------------------------------------------
-
-    def _not_started(self, reason: str, message: str, hint: str) -> StartError:
-        return StartError(
-            f"the sandbox did not start: {reason}: {message}",
-            reason=reason,
-            job=self.job,
-            pod=self._pod_name,
-            hint=hint,
-        )
-
-    def _start_timed_out(self, limit: float) -> StartError:
-        waited = f"the sandbox did not start within {limit:g} s (startup_timeout)"
-        pod, job, namespace = self._pod, self.job, self._settings.namespace
-        if pod is None:
-            return StartError(
-                f"{waited}: Job {job} has no pod",
-                job=job,
-                hint="admission, a quota or a missing RuntimeClass may refuse its pod: "
-                f"`kubectl -n {namespace} get events` says which",
-            )
-        if pod.wait is not None:
-            return self._not_started(pod.wait.reason, f"{pod.wait.message} ({waited})", pod.wait.hint)
-        where = f"its pod {pod.name} is on node {pod.node} and its container is being created"
-        if not pod.node:
-            where = f"its pod {pod.name} has no node yet"
-        return StartError(
-            f"{waited}: {where}",
-            job=job,
-            pod=pod.name,
-            hint="a node that is being made, or a large image, needs a longer startup_timeout",
-        )
-
-    def _runner_failed(self, ending: Ending) -> StartError:
-        """No exit frame, and the container ended by itself: the runner could not begin, and may have said why."""
-        said = (self._log.outside + bytes(self._log.stderr)).decode("utf-8", "replace").strip()
-        return StartError(
-            f"the container ended with code {ending.exit_code} before the program could run"
-            + (f"; its log says: {said[-500:]}" if said else "; its log is empty"),
-            reason="RunnerError",
-            job=self.job,
-            pod=self._pod_name,
-            hint=f"the image must have Python 3.8 or newer as python3, and somewhere to write (image: "
-            f"{self._settings.image})",
-        )
-
     def _lost(self, message: str) -> ResultLost:
-        return ResultLost(
-            f"the result is lost: {message}",
-            job=self.job,
-            pod=self._pod_name,
-            stdout=self._log.stdout.decode("utf-8", "replace"),
-            stderr=self._log.stderr.decode("utf-8", "replace"),
-            hint="the program may have run, wholly or in part: run it again only if that does no harm",
-        )
+        return failures.lost(self.job, self._pod_name, self._log, message)
 
     # -- time ---------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import anyio.abc
 from .errors import SandboxError
 from .kube.client import KubeClient
 from .kube.resources import PODS
-from .kube.watch import follow
+from .kube.watch import Follow, follow
 
 LINGER_SECONDS = 60.0
 """How long the watch stands after the last execution, so that the next one finds it open."""
@@ -27,7 +27,8 @@ class PodWatch:
 
     The watch runs as a task of the Sandbox's task group while somebody observes, and `LINGER_SECONDS` more.
     Observers are called in the watch's task, one event after the other, and must not block. When the watch
-    ends for good (the server forbids it) every observer's `failed` is called with the error.
+    ends for good (the server refuses) every observer's `failed` is called with the error. Where pods may be
+    listed but not watched, they are listed every second or two.
     """
 
     def __init__(
@@ -38,7 +39,35 @@ class PodWatch:
         self._selector = label_selector
         self._tasks = tasks
         self._observers: dict[str, tuple[PodObserver, Callable[[SandboxError], None]]] = {}
+        self._starting: set[str] = set()
         self._scope: anyio.CancelScope | None = None
+        self._follow: Follow | None = None
+        # What was forbidden once is not tried, nor told, again.
+        self._polled = False
+
+    @property
+    def trouble(self) -> SandboxError | None:
+        """Why nothing can be seen at the moment; the watch is trying to see again."""
+        return self._follow.trouble if self._follow is not None else None
+
+    @property
+    def starting(self) -> int:
+        """How many executions wait for their sandbox to start."""
+        return len(self._starting)
+
+    @contextmanager
+    def awaiting_start(self, job: str) -> Iterator[None]:
+        """Count `job` in `starting` while the block runs."""
+        self._starting.add(job)
+        try:
+            yield
+        finally:
+            self._starting.discard(job)
+
+    @property
+    def _polls(self) -> bool:
+        self._polled = self._polled or (self._follow is not None and self._follow.polling)
+        return self._polled
 
     @contextmanager
     def observing(self, job: str, observer: PodObserver, failed: Callable[[SandboxError], None]) -> Iterator[None]:
@@ -50,7 +79,7 @@ class PodWatch:
         finally:
             del self._observers[job]
             if not self._observers and self._scope is not None:
-                self._scope.deadline = anyio.current_time() + LINGER_SECONDS
+                self._scope.deadline = anyio.current_time() + (0.0 if self._polls else LINGER_SECONDS)
 
     def _keep_open(self) -> None:
         scope = self._scope
@@ -63,7 +92,12 @@ class PodWatch:
     async def _run(self, scope: anyio.CancelScope) -> None:
         try:
             with scope:
-                async with follow(self._client, PODS, self._namespace, label_selector=self._selector) as events:
+                polls = self._polls
+                self._follow = follow(
+                    self._client, PODS, self._namespace, label_selector=self._selector, may_poll=True
+                )
+                self._follow.polling = polls
+                async with self._follow as events:
                     async for event in events:
                         if event.type != "SYNCED":
                             self._tell(event.type, event.object)

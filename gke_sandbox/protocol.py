@@ -205,6 +205,12 @@ class Decoder:
             del buffer[:at]
         return list(_merged(frames))
 
+    def restart(self) -> None:
+        """What comes next is not what followed: a half frame is forgotten. What was counted stays counted."""
+        self._buffer.clear()
+        self._header = None
+        self.started = False
+
     def _find_header(self, at: int) -> int:
         """Set `_header` to the next one; return where it begins, or where to look when more has come."""
         buffer = self._buffer

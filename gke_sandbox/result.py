@@ -71,6 +71,8 @@ class ExecutionResult:
     """The log broke off or was rotated: bytes may be missing, and nobody can say how many."""
     reason: str = ""
     """Kubernetes' word for the end where it is not the program's own (``OOMKilled``, ``Evicted``)."""
+    cause: str = ""
+    """The diagnosis of such an end, by its name in docs/troubleshooting.md (``preempted``, ``node_lost``)."""
     message: str = ""
     """One sentence about such an end."""
     timings: Timings = field(default_factory=Timings)
@@ -106,11 +108,15 @@ class PhaseChanged:
 
 @dataclass(frozen=True)
 class Waiting:
-    """The pod waits for something worth telling (an image pull, a node); `reason` is Kubernetes' word."""
+    """The pod waits for something worth telling (an image pull, a node).
+
+    `reason` is Kubernetes' word, `cause` its meaning, by its name in docs/troubleshooting.md.
+    """
 
     reason: str
     message: str
     seconds: float
+    cause: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,17 +15,10 @@ import anyio.to_thread
 
 from .cluster import Cluster, Connection
 from .creation import Attempt
-from .errors import (
-    NetworkError,
-    NotFound,
-    SandboxClosed,
-    SandboxError,
-    ServerError,
-    SpecError,
-    TooManyRequests,
-)
+from .errors import NotFound, SandboxClosed, SandboxError, SpecError
 from .execution import Execution
 from .kube.resources import JOBS
+from .kube.retry import Retry, may_pass
 from .manifests import SESSION_LABEL
 from .pods import PodWatch
 from .result import Event, ExecutionResult, Finished
@@ -334,20 +327,22 @@ class AsyncSandbox:
         job = attempt.name
         if job in self._deleted_at_exit:
             return
-        for tried in range(1, _DELETE_TRIES + 1):
+        retry = Retry(tries=_DELETE_TRIES, first=_DELETE_PAUSE)
+        while True:
             try:
                 await self._connection.client.delete(JOBS, self.namespace, job, propagation_policy="Background")
             except NotFound:
-                if not attempt.unanswered or tried == _DELETE_TRIES:
-                    return
                 # The request that makes it may be behind this one.
-                await anyio.sleep(_DELETE_PAUSE * tried)
+                pause = retry.failed() if attempt.unanswered else None
+                if pause is None:
+                    return
+                await anyio.sleep(pause)
             except SandboxError as error:
-                passing = isinstance(error, (NetworkError, ServerError, TooManyRequests))
-                if not passing or tried == _DELETE_TRIES:
+                pause = retry.failed(error) if may_pass(error) else None
+                if pause is None:
                     self._leave(job, str(error))
                     return
-                await anyio.sleep(_DELETE_PAUSE * tried)
+                await anyio.sleep(pause)
             else:
                 return
 

@@ -19,7 +19,6 @@ class Transcript:
     """
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
         self._decoder = Decoder(limits)
         self._decoded = 0
         self._head = b""
@@ -82,7 +81,7 @@ class Transcript:
             chunk, self._expected, self._held = self._held, b"", b""
             if not same:
                 self.rotated = True
-                self._decoder = Decoder(self._limits)
+                self._decoder.restart()
                 self._skip, self._decoded, self._head = 0, 0, b""
         fresh = chunk[self._skip :]
         self._skip = max(0, self._skip - len(chunk))

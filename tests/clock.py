@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -14,3 +15,13 @@ T = TypeVar("T")
 def run_on_mock_clock(main: Callable[..., Awaitable[T]], *args: object) -> T:
     """Run `main` on trio with a clock that jumps. No thread, socket or process may be waited for in it."""
     return trio.run(main, *args, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def mock_clock(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Run an async test, with its fixtures, on the clock that jumps."""
+
+    @functools.wraps(test)
+    def run(**fixtures: object) -> None:
+        run_on_mock_clock(functools.partial(test, **fixtures))
+
+    return run

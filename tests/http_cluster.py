@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import anyio
 import anyio.abc
@@ -54,7 +55,7 @@ def http_cluster(*namespaces: str) -> Iterator[HttpCluster]:
     async def serve(*, task_status: anyio.abc.TaskStatus[int]) -> None:
         async with transport, await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
             task_status.started(listener.extra(anyio.abc.SocketAttribute.local_port))
-            await listener.serve(lambda stream: _connection(stream, transport))
+            await listener.serve(lambda stream: serve_connection(stream, transport))
 
     with start_blocking_portal() as portal:
         future, port = portal.start_task(serve)
@@ -64,7 +65,14 @@ def http_cluster(*namespaces: str) -> Iterator[HttpCluster]:
             future.cancel()
 
 
-async def _connection(stream: anyio.abc.SocketStream, transport: LocalTransport) -> None:
+class Answering(Protocol):
+    """What answers requests: a transport, or something around one."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response: ...
+
+
+async def serve_connection(stream: anyio.abc.SocketStream, transport: Answering) -> None:
+    """Answer the requests of one connection until it is closed."""
     connection = h11.Connection(h11.SERVER)
     async with stream:
         try:
@@ -78,6 +86,9 @@ async def _connection(stream: anyio.abc.SocketStream, transport: LocalTransport)
                 await _answer(stream, connection, transport, request, bytes(body))
                 connection.start_next_cycle()
         except (anyio.BrokenResourceError, anyio.EndOfStream, h11.RemoteProtocolError, h11.LocalProtocolError):
+            return
+        except httpx.TransportError:
+            # A fault: over a socket each of them is a connection that ends where it should not.
             return
 
 
@@ -94,7 +105,7 @@ async def _next_event(stream: anyio.abc.SocketStream, connection: h11.Connection
 async def _answer(
     stream: anyio.abc.SocketStream,
     connection: h11.Connection,
-    transport: LocalTransport,
+    transport: Answering,
     request: h11.Request,
     body: bytes,
 ) -> None:
@@ -119,9 +130,10 @@ async def _answer(
     await stream.send(connection.send(h11.Response(status_code=answer.status_code, headers=[*headers, framing])))
     assert isinstance(answer.stream, httpx.AsyncByteStream)
     try:
-        async for chunk in answer.stream:
-            if chunk:
-                await stream.send(connection.send(h11.Data(data=chunk)))
+        async with aclosing(aiter(answer.stream)) as chunks:  # type: ignore[type-var]
+            async for chunk in chunks:
+                if chunk:
+                    await stream.send(connection.send(h11.Data(data=chunk)))
         await stream.send(connection.send(h11.EndOfMessage()))
     finally:
         with anyio.CancelScope(shield=True):

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
+
 from gke_sandbox import AsyncSandbox, Cluster
 from gke_sandbox.local.faults import Fault, Misbehaviour
 from gke_sandbox.local.pace import Pace
@@ -41,6 +43,16 @@ def program(*output: bytes, code: int = 0, at: float = 0.1) -> Script:
     )
 
 
+class _Shared(httpx.AsyncBaseTransport):
+    """Somebody else's use of a transport, which is not theirs to close."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self._transport = transport
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._transport.handle_async_request(request)
+
+
 class Pods:
     """A Sandbox on an embedded cluster of scripted pods, and a look into that cluster."""
 
@@ -63,6 +75,14 @@ class Pods:
         return "/".join(
             "*" if part.startswith("gke-sandbox-") else part for part in parts[parts.index("default") + 1 :]
         )
+
+    async def delete_job(self) -> None:
+        """Delete the only Job, as somebody else would."""
+        (job,) = self.transport.objects("jobs")
+        async with httpx.AsyncClient(transport=_Shared(self.transport), base_url="https://embedded") as client:
+            path = f"/apis/batch/v1/namespaces/default/jobs/{job['metadata']['name']}"
+            answer = await client.delete(path, params={"propagationPolicy": "Background"})
+            answer.raise_for_status()
 
     def left(self) -> list[str]:
         """What is in the cluster: see `LocalTransport.leftovers`."""

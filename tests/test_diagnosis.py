@@ -1,4 +1,4 @@
-"""What a Pod object means. The states are those of the recorded server."""
+"""What Pods, Jobs and Events mean. States and messages are those of the recorded server, where it has them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from gke_sandbox.diagnosis import Ending, Wait, view
+from gke_sandbox.diagnosis import CAUSES, Ending, cause, job_ending, job_wait, pod_wait, view
+from gke_sandbox.diagnosis.causes import recognise
 
 CONTAINER = "code-runner"
 NO_SUCH_HOST = (
@@ -79,7 +80,8 @@ def test_an_evicted_pod_was_killed_though_its_container_seems_to_wait() -> None:
         CONTAINER,
         has_run=True,
     )
-    assert seen.ending == Ending("killed", "Evicted", 'Usage of EmptyDir volume "tmp" exceeds the limit "16Mi".')
+    message = 'Usage of EmptyDir volume "tmp" exceeds the limit "16Mi".'
+    assert seen.ending == Ending("killed", "Evicted", message, None, cause("storage_exceeded"))
 
 
 def test_the_same_before_it_ran_means_that_it_did_not_start() -> None:
@@ -90,7 +92,8 @@ def test_the_same_before_it_ran_means_that_it_did_not_start() -> None:
 
 def test_a_pod_that_is_gone_without_a_word_was_deleted() -> None:
     seen = view(pod({"running": {}}), CONTAINER, deleted=True)
-    assert seen.ending == Ending("killed", "Deleted", "the pod was deleted by somebody else")
+    why = "the pod was deleted by somebody else"
+    assert seen.ending == Ending("killed", "Deleted", why, None, cause("deleted"))
 
 
 def test_a_preempted_pod_says_so_by_its_condition() -> None:
@@ -110,22 +113,266 @@ def test_a_container_on_its_way_waits_for_nothing_worth_telling(reason: str) -> 
     assert view(pod({"waiting": {"reason": reason}}, phase="Pending"), CONTAINER).wait is None
 
 
-@pytest.mark.parametrize(
-    ("reason", "message", "hopeless"),
-    [
-        ("ErrImagePull", NO_SUCH_HOST, True),
-        ("ImagePullBackOff", f'Back-off pulling image "x": ErrImagePull: {NO_SUCH_HOST}', True),
-        ("ErrImagePull", "pull access denied, repository does not exist or may require authorization", True),
-        ("ErrImagePull", "context deadline exceeded", False),
-        ("ErrImagePull", "429 Too Many Requests", False),
-        ("InvalidImageName", "couldn't parse image reference", True),
-        ("ErrImageNeverPull", "image is not present with pull policy of Never", True),
-        ("CreateContainerConfigError", 'configmap "gke-sandbox-b5a2661855" not found', False),
-    ],
-)
-def test_what_a_container_waits_for(reason: str, message: str, hopeless: bool) -> None:
-    state = {"waiting": {"reason": reason, "message": message}}
-    assert view(pod(state, phase="Pending"), CONTAINER).wait == Wait(reason, message, hopeless)
+# The cause of each sign, by the place where Kubernetes says it. Messages in Kubernetes' own words.
+SAID = [
+    ("waiting", "ErrImagePull", NO_SUCH_HOST, "registry_not_found"),
+    (
+        "waiting",
+        "ImagePullBackOff",
+        f'Back-off pulling image "x": ErrImagePull: {NO_SUCH_HOST}',
+        "registry_not_found",
+    ),
+    (
+        "waiting",
+        "ErrImagePull",
+        'failed to resolve reference "docker.io/library/python:nope": docker.io/library/python:nope: not found',
+        "image_not_found",
+    ),
+    (
+        "waiting",
+        "ErrImagePull",
+        "pull access denied, repository does not exist or may require authorization",
+        "image_pull_denied",
+    ),
+    ("waiting", "ErrImagePull", "failed to authorize: 403 Forbidden", "image_pull_denied"),
+    ("waiting", "ErrImagePull", "context deadline exceeded", "image_pull_failed"),
+    ("waiting", "ImagePullBackOff", 'Back-off pulling image "python:3.11-slim"', "image_pull_failed"),
+    ("waiting", "ErrImagePull", "429 Too Many Requests", "image_pull_throttled"),
+    ("waiting", "ErrImagePull", "toomanyrequests: You have reached your pull rate limit", "image_pull_throttled"),
+    ("waiting", "InvalidImageName", "couldn't parse image name", "image_name_invalid"),
+    ("waiting", "ErrImageNeverPull", "image is not present with pull policy of Never", "image_never_pulled"),
+    ("waiting", "CreateContainerConfigError", 'configmap "gke-sandbox-b5a2661855" not found', "config_map_late"),
+    ("waiting", "CreateContainerConfigError", 'secret "token" not found', "container_config_wrong"),
+    ("waiting", "CreateContainerError", "context deadline exceeded", "container_start_retried"),
+    ("waiting", "SomethingNew", "", "container_waiting"),
+    ("start", "StartError", 'exec: "python3": executable file not found in $PATH', "python_missing"),
+    (
+        "start",
+        "StartError",
+        "OCI runtime create failed: mkdir /app/data: read-only file system: cannot set up cwd",
+        "bad_working_directory",
+    ),
+    ("start", "StartError", 'exec: "/usr/bin/python3": permission denied', "permission_denied"),
+    ("start", "StartError", "the runtime is on fire", "container_not_started"),
+    ("scheduling", "Unschedulable", "0/3 nodes are available: 3 Insufficient cpu.", "not_enough_cpu"),
+    ("scheduling", "Unschedulable", "0/3 nodes are available: 3 Insufficient memory.", "not_enough_memory"),
+    ("scheduling", "Unschedulable", "0/3 nodes are available: 3 Too many pods.", "not_enough_room"),
+    (
+        "scheduling",
+        "Unschedulable",
+        "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.",
+        "no_gvisor_node",
+    ),
+    ("scheduling", "Unschedulable", "no nodes available to schedule pods", "no_gvisor_node"),
+    ("scheduling", "Unschedulable", "0/1 nodes are available: 1 node(s) were unschedulable.", "unschedulable"),
+    ("pod event", "TriggeredScaleUp", "pod triggered scale-up: [{pool-1 0->1 (max: 3)}]", "node_is_being_made"),
+    ("pod event", "FailedScaleUp", "Node scale up in zones us-a failed: GCE quota exceeded", "scale_up_failed"),
+    (
+        "pod event",
+        "NotTriggerScaleUp",
+        "pod didn't trigger scale-up: 1 in backoff after failed scale-up",
+        "scale_up_failed",
+    ),
+    (
+        "pod event",
+        "NotTriggerScaleUp",
+        "pod didn't trigger scale-up: 2 node(s) didn't match Pod's node affinity/selector",
+        "cannot_scale_up",
+    ),
+    (
+        "pod event",
+        "FailedCreatePodSandBox",
+        'rpc error: code = Unknown desc = failed to get sandbox runtime: no runtime for "runsc" is configured',
+        "runtime_handler_missing",
+    ),
+    ("pod event", "FailedCreatePodSandBox", "failed to setup network for sandbox", "pod_sandbox_failed"),
+    (
+        "pod event",
+        "FailedMount",
+        'MountVolume.SetUp failed for volume "app": configmap "x" not found',
+        "config_map_late",
+    ),
+    (
+        "pod event",
+        "FailedMount",
+        'MountVolume.SetUp failed for volume "tmp": no space left on device',
+        "mount_failed",
+    ),
+    (
+        "admission",
+        "FailedCreate",
+        'pods "x" is forbidden: violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false',
+        "pod_security",
+    ),
+    (
+        "admission",
+        "FailedCreate",
+        'pods "x" is forbidden: exceeded quota: pods, requested: pods=1, used: pods=5, limited: pods=5',
+        "quota_exceeded",
+    ),
+    (
+        "admission",
+        "FailedCreate",
+        'pods "x" is forbidden: failed quota: gpu: must specify requests.nvidia.com/gpu for: code-runner',
+        "quota_wants_more",
+    ),
+    (
+        "admission",
+        "FailedCreate",
+        'pods "x" is forbidden: pod rejected: RuntimeClass "gvisor" not found',
+        "runtime_class_missing",
+    ),
+    (
+        "admission",
+        "FailedCreate",
+        'pods "x" is forbidden: maximum cpu usage per Container is 100m, but limit is 500m',
+        "limit_range",
+    ),
+    (
+        "admission",
+        "FailedCreate",
+        'admission webhook "policy.example.com" denied the request: no tolerations here',
+        "webhook_denied",
+    ),
+    (
+        "admission",
+        "FailedCreate",
+        'pods "x" is forbidden: error looking up service account default/sa: serviceaccount "sa" not found',
+        "service_account_missing",
+    ),
+    (
+        "admission",
+        "FailedCreate",
+        'pods "x" is forbidden: no PriorityClass with name high was found',
+        "priority_class_missing",
+    ),
+    ("admission", "FailedCreate", "Internal error occurred: something", "pod_refused"),
+    ("terminated", "OOMKilled", "", "out_of_memory"),
+    ("terminated", "ContainerStatusUnknown", "The container could not be located", "node_lost"),
+    ("terminated", "Error", "the container's first process was killed with signal 9", "killed_by_signal"),
+    ("pod status", "Evicted", 'Usage of EmptyDir volume "tmp" exceeds the limit "16Mi".', "storage_exceeded"),
+    (
+        "pod status",
+        "Evicted",
+        "Pod ephemeral local storage usage exceeds the total limit of containers",
+        "storage_exceeded",
+    ),
+    ("pod status", "Evicted", "The node was low on resource: memory.", "evicted"),
+    ("pod status", "PreemptionByScheduler", "default-scheduler: preempting", "preempted"),
+    ("pod status", "NodeLost", "Node which was running pod is unresponsive", "node_lost"),
+    ("pod status", "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint", "node_lost"),
+    ("pod status", "Terminated", "Pod was terminated in response to imminent node shutdown.", "node_lost"),
+    ("pod status", "DeadlineExceeded", "Job was active longer than specified deadline", "job_deadline"),
+    ("pod status", "OutOfcpu", "Pod was rejected: Node didn't have enough resource: cpu", "node_refused"),
+    ("pod status", "Deleted", "the pod was deleted by somebody else", "deleted"),
+    ("pod status", "BackoffLimitExceeded", "Job has reached the specified backoff limit", "pod_failed"),
+]
+
+
+@pytest.mark.parametrize(("place", "reason", "message", "name"), SAID)
+def test_what_kubernetes_says_has_a_cause(place: Any, reason: str, message: str, name: str) -> None:
+    found = recognise(place, reason, message)
+    assert found is not None
+    assert found.name == name
+
+
+def test_every_cause_has_a_name_of_its_own_and_is_reached_by_something() -> None:
+    names = [each.name for each in CAUSES]
+    assert len(names) == len(set(names))
+    concluded = {each.name for each in CAUSES if all(sign.place == "client" for sign in each.signs)}
+    assert {name for *_, name in SAID} | concluded == set(names)
+
+
+@pytest.mark.parametrize("each", CAUSES, ids=lambda each: each.name)
+def test_every_cause_says_what_and_what_to_do(each: Any) -> None:
+    for text in (each.summary, each.hint):
+        assert text
+        assert not text.endswith(".")
+
+
+FINAL = ("image_not_found", "image_pull_denied", "image_name_invalid", "registry_not_found", "cannot_scale_up")
+PASSING = ("image_pull_failed", "image_pull_throttled", "config_map_late", "no_gvisor_node", "node_is_being_made")
+
+
+@pytest.mark.parametrize("name", [*FINAL, *PASSING])
+def test_only_what_no_waiting_mends_ends_the_wait(name: str) -> None:
+    assert cause(name).final is (name in FINAL)
+
+
+def test_a_container_that_waits_says_for_what() -> None:
+    state = {"waiting": {"reason": "ErrImagePull", "message": f" {NO_SUCH_HOST}\n"}}
+    wait = view(pod(state, phase="Pending"), CONTAINER).wait
+    assert wait is not None
+    assert (wait.cause.name, wait.reason, wait.message) == ("registry_not_found", "ErrImagePull", NO_SUCH_HOST)
+    assert wait.hopeless
+
+
+def event(reason: str, message: str, at: str = "2026-11-22T21:20:09Z", **more: Any) -> dict[str, Any]:
+    return {
+        "reason": reason,
+        "message": message,
+        "lastTimestamp": at,
+        "metadata": {"resourceVersion": "9"},
+        **more,
+    }
+
+
+def test_of_the_events_of_a_pod_the_newest_that_means_something_counts() -> None:
+    events = [
+        event("FailedScheduling", "0/3 nodes are available"),
+        event("TriggeredScaleUp", "pod triggered scale-up", "2026-11-22T21:20:12Z"),
+        event("NotTriggerScaleUp", "pod didn't trigger scale-up", "2026-11-22T21:20:10Z"),
+        event("Whatever", "is new", "2026-11-22T21:20:30Z"),
+    ]
+    wait = pod_wait(events)
+    assert wait is not None
+    assert wait.cause.name == "node_is_being_made"
+
+
+def test_events_of_the_new_kind_have_their_time_in_other_fields() -> None:
+    old = event("TriggeredScaleUp", "", "2026-11-22T21:20:12Z")
+    new = event("NotTriggerScaleUp", "", lastTimestamp=None, eventTime="2026-11-22T21:20:13.000001Z")
+    series = event("FailedScaleUp", "", series={"lastObservedTime": "2026-11-22T21:20:14.5Z"})
+    for events, name in (([old, new], "cannot_scale_up"), ([old, new, series], "scale_up_failed")):
+        wait = pod_wait(events)
+        assert wait is not None
+        assert wait.cause.name == name
+
+
+def test_two_events_of_one_second_are_told_apart_by_their_versions() -> None:
+    first = event("TriggeredScaleUp", "", metadata={"resourceVersion": "99"})
+    second = event("NotTriggerScaleUp", "", metadata={"resourceVersion": "100"})
+    for events in ([first, second], [second, first]):
+        wait = pod_wait(events)
+        assert wait is not None
+        assert wait.reason == "NotTriggerScaleUp"
+
+
+def test_events_that_say_nothing_of_a_cause_are_no_wait() -> None:
+    assert pod_wait([event("Scheduled", "Successfully assigned"), {}]) is None
+    assert job_wait([event("SuccessfulCreate", "Created pod: x"), {}]) is None
+
+
+def test_why_a_job_has_no_pod() -> None:
+    said = 'Error creating: pods "x" is forbidden: exceeded quota: pods, requested: pods=1'
+    wait = job_wait([event("FailedCreate", said)])
+    assert wait is not None
+    assert (wait.cause.name, wait.hopeless) == ("quota_exceeded", False)
+    assert wait.message.startswith('pods "x"')
+    made = event("SuccessfulCreate", "Created pod: x", "2026-11-22T21:20:10Z")
+    assert job_wait([made, event("FailedCreate", said)]) is None
+
+
+@pytest.mark.parametrize(("has_run", "kind"), [(True, "killed"), (False, "not_started")])
+def test_a_job_that_failed_says_why_its_pod_is_gone(has_run: bool, kind: str) -> None:
+    deadline = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded", "message": "too long"}
+    ending = job_ending(
+        {"status": {"conditions": [{"type": "Suspended", "status": "True"}, deadline]}}, has_run=has_run
+    )
+    assert ending is not None
+    assert (ending.kind, ending.reason) == (kind, "DeadlineExceeded")
+    assert ending.cause == cause("job_deadline")
+    assert job_ending({"status": {}}, has_run=has_run) is None
 
 
 def test_a_pod_without_a_node_waits_for_one_and_may_still_get_it() -> None:
@@ -146,6 +393,8 @@ def test_an_evicted_container_that_was_never_seen_running_has_run_if_it_says_whe
     state = {"terminated": {"exitCode": 137, "reason": "Error", "startedAt": "2026-11-22T21:20:09Z"}}
     evicted = {"phase": "Failed", "reason": "Evicted", "message": "too much"}
     seen = view(pod(state, **evicted), CONTAINER)
-    assert seen.ending == Ending("killed", "Evicted", "too much")
+    evicted_cause = cause("evicted")
+    assert seen.ending == Ending("killed", "Evicted", "too much", None, evicted_cause)
     never = {"terminated": {"exitCode": 128, "reason": "StartError", "startedAt": "1970-01-01T00:00:00Z"}}
-    assert view(pod(never, **evicted), CONTAINER).ending == Ending("not_started", "Evicted", "too much")
+    started = Ending("not_started", "Evicted", "too much", None, evicted_cause)
+    assert view(pod(never, **evicted), CONTAINER).ending == started

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import anyio
 import httpx
 import pytest
@@ -25,7 +27,6 @@ from gke_sandbox import (
 from gke_sandbox.creation import Attempt, create
 from gke_sandbox.local.faults import (
     Answer,
-    BadImage,
     CutBody,
     Delay,
     Drop,
@@ -34,20 +35,17 @@ from gke_sandbox.local.faults import (
     ExpireWatch,
     Fault,
     Forbid,
-    HideConfigMap,
     Match,
     NoNode,
-    Preempt,
     Refuse,
-    RefusePod,
 )
 from gke_sandbox.local.pace import Pace
-from gke_sandbox.local.runtime import ContainerExit, ContainerStartError
+from gke_sandbox.local.runtime import ContainerExit
 from gke_sandbox.local.scripted import Script, ScriptedRuntime
 from gke_sandbox.local.transport import LocalTransport
 from gke_sandbox.settings import Program, Settings
 
-from .clock import run_on_mock_clock
+from .clock import mock_clock, run_on_mock_clock
 from .pods import START, err, exit_frame, out, pods, program
 
 ONE_EXECUTION = [
@@ -57,17 +55,6 @@ ONE_EXECUTION = [
     "DELETE jobs/*",
 ]
 THE_WATCH = ["GET pods", "GET pods?watch"]
-
-
-def mock_clock(test):  # type: ignore[no-untyped-def]
-    """Run an async test on the clock that jumps."""
-
-    def run() -> None:
-        run_on_mock_clock(test)
-
-    run.__name__ = test.__name__
-    run.__doc__ = test.__doc__
-    return run
 
 
 # -- the requests -----------------------------------------------------------------------------------------
@@ -240,44 +227,11 @@ async def test_an_evicted_pod_kept_its_output_and_says_why() -> None:
 
 
 @mock_clock
-async def test_a_preempted_pod_was_killed() -> None:
-    async with pods(Script(chunks=[(0.0, START)]), Fault(Preempt(after=3), Match(resource="pods"))) as cluster:
-        result = await cluster.sandbox.run("pass")
-    assert (result.status, result.reason) == ("killed", "PreemptionByScheduler")
-
-
-@mock_clock
-async def test_a_program_that_kills_its_runner_was_killed() -> None:
-    script = Script(chunks=[(0.0, START)], ends_at=0.1, exit=ContainerExit(137, "Error"))
-    async with pods(script) as cluster:
-        result = await cluster.sandbox.run("pass")
-    assert (result.status, result.output_may_be_missing) == ("killed", True)
-
-
-@mock_clock
 async def test_an_exit_code_without_an_exit_frame_is_believed_and_missing_output_is_said() -> None:
     script = Script(chunks=[(0.0, START), (0.1, out("a"))], ends_at=0.2, exit=ContainerExit(3, "Error"))
     async with pods(script) as cluster:
         result = await cluster.sandbox.run("pass")
     assert (result.status, result.exit_code, result.output_may_be_missing) == ("failed", 3, True)
-
-
-@mock_clock
-async def test_a_job_that_somebody_deletes_ends_the_run() -> None:
-    async with pods(Script(chunks=[(0.0, START), (0.1, out("a"))])) as cluster, anyio.create_task_group() as group:
-        results: list[ExecutionResult] = []
-
-        async def run() -> None:
-            results.append(await cluster.sandbox.run("pass"))
-
-        group.start_soon(run)
-        await anyio.sleep(3)
-        (job,) = cluster.transport.objects("jobs")
-        client = cluster.sandbox._connection.client  # type: ignore[union-attr]
-        from gke_sandbox.kube.resources import JOBS
-
-        await client.delete(JOBS, "default", job["metadata"]["name"], propagation_policy="Background")
-    assert [(result.status, result.reason, result.stdout) for result in results] == [("killed", "Deleted", "a")]
 
 
 # -- no start ---------------------------------------------------------------------------------------------
@@ -292,49 +246,6 @@ async def start_error(*faults: Fault, script: Script | None = None, **settings: 
         assert cluster.left() == []
         assert cluster.sandbox.leftovers == []
     return caught.value
-
-
-@mock_clock
-async def test_an_image_that_is_not_there_ends_the_wait_at_once() -> None:
-    began = anyio.current_time()
-    error = await start_error(Fault(BadImage(), Match(resource="pods"), times=None))
-    assert anyio.current_time() - began < 12
-    assert error.reason == "ErrImagePull"
-    assert "no such host" in str(error)
-    assert "image" in error.hint
-
-
-@mock_clock
-async def test_an_image_without_python_is_told_in_the_runtimes_words() -> None:
-    error = await start_error(script=Script(start_error=ContainerStartError('exec: "python3": not found')))
-    assert error.reason == "StartError"
-    assert "python3" in str(error)
-
-
-@mock_clock
-async def test_a_pod_that_no_node_takes_is_waited_for_until_startup_timeout() -> None:
-    began = anyio.current_time()
-    error = await start_error(Fault(NoNode(), Match(resource="pods")), startup_timeout=40)
-    assert anyio.current_time() - began == pytest.approx(40 + 10, abs=1)
-    assert error.reason == "Unschedulable"
-    assert "40 s" in str(error)
-    assert "node affinity" in str(error)
-
-
-@mock_clock
-async def test_a_job_that_gets_no_pod_is_told_after_startup_timeout() -> None:
-    error = await start_error(
-        Fault(RefusePod.quota_exceeded(), Match(resource="pods"), times=None), startup_timeout=20
-    )
-    assert "has no pod" in str(error)
-    assert "events" in error.hint
-
-
-@mock_clock
-async def test_a_late_configmap_is_waited_for() -> None:
-    async with pods(program(out("late")), Fault(HideConfigMap(1.0), Match(resource="configmaps"))) as cluster:
-        result = await cluster.sandbox.run("pass")
-    assert result.stdout == "late"
 
 
 @mock_clock
@@ -625,16 +536,36 @@ def test_a_watch_that_ends_is_opened_again_and_nothing_is_missed(action: object)
 
 
 @mock_clock
-async def test_a_watch_that_is_forbidden_is_an_error_of_every_run_that_needs_it() -> None:
-    async with pods(program(), Fault(Forbid(), Match("watch", "pods"), times=None)) as cluster:
-        with pytest.raises(Forbidden, match="watch"):
-            await cluster.sandbox.run("pass")
+async def test_a_watch_that_is_forbidden_is_done_without_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with pods(
+        program(out("seen all the same")), Fault(Forbid(), Match("watch", "pods"), times=None)
+    ) as cluster:
+        results = [await cluster.sandbox.run("pass") for _ in range(3)]
+        await anyio.sleep(10)
+        assert cluster.left() == []
+        assert cluster.requests.count("GET pods?watch") == 1
+    assert [result.stdout for result in results] == ["seen all the same"] * 3
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert "watch" in warnings[0]
+
+
+@mock_clock
+async def test_pods_that_may_not_even_be_listed_are_an_error_of_every_run() -> None:
+    async with pods(program(), Fault(Forbid(), Match("list", "pods"), times=None)) as cluster:
+        for _ in range(2):
+            with pytest.raises(Forbidden, match="list"):
+                await cluster.sandbox.run("pass")
         await anyio.sleep(10)
         assert cluster.left() == []
 
 
-async def watch_is_forbidden_midway(script: Script) -> ExecutionResult:
-    faults = Fault(EndWatch(after=5), Match("watch", "pods")), Fault(Forbid(), Match("watch", "pods"), skip=1)
+async def pods_are_forbidden_midway(script: Script) -> ExecutionResult:
+    faults = (
+        Fault(EndWatch(after=5), Match("watch", "pods")),
+        Fault(Forbid(), Match("watch", "pods"), times=None, skip=1),
+        Fault(Forbid(), Match("list", "pods"), times=None, skip=1),
+    )
     async with pods(script, *faults) as cluster:
         result = await cluster.sandbox.run("pass")
         assert cluster.requests.count("GET pods?watch") == 2
@@ -642,16 +573,16 @@ async def watch_is_forbidden_midway(script: Script) -> ExecutionResult:
 
 
 @mock_clock
-async def test_a_known_signal_is_a_result_though_the_pod_cannot_be_watched_any_more() -> None:
+async def test_a_known_signal_is_a_result_though_the_pod_cannot_be_seen_any_more() -> None:
     chunks = [(0.0, START), (5.0, out("a")), (5.0, exit_frame(None, 9))]
-    result = await watch_is_forbidden_midway(Script(chunks=chunks, log_never_ends=True))
+    result = await pods_are_forbidden_midway(Script(chunks=chunks, log_never_ends=True))
     assert (result.status, result.signal, result.stdout) == ("signaled", 9, "a")
 
 
 @mock_clock
-async def test_no_exit_frame_and_no_watch_any_more_is_a_lost_result() -> None:
-    with pytest.raises(ResultLost, match="watch"):
-        await watch_is_forbidden_midway(Script(chunks=[(0.0, START), (5.0, out("a"))], ends_at=5.0))
+async def test_no_exit_frame_and_no_look_at_the_pod_any_more_is_a_lost_result() -> None:
+    with pytest.raises(ResultLost, match="list"):
+        await pods_are_forbidden_midway(Script(chunks=[(0.0, START), (5.0, out("a"))], ends_at=5.0))
 
 
 # -- cancellation and close -------------------------------------------------------------------------------
@@ -788,7 +719,9 @@ def test_a_far_away_cluster_gets_its_content_mounted(round_trip: float | None, v
     attempts: list[Attempt] = []
 
     async def run() -> None:
-        await create(client, Settings(), Program(code="pass"), "s", lambda: "gke-sandbox-x", attempts.append)  # type: ignore[arg-type]
+        await create(
+            client, Settings(), Program(code="pass"), "s", lambda: "gke-sandbox-x", attempts.append, math.inf
+        )  # type: ignore[arg-type]
 
     run_on_mock_clock(run)
     job, config_map = client.created

@@ -13,7 +13,7 @@ from gke_sandbox import AsyncSandbox, Cluster, Forbidden, SandboxError
 from gke_sandbox.cassette import load
 from gke_sandbox.kube.requests import parse
 from gke_sandbox.local import Caller, LocalTransport, Namespace, Rule, ScriptedRuntime
-from gke_sandbox.local.faults import Action, Drop, Fault, Match, Misbehaviour
+from gke_sandbox.local.faults import Action, Drop, Fault, Match, Misbehaviour, RefusePod
 from gke_sandbox.manifests import build
 from gke_sandbox.quantity import parse_quantity
 from gke_sandbox.settings import Program, Settings
@@ -29,7 +29,6 @@ Permission = tuple[str, str, str]
 
 # In the Role, though nothing here uses it yet. An entry that is used fails the test below.
 PLANNED: dict[Permission, str] = {
-    ("list", "", "events"): "the diagnosis of a sandbox that does not start reads them",
     ("list", "batch", "jobs"): "`gke-sandbox clean` finds leftovers by them",
 }
 
@@ -150,12 +149,21 @@ def used() -> set[Permission]:
     return lost | set(in_fixtures())
 
 
+# Without these the library goes on, and warns.
+DONE_WITHOUT = {("watch", "", "pods"), ("list", "", "events")}
+
+
 def test_the_role_holds_what_is_used_and_nothing_else() -> None:
     assert used() - granted() == set(), "missing in rbac.yaml"
     assert granted() - used() == PLANNED.keys(), "in rbac.yaml, and used by nobody"
 
 
-@pytest.mark.parametrize("missing", sorted(granted() - PLANNED.keys()), ids="-".join)
+def rule(missing: Permission) -> str:
+    verb, group, resource = missing
+    return f'apiGroups: ["{group}"], resources: ["{resource}"], verbs: ["{verb}"]'
+
+
+@pytest.mark.parametrize("missing", sorted(granted() - PLANNED.keys() - DONE_WITHOUT), ids="-".join)
 def test_without_any_of_the_rules_something_is_refused_and_says_which(missing: Permission) -> None:
     _, error, left = run(caller(without=missing), LOST_ANSWER)
     verb, group, resource = missing
@@ -165,4 +173,17 @@ def test_without_any_of_the_rules_something_is_refused_and_says_which(missing: P
         return
     assert isinstance(error, Forbidden)
     assert f'cannot {verb} resource "{resource}" in API group "{group}"' in str(error)
-    assert f'apiGroups: ["{group}"], resources: ["{resource}"], verbs: ["{verb}"]' in error.hint
+    assert rule(missing) in error.hint
+
+
+@pytest.mark.parametrize("missing", sorted(DONE_WITHOUT), ids="-".join)
+def test_some_can_be_done_without_and_a_warning_says_which(
+    missing: Permission, caplog: pytest.LogCaptureFixture
+) -> None:
+    refused = (RefusePod.quota_exceeded(), Match(resource="pods"))
+    _, error, left = run(caller(without=missing), refused)
+    assert error is None, "the second pod was not refused"
+    assert left == []
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert rule(missing) in warnings[0]

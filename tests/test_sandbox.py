@@ -136,7 +136,7 @@ async def test_two_hundred_executions_at_once() -> None:
                 await anyio.sleep(0.05)
     assert [result.stdout for result in results] == [f"{n}\n" for n in range(200)]
     # While they ran, not only when all was over.
-    assert len(threads) > 10
+    assert len(threads) > 2
     assert max(threads) - before <= 7
     asked = [(request.method, request.path.rsplit("/", 1)[-1]) for request in transport.requests]
     assert asked.count(("POST", "jobs")) == asked.count(("POST", "configmaps")) == 200

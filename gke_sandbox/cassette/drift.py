@@ -46,6 +46,8 @@ class Drift:
 def drift(recorded: Cassette, found: Cassette) -> list[Drift]:
     """Where `found` is not of the shape of `recorded`, in the order of the recorded steps.
 
+    How often a client looked at what it waited for is no difference.
+
     Where a client hung up, what the other one went on to see is no difference; nor is how far a pod had come when
     its client deleted it.
     """
@@ -56,10 +58,12 @@ def drift(recorded: Cassette, found: Cassette) -> list[Drift]:
     for before in recorded.steps:
         after = left.pop(before.name, None)
         if after is None:
-            differences.append(Drift(before.name, "the request", "one", "none"))
+            if not before.look:
+                differences.append(Drift(before.name, "the request", "one", "none"))
         else:
             differences += _of_step(before, after, sides)
-    return differences + [Drift(name, "the request", "none", "one") for name in left]
+    more = [name for name, step in left.items() if not step.look]
+    return differences + [Drift(name, "the request", "none", "one") for name in more]
 
 
 @dataclass(frozen=True)

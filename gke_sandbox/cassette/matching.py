@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import ReplayMismatch
 from .meaning import meaning
-from .model import Cassette, Step, query_text
+from .model import Answer, Cassette, Step, is_look, query_text
 from .placeholders import Bindings, Difference, unify
 
 __all__ = ["Asked", "Matcher"]
@@ -55,6 +55,11 @@ class Asked:
             return json.loads(self.content)
         except ValueError:
             return self.content.decode("utf-8", "replace")
+
+    @cached_property
+    def look(self) -> bool:
+        """Whether it is a look: see `is_look`."""
+        return is_look(self.method, self.path, self.query)
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}{query_text(self.query)}"
@@ -210,14 +215,23 @@ class Matcher:
         bindings = {**self._bindings, of: run.name}
         left, steps = list(self._of[of]), []
         for asked in run.asked:
-            step = self._matches(asked, left, bindings)
+            step = self._look(asked, of, left, bindings) if asked.look else self._matches(asked, left, bindings)
             if step is None:
                 return None
-            if asked.told is not None and not self._told_the_same(step, asked.told, bindings):
+            if not asked.look and asked.told is not None and not self._told_the_same(step, asked.told, bindings):
                 return None
-            left.remove(step)
+            if step in left:
+                left.remove(step)
             steps.append(step)
         return _Trace(steps, bindings)
+
+    def _look(self, asked: Asked, of: str, left: list[Step], bindings: Bindings) -> Step:
+        """The next recorded look, else the last one again; nothing to see, if there was none."""
+        step = self._matches(asked, left, bindings) or self._matches(asked, self._of[of][::-1], bindings)
+        if step is not None:
+            return step
+        nothing = Answer(0, 200, json={"kind": "List", "apiVersion": "v1", "metadata": {}, "items": []})
+        return Step("not recorded", 0, asked.method, asked.path, asked.query, None, nothing, of)
 
     def _told_the_same(self, step: Step, told: Any, bindings: Bindings) -> bool:
         """Whether what a run was told could have been this step's answer; its uids are bound."""
@@ -261,7 +275,7 @@ class Matcher:
         if run is None:
             return None
         group = self._of[step.of]
-        needed = group[: group.index(step) + 1]
+        needed = [each for each in group[: group.index(step) + 1] if not each.look]
         if any(each not in run.steps for each in needed):
             return None
         return max(run.asked[run.steps.index(each)].at for each in needed)
@@ -280,9 +294,9 @@ class Matcher:
         return found
 
     def not_played(self) -> list[Step]:
-        """The steps whose requests have not come, in their order."""
-        played = {step.name for run in self._taken.values() for step in run.steps}
-        return [step for step in self.cassette.steps if step.name not in played and step.name not in self._played]
+        """The steps whose requests have not come, in their order, but for looks."""
+        played = {step.name for run in self._taken.values() for step in run.steps} | self._played.keys()
+        return [step for step in self.cassette.steps if step.name not in played and not step.look]
 
     def _left(self) -> list[Step]:
         return self.not_played()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-__all__ = ["FORMAT", "Answer", "Cassette", "Chunk", "Exchange", "Header", "Step", "query_text"]
+__all__ = ["FORMAT", "Answer", "Cassette", "Chunk", "Exchange", "Header", "Step", "is_look", "query_text"]
 
 FORMAT = 1
 """The version of the format that this release writes, and the newest that it reads."""
@@ -106,6 +106,11 @@ class Step:
     of: str = ""
     line: int = 0
 
+    @property
+    def look(self) -> bool:
+        """Whether it is a look: see `is_look`."""
+        return is_look(self.method, self.path, self.query)
+
     def __str__(self) -> str:
         return f"{self.method} {self.path}{query_text(self.query)}"
 
@@ -122,6 +127,20 @@ class Cassette:
         """The place of a step, for a message: file, line, step."""
         number = line or step.line
         return f"{self.source}{f', line {number}' if number else ''}, step {step.name}"
+
+
+def is_look(method: str, path: str, query: Mapping[str, str]) -> bool:
+    """Whether a request only looks what has become of one sandbox, as a client does that waits.
+
+    How often it looks is a matter of time, and a replay has another time: a look may be left out or repeated, and
+    nothing follows it.
+    """
+    selector = query.get("labelSelector", "").partition("=")[0]
+    return (
+        method == "GET"
+        and query.get("watch") not in ("true", "1")
+        and (path.endswith("/events") or (path.endswith("/pods") and selector == "batch.kubernetes.io/job-name"))
+    )
 
 
 def query_text(query: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from .generated import Names, is_watch, json_in, request_of
-from .model import Answer, Cassette, Chunk, Exchange, Header, Step
+from .model import Answer, Cassette, Chunk, Exchange, Header, Step, is_look
 from .secret import ALLOWED_HEADERS
 
 __all__ = ["event_line", "normalise"]
@@ -147,7 +147,12 @@ class _Normaliser:
         return tuple(found)
 
     def _all_of(self, job: str) -> list[int]:
-        return [index for index, of in enumerate(self._of) if of == job]
+        """The requests about a Job that something may follow."""
+        return [index for index, of in enumerate(self._of) if of == job and not self._is_look(index)]
+
+    def _is_look(self, index: int) -> bool:
+        exchange = self._exchanges[index]
+        return is_look(exchange.method, exchange.path, exchange.query)
 
 
 def _lines(

@@ -131,6 +131,15 @@ class KubeClient:
         context = ssl_context(self.config, certificate)
         return network_transport(context, self._proxy, proxy_ssl_context(self.config))
 
+    def warn_once(self, text: str, key: str = "") -> None:
+        """Log a warning, unless one with the same `key` (the text itself by default) was logged before."""
+        key = key or text
+        if key not in self._warned:
+            if len(self._warned) >= MAX_WARNINGS:
+                self._warned.clear()
+            self._warned.add(key)
+            logger.warning("%s", text)
+
     @property
     def round_trip(self) -> float | None:
         """Seconds from sending a request on an open connection to its answer's headers, the least of the last few.
@@ -333,11 +342,7 @@ class KubeClient:
         for text in warning_texts(fields):
             # Every execution has names of its own; a warning that differs in the name alone is not news.
             key = text.replace(call.name, "") if call.name else text
-            if key not in self._warned:
-                if len(self._warned) >= MAX_WARNINGS:
-                    self._warned.clear()
-                self._warned.add(key)
-                logger.warning("%s: the server warns: %s", call, text)
+            self.warn_once(f"{call}: the server warns: {text}", key)
 
 
 def _not_understood(call: Call, status: int, why: str) -> ServerError:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import anyio
 
-from ..errors import ApiError, Expired, NetworkError, ServerError, TooManyRequests
+from ..errors import ApiError, Expired, Forbidden, NetworkError, ServerError
 from .resources import Resource
+from .retry import Retry, may_pass
 from .status import Call, plain, status_error
 
 if TYPE_CHECKING:
@@ -102,16 +103,9 @@ def parse_event(call: Call, line: bytes) -> WatchEvent:
 # length keeps many clients from coming back at once.
 MIN_WATCH, MAX_WATCH = 240, 300
 MIN_INTERVAL = 1.0
-MAX_BACKOFF = 30.0
-# The server's own wish (Retry-After) is kept up to here.
-MAX_RETRY_AFTER = 120.0
-
-
-def backoff(failures: int, fraction: float) -> float:
-    """Seconds to wait after `failures` failures in a row: 1, 2, 4 ... 30, of which `fraction` (0 to 1) makes the
-    upper half random."""
-    longest: float = min(MAX_BACKOFF, 2.0 ** min(failures - 1, 10))
-    return longest * (0.5 + 0.5 * fraction)
+FIRST_BACKOFF, MAX_BACKOFF = 1.0, 30.0
+# How long a list that has to do for a watch is left alone: the first, after a change, and the longest.
+MIN_POLL, MAX_POLL = 0.5, 2.0
 
 
 def follow(
@@ -121,13 +115,15 @@ def follow(
     *,
     label_selector: str | None = None,
     field_selector: str | None = None,
+    may_poll: bool = False,
     uniform: Callable[[], float] = random.random,
 ) -> Follow:
     """Everything that happens to the chosen objects, from now on and for as long as one asks; see `Follow`.
 
-    `uniform` gives numbers from 0 to 1, for back-off and the length of a watch.
+    `may_poll`: where watching is forbidden, and listing is not, list every second or two instead. `uniform` gives
+    numbers from 0 to 1, for back-off and the length of a watch.
     """
-    return Follow(client, resource, namespace, label_selector, field_selector, uniform)
+    return Follow(client, resource, namespace, label_selector, field_selector, may_poll, uniform)
 
 
 class Follow:
@@ -143,7 +139,8 @@ class Follow:
     meanwhile is DELETED, with the object as it was last seen. An object comes at most once in each version.
 
     It never ends by itself. Network trouble, 5xx and 429 are waited out, with back-off, for ever: the deadline
-    is the caller's. What waiting does not heal (401, 403, 404, 400) is raised. It may be cancelled anywhere,
+    is the caller's, and `trouble` says meanwhile what is the matter. What waiting does not heal (401, 403, 404,
+    400) is raised. It may be cancelled anywhere,
     and a cancelled ``anext`` loses nothing: the next one goes on from the last event told.
     """
 
@@ -154,6 +151,7 @@ class Follow:
         namespace: str | None,
         label_selector: str | None,
         field_selector: str | None,
+        may_poll: bool,
         uniform: Callable[[], float],
     ) -> None:
         self._client = client
@@ -171,9 +169,15 @@ class Follow:
         self._told: deque[WatchEvent] = deque()
         # When to list or to open a watch, at the earliest.
         self._not_before = 0.0
-        self._failures = 0
+        self._retry = Retry(first=FIRST_BACKOFF, longest=MAX_BACKOFF, uniform=uniform)
         self._opened_at = 0.0
         self._quiet = True
+        self._may_poll = may_poll
+        self._poll = MIN_POLL
+        self.polling = False
+        """Watching is forbidden: what happened is seen at the next list."""
+        self.trouble: NetworkError | ApiError | None = None
+        """Why nothing is seen at the moment; it is being tried again."""
 
     async def __aenter__(self) -> Follow:
         return self
@@ -192,7 +196,7 @@ class Follow:
     async def __anext__(self) -> WatchEvent:
         while not self._told:
             try:
-                if self._version is None:
+                if self._version is None or self.polling:
                     await self._list()
                 elif self._watch is None:
                     await self._start()
@@ -233,8 +237,18 @@ class Follow:
                 request=str(self._call),
             )
         self._tell_list([item for item in items if isinstance(item, dict)])
-        self._told.append(WatchEvent("SYNCED", {"metadata": metadata}))
+        if self.polling:
+            self._next_poll()
+        else:
+            self._told.append(WatchEvent("SYNCED", {"metadata": metadata}))
         self._version = version
+        self.trouble = None
+
+    def _next_poll(self) -> None:
+        """Look again soon while something happens, and less often while nothing does."""
+        self._retry.succeeded()
+        self._poll = MIN_POLL if self._told else min(self._poll * 1.25, MAX_POLL)
+        self._not_before = anyio.current_time() + self._poll
 
     def _tell_list(self, items: list[dict[str, Any]]) -> None:
         seen = {_key(item) for item in items}
@@ -289,7 +303,8 @@ class Follow:
         if event.type == "ERROR":
             raise status_error(self._call, event.object)
         self._quiet = False
-        self._failures = 0
+        self._retry.succeeded()
+        self.trouble = None
         version = _meta(event.object, "resourceVersion")
         if event.type != "BOOKMARK":
             self._tell(event)
@@ -299,7 +314,7 @@ class Follow:
     def _ended(self) -> None:
         """A clean end is how every watch ends; one that comes at once, without an event, is not right."""
         if not self._quiet or anyio.current_time() - self._opened_at >= MIN_INTERVAL:
-            self._failures = 0
+            self._retry.succeeded()
             return
         # Some servers end a watch like this when the version is too old, so list again.
         # https://github.com/kubernetes/kubernetes/issues/104171
@@ -308,22 +323,26 @@ class Follow:
 
     def _recover(self, error: NetworkError | ApiError) -> None:
         """Decide how to go on after an error, or raise it."""
+        if isinstance(error, Forbidden) and self._may_poll and self._version is not None and not self.polling:
+            self.polling = True
+            logger.warning("%s; the pods are listed every second or two instead. %s", error, error.hint)
+            return
+        self.trouble = error
         if isinstance(error, Expired) or _too_new(error):
             self._version = None
-            if self._failures:
-                self._back_off()
+            if self._retry.failures:
+                self._back_off(error)
             else:
                 # Nothing is wrong: the watch only slept too long. List at once.
-                self._failures = 1
-        elif isinstance(error, (NetworkError, ServerError, TooManyRequests)):
-            self._back_off((error.retry_after if isinstance(error, ApiError) else None) or 0.0)
+                self._retry.failed(error)
+        elif may_pass(error):
+            self._back_off(error)
         else:
             raise error
         logger.info("%s; trying again in %.1f s", error, max(0.0, self._not_before - anyio.current_time()))
 
-    def _back_off(self, wish: float = 0.0) -> None:
-        self._failures += 1
-        wait = max(backoff(self._failures, self._uniform()), min(wish, MAX_RETRY_AFTER))
+    def _back_off(self, error: NetworkError | ApiError | None = None) -> None:
+        wait = self._retry.failed(error) or 0.0
         # A watch is never opened twice within a second, however good the news.
         self._not_before = max(self._not_before, anyio.current_time() + wait)
 

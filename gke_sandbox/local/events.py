@@ -1,4 +1,4 @@
-"""Events: what the scheduler, the kubelet and the Job controller tell about an object.
+"""Events: what the scheduler, the autoscaler, the kubelet and the Job controller tell about an object.
 
 https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
 """
@@ -49,6 +49,9 @@ class Recorder:
         source = {"component": "kubelet", "host": self._node}
         path = f"spec.containers{{{container}}}" if container else None
         self._count(pod, kind, reason, message, source, path)
+
+    def autoscaler(self, pod: Json, reason: str, message: str) -> None:
+        self._count(pod, "Normal", reason, message, {"component": "cluster-autoscaler"}, None)
 
     def job_controller(self, job: Json, kind: EventType, reason: str, message: str) -> None:
         self._count(job, kind, reason, message, {"component": "job-controller"}, None)

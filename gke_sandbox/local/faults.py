@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import ClassVar, Literal, TypeVar
 
-Point = Literal["request", "body", "watch", "admit", "schedule", "pull", "config", "run"]
+Point = Literal["request", "body", "watch", "deadline", "admit", "schedule", "sandbox", "pull", "config", "run"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Match:
 
     `verb` is the API's: get, list, watch, create, update, patch, delete, deletecollection; `resource` is a
     plural name, with a subresource as in ``pods/log``. Actions on a pod's way match the pod (resource
-    ``pods``, no verb); `HideConfigMap` matches the ConfigMap.
+    ``pods``, no verb); `HideConfigMap` matches the ConfigMap, `EndJob` the Job.
     """
 
     verb: str | None = None
@@ -203,6 +203,14 @@ class SwapEvents:
 
 
 @dataclass(frozen=True)
+class EndJob:
+    """The Job reaches its deadline `after` seconds from its start, whatever its activeDeadlineSeconds say."""
+
+    point: ClassVar[Point] = "deadline"
+    after: float
+
+
+@dataclass(frozen=True)
 class RefusePod:
     """The API server refuses the Job controller's pod, and only an Event on the Job says so.
 
@@ -230,7 +238,11 @@ class RefusePod:
 
 @dataclass(frozen=True)
 class NoNode:
-    """No node takes the pod: it stays Unschedulable for `seconds`, or for ever."""
+    """No node takes the pod: it stays Unschedulable for `seconds`, or for ever.
+
+    `autoscaler`: reason and message of the Event with which the cluster autoscaler says what it does about it.
+    https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/FAQ.md
+    """
 
     point: ClassVar[Point] = "schedule"
     seconds: float | None = None
@@ -238,6 +250,36 @@ class NoNode:
         "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector. no new claims to "
         "deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
     )
+    autoscaler: tuple[str, str] | None = None
+
+    @classmethod
+    def scaling_up(cls, seconds: float | None) -> NoNode:
+        """A node is being made, which takes `seconds`."""
+        message = "pod triggered scale-up: [{gvisor-pool 0->1 (max: 3)}]"
+        return cls(seconds, autoscaler=("TriggeredScaleUp", message))
+
+    @classmethod
+    def cannot_scale_up(cls) -> NoNode:
+        """No node that could be made would take the pod."""
+        message = "pod didn't trigger scale-up: 1 node(s) didn't match Pod's node affinity/selector"
+        return cls(autoscaler=("NotTriggerScaleUp", message))
+
+
+@dataclass(frozen=True)
+class NoPodSandbox:
+    """The node cannot prepare the pod, and tries again every `retry` seconds; only Events say so."""
+
+    point: ClassVar[Point] = "sandbox"
+    message: str
+    retry: float = 12.0
+
+    @classmethod
+    def no_handler(cls, handler: str = "runsc") -> NoPodSandbox:
+        """The RuntimeClass names a handler that the node's containerd does not know."""
+        return cls(
+            "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to get sandbox runtime: "
+            f'no runtime for "{handler}" is configured'
+        )
 
 
 @dataclass(frozen=True)
@@ -273,6 +315,18 @@ class Preempt:
     after: float
 
 
+@dataclass(frozen=True)
+class ShutDownNode:
+    """The pod's node is shut down `after` seconds of running, as a Spot node is.
+
+    https://kubernetes.io/docs/concepts/cluster-administration/node-shutdown/
+    """
+
+    point: ClassVar[Point] = "run"
+    after: float
+    message: str = "Pod was terminated in response to imminent node shutdown."
+
+
 Action = (
     Refuse
     | Drop
@@ -287,12 +341,15 @@ Action = (
     | OmitEvents
     | RepeatEvents
     | SwapEvents
+    | EndJob
     | RefusePod
     | NoNode
+    | NoPodSandbox
     | BadImage
     | HideConfigMap
     | Evict
     | Preempt
+    | ShutDownNode
 )
 
 A = TypeVar("A", bound=Action)

@@ -14,6 +14,7 @@ from .admission import admit_pod
 from .cluster import Cluster
 from .defaults import JOB_FINALIZER
 from .deletion import DeleteOptions, delete
+from .faults import EndJob
 from .objects import Json, Key, controller_uid, is_deleting, with_metadata
 from .served import JOBS, PODS
 from .signals import Signal
@@ -82,6 +83,8 @@ class _JobWorker:
         self._finished: float | None = None
         self._refused = 0
         self._next_create = 0.0
+        fault = cluster.misbehaviour.first(EndJob, JOBS.plural, key.namespace, key.name)
+        self._ends_after = math.inf if fault is None else fault.after
 
     def wake(self, at: float) -> None:
         """Look at the Job at that time of the event loop's, if not before."""
@@ -133,7 +136,7 @@ class _JobWorker:
 
     def _deadline(self, job: Json) -> float:
         started = math.inf if self._started is None else self._started
-        return started + float(job["spec"].get("activeDeadlineSeconds", math.inf))
+        return started + min(self._ends_after, float(job["spec"].get("activeDeadlineSeconds", math.inf)))
 
     def _count(self, job: Json) -> Json:
         """Take the pods that have ended into the status, and their finalizers from them.

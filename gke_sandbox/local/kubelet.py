@@ -16,7 +16,7 @@ from ..quantity import parse_quantity
 from .cluster import Cluster
 from .deletion import DeleteOptions, delete
 from .events import EventType
-from .faults import Evict, HideConfigMap, Preempt
+from .faults import Evict, HideConfigMap, Preempt, ShutDownNode
 from .logs import ContainerLog
 from .objects import Json, Key, is_deleting
 from .podstatus import LOST_MESSAGE, LOST_RUNNING_MESSAGE, Phase, PodView, lost, running, terminated, waiting
@@ -342,7 +342,8 @@ class _Limits:
         self._storage: str | None = limits.get("ephemeral-storage")
         self._look = math.inf if self._storage is None else started + self._housekeeping
         faults = worker.cluster.misbehaviour.take("run", "", PODS.plural, worker.key.namespace, worker.key.name)
-        self._faults = [(started + fault.after, fault) for fault in faults if isinstance(fault, (Evict, Preempt))]
+        kinds = (Evict, Preempt, ShutDownNode)
+        self._faults = [(started + fault.after, fault) for fault in faults if isinstance(fault, kinds)]
 
     def next_look(self) -> float:
         """When something may be due."""
@@ -356,6 +357,8 @@ class _Limits:
         for fault in due:
             if isinstance(fault, Evict):
                 return "Evicted", fault.message
+            if isinstance(fault, ShutDownNode):
+                return "Terminated", fault.message
             preempt(self._worker.cluster, self._worker.key)
         if self._deadline <= now:
             return "DeadlineExceeded", "Pod was active on the node longer than the specified deadline"

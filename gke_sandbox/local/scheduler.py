@@ -39,6 +39,8 @@ class Scheduler:
                 self._bind(key, pod)
                 return
             self._refuse(key, pod, fault.message)
+            if fault.autoscaler is not None:
+                self._cluster.events.autoscaler(pod, *fault.autoscaler)
             if fault.seconds is None:
                 return
             await anyio.sleep(fault.seconds)

@@ -15,7 +15,7 @@ from .containers import (
     resolve,
     unreachable,
 )
-from .faults import BadImage
+from .faults import BadImage, NoPodSandbox
 from .objects import Json
 from .podstatus import waiting
 from .runtime import ContainerSpec
@@ -53,7 +53,7 @@ class Starter:
         worker.report()
         await self._await_config_maps()
         files = await self._mount()
-        await worker.pause(self._pace.sandbox)
+        await self._prepare()
         worker.view.sandbox = True
         worker.report()
         worker.view.pod_ip = worker.kubelet.address()
@@ -84,6 +84,17 @@ class Starter:
                 worker.tell("Warning", "FailedMount", str(error), of_container=False)
             await worker.pause(delay)
             delay = min(delay * 2, _LONGEST_MOUNT_RETRY)
+
+    async def _prepare(self) -> None:
+        """Make the pod's sandbox: its network, and under gVisor its kernel."""
+        worker, key = self._worker, self._worker.key
+        while True:
+            await worker.pause(self._pace.sandbox)
+            fault = worker.cluster.misbehaviour.first(NoPodSandbox, PODS.plural, key.namespace, key.name)
+            if fault is None:
+                return
+            worker.tell("Warning", "FailedCreatePodSandBox", fault.message, of_container=False)
+            await worker.pause(fault.retry)
 
     async def _pull(self) -> None:
         worker, delay = self._worker, self._pace.image_backoff

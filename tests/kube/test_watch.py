@@ -19,7 +19,7 @@ from gke_sandbox.kube.client import KubeClient
 from gke_sandbox.kube.config import ClusterConfig
 from gke_sandbox.kube.resources import PODS
 from gke_sandbox.kube.status import Call
-from gke_sandbox.kube.watch import LineDecoder, LineTooLong, WatchEvent, backoff, follow, parse_event
+from gke_sandbox.kube.watch import LineDecoder, LineTooLong, WatchEvent, follow, parse_event
 
 from ..clock import run_on_mock_clock
 from .recordings import recorded
@@ -345,11 +345,6 @@ def test_back_off_grows_to_30_seconds_and_starts_again_after_an_event() -> None:
     told(server, 200, uniform=lambda: 1.0)
     gaps = [later - earlier for earlier, later in pairwise(server.times)]
     assert gaps == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0, 1.0]
-
-
-def test_back_off_is_jittered() -> None:
-    assert [backoff(3, fraction) for fraction in (0.0, 0.5, 1.0)] == [2.0, 3.0, 4.0]
-    assert backoff(10_000, 1.0) == 30.0
 
 
 @pytest.mark.parametrize(("asked", "kept"), [(7, 7.0), (100_000, 120.0)])

@@ -58,6 +58,18 @@ ALLOWED = (
         "one says the second with the phase",
     ),
     Allowed(
+        "deadline-exceeded",
+        "watch-pods",
+        r"Failed terminated .*: status\.resources\..*",
+        "the kubelet takes a pod that ends apart piece by piece, and its status.resources too",
+    ),
+    Allowed(
+        "deadline-exceeded",
+        "get-jobs-1",
+        r"status\.conditions\[Failed\]",
+        "the recorder asked a second after the pod's end; this library asks at once, and FailureTarget is there",
+    ),
+    Allowed(
         "pod-security-violation",
         "create-jobs-1",
         r"headers|.*securityContext\.capabilities\.drop",

@@ -15,7 +15,7 @@ from gke_sandbox.cassette import Cassette, Player, RecordingTransport, ReplayTra
 from tests.clock import run_on_mock_clock
 
 from .carry_out import Order, Outcome, carry_out
-from .embedded import BEGAN, OTHERS, embedded
+from .embedded import BEGAN, embedded
 from .table import SCENARIOS
 
 __all__ = ["FIXTURES", "Embedded", "Fixtures", "Live", "Played", "Replay", "ScenarioCluster"]
@@ -105,11 +105,7 @@ class Embedded:
         async def main() -> Sequence[Outcome]:
             inner = embedded(scenario, cassette)
             cluster = Cluster.transport(RecordingTransport(inner, tape))
-            async with anyio.create_task_group() as tasks:
-                if scenario in OTHERS:
-                    tasks.start_soon(OTHERS[scenario], inner)
-                return await _carry_out(cluster, cassette.header.namespace, scenario, order)
-            raise AssertionError("a task group that nobody cancels was left early")
+            return await _carry_out(cluster, cassette.header.namespace, scenario, order)
 
         outcomes = run_on_mock_clock(main)
         return Played(outcomes, tape.cassette())

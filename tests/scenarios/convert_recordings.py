@@ -170,6 +170,8 @@ def _with_our_request(exchange: Exchange, made: dict[str, Manifests], session: s
             "timeoutSeconds": "300",
         }
         return replace(exchange, query=query)
+    if kind == "list events":
+        return replace(exchange, query={"fieldSelector": exchange.query["fieldSelector"], "limit": "100"})
     if kind == "get pods/log":
         return replace(exchange, query={"container": CONTAINER, "follow": "true"})
     if kind == "delete jobs":
@@ -361,7 +363,7 @@ CONVERSIONS: dict[str, Conversion] = {
         mend=_config_map_too_large,
     ),
     "deadline-exceeded": Conversion(
-        "The recorded Job had a deadline of 3 s; one of this library has a longer one."
+        "The recorded Job had a deadline of 3 s; one of this library has a longer one.", also=("get jobs",)
     ),
     "evicted": Conversion(
         "The followed log is written by hand: the recorder had not asked for it.", mend=_evicted
@@ -398,7 +400,8 @@ CONVERSIONS: dict[str, Conversion] = {
     ),
     "namespace-missing": Conversion(),
     "pod-security-violation": Conversion(
-        "The recorded Job broke the standard in the ways that the server names; one of this library does not."
+        "The recorded Job broke the standard in the ways that the server names; one of this library does not.",
+        also=("list events",),
     ),
     "program-forges-frames": Conversion(
         "By hand: the log goes on after the forged frames. The recorder had taken one for the end.",
@@ -410,11 +413,11 @@ CONVERSIONS: dict[str, Conversion] = {
         mend=_stops_the_runner,
     ),
     "python-missing": Conversion(_IMAGE, left_out=("get pods/log",)),
-    "quota-exceeded": Conversion(),
-    "runtime-class-missing": Conversion(),
+    "quota-exceeded": Conversion(also=("list events",)),
+    "runtime-class-missing": Conversion(also=("list events",)),
     "two-executions-one-watch": Conversion(),
     "unauthorized": Conversion(),
-    "unschedulable": Conversion(),
+    "unschedulable": Conversion(also=("list events",)),
 }
 
 

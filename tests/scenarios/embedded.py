@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import anyio
-import httpx
 
 from gke_sandbox.cassette import Cassette
 from gke_sandbox.cassette.model import Step
@@ -25,11 +24,11 @@ from gke_sandbox.local import (
     Script,
     ScriptedRuntime,
 )
-from gke_sandbox.local.faults import Answer, Drop, HideConfigMap, RefusePod
+from gke_sandbox.local.faults import Answer, Drop, EndJob, HideConfigMap, RefusePod
 from tests.local.replaying import NOBODY, RUNNER, pace_for, script_of
 from tests.local.trim_recordings import state
 
-__all__ = ["BEGAN", "OTHERS", "embedded"]
+__all__ = ["BEGAN", "embedded"]
 
 # The recordings began at this fraction of a second, and a Job's deadline goes by it.
 BEGAN = datetime(2026, 11, 22, 21, 20, 0, 100_000, tzinfo=timezone.utc)
@@ -53,8 +52,7 @@ _POD = Match(resource="pods")
 _STATES = {
     "already-exists": _State((Fault(Drop(carried_out=True), Match("create", "jobs")),)),
     "configmap-too-large": _State((Fault(_TOO_LARGE, Match("create", "configmaps")),)),
-    # The recorder's Role may not delete pods; the Job controller may.
-    "deadline-exceeded": _State(caller=Caller.admin()),
+    "deadline-exceeded": _State((Fault(EndJob(3), Match(resource="jobs")),)),
     "forbidden": _State(caller=NOBODY),
     "invalid-job": _State((Fault(_INVALID, Match("create", "jobs")),)),
     "late-configmap": _State((Fault(HideConfigMap(0.6), Match(resource="configmaps")),)),
@@ -115,19 +113,3 @@ def _code(step: Step) -> str:
 def _log(cassette: Cassette, job: str) -> list[tuple[int, str]]:
     logs = [step.answer.chunks for step in cassette.steps if step.of == job and step.path.endswith("/log")]
     return [(chunk.at, chunk.data.decode("utf-8", "surrogateescape")) for chunks in logs for chunk in chunks or ()]
-
-
-async def _delete_the_pod(cluster: LocalTransport, after: float) -> None:
-    await anyio.sleep(after)
-    (pod,) = cluster.objects("pods")
-    path = f"/api/v1/namespaces/agent-sandbox/pods/{pod['metadata']['name']}"
-    answer = await cluster.handle_async_request(httpx.Request("DELETE", f"https://embedded.invalid{path}"))
-    await answer.aread()
-    assert answer.status_code == 200
-
-
-OTHERS: dict[str, Callable[[LocalTransport], Awaitable[None]]] = {
-    # As the Job controller does when a Job is beyond its deadline.
-    "deadline-exceeded": lambda cluster: _delete_the_pod(cluster, 2.9),
-}
-"""What somebody else does in the cluster while a scenario runs."""

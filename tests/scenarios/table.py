@@ -29,8 +29,9 @@ _COMMON: dict[str, Any] = {
 class Expected:
     """What must come out. Without `status` and `error` the run was cancelled.
 
-    `stderr` and `reason` are patterns, `made` are files. `words` must stand in the error with its hint, or in the
-    result's message; `waits` are reasons that the run must have told of on its way.
+    `stderr` and `reason` are patterns, `made` are files, `cause` is a name in the table of causes. `words` must
+    stand in the error with its hint, or in the result's message; `waits` are reasons that the run must have told
+    of on its way.
     """
 
     status: str = ""
@@ -42,6 +43,7 @@ class Expected:
     dropped: Dropped = _NOTHING
     missing: bool = False
     error: type[SandboxError] | None = None
+    cause: str = ""
     reason: str = ""
     words: tuple[str, ...] = ()
     waits: tuple[str, ...] = ()
@@ -176,6 +178,7 @@ SCENARIOS: dict[str, Scenario] = {
         signal=9,
         stdout="before\n",
         missing=True,
+        cause="out_of_memory",
         reason="OOMKilled",
         words=("memory",),
     ),
@@ -184,6 +187,7 @@ SCENARIOS: dict[str, Scenario] = {
         status="killed",
         signal=9,
         missing=True,
+        cause="killed_by_signal",
         reason="Error",
         words=("signal 9",),
     ),
@@ -195,7 +199,9 @@ SCENARIOS: dict[str, Scenario] = {
         signal=9,
         stdout="started\n",
         missing=True,
-        reason="Deleted",
+        cause="job_deadline",
+        reason="DeadlineExceeded",
+        words=("deadline",),
     ),
     "evicted": _one(
         "import time\nprint('filling', flush=True)\nwith open('/tmp/big', 'wb') as f:\n"
@@ -205,6 +211,7 @@ SCENARIOS: dict[str, Scenario] = {
         signal=9,
         stdout="filling\n",
         missing=True,
+        cause="storage_exceeded",
         reason="Evicted",
         words=("EmptyDir volume", "16Mi"),
     ),
@@ -219,6 +226,7 @@ SCENARIOS: dict[str, Scenario] = {
         "print(1)\n",
         settings={"image": "registry.k8s.io/pause:3.10"},
         error=StartError,
+        cause="python_missing",
         reason="StartError",
         words=("executable", "python3 on its PATH"),
     ),
@@ -226,6 +234,7 @@ SCENARIOS: dict[str, Scenario] = {
         "print(1)\n",
         settings={"image": "registry.invalid/nosuch:1"},
         error=StartError,
+        cause="registry_not_found",
         reason="ErrImagePull|ImagePullBackOff",
         words=("registry.invalid/nosuch:1", "check the image's name"),
         waits=("ErrImagePull",),
@@ -235,6 +244,7 @@ SCENARIOS: dict[str, Scenario] = {
         settings={"node_selector": {"sandbox.gke.io/runtime": "gvisor"}, **_SOON},
         not_live="no node may have GKE's label for gVisor, and on GKE some have it",
         error=StartError,
+        cause="no_gvisor_node",
         reason="Unschedulable",
         words=("node affinity/selector", "within 10 s"),
         waits=("Unschedulable",),
@@ -243,21 +253,27 @@ SCENARIOS: dict[str, Scenario] = {
         "print(1)\n",
         settings={"runtime_class_name": "nosuch", "delivery": "env", **_SOON},
         error=StartError,
-        words=("has no pod",),
+        cause="runtime_class_missing",
+        reason="FailedCreate",
+        words=("no such RuntimeClass", 'RuntimeClass "nosuch" not found', "GKE Sandbox"),
     ),
     "pod-security-violation": _one(
         "print(1)\n",
         settings=_SOON,
         not_live="the strictest standard does not refuse the pods that this library asks for",
         error=StartError,
-        words=("has no pod",),
+        cause="pod_security",
+        reason="FailedCreate",
+        words=("Pod Security", "violates PodSecurity"),
     ),
     "quota-exceeded": _one(
         "print(1)\n",
         settings=_SOON,
         not_live="the namespace must have a quota of no pods",
         error=StartError,
-        words=("has no pod",),
+        cause="quota_exceeded",
+        reason="FailedCreate",
+        words=("quota is used up", "exceeded quota", "within 10 s"),
     ),
     # -- the server refuses -----------------------------------------------------------------------------------
     "forbidden": _one(

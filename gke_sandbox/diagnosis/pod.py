@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from .causes import Cause, cause, recognise
 
 # Waiting reasons that only say "on its way".
 _ON_ITS_WAY = frozenset({"ContainerCreating", "PodInitializing"})
@@ -13,32 +14,10 @@ _ON_ITS_WAY = frozenset({"ContainerCreating", "PodInitializing"})
 # `terminated` for a container that was never started: containerd's word and the older runtimes'.
 _NEVER_RAN = frozenset({"StartError", "ContainerCannotRun"})
 
-# Waiting reasons that no waiting will mend.
-_HOPELESS = frozenset({"InvalidImageName", "ErrImageNeverPull"})
-
-# Registries' words for "there is no such image" and "not for you"; a time-out or a throttled pull may pass.
-_PULL_FAILS_FOR_GOOD = re.compile(
-    r"not found|no such host|manifest unknown|does not exist|denied|unauthorized|forbidden|"
-    r"invalid reference|no match for platform",
-    re.IGNORECASE,
-)
-
-_HINTS = {
-    "Unschedulable": "`kubectl get nodes -L sandbox.gke.io/runtime` shows the nodes that run gVisor; a node pool "
-    "that is still growing needs a longer startup_timeout",
-    "ErrImagePull": "check the image's name, and that the nodes may pull it (image_pull_secrets)",
-    "ImagePullBackOff": "check the image's name, and that the nodes may pull it (image_pull_secrets)",
-    "InvalidImageName": "check the image's name",
-    "ErrImageNeverPull": "the image is not on the node and its pull policy is Never",
-    "StartError": "the image needs python3 on its PATH",
-    "OOMKilled": "raise memory_limit, or let the program use less",
-    "Evicted": "let the program write less to disk, or raise ephemeral_storage_limit and tmp_size",
-}
-
 
 @dataclass(frozen=True)
 class Ending:
-    """The cluster's own word on how a pod's container ended.
+    """The cluster's own word on how a pod's container ended; `cause` says why, but for ``exited``.
 
     ``exited``       it ran and left `exit_code`
     ``out_of_memory``  it was killed for its memory
@@ -50,23 +29,29 @@ class Ending:
     reason: str
     message: str
     exit_code: int | None = None
+    cause: Cause | None = None
 
     @property
     def hint(self) -> str:
-        return _HINTS.get(self.reason, "")
+        return self.cause.hint if self.cause is not None else ""
 
 
 @dataclass(frozen=True)
 class Wait:
-    """What a pod waits for. `hopeless`: no waiting will mend it."""
+    """What a pod waits for, in Kubernetes' words, and what that means."""
 
+    cause: Cause
     reason: str
     message: str
-    hopeless: bool = False
+
+    @property
+    def hopeless(self) -> bool:
+        """No waiting will mend it."""
+        return self.cause.final
 
     @property
     def hint(self) -> str:
-        return _HINTS.get(self.reason, "")
+        return self.cause.hint
 
 
 @dataclass(frozen=True)
@@ -131,13 +116,17 @@ def _ending(
     if status.get("phase") == "Failed" and status.get("reason"):
         reason = str(status["reason"])
         message = str(status.get("message") or "").strip()
-        return Ending("killed" if has_run else "not_started", reason, message or f"the pod failed: {reason}")
+        return _taken_away(reason, message or f"the pod failed: {reason}", has_run=has_run)
     if terminated:
         return _terminated(status, terminated, has_run=has_run, going=going)
     if deleted:
-        reason, message = _disruption(status)
-        return Ending("killed" if has_run else "not_started", reason, message)
+        return _taken_away(*_disruption(status), has_run=has_run)
     return None
+
+
+def _taken_away(reason: str, message: str, *, has_run: bool, code: int | None = None) -> Ending:
+    found = recognise("pod status", reason, message)
+    return Ending("killed" if has_run else "not_started", reason, message, code, found)
 
 
 def _terminated(status: Mapping[str, Any], terminated: Mapping[str, Any], *, has_run: bool, going: bool) -> Ending:
@@ -145,23 +134,21 @@ def _terminated(status: Mapping[str, Any], terminated: Mapping[str, Any], *, has
     message = str(terminated.get("message") or "").strip()
     code = int(terminated.get("exitCode") or 0)
     if reason == "OOMKilled":
-        return Ending("out_of_memory", reason, "the container used more memory than its limit", code)
+        message = "the container used more memory than its limit"
+        return Ending("out_of_memory", reason, message, code, recognise("terminated", reason, message))
     if reason in _NEVER_RAN:
-        return Ending("not_started", reason, message or "the container could not be started", code)
+        message = message or "the container could not be started"
+        return Ending("not_started", reason, message, code, recognise("start", reason, message))
     if reason == "ContainerStatusUnknown":
-        return Ending("killed" if has_run else "not_started", reason, message, code)
+        found = recognise("terminated", reason, message)
+        return Ending("killed" if has_run else "not_started", reason, message, code, found)
     # 143 and 137 are how a container leaves when its pod is taken away; the program's own are told apart by
     # the pod's deletion, for those that have an exit frame never come here.
     if going and code in (137, 143):
-        disruption, words = _disruption(status)
-        return Ending("killed", disruption, words, code)
+        return _taken_away(*_disruption(status), has_run=True, code=code)
     if code == 137:
-        return Ending(
-            "killed",
-            reason or "Error",
-            "the container's first process was killed with signal 9: by the program itself, or by the node",
-            code,
-        )
+        message = "the container's first process was killed with signal 9: by the program itself, or by the node"
+        return Ending("killed", reason or "Error", message, code, cause("killed_by_signal"))
     return Ending("exited", reason, message, code)
 
 
@@ -184,10 +171,10 @@ def _wait(status: Mapping[str, Any], state: Mapping[str, Any]) -> Wait | None:
         message = str(waiting.get("message") or "").strip()
         if not reason or reason in _ON_ITS_WAY:
             return None
-        pulls = reason in ("ErrImagePull", "ImagePullBackOff")
-        hopeless = reason in _HOPELESS or (pulls and bool(_PULL_FAILS_FOR_GOOD.search(message)))
-        return Wait(reason, message, hopeless)
+        return Wait(recognise("waiting", reason, message) or cause("container_waiting"), reason, message)
     for condition in status.get("conditions") or ():
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            return Wait(str(condition.get("reason") or "Unschedulable"), str(condition.get("message") or ""))
+            reason = str(condition.get("reason") or "Unschedulable")
+            message = str(condition.get("message") or "")
+            return Wait(recognise("scheduling", reason, message) or cause("unschedulable"), reason, message)
     return None

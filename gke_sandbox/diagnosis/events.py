@@ -1,0 +1,64 @@
+"""From Events and a Job's status to what they mean. Pure.
+
+https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .causes import recognise
+from .pod import Ending, Wait
+
+__all__ = ["job_ending", "job_wait", "pod_wait"]
+
+
+def job_wait(events: Iterable[Mapping[str, Any]]) -> Wait | None:
+    """Why a Job has no pod: what its newest Event FailedCreate says, unless a pod was made after that."""
+    for event in _newest_first(events):
+        if event.get("reason") == "SuccessfulCreate":
+            return None
+        if event.get("reason") == "FailedCreate":
+            message = str(event.get("message") or "").removeprefix("Error creating: ")
+            found = recognise("admission", "FailedCreate", message)
+            return Wait(found, "FailedCreate", message) if found is not None else None
+    return None
+
+
+def pod_wait(events: Iterable[Mapping[str, Any]]) -> Wait | None:
+    """What a pod that is not running yet waits for, as far as its Events say; the newest counts.
+
+    A node that is being made outweighs what was said before: the autoscaler looks again and again.
+    """
+    for event in _newest_first(events):
+        reason, message = str(event.get("reason") or ""), str(event.get("message") or "")
+        found = recognise("pod event", reason, message)
+        if found is not None:
+            return Wait(found, reason, message)
+    return None
+
+
+def job_ending(job: Mapping[str, Any], *, has_run: bool) -> Ending | None:
+    """Why a Job's pod was taken away by the Job's own controller; None: not by that."""
+    status = job.get("status") or {}
+    for condition in status.get("conditions") or ():
+        if condition.get("type") in ("Failed", "FailureTarget") and condition.get("status") == "True":
+            reason, message = str(condition.get("reason") or ""), str(condition.get("message") or "")
+            found = recognise("pod status", reason, message)
+            return Ending("killed" if has_run else "not_started", reason, message, None, found)
+    return None
+
+
+def _newest_first(events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return sorted(events, key=_time, reverse=True)
+
+
+def _time(event: Mapping[str, Any]) -> tuple[str, int]:
+    """When an event was last seen. RFC 3339 in UTC sorts as text, to the second; the version tells the rest."""
+    series = event.get("series") or {}
+    metadata = event.get("metadata") or {}
+    seen = series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
+    version = str(metadata.get("resourceVersion") or "")
+    text = str(seen or metadata.get("creationTimestamp") or "")
+    return text[:19], int(version) if version.isdecimal() else 0

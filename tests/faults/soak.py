@@ -1,0 +1,233 @@
+"""Thousands of executions in bad luck: nothing grows, and nothing is left.
+
+::
+
+    python -m tests.faults.soak --executions 2000
+
+Runs programs through one `Sandbox` from many threads, over real connections to an embedded cluster in another
+process, where every few requests something goes wrong. Threads, tasks, open files and memory are compared after
+a first part and at the end. Exits with 1, and says why, if anything grew or was left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import httpx
+
+    from gke_sandbox.local.transport import LocalTransport
+
+WORKERS = 16
+WARM_UP = 0.25
+"""The part of the executions after which everything that is made once has been made."""
+BYTES_AN_EXECUTION = 200
+"""What an execution may leave in memory: less than one object of its own."""
+FAULTY = 0.15
+"""So many requests meet a fault; an execution makes four or more."""
+
+
+# -- the cluster, in a process of its own ---------------------------------------------------------------------
+
+
+def serve(seed: int) -> None:
+    """Print the port, and answer until stdin ends."""
+    from gke_sandbox.local.scripted import ScriptedRuntime
+    from gke_sandbox.local.transport import LocalTransport
+    from tests.pods import out, program
+
+    from .served import served
+
+    faults = Unlucky(random.Random(seed))
+    transport = LocalTransport(
+        ScriptedRuntime(program(out("the output"), at=0.01)), misbehaviour=faults.misbehaviour
+    )
+
+    def around(inner: LocalTransport) -> Unlucky:
+        faults.inner = inner
+        return faults
+
+    with served(transport, around) as cluster:
+        print(cluster.port, flush=True)
+        for line in sys.stdin:
+            if line.startswith("forward"):
+                faults.misbehaviour.clear()
+                faults.lucky = True
+                cluster.put_forward(float(line.split()[1]))
+            print(json.dumps({"left": cluster.leftovers(), "faults": faults.count}), flush=True)
+
+
+class Unlucky:
+    """Answers as `inner` does, but that now and then it prepares something bad for the next requests."""
+
+    def __init__(self, chance: random.Random) -> None:
+        from gke_sandbox.local.faults import Misbehaviour
+
+        self.misbehaviour = Misbehaviour()
+        self.inner: LocalTransport | None = None
+        self.count = 0
+        self.lucky = False
+        self._chance = chance
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        from gke_sandbox.local.faults import Fault
+
+        from .cells import ANSWERS, EVENTS, REQUESTS
+
+        if not self.lucky and self._chance.random() < FAULTY:
+            self.count += 1
+            # Silence is tried on a clock that jumps, in the matrix: here it would only take time.
+            answers = [fault for fault in ANSWERS if not fault.startswith("stall")]
+            name = self._chance.choice([*answers, *EVENTS])
+            where = "watch pods" if name in EVENTS else self._chance.choice(list(REQUESTS))
+            action = {**ANSWERS, **EVENTS}[name]
+            self.misbehaviour.clear()
+            self.misbehaviour.add(Fault(action, REQUESTS[where]))
+        assert self.inner is not None
+        return await self.inner.handle_async_request(request)
+
+
+# -- the client ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Use:
+    """What this process holds."""
+
+    threads: int
+    tasks: int
+    files: int
+    memory: int
+
+    @classmethod
+    def now(cls) -> Use:
+        for _ in range(3):
+            gc.collect()
+        tasks = sum(isinstance(one, asyncio.Task) and not one.done() for one in gc.get_objects())
+        memory, _ = tracemalloc.get_traced_memory()
+        return cls(threading.active_count(), tasks, len(os.listdir("/proc/self/fd")), memory)
+
+
+@contextmanager
+def cluster(seed: int) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "tests.faults.soak", "--serve", str(seed)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+
+
+def ask(process: subprocess.Popen[str], what: str) -> dict[str, object]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(what + "\n")
+    process.stdin.flush()
+    answer: dict[str, object] = json.loads(process.stdout.readline())
+    return answer
+
+
+def soak(executions: int, seed: int) -> list[str]:
+    """Run, print what happened, and return what was wrong."""
+    from gke_sandbox import Cluster, Sandbox, SandboxError
+
+    outcomes: Counter[str] = Counter()
+    wrong: list[str] = []
+    with cluster(seed) as process, TemporaryDirectory() as directory:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        path = os.path.join(directory, "kubeconfig")
+        with open(path, "w") as file:
+            file.write(KUBECONFIG.replace("PORT", str(port)))
+
+        def run(_: int) -> str:
+            try:
+                result = sandbox.run("print('the output')", timeout=20, startup_timeout=20)
+            except SandboxError as error:
+                return type(error).__name__
+            if not result.output_may_be_missing and result.stdout != "the output":
+                return f"wrong output {result.stdout!r}"
+            return result.status
+
+        tracemalloc.start()
+        began = time.perf_counter()
+        first = round(executions * WARM_UP)
+        with (
+            Sandbox(Cluster.kubeconfig(path), namespace="default") as sandbox,
+            ThreadPoolExecutor(WORKERS) as pool,
+        ):
+            outcomes.update(pool.map(run, range(first)))
+            before = Use.now()
+            outcomes.update(pool.map(run, range(executions - first)))
+            # Deletions go on after the results, with retries.
+            give_up = time.monotonic() + 15
+            while (after := Use.now()).tasks > before.tasks and time.monotonic() < give_up:
+                time.sleep(0.1)
+        seconds = time.perf_counter() - began
+        at_close = ask(process, "look")
+        in_the_end = ask(process, "forward 240")
+    grown = (after.memory - before.memory) / (executions - first)
+    print(f"{executions} executions, {at_close['faults']} faults, {seconds:.1f} s, {dict(outcomes.most_common())}")
+    print(f"after {first}: {before}\nafter {executions}: {after}; {grown:.0f} bytes an execution")
+    print(f"left at close: {len(at_close['left'])}, after the deadlines: {len(in_the_end['left'])}")  # type: ignore[arg-type]
+    for name in ("threads", "tasks"):
+        if getattr(after, name) > getattr(before, name):
+            wrong.append(f"{name} grew from {getattr(before, name)} to {getattr(after, name)}")
+    if after.files > before.files + WORKERS:
+        wrong.append(f"open files grew from {before.files} to {after.files}")
+    if grown > BYTES_AN_EXECUTION:
+        wrong.append(f"memory grew by {grown:.0f} bytes an execution, more than {BYTES_AN_EXECUTION}")
+    if in_the_end["left"]:
+        wrong.append(f"left in the cluster: {in_the_end['left']}")
+    wrong += [outcome for outcome in outcomes if outcome.startswith("wrong")]
+    if outcomes["succeeded"] < executions * 0.7:
+        wrong.append(f"only {outcomes['succeeded']} of {executions} succeeded")
+    return wrong
+
+
+KUBECONFIG = (
+    "{apiVersion: v1, kind: Config, current-context: c, users: [{name: u, user: {}}], "
+    "clusters: [{name: k, cluster: {server: 'http://127.0.0.1:PORT'}}], "
+    "contexts: [{name: c, context: {cluster: k, user: u}}]}"
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--executions", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=5)
+    parser.add_argument("--serve", type=int, metavar="SEED", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.serve is not None:
+        serve(given.serve)
+        return 0
+    import logging
+
+    logging.getLogger("gke_sandbox").setLevel(logging.CRITICAL)
+    wrong = soak(given.executions, given.seed)
+    for each in wrong:
+        print(f"wrong: {each}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

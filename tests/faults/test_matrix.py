@@ -1,0 +1,121 @@
+"""Every request of an execution, and every way in which it can fail: what comes of it, and nothing is left."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from .cells import ANSWERS, DEADLINE, EVENTS, REQUESTS, STARTUP_TIMEOUT, TIMEOUT, Cell, Outcome, all_cells, run
+
+SUCCESS = "succeeded"
+REFUSED = {"401": "Unauthorized", "403": "Forbidden", "404": "NotFound"}
+CONFLICT = {"409": "AlreadyExists", "409 of another kind": "Conflict"}
+EXPIRED = {"410": "Expired"}
+
+# A fault that strikes once and is not in here costs nothing but time.
+ONCE: dict[str, dict[str, str]] = {
+    "list pods": {**REFUSED, **CONFLICT},
+    # A watch that is forbidden is done without: the pods are listed again and again.
+    "watch pods": {**REFUSED, **CONFLICT, "403": SUCCESS},
+    "create job": {**REFUSED, **CONFLICT, **EXPIRED},
+    "create configmap": {**REFUSED, **CONFLICT, **EXPIRED},
+    # A pod that is gone has no log: the result is the pod's own word, and says that output may be missing.
+    # A log that begins with something else at the second reading counts as rotated.
+    "read log": {
+        **REFUSED,
+        **dict.fromkeys(["404", "garbage", "garbage from the start"], "succeeded, output may be missing"),
+    },
+    # The result is there before the deletion, whose failure leaves the Job to its deadline.
+    "delete job": {},
+}
+
+# What cannot be had at all. A fault that strikes each time and is not in here is survived.
+BROKEN = [fault for fault in ANSWERS if fault not in {**REFUSED, **CONFLICT, **EXPIRED}]
+NETWORK = [fault for fault in BROKEN if fault.startswith(("connection", "reset", "stall"))]
+SERVER = [fault for fault in BROKEN if fault.startswith("5")]
+BUSY = [fault for fault in BROKEN if fault.startswith("429")]
+
+
+def by(faults: list[str], what: str) -> dict[str, str]:
+    return dict.fromkeys(faults, what)
+
+
+# An answer that cannot be read is asked for again: 409, and then the object is there to be read.
+NOT_MADE = {
+    **by(NETWORK, "NetworkError"),
+    **by(SERVER, "ServerError"),
+    **by(BUSY, "TooManyRequests"),
+}
+ALWAYS: dict[str, dict[str, str]] = {
+    # Without lists nobody can see the pods: the program may have run.
+    "list pods": {**ONCE["list pods"], **by([*BROKEN, "410"], "ResultLost")},
+    # A watch that never works is made up for by looking at the pods, which takes a second.
+    "watch pods": ONCE["watch pods"],
+    "create job": {**ONCE["create job"], **NOT_MADE},
+    "create configmap": {**ONCE["create configmap"], **NOT_MADE},
+    "read log": {**ONCE["read log"], **by([*BROKEN, *CONFLICT, *EXPIRED], "ResultLost")},
+    "delete job": {},
+}
+
+CELLS = list(all_cells())
+_seen: Counter[str] = Counter()
+
+
+def expected(cell: Cell) -> str:
+    table = ALWAYS if cell.always else ONCE
+    return table[cell.request].get(cell.fault, SUCCESS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def told() -> Iterator[None]:
+    """Say how many cells there were, and what was left of them."""
+    yield
+    print(f"\nfaults: {_seen['cells']} cells, {_seen['leftovers']} leftovers after their deadlines")
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "gke_sandbox")
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=str)
+def test_each_failure_ends_in_the_result_or_in_one_error_and_leaves_nothing(cell: Cell) -> None:
+    outcome = run(cell)
+    _seen["cells"] += 1
+    _seen["leftovers"] += len(outcome.left)
+    assert outcome.happened, "the fault did not happen: this cell shows nothing"
+    assert str(outcome) == expected(cell)
+    assert outcome.ended_after <= STARTUP_TIMEOUT + TIMEOUT + 30
+    assert outcome.left == [], f"still there after {DEADLINE:g} s"
+    if cell.request != "delete job":
+        assert [left for left in outcome.left_at_close if left.startswith("jobs/")] == []
+    check_result(outcome)
+    check_error(cell, outcome)
+
+
+def check_result(outcome: Outcome) -> None:
+    if outcome.result is not None and not outcome.result.output_may_be_missing:
+        assert outcome.result.stdout == "the output", "no byte twice, none missing"
+
+
+def check_error(cell: Cell, outcome: Outcome) -> None:
+    """The message names what failed: the request, or the state that was seen last."""
+    if outcome.error is None:
+        return
+    said = str(outcome.error)
+    words = {
+        "list pods": "pods",
+        "watch pods": "pods",
+        "create job": "/jobs",
+        "create configmap": "/configmaps",
+        "read log": "log",
+    }
+    assert words[cell.request] in said, said
+    assert len(said) < 600, said
+
+
+def test_the_matrix_is_whole() -> None:
+    assert len(CELLS) == len(set(CELLS)) == 2 * (len(REQUESTS) * len(ANSWERS) + len(EVENTS)) > 300

@@ -1,0 +1,49 @@
+"""Writes the tables of docs/troubleshooting.md from the causes: ``python -m tests.troubleshooting``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gke_sandbox.diagnosis import CAUSES, Cause
+from gke_sandbox.diagnosis.causes import Place
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "troubleshooting.md"
+BEGIN, END = "<!-- tables -->\n", "<!-- end of tables -->\n"
+
+SECTIONS: dict[str, tuple[Place, ...]] = {
+    "Image and container": ("waiting", "start"),
+    "Node and volumes": ("scheduling", "pod event"),
+    "Refused by the API server": ("admission",),
+    "Ended from outside": ("pod status", "terminated"),
+    "What the client concludes": ("client",),
+}
+
+
+def tables() -> str:
+    """All causes, by where Kubernetes says them."""
+    return "\n".join(_section(title, places) for title, places in SECTIONS.items())
+
+
+def _section(title: str, places: tuple[Place, ...]) -> str:
+    waited_for = "terminated" not in places
+    head = ["cause", "what it means", "what to do", "program ran", *(["wait ends"] if waited_for else [])]
+    rows = [_row(each)[: len(head)] for each in CAUSES if each.signs[0].place in places]
+    lines = [f"| {' | '.join(row)} |" for row in [head, *rows]]
+    return "\n".join([f"### {title}", "", lines[0], "|---" * len(head) + "|", *lines[1:], ""])
+
+
+def _row(cause: Cause) -> list[str]:
+    summary, hint = (text.replace("|", "\\|") for text in (cause.summary, cause.hint))
+    wait = "at once" if cause.final else "at `startup_timeout`"
+    return [f"`{cause.name}`", summary, hint, cause.ran, wait]
+
+
+def written(page: str) -> str:
+    """The page with its tables as they must be."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{tables()}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(written(PAGE.read_text()))

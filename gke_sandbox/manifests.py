@@ -21,7 +21,7 @@ from . import names
 from .errors import SpecError
 from .payload import Content, Payload, env_variable, resolve_delivery
 from .quantity import parse_quantity
-from .settings import MANAGED_BY, SESSION_LABEL, Program, Settings, Toleration
+from .settings import MANAGED_BY, MANAGER, SESSION_LABEL, Program, Settings, Toleration
 
 __all__ = ["CONTAINER", "MANAGED_BY", "SESSION_LABEL", "Manifests", "build", "to_json"]
 
@@ -263,7 +263,7 @@ def build(
     payload = Payload(program, settings)
     delivery = resolve_delivery(settings, payload, slow_connection)
     content = payload.env if delivery == "env" else payload.mount
-    labels = {**settings.labels, MANAGED_BY: "gke-sandbox", SESSION_LABEL: session}
+    labels = {**settings.labels, MANAGED_BY: MANAGER, SESSION_LABEL: session}
     job = Job(
         metadata=ObjectMeta(name=name, labels=labels, annotations=settings.annotations),
         spec=JobSpec(

@@ -18,9 +18,10 @@ from .errors import SpecError
 from .protocol import Names, safe_name
 from .quantity import Quantity, QuantityError, parse_quantity
 
-__all__ = ["GVISOR", "MAIN", "MANAGED_BY", "SESSION_LABEL", "Program", "Settings", "Toleration"]
+__all__ = ["GVISOR", "MAIN", "MANAGED_BY", "MANAGER", "SESSION_LABEL", "Program", "Settings", "Toleration"]
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGER = "gke-sandbox"
 SESSION_LABEL = "gke-sandbox/session"
 #: GKE's name for the RuntimeClass, and the value of the taint on its nodes.
 #: https://cloud.google.com/kubernetes-engine/docs/how-to/sandbox-pods

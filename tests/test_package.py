@@ -32,6 +32,7 @@ ROOMS = {
     "local": {"errors", "kube", "names", "quantity"},
     "pods": {"errors", "kube"},
     "stream": {"result"},
+    "leftovers": {"errors", "kube", "settings"},
     "inquiry": {"diagnosis", "errors", "kube"},
     "failures": {"diagnosis", "errors", "inquiry", "transcript"},
     "creation": {"errors", "kube", "manifests", "settings"},

@@ -28,6 +28,7 @@ examples:
   gke-sandbox run --local -c 'print(6 * 7)'      no cluster needed: the embedded one
   gke-sandbox run script.py --file data.csv      on the cluster that kubectl would use
   gke-sandbox cluster                            which cluster that is
+  gke-sandbox clean --dry-run                    what was left behind there
 
 gke-sandbox run --help shows what a run can be given.
 """
@@ -36,7 +37,7 @@ gke-sandbox run --help shows what a run can be given.
 def build_parser() -> Parser:
     """The whole command line."""
     from .. import __version__
-    from . import cluster, run
+    from . import clean, cluster, run
 
     parser = Parser(
         prog="gke-sandbox",
@@ -49,6 +50,7 @@ def build_parser() -> Parser:
     subcommands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     run.add_parser(subcommands)
     cluster.add_parser(subcommands)
+    clean.add_parser(subcommands)
     return parser
 
 

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 from .console import print_text
 
-_SECONDS = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([smh]?)", re.ASCII)
-_SECONDS_OF = {"": 1, "s": 1, "m": 60, "h": 3600}
+_SECONDS = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([smhd]?)", re.ASCII)
+_SECONDS_OF = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES = re.compile(r"(\d{1,18})(|k|M|G|Ki|Mi|Gi)", re.ASCII)
 _BYTES_OF = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 # https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/, as `kubectl taint` writes it
@@ -62,10 +62,10 @@ def text(given: str) -> str:
 
 
 def seconds(given: str) -> float:
-    """``90``, ``1.5``, ``90s``, ``5m``, ``2h``."""
+    """``90``, ``1.5``, ``90s``, ``5m``, ``2h``, ``1d``."""
     match = _SECONDS.fullmatch(given)
     if match is None:
-        raise argparse.ArgumentTypeError(f"{given!r} is not a length of time, such as 90, 1.5, 90s, 5m or 2h")
+        raise argparse.ArgumentTypeError(f"{given!r} is not a length of time, such as 90, 1.5, 90s, 5m, 2h or 1d")
     return float(match[1]) * _SECONDS_OF[match[2]]
 
 

@@ -92,7 +92,7 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("limits (times: 90, 90s, 5m, 2h; resources: as Kubernetes writes them)")
+    group = parser.add_argument_group("limits (times: 90, 90s, 5m, 2h, 1d; resources: as Kubernetes writes them)")
     _setting(
         group,
         "--timeout",

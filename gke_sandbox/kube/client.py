@@ -181,17 +181,20 @@ class KubeClient:
         field_selector: str | None = None,
         resource_version: str | None = None,
         limit: int | None = None,
+        continue_: str | None = None,
     ) -> dict[str, Any]:
         """GET a collection: an object with ``metadata.resourceVersion`` and ``items``, which carry no kind.
 
         `namespace` None lists all namespaces. Without `resource_version` the newest state is told; with `limit`,
-        ``metadata.continue`` says that there is more.
+        ``metadata.continue`` says that there is more, and is `continue_` of the next call; after some minutes the
+        server does not know it any more (`Expired`).
         """
         query = {
             "labelSelector": label_selector,
             "fieldSelector": field_selector,
             "resourceVersion": resource_version,
             "limit": limit,
+            "continue": continue_,
         }
         return await self._plain(Call("list", "GET", resource, namespace), query)
 

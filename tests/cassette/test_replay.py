@@ -11,10 +11,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from gke_sandbox import AsyncSandbox, Cluster, ExecutionResult, NetworkError, ReplayMismatch
+from gke_sandbox import AsyncSandbox, Cluster, ExecutionResult, NetworkError, ReplayMismatch, StartError
 from gke_sandbox.cassette import Player, RecordingTransport, ReplayTransport, Tape, load
 from gke_sandbox.errors import ApiError
-from gke_sandbox.local.faults import Answer, CutBody, Drop, EndWatch, Fault, Match, Refuse
+from gke_sandbox.local.faults import Answer, CutBody, Drop, EndWatch, Fault, Match, NoNode, Refuse
 from gke_sandbox.local.runtime import ContainerExit
 from gke_sandbox.local.scripted import Script
 from tests.clock import run_on_mock_clock
@@ -195,6 +195,47 @@ def test_a_failure_that_was_survived_is_survived_again(tmp_path: Path, fault: Fa
     assert first.stdout == "ran print(1)"
     second = replay(tmp_path / "c.yaml", one, strict=True)
     assert (second.status, second.stdout) == (first.status, first.stdout)
+
+
+# -- looks at what does not start -----------------------------------------------------------------------------
+
+POD = Match(resource="pods")
+SLOW_NODE = Fault(NoNode.scaling_up(25), POD)
+
+
+def test_a_slow_start_is_replayed_at_once_without_its_looks(tmp_path: Path) -> None:
+    first = record(tmp_path / "c.yaml", one, SLOW_NODE)
+    looks = [step for step in load(tmp_path / "c.yaml").steps if step.look]
+    assert len(looks) > 10
+    second = replay(tmp_path / "c.yaml", one)
+    assert (second.status, second.stdout) == (first.status, first.stdout)
+    assert second.timings.returned == 0
+    slow = replay(tmp_path / "c.yaml", one, timing=True)
+    assert slow.timings.started == pytest.approx(first.timings.started, abs=0.01)
+
+
+def test_a_look_that_was_not_recorded_sees_nothing(tmp_path: Path) -> None:
+    """On a slow machine a client may look where the recording one did not have to."""
+    record(tmp_path / "c.yaml", one, SLOW_NODE)
+    cassette = load(tmp_path / "c.yaml")
+    without = replace(cassette, steps=tuple(step for step in cassette.steps if not step.look))
+    assert replay(without, one, timing=True).status == "succeeded"
+
+
+def test_a_look_is_answered_again_and_ends_the_wait_as_it_did(tmp_path: Path) -> None:
+    async def refused(sandbox: AsyncSandbox) -> StartError:
+        with pytest.raises(StartError) as caught:
+            await sandbox.run("print(1)", startup_timeout=30)
+        return caught.value
+
+    for action, cause in ((NoNode.cannot_scale_up(), "cannot_scale_up"), (NoNode(), "no_gvisor_node")):
+        record(tmp_path / "c.yaml", refused, Fault(action, POD))
+        cassette = load(tmp_path / "c.yaml")
+        last = max(number for number, step in enumerate(cassette.steps) if step.look)
+        looks = [number for number, step in enumerate(cassette.steps) if step.look and number != last]
+        fewer = replace(cassette, steps=tuple(s for n, s in enumerate(cassette.steps) if n not in looks))
+        for replayed in (cassette, fewer):
+            assert replay(replayed, refused).cause == cause
 
 
 def test_a_failure_that_was_not_survived_is_raised_again(tmp_path: Path) -> None:

@@ -57,6 +57,10 @@ def test_every_option_has_help() -> None:
         assert [action.option_strings for action in parser._actions if not action.help] == []
 
 
+# Options of one command, which its own part of docs/cli.md tells of.
+ITS_OWN = {("--json",), ("--older-than",), ("--all",), ("--dry-run",)}
+
+
 def test_options_of_the_cluster_are_the_same_for_every_command() -> None:
     """The table shows them once."""
     in_run = {tuple(action.option_strings): action.help for action in run_parser()._actions}
@@ -64,7 +68,13 @@ def test_options_of_the_cluster_are_the_same_for_every_command() -> None:
         found = {tuple(action.option_strings): action.help for action in parser._actions}
         assert ("--gke",) in found, name
         for options, words in found.items():
-            assert options == ("--json",) or in_run[options] == words
+            assert options in ITS_OWN or in_run[options] == words
+
+
+def test_the_options_of_clean_are_told_of() -> None:
+    page = DOCS.read_text().partition("## `gke-sandbox clean`")[2]
+    for name in ("--older-than", "--all", "--dry-run", "--json"):
+        assert f"`{name}" in page
 
 
 def test_the_exit_statuses_in_the_docs_are_the_ones_in_the_code() -> None:
@@ -77,7 +87,9 @@ def test_the_exit_statuses_in_the_docs_are_the_ones_in_the_code() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["run", "--help"], ["cluster", "--help"], ["--version"]], ids=" ".join
+    "arguments",
+    [["--help"], ["run", "--help"], ["cluster", "--help"], ["clean", "--help"], ["--version"]],
+    ids=" ".join,
 )
 def test_help_and_version_import_neither_httpx_nor_anyio(arguments: list[str]) -> None:
     code = f"""

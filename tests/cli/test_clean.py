@@ -1,0 +1,269 @@
+"""``gke-sandbox clean``: what is old goes, what is young or somebody else's stays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import anyio
+import pytest
+
+from gke_sandbox import leftovers
+from gke_sandbox.cli import main
+from gke_sandbox.cli.clean import Cleaning, _age
+from gke_sandbox.errors import SandboxError
+from gke_sandbox.kube.client import KubeClient
+from gke_sandbox.kube.config import ClusterConfig
+from gke_sandbox.kube.resources import CONFIG_MAPS, JOBS
+from gke_sandbox.leftovers import Leftover
+from gke_sandbox.local.faults import Answer, Fault, Forbid, Match, Misbehaviour
+from gke_sandbox.local.pace import Pace
+from gke_sandbox.local.scripted import Script, ScriptedRuntime
+from gke_sandbox.local.transport import LocalTransport
+from gke_sandbox.manifests import build
+from gke_sandbox.settings import Program, Settings
+from tests.clock import mock_clock
+from tests.http_cluster import HttpCluster, http_cluster
+
+BEGAN = datetime(2026, 11, 22, 12, 0, tzinfo=timezone.utc)
+
+
+@dataclass
+class Kit:
+    transport: LocalTransport
+    client: KubeClient
+
+    def now(self) -> datetime:
+        return BEGAN + timedelta(seconds=anyio.current_time())
+
+    async def make(self, *names: str, **labels: str) -> None:
+        for name in names:
+            made = build(Settings(), Program(code="pass"), name=name, session="5e55")
+            made.job["metadata"]["labels"].update(labels)
+            job = await self.client.create(JOBS, "default", made.job)
+            await self.client.create(CONFIG_MAPS, "default", made.config_map(job["metadata"]["uid"]))
+
+    async def clean(self, older_than: float = 3600.0, *, dry_run: bool = False) -> Cleaning:
+        cleaning = Cleaning("default", dry_run, older_than)
+        await cleaning.carry_out(self.client, self.now())
+        return cleaning
+
+    def jobs(self) -> list[str]:
+        return sorted(each["metadata"]["name"] for each in self.transport.objects("jobs"))
+
+
+@asynccontextmanager
+async def cluster(*faults: Fault, script: Script | None = None) -> AsyncIterator[Kit]:
+    transport = LocalTransport(
+        ScriptedRuntime(script or Script()),
+        misbehaviour=Misbehaviour(*faults),
+        pace=Pace.recorded(),
+        now=lambda: BEGAN + timedelta(seconds=anyio.current_time()),
+    )
+    async with KubeClient(
+        ClusterConfig(server="https://embedded.invalid", source="a test"), transport=transport
+    ) as client:
+        yield Kit(transport, client)
+
+
+def names(found: list[Leftover]) -> list[str]:
+    return [each.job for each in found]
+
+
+@mock_clock
+async def test_what_is_old_is_deleted_and_what_is_young_stays() -> None:
+    async with cluster() as kit:
+        await kit.make("old-1")
+        await anyio.sleep(400)
+        await kit.make("old-2")
+        await anyio.sleep(200)
+        await kit.make("young")
+        cleaning = await kit.clean(older_than=200)
+        assert sorted(names(cleaning.deleted)) == ["old-1", "old-2"]
+        assert (cleaning.spared, cleaning.failed) == (1, [])
+        assert {each.session for each in cleaning.deleted} == {"5e55"}
+        await anyio.sleep(30)
+        assert kit.jobs() == ["young"]
+
+
+@mock_clock
+async def test_the_oldest_come_first_and_their_state_is_told() -> None:
+    async with cluster(script=Script(ends_at=1.0)) as kit:
+        await kit.make("finished")
+        await anyio.sleep(20)
+        await kit.make("running")
+        found = await leftovers.find(kit.client, "default", kit.now())
+        assert [(each.job, each.finished) for each in found] == [("finished", True), ("running", False)]
+        assert found[0].age == pytest.approx(20, abs=1)
+
+
+@mock_clock
+async def test_a_dry_run_deletes_nothing() -> None:
+    async with cluster() as kit:
+        await kit.make("a", "b")
+        cleaning = await kit.clean(older_than=0, dry_run=True)
+        assert (names(cleaning.doomed), cleaning.deleted) == (["a", "b"], [])
+        assert kit.jobs() == ["a", "b"]
+        assert {request.method for request in kit.transport.requests} == {"POST", "GET"}
+
+
+@mock_clock
+async def test_jobs_of_others_are_not_looked_at() -> None:
+    async with cluster() as kit:
+        await kit.make("theirs", **{"app.kubernetes.io/managed-by": "helm"})
+        cleaning = await kit.clean(older_than=0)
+        assert (cleaning.deleted, cleaning.spared) == ([], 0)
+        assert kit.jobs() == ["theirs"]
+
+
+@mock_clock
+async def test_more_jobs_than_one_page_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leftovers, "_PAGE", 3)
+    async with cluster() as kit:
+        await kit.make(*(f"job-{n}" for n in range(8)))
+        cleaning = await kit.clean(older_than=0)
+        assert len(cleaning.deleted) == 8
+        lists = [request for request in kit.transport.requests if request.verb == "list"]
+        assert len(lists) == 3
+
+
+@mock_clock
+async def test_one_that_cannot_be_deleted_does_not_keep_the_others() -> None:
+    async with cluster(Fault(Forbid(), Match("delete", name="a"))) as kit:
+        await kit.make("a", "b", "c")
+        cleaning = await kit.clean(older_than=0)
+        assert sorted(names(cleaning.deleted)) == ["b", "c"]
+        ((left, error),) = cleaning.failed
+        assert left.job == "a"
+        assert 'cannot delete resource "jobs"' in str(error)
+        assert 'verbs: ["delete"]' in error.hint
+
+
+@mock_clock
+async def test_what_may_pass_is_tried_again() -> None:
+    busy = Fault(Answer.unavailable(), Match("list", "jobs"), times=2)
+    reset = Fault(Answer.internal_error(), Match("delete", "jobs"), times=2)
+    async with cluster(busy, reset) as kit:
+        await kit.make("a")
+        assert names((await kit.clean(older_than=0)).deleted) == ["a"]
+
+
+@mock_clock
+async def test_a_job_that_is_gone_or_has_another_in_its_place_is_left_alone() -> None:
+    async with cluster() as kit:
+        await kit.make("gone", "replaced")
+        found = await leftovers.find(kit.client, "default", kit.now())
+        for name in ("gone", "replaced"):
+            await kit.client.delete(JOBS, "default", name, propagation_policy="Background")
+        await anyio.sleep(10)
+        await kit.make("replaced")
+        told: list[tuple[Leftover, SandboxError | None]] = []
+        await leftovers.remove(kit.client, "default", found, lambda *each: told.append(each))
+        assert told == []
+        assert kit.jobs() == ["replaced"]
+
+
+# -- the command ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[HttpCluster]:
+    with http_cluster("agents") as found:
+        yield found
+
+
+@pytest.fixture
+def clean(
+    served: HttpCluster, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    kubeconfig = served.kubeconfig(tmp_path, "agents")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        status = main(["clean", "--kubeconfig", kubeconfig, *arguments])
+        return status, *capfd.readouterr()
+
+    return run
+
+
+def make(kubeconfig: Path, *names: str) -> None:
+    from gke_sandbox import Cluster
+
+    async def main() -> None:
+        connection = Cluster.kubeconfig(str(kubeconfig)).connect(None)
+        settings = Settings(namespace="agents")
+        async with connection.client as client:
+            for name in names:
+                body = build(settings, Program(code="pass"), name=name, session="5e55").job
+                await client.create(JOBS, "agents", body)
+
+    anyio.run(main)
+
+
+Clean = Callable[..., tuple[int, str, str]]
+
+
+def test_the_command_shows_deletes_and_says_when_there_is_nothing(clean: Clean, tmp_path: Path) -> None:
+    make(tmp_path / "kubeconfig", "left-1", "left-2")
+    status, stdout, stderr = clean()
+    assert (status, stderr) == (0, "")
+    assert stdout == "deleted no Jobs in namespace agents; 2 Jobs younger than 1h\n"
+    status, stdout, _ = clean("--older-than", "0s", "--dry-run")
+    assert status == 0
+    lines = stdout.splitlines()
+    assert lines[-1] == "would delete 2 Jobs in namespace agents"
+    assert lines[0].startswith("would delete left-1 (")
+    assert lines[0].endswith("s old, not finished, session 5e55)")
+    status, stdout, _ = clean("--all", "--json")
+    found = json.loads(stdout)
+    assert (status, [each["job"] for each in found["deleted"]]) == (0, ["left-1", "left-2"])
+    assert (found["namespace"], found["failed"], found["younger"]) == ("agents", [], 0)
+    assert clean("--all") == (0, "deleted no Jobs in namespace agents\n", "")
+
+
+def test_a_cluster_that_cannot_be_asked_is_an_error(capfd: pytest.CaptureFixture[str]) -> None:
+    status = main(["clean", "--server", "http://127.0.0.1:9", "--all"])
+    stdout, stderr = capfd.readouterr()
+    assert (status, stdout) == (125, "")
+    assert stderr.startswith("gke-sandbox: error: GET /apis/batch/v1/namespaces/default/jobs")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--all", "--older-than", "1h"], "--all excludes --older-than"),
+        (["--older-than", "soon"], "'soon' is not a length of time"),
+        (["--older-than", "-1h"], "expected one argument"),
+        (["--local"], "--local"),
+        (["--namespace", "Not A Name"], "--namespace"),
+        (["--", "x"], "arguments after --"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_usage_is_told_and_nothing_is_sent(clean: Clean, arguments: list[str], words: str) -> None:
+    status, stdout, stderr = clean(*arguments)
+    assert (status, stdout) == (2, "")
+    assert words in stderr
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0s"), (59, "59s"), (60, "1m"), (61, "1m1s"), (3600, "1h"), (11520, "3h12m"), (183600, "2d3h")],
+)
+def test_ages_are_told_in_their_two_largest_units(seconds: float, words: str) -> None:
+    assert _age(seconds) == words
+
+
+def test_a_failed_deletion_has_its_own_exit_status(capfd: pytest.CaptureFixture[str]) -> None:
+    from gke_sandbox.cli import clean as module
+    from gke_sandbox.cli.console import Console
+
+    left = Leftover("a", "u", "5e55", 7200.0, finished=True)
+    cleaning = Cleaning("agents", False, 3600.0, failed=[(left, SandboxError("refused", hint="ask"))])
+    module._tell_people(cleaning, Console())
+    stdout, stderr = capfd.readouterr()
+    assert stdout == "deleted no Jobs in namespace agents\n"
+    assert stderr == "gke-sandbox: error: a could not be deleted: refused\nhint: ask\n"

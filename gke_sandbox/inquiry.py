@@ -96,7 +96,7 @@ class Inquiry:
             logger.info("the Events could not be read: %s", error)
             return None
         events = [event for event in found.get("items") or () if isinstance(event, dict)]
-        return pod_wait(events) if pod is not None else job_wait(events)
+        return pod_wait(events, pod.wait) if pod is not None else job_wait(events)
 
     async def job_ending(self, *, has_run: bool) -> Ending | None:
         """Why the Job's own controller took its pod away; None if it did not, or does not say."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gke_sandbox.diagnosis import CAUSES, Ending, cause, job_ending, job_wait, pod_wait, view
+from gke_sandbox.diagnosis import CAUSES, Ending, Wait, cause, job_ending, job_wait, pod_wait, view
 from gke_sandbox.diagnosis.causes import recognise
 
 CONTAINER = "code-runner"
@@ -172,6 +172,12 @@ SAID = [
         "NotTriggerScaleUp",
         "pod didn't trigger scale-up: 1 in backoff after failed scale-up",
         "scale_up_failed",
+    ),
+    (
+        "pod event",
+        "NotTriggerScaleUp",
+        "pod didn't trigger scale-up: 1 max node group size reached, 2 node(s) had untolerated taint",
+        "node_pools_full",
     ),
     (
         "pod event",
@@ -346,6 +352,16 @@ def test_two_events_of_one_second_are_told_apart_by_their_versions() -> None:
         wait = pod_wait(events)
         assert wait is not None
         assert wait.reason == "NotTriggerScaleUp"
+
+
+def test_a_pod_that_may_get_room_on_a_node_that_is_there_needs_no_autoscaler() -> None:
+    no_new_node = [event("NotTriggerScaleUp", "pod didn't trigger scale-up: 1 node(s) didn't match")]
+    full = Wait(cause("not_enough_cpu"), "Unschedulable", "0/3 nodes are available: 1 Insufficient cpu.")
+    none = Wait(cause("no_gvisor_node"), "Unschedulable", "0/3 nodes are available: 3 node(s) didn't match")
+    assert pod_wait(no_new_node, full) is None
+    told = pod_wait(no_new_node, none)
+    assert told is not None
+    assert told.hopeless
 
 
 def test_events_that_say_nothing_of_a_cause_are_no_wait() -> None:

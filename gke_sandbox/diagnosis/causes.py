@@ -226,6 +226,12 @@ CAUSES: tuple[Cause, ...] = (
         ),
     ),
     Cause(
+        "node_pools_full",
+        "the node pools that could take the pod are as large as they may be",
+        "wait until other pods have ended, or raise the node pools' maximum",
+        (Sign("pod event", "NotTriggerScaleUp", r"max\b.*\breached"),),
+    ),
+    Cause(
         "cannot_scale_up",
         "the cluster autoscaler cannot make a node that would take the pod",
         "make a node pool with GKE Sandbox that may grow, or name nodes that exist (node_selector, tolerations)",

@@ -26,15 +26,22 @@ def job_wait(events: Iterable[Mapping[str, Any]]) -> Wait | None:
     return None
 
 
-def pod_wait(events: Iterable[Mapping[str, Any]]) -> Wait | None:
+# A node that is there would take the pod, were it not for others.
+_ROOM_MAY_COME = frozenset({"not_enough_cpu", "not_enough_memory", "not_enough_room"})
+
+
+def pod_wait(events: Iterable[Mapping[str, Any]], said: Wait | None = None) -> Wait | None:
     """What a pod that is not running yet waits for, as far as its Events say; the newest counts.
 
-    A node that is being made outweighs what was said before: the autoscaler looks again and again.
+    `said` is what the pod itself says: where it may still get room on a node that is there, an autoscaler that
+    cannot make one is not the end.
     """
     for event in _newest_first(events):
         reason, message = str(event.get("reason") or ""), str(event.get("message") or "")
         found = recognise("pod event", reason, message)
         if found is not None:
+            if found.name == "cannot_scale_up" and said is not None and said.cause.name in _ROOM_MAY_COME:
+                return None
             return Wait(found, reason, message)
     return None
 

@@ -406,7 +406,8 @@ class Execution:
         if self._log.start is None and ending.exit_code == 0 and not self._log_gone:
             # The runner has begun, and ended well: it is the log that says nothing of it.
             raise self._lost("the container has ended with code 0, and its log does not tell the result")
-        if ending.exit_code == _RUNNER_FAILED_CODE or (self._log.start is None and not self._log_gone):
+        unbegun = self._log.start is None and not self._log_gone
+        if unbegun or (ending.exit_code == _RUNNER_FAILED_CODE and self._log.runner_gave_up):
             raise failures.runner_failed(ending, self.job, self._pod_name, self._log, self._settings.image)
         # The runner leaves with the program's own code, 128+N for its signal and 124 for its limit; only its
         # last words were lost on the way.

@@ -36,6 +36,11 @@ class Transcript:
         """The log was rotated in between: bytes may be missing."""
 
     @property
+    def runner_gave_up(self) -> bool:
+        """Whether the runner says that it could not run the program."""
+        return not self.stdout and self.stderr.startswith(b"gke-sandbox: ")
+
+    @property
     def outside(self) -> bytes:
         """What stood outside frames: see `Decoder.outside`."""
         return self._decoder.outside

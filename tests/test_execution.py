@@ -260,6 +260,15 @@ async def test_a_runner_that_cannot_begin_is_an_error_with_its_words() -> None:
 
 
 @mock_clock
+async def test_a_program_with_the_runners_own_exit_code_has_run_though_its_exit_frame_is_lost() -> None:
+    """Whoever gets a StartError may run the program again."""
+    script = Script(chunks=[(0.0, START), (0.0, out("ran"))], ends_at=0.1, exit=ContainerExit(125, "Error"))
+    async with pods(script) as cluster:
+        result = await cluster.sandbox.run("pass")
+    assert (result.status, result.exit_code, result.output_may_be_missing) == ("failed", 125, True)
+
+
+@mock_clock
 async def test_an_image_whose_python_is_too_old_shows_what_it_printed() -> None:
     script = Script(chunks=[(0.0, b"SyntaxError: invalid syntax\n")], ends_at=0.1, exit=ContainerExit(1, "Error"))
     error = await start_error(script=script)

@@ -105,7 +105,7 @@ def command(
         with logging_shown(console):
             cleaning = _clean(given, console, datetime.now(timezone.utc) if now is None else now)
     except SandboxError as error:
-        return tell(error, given, console, names)
+        return tell(error, given, console, names, local_helps=False)
     if console.json:
         console.print_json(_json(cleaning))
     else:

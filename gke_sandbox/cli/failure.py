@@ -16,8 +16,18 @@ if TYPE_CHECKING:
     from ..errors import SandboxError
 
 
-def tell(error: SandboxError, given: argparse.Namespace, console: Console, names: Mapping[str, str]) -> int:
-    """Tell the error in the words of the options, and return the exit status. `names` are those of settings."""
+def tell(
+    error: SandboxError,
+    given: argparse.Namespace,
+    console: Console,
+    names: Mapping[str, str],
+    *,
+    local_helps: bool = True,
+) -> int:
+    """Tell the error in the words of the options, and return the exit status. `names` are those of settings.
+
+    `local_helps`: where no cluster is found, --local does what the command is for.
+    """
     from ..errors import ConfigError, SpecError
     from .report import error_details
 
@@ -26,7 +36,7 @@ def tell(error: SandboxError, given: argparse.Namespace, console: Console, names
         message = options.spec_error_in_options(error.field, error.message, names)
         console.fail("SpecError", message, hint, field=error.field)
         return status.USAGE
-    if isinstance(error, ConfigError) and not (given.local or cluster_options(given)):
+    if local_helps and isinstance(error, ConfigError) and not (given.local or cluster_options(given)):
         hint = f"{hint} --local needs no cluster.".strip()
     message = options.in_options(error.message, names)
     console.fail(type(error).__name__, message, hint, **error_details(error))

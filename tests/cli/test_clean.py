@@ -231,6 +231,17 @@ def test_a_cluster_that_cannot_be_asked_is_an_error(capfd: pytest.CaptureFixture
     assert stderr.startswith("gke-sandbox: error: GET /apis/batch/v1/namespaces/default/jobs")
 
 
+def test_without_a_cluster_the_embedded_one_is_no_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    assert main(["clean"]) == 125
+    stderr = capfd.readouterr().err
+    assert "no cluster was found" in stderr
+    assert "--local" not in stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

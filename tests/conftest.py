@@ -35,3 +35,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="compare each answer's shape with its cassette, print the drift, and fail on drift",
     )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many cells of faults there were (tests/faults/test_matrix.py), and what was left of them."""
+    reports = [each for kind in ("passed", "failed") for each in terminalreporter.stats.get(kind, ())]
+    left = [
+        int(value)
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, value in report.user_properties
+        if name == "leftovers"
+    ]
+    if left:
+        terminalreporter.write_line(f"faults: {len(left)} cells, {sum(left)} leftovers after their deadlines")

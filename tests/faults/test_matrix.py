@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -61,19 +60,11 @@ ALWAYS: dict[str, dict[str, str]] = {
 }
 
 CELLS = list(all_cells())
-_seen: Counter[str] = Counter()
 
 
 def expected(cell: Cell) -> str:
     table = ALWAYS if cell.always else ONCE
     return table[cell.request].get(cell.fault, SUCCESS)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def told() -> Iterator[None]:
-    """Say how many cells there were, and what was left of them."""
-    yield
-    print(f"\nfaults: {_seen['cells']} cells, {_seen['leftovers']} leftovers after their deadlines")
 
 
 @pytest.fixture(autouse=True)
@@ -82,10 +73,12 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=str)
-def test_each_failure_ends_in_the_result_or_in_one_error_and_leaves_nothing(cell: Cell) -> None:
+def test_each_failure_ends_in_the_result_or_in_one_error_and_leaves_nothing(
+    cell: Cell, record_property: Callable[[str, object], None]
+) -> None:
     outcome = run(cell)
-    _seen["cells"] += 1
-    _seen["leftovers"] += len(outcome.left)
+    # Counted and told at the end of the test run: see tests/conftest.py.
+    record_property("leftovers", len(outcome.left))
     assert outcome.happened, "the fault did not happen: this cell shows nothing"
     assert str(outcome) == expected(cell)
     assert outcome.ended_after <= STARTUP_TIMEOUT + TIMEOUT + 30

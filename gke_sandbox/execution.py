@@ -101,6 +101,7 @@ class Execution:
         self._pod_state: tuple[object, ...] = ()
         self._inquiry: Inquiry | None = None
         self._watch_error: SandboxError | None = None
+        self._inquiry_scope: anyio.CancelScope | None = None
         self._log_scope: anyio.CancelScope | None = None
         self._reading_since = 0.0
         self._hard_deadline = math.inf
@@ -186,14 +187,22 @@ class Execution:
                         self._pods.trouble,
                     )
                 last_look = True
-                with anyio.move_on_after(LAST_LOOK_SECONDS):
-                    await self._inquire(inquiry, look=True)
+                await self._inquire(inquiry, anyio.current_time() + LAST_LOOK_SECONDS, look=True)
             elif anyio.current_time() >= due:
-                with anyio.move_on_at(limit):
-                    await self._inquire(inquiry, look=inquiry.looks(self._pod))
+                await self._inquire(inquiry, limit, look=inquiry.looks(self._pod))
             else:
                 with anyio.move_on_at(min(limit, due)):
                     await self._changed.wait()
+
+    @property
+    def _start_is_decided(self) -> bool:
+        """Whether `_has_started` returns True, or raises."""
+        pod = self._pod
+        return (
+            self._watch_error is not None
+            or (pod is not None and (pod.running or pod.ending is not None))
+            or (self._wait is not None and self._wait.hopeless)
+        )
 
     def _has_started(self) -> bool:
         """Whether the container runs, or has run. Raises `StartError` when no waiting helps."""
@@ -210,17 +219,21 @@ class Execution:
             raise failures.not_started(self._wait, self.job, self._pod_name)
         return False
 
-    async def _inquire(self, inquiry: Inquiry, *, look: bool) -> None:
-        """Read what the Events say, and look at the pods themselves, if `look` says so."""
-        pod = self._pod
-        told = await inquiry.wait(pod)
-        if self._pod is pod and told is not None:
-            self._waits_for(told)
-            self._wake()
-            look = look and not told.hopeless
-        if look:
-            for found in await inquiry.pods() or ():
-                self.observe("MODIFIED", found)
+    async def _inquire(self, inquiry: Inquiry, deadline: float, *, look: bool) -> None:
+        """Read what the Events say, and look at the pods themselves, if `look` says so.
+
+        Not for longer than until `deadline`, or until the watch says enough: see `_wake`.
+        """
+        with anyio.CancelScope(deadline=deadline) as self._inquiry_scope:
+            pod = self._pod
+            told = await inquiry.wait(pod)
+            if self._pod is pod and told is not None:
+                self._waits_for(told)
+                look = look and not told.hopeless
+            if look:
+                for found in await inquiry.pods() or ():
+                    self.observe("MODIFIED", found)
+        self._inquiry_scope = None
 
     def _waits_for(self, wait: Wait | None) -> None:
         if wait != self._wait:
@@ -284,6 +297,8 @@ class Execution:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
+        if self._inquiry_scope is not None and self._start_is_decided:
+            self._inquiry_scope.cancel()
 
     def _log_deadline(self) -> float:
         """The log is read until the time limit; once the container has ended, limit or not, until it is silent."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from typing import Any
 
 import anyio
 
 from .diagnosis import Wait, job_ending, job_wait, pod_wait
 from .diagnosis.pod import Ending, PodView
-from .errors import Forbidden, NotFound, SandboxError
+from .errors import Forbidden, NetworkError, NotFound, SandboxError
 from .kube.client import KubeClient
 from .kube.resources import EVENTS, JOBS, PODS
 
@@ -25,6 +26,8 @@ ASK_AGAIN_SECONDS = 2.0
 EACH_STARTING_SECONDS = 0.05
 """What each other execution that waits to start adds to these: together they ask at most 20 times a second, which
 is also the number of pods that a Job controller makes in a second, unless it is told otherwise."""
+ANSWER_SECONDS = 5.0
+"""How long one answer may take."""
 LOOK_AGAIN_SECONDS = 10.0
 """A pod that is known is looked at again after this: its watch may be blind."""
 
@@ -69,22 +72,28 @@ class Inquiry:
     async def pods(self) -> list[dict[str, object]] | None:
         """The Job's pods as they are now; None if they could not be listed."""
         self._looked = anyio.current_time()
+        # Until there is an answer; this may be cancelled.
+        self.trouble = NetworkError("the list of pods was not answered in time", sent=True)
         selector = f"batch.kubernetes.io/job-name={self._job}"
-        try:
-            found = await self._client.list(PODS, self._namespace, label_selector=selector)
-        except SandboxError as error:
-            self.trouble = error
-            return None
-        self.trouble = None
-        return [pod for pod in found.get("items") or () if isinstance(pod, dict)]
+        with anyio.move_on_after(ANSWER_SECONDS):
+            try:
+                found = await self._client.list(PODS, self._namespace, label_selector=selector)
+            except SandboxError as error:
+                self.trouble = error
+                return None
+            self.trouble = None
+            return [pod for pod in found.get("items") or () if isinstance(pod, dict)]
+        return None
 
     async def wait(self, pod: PodView | None) -> Wait | None:
         """What the Events say, of the pod, or of the Job that has none."""
         if self.events_forbidden is not None:
             return None
         about = f"involvedObject.name={pod.name if pod is not None else self._job}"
+        found: dict[str, Any] = {}
         try:
-            found = await self._client.list(EVENTS, self._namespace, field_selector=about, limit=_MOST_EVENTS)
+            with anyio.move_on_after(ANSWER_SECONDS):
+                found = await self._client.list(EVENTS, self._namespace, field_selector=about, limit=_MOST_EVENTS)
         except Forbidden as error:
             # Without them the diagnosis is poorer, and no run is worse off for it.
             self.events_forbidden = error

@@ -20,6 +20,7 @@ from gke_sandbox.local.faults import (
     GarbleBody,
     Match,
     Misbehaviour,
+    NoNode,
     OmitEvents,
     Refuse,
     RepeatEvents,
@@ -43,7 +44,11 @@ REQUESTS = {
     "create configmap": Match("create", "configmaps"),
     "read log": Match("get", "pods/log"),
     "delete job": Match("delete", "jobs"),
+    "list events": Match("list", "events"),
 }
+
+# Events are read of a pod that does not start, so that one gets its node late.
+LATE = Fault(NoNode.scaling_up(6), Match(resource="pods"))
 
 ANSWERS: dict[str, Action] = {
     "connection refused": Refuse(),
@@ -135,7 +140,7 @@ def run(cell: Cell) -> Outcome:
         fault = Fault(cell.action, REQUESTS[cell.request], times=None if cell.always else 1)
         cluster = LocalTransport(
             ScriptedRuntime(program(out("the output"), at=0.5)),
-            misbehaviour=Misbehaviour(fault),
+            misbehaviour=Misbehaviour(fault, *([LATE] if cell.request == "list events" else [])),
             pace=Pace.recorded(),
         )
         result, error = None, None

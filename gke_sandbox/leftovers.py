@@ -6,6 +6,7 @@ the cluster's controllers do not work, or are slow.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -13,7 +14,7 @@ from typing import Any
 
 import anyio
 
-from .errors import Conflict, NotFound, SandboxError
+from .errors import Conflict, Expired, NotFound, SandboxError
 from .kube.client import KubeClient
 from .kube.resources import JOBS
 from .kube.retry import Retry
@@ -21,49 +22,67 @@ from .settings import MANAGED_BY, MANAGER, SESSION_LABEL
 
 __all__ = ["Leftover", "find", "remove"]
 
-_PAGE = 500
 _AT_ONCE = 10
 _TRIES = 4
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """A Job in the cluster. `age` is seconds since it was made; `finished`: its pod has ended."""
+    """A Job in the cluster. `age` is seconds since it was made, `deadline` the age at which it ends by itself.
+
+    `finished`: its pod has ended.
+    """
 
     job: str
     uid: str
     session: str
     age: float
     finished: bool
+    deadline: float = math.inf
+
+    @property
+    def may_be_in_flight(self) -> bool:
+        """Whether somebody may still wait for its result."""
+        return not self.finished and self.age < self.deadline
 
 
-async def find(client: KubeClient, namespace: str, now: datetime) -> list[Leftover]:
+async def find(client: KubeClient, namespace: str, now: datetime, *, page_size: int = 500) -> list[Leftover]:
     """The Jobs of this library in a namespace, those of runs in flight included; the oldest first.
 
-    `now` is the time of day. Raises `ApiError`, `NetworkError`.
+    Those that are being deleted already are left out.
+
+    `now` is the time of day; they are listed `page_size` at a time. Raises `ApiError`, `NetworkError`.
     """
-    found: list[Leftover] = []
+    found: dict[str, Leftover] = {}
     page: str | None = None
     while True:
-        answer = await _page(client, namespace, page)
-        found += [_leftover(each, now) for each in answer.get("items") or ()]
+        try:
+            answer = await _page(client, namespace, page_size, page)
+        except Expired:
+            if page is None:
+                raise
+            # The pages took too long: what was found stands, and the rest is in a new list.
+            page = None
+            continue
+        for job in answer.get("items") or ():
+            if "deletionTimestamp" not in job["metadata"]:
+                found[job["metadata"]["uid"]] = _leftover(job, now)
         page = (answer.get("metadata") or {}).get("continue")
         if not page:
-            break
-    return sorted(found, key=lambda each: (-each.age, each.job))
+            return sorted(found.values(), key=lambda each: (-each.age, each.job))
 
 
-async def _page(client: KubeClient, namespace: str, page: str | None) -> dict[str, Any]:
+async def _page(client: KubeClient, namespace: str, size: int, page: str | None) -> dict[str, Any]:
     selector, retry = f"{MANAGED_BY}={MANAGER}", Retry(tries=_TRIES)
     while True:
         try:
-            return await client.list(JOBS, namespace, label_selector=selector, limit=_PAGE, continue_=page)
+            return await client.list(JOBS, namespace, label_selector=selector, limit=size, continue_=page)
         except SandboxError as error:
             await retry.pause_or_raise(error)
 
 
 def _leftover(job: Mapping[str, Any], now: datetime) -> Leftover:
-    metadata, status = job["metadata"], job.get("status") or {}
+    metadata, spec, status = job["metadata"], job.get("spec") or {}, job.get("status") or {}
     created = datetime.strptime(metadata["creationTimestamp"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
     return Leftover(
         job=metadata["name"],
@@ -75,6 +94,7 @@ def _leftover(job: Mapping[str, Any], now: datetime) -> Leftover:
             condition.get("type") in ("Complete", "Failed") and condition.get("status") == "True"
             for condition in status.get("conditions") or ()
         ),
+        deadline=float(spec.get("activeDeadlineSeconds", math.inf)),
     )
 
 
@@ -94,9 +114,8 @@ async def remove(
     async def one(leftover: Leftover) -> None:
         async with limiter:
             try:
-                await _delete(client, namespace, leftover)
-            except (NotFound, Conflict):
-                return
+                if not await _delete(client, namespace, leftover):
+                    return
             except SandboxError as error:
                 told(leftover, error)
             else:
@@ -107,7 +126,8 @@ async def remove(
             tasks.start_soon(one, leftover)
 
 
-async def _delete(client: KubeClient, namespace: str, leftover: Leftover) -> None:
+async def _delete(client: KubeClient, namespace: str, leftover: Leftover) -> bool:
+    """False: it was gone, or another Job has its name."""
     retry = Retry(tries=_TRIES)
     while True:
         try:
@@ -118,7 +138,10 @@ async def _delete(client: KubeClient, namespace: str, leftover: Leftover) -> Non
                 propagation_policy="Background",
                 preconditions={"uid": leftover.uid},
             )
+        except (NotFound, Conflict):
+            # After a lost answer it is gone because of us.
+            return retry.failures > 0
         except SandboxError as error:
             await retry.pause_or_raise(error)
         else:
-            return
+            return True

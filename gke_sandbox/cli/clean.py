@@ -21,8 +21,8 @@ DEFAULT_AGE = 3600.0
 _DESCRIPTION = """\
 Delete Jobs of gke-sandbox in a namespace, with their pods and ConfigMaps. There should be none that is old: a
 run deletes its Job, and a Job whose client was killed ends by itself at its deadline. By default only Jobs that
-were made more than an hour ago are deleted. Runs that are in flight are Jobs like any other: with --all, and
-with an age below their time limits, they are ended too.
+were made more than an hour ago are deleted, and of those only what has ended or is beyond its deadline. With
+--older-than or --all, runs that are in flight are ended too.
 """
 
 _EPILOG = """\
@@ -46,7 +46,8 @@ def add_parser(subcommands: argparse._SubParsersAction[options.Parser]) -> None:
         "--older-than",
         type=options.seconds,
         metavar="TIME",
-        help="only Jobs that were made longer ago than this: 90s, 10m, 1h, 2d (default: 1h)",
+        help="every Job that was made longer ago than this: 90s, 10m, 1h, 2d "
+        "(default: 1h, and not before its own deadline)",
     )
     group.add_argument("--all", action="store_true", help="every Job, also those of runs in flight")
     group.add_argument("--dry-run", action="store_true", help="delete nothing; show what would be deleted")
@@ -67,6 +68,8 @@ class Cleaning:
     namespace: str
     dry_run: bool
     older_than: float
+    spare_runs: bool = False
+    """Leave alone what somebody may still wait for."""
     doomed: list[Leftover] = field(default_factory=list)
     spared: int = 0
     deleted: list[Leftover] = field(default_factory=list)
@@ -77,7 +80,11 @@ class Cleaning:
         from .. import leftovers
 
         found = await leftovers.find(client, self.namespace, now)
-        self.doomed = [each for each in found if each.age >= self.older_than]
+        self.doomed = [
+            each
+            for each in found
+            if each.age >= self.older_than and not (self.spare_runs and each.may_be_in_flight)
+        ]
         self.spared = len(found) - len(self.doomed)
         if not self.dry_run:
             await leftovers.remove(client, self.namespace, self.doomed, self._told)
@@ -127,6 +134,7 @@ def _clean(given: argparse.Namespace, console: Console, now: datetime) -> Cleani
         namespace or connection.namespace or Settings().namespace,
         dry_run=given.dry_run,
         older_than=0.0 if given.all else older_than,
+        spare_runs=not given.all and given.older_than is None,
     )
 
     async def main() -> None:
@@ -154,7 +162,7 @@ def _json(cleaning: Cleaning) -> dict[str, Any]:
             }
             for each, error in cleaning.failed
         ],
-        "younger": cleaning.spared,
+        "spared": cleaning.spared,
     }
     if cleaning.dry_run:
         found["would_delete"] = [_job_json(each) for each in cleaning.doomed]
@@ -174,8 +182,11 @@ def _tell_people(cleaning: Cleaning, console: Console) -> None:
     verb = "would delete" if cleaning.dry_run else "deleted"
     told = cleaning.doomed if cleaning.dry_run else cleaning.deleted
     lines = [f"{verb} {_words(each)}\n" for each in told]
-    younger = f"; {_jobs(cleaning.spared)} younger than {_age(cleaning.older_than)}" if cleaning.spared else ""
-    lines.append(f"{verb} {_jobs(len(told))} in namespace {cleaning.namespace}{younger}\n")
+    spared = ""
+    if cleaning.spared:
+        spared = f"; {_jobs(cleaning.spared)} younger than {_age(cleaning.older_than)}"
+        spared += ", or within their deadline" if cleaning.spare_runs else ""
+    lines.append(f"{verb} {_jobs(len(told))} in namespace {cleaning.namespace}{spared}\n")
     print_text("".join(lines))
     hints = []
     for leftover, error in cleaning.failed:

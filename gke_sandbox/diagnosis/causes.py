@@ -400,7 +400,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "deleted",
         "somebody deleted the pod or its Job",
-        "look for who deletes Jobs in this namespace: a person, a controller, `gke-sandbox clean --all`",
+        "look for who deletes Jobs in this namespace: a person, a controller, `gke-sandbox clean`",
         (Sign("pod status", "Deleted"),),
         ran="maybe",
         final=True,

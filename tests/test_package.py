@@ -66,6 +66,7 @@ ROOMS = {
         "stream",
     },
     "blocking": {"cluster", "errors", "execution", "result", "sandbox", "stream"},
+    "adk": {"blocking", "cluster", "diagnosis", "errors", "names", "quantity", "result", "settings"},
 }
 
 

@@ -1,0 +1,37 @@
+"""docs/adk.md says what is there, and the whole of it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from gke_sandbox.adk import GkeCodeExecutor
+from gke_sandbox.adk.hooks import HOOKS
+from gke_sandbox.adk.results import STDERR_HEADING
+from tests.adk.kit import QUIET
+
+pytestmark = QUIET
+
+PAGE = (Path(__file__).parent.parent.parent / "docs" / "adk.md").read_text()
+
+
+@pytest.mark.parametrize("name", [*GkeCodeExecutor.model_fields, *HOOKS, STDERR_HEADING])
+def test_it_is_named(name: str) -> None:
+    assert f"`{name}`" in PAGE
+
+
+def test_its_programs_can_be_compiled() -> None:
+    programs = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    assert len(programs) == 3
+    for program in programs:
+        compile(program, "docs/adk.md", "exec")
+
+
+def test_its_agent_can_be_made() -> None:
+    program = next(iter(re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)))
+    names: dict[str, object] = {}
+    exec(program, names)
+    agent = names["root_agent"]
+    assert agent.code_executor.mem_limit == "1Gi"  # type: ignore[attr-defined]

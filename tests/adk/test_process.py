@@ -1,0 +1,163 @@
+"""What concerns the whole process: imports, interpreter exit, a fork. Each in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.adk.kit import QUIET
+
+pytestmark = QUIET
+
+START = """
+import os, sys, threading, time, types, warnings
+warnings.simplefilter("ignore")
+from google.adk.code_executors.base_code_executor import BaseCodeExecutor
+from google.adk.code_executors.code_execution_utils import CodeExecutionInput
+from gke_sandbox import Cluster
+from gke_sandbox.adk import GkeCodeExecutor
+context = types.SimpleNamespace(agent=None, invocation_id="e-1")
+executor = GkeCodeExecutor(cluster=Cluster.local("process"))
+def run(code):
+    return executor.execute_code(context, CodeExecutionInput(code=code))
+"""
+
+
+def fresh(code: str, start: str = START) -> str:
+    """What `code` prints in a new interpreter."""
+    ran = subprocess.run(
+        [sys.executable, "-c", start + textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_the_import_adds_little_to_that_of_adks_own_base(capsys: pytest.CaptureFixture[str]) -> None:
+    code = """
+    import sys, time, warnings
+    warnings.simplefilter("ignore")
+    begun = time.perf_counter()
+    from google.adk.code_executors.base_code_executor import BaseCodeExecutor
+    between, base = time.perf_counter(), set(sys.modules)
+    import gke_sandbox.adk
+    ended = time.perf_counter()
+    print(f"{between - begun:.3f} {ended - between:.3f}")
+    print(*(name for name in sorted(set(sys.modules) - base) if name.split(".")[0] not in sys.stdlib_module_names))
+    """
+    times, modules = fresh(code, start="").splitlines()
+    base, ours = times.split()
+    with capsys.disabled():
+        print(f"\nimport of google-adk's base executor: {base} s; gke_sandbox.adk adds {ours} s")
+    assert modules.split() == [
+        "gke_sandbox",
+        "gke_sandbox._version",
+        "gke_sandbox.adk",
+        "gke_sandbox.adk.executor",
+        "gke_sandbox.adk.fields",
+        "gke_sandbox.adk.files",
+        "gke_sandbox.adk.hooks",
+        "gke_sandbox.adk.releases",
+        "gke_sandbox.adk.results",
+        "gke_sandbox.cluster",
+        "gke_sandbox.errors",
+        "gke_sandbox.kube",
+        "gke_sandbox.kube.overrides",
+        "gke_sandbox.names",
+        "gke_sandbox.protocol",
+        "gke_sandbox.quantity",
+        "gke_sandbox.result",
+        "gke_sandbox.settings",
+    ]
+
+
+def test_importing_the_package_imports_nothing_of_adk() -> None:
+    code = """
+    import sys, gke_sandbox
+    print([name for name in sys.modules if name.startswith(("google.adk", "pydantic"))])
+    """
+    assert fresh(code, start="") == "[]\n"
+
+
+def test_an_agent_runs_where_kubernetes_and_requests_cannot_be_imported() -> None:
+    """As far as google-adk allows: its own runner imports `requests` through authlib, at its first use."""
+    code = """
+    import sys, warnings
+    warnings.simplefilter("ignore")
+    sys.modules["kubernetes"] = None
+    try:
+        sys.modules["requests"] = None
+        import google.adk.code_executors.base_code_executor
+    except ImportError:
+        del sys.modules["requests"]  # An older google-adk.
+        import google.adk.code_executors.base_code_executor
+    sys.modules["requests"] = None
+    from gke_sandbox import Cluster
+    from gke_sandbox.adk import GkeCodeExecutor
+    executor = GkeCodeExecutor(cluster=Cluster.local("process"))
+    del sys.modules["requests"]
+    from tests.adk.kit import agent, block, converse, execute
+    converse(agent(None, "Hello."))
+    sys.modules["requests"] = None
+    print(execute(executor, "print(6 * 7)").stdout)
+    print(converse(agent(executor, block("print(6 * 7)"), "It is 42.")).last)
+    executor.close()
+    """
+    assert fresh(code, start="") == "42\n\nIt is 42.\n"
+
+
+def test_without_adk_the_import_says_what_to_install() -> None:
+    code = """
+    import sys
+    sys.modules["google.adk"] = None
+    try:
+        import gke_sandbox.adk
+    except ModuleNotFoundError as error:
+        print(error)
+    """
+    assert fresh(code, start="") == "gke_sandbox.adk needs google-adk: pip install 'gke-sandbox[adk]'\n"
+
+
+def test_an_executor_that_is_never_closed_leaves_nothing_behind(tmp_path: Path) -> None:
+    told = tmp_path / "pid"
+    sleeps = f"import os, time\nopen({str(told)!r}, 'w').write(f'{{os.getpid()}}\\n')\ntime.sleep(600)"
+    code = f"""
+    print(run("print(1)").stdout)
+    threading.Thread(target=run, args=({sleeps!r},), daemon=True).start()
+    while not os.path.exists({str(told)!r}) or not os.path.getsize({str(told)!r}):
+        time.sleep(0.01)
+    """
+    assert fresh(code) == "1\n\n"
+    pid, deadline = int(told.read_text()), time.monotonic() + 10
+    while runs(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there, and is more than what is left of one."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_forked_worker_has_a_sandbox_of_its_own() -> None:
+    code = """
+    print(run("print('parent')").stdout, end="", flush=True)
+    pid = os.fork()
+    if pid == 0:
+        print(run("print('child')").stdout, end="", flush=True)
+        sys.exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    print(run("print('parent again')").stdout, end="")
+    """
+    assert fresh(code) == "parent\nchild\nparent again\n"

@@ -1,0 +1,164 @@
+"""Scripts of skills (SkillToolset), which google-adk wraps into a program of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("google.adk.tools.skill_toolset", exc_type=ModuleNotFoundError)
+
+import inspect
+import random
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+from google.adk.skills import models
+from google.adk.tools.skill_toolset import SkillToolset
+from google.genai import types
+
+from gke_sandbox import Cluster
+from gke_sandbox.adk import GkeCodeExecutor
+from tests.adk.kit import QUIET, Conversation, agent, call, converse, local
+
+if "save_output_artifacts" not in inspect.signature(SkillToolset.__init__).parameters:
+    pytest.skip("this google-adk saves no files of scripts", allow_module_level=True)
+
+pytestmark = QUIET
+
+SCRIPTS = {
+    "hello.py": "import sys\nprint('hello', *sys.argv[1:])\nprint(open('references/name.txt').read())\n",
+    "fails.py": "import sys\nprint('begun')\nsys.exit(3)\n",
+    "raises.py": "print('begun')\nraise ValueError('a wrong value')\n",
+    "warns.py": "import warnings\nprint('the result')\nwarnings.warn('old')\n",
+    "writes.py": "import os\nos.makedirs('out', exist_ok=True)\n"
+    "open('out/plot.png', 'wb').write(b'\\x89PNG')\nprint('written')\n",
+    "writes_much.py": "import os\nopen('big.bin', 'wb').write(os.urandom(1 << 20))\nprint('written')\n",
+    "writes_and_fails.py": "import os\nopen('log.txt', 'w').write('step 1')\nraise SystemExit(2)\n",
+    "hello.sh": '#!/bin/sh\necho hello "$@"\ncat references/name.txt\necho careful >&2\n',
+    "fails.sh": "echo begun\nexit 4\n",
+    "writes.sh": "echo a,b > table.csv\necho written\n",
+}
+
+
+def skill(**assets: str) -> models.Skill:
+    return models.Skill(
+        frontmatter=models.Frontmatter(name="greeter", description="Greets."),
+        instructions="Run the script.",
+        resources=models.Resources(
+            references={"name.txt": "Ada"},
+            assets=dict(assets),
+            scripts={name: models.Script(src=source) for name, source in SCRIPTS.items()},
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[GkeCodeExecutor]:
+    with local(timeout_seconds=20) as made:
+        yield made
+
+
+def run(executor: GkeCodeExecutor, script: str, *args: str) -> tuple[dict[str, Any], Conversation]:
+    toolset = SkillToolset([skill()], code_executor=executor, save_output_artifacts=True)
+    more = {"args": list(args)} if args else {}
+    turn = call("run_skill_script", skill_name="greeter", file_path=f"scripts/{script}", **more)
+    talk = converse(agent(None, turn, "Done.", tools=[toolset]))
+    assert talk.last == "Done."
+    return talk.responses[0], talk
+
+
+def test_a_python_script_finds_its_arguments_and_the_skills_files(executor: GkeCodeExecutor) -> None:
+    response, _ = run(executor, "hello.py", "big", "world")
+    assert (response["stdout"], response["stderr"]) == ("hello big world\nAda\n", "")
+    assert response["status"] == "success"
+
+
+def test_without_an_executor_of_its_own_the_toolset_takes_the_agents(executor: GkeCodeExecutor) -> None:
+    turn = call("run_skill_script", skill_name="greeter", file_path="scripts/hello.py")
+    talk = converse(agent(executor, turn, "Done.", tools=[SkillToolset([skill()])]))
+    assert talk.responses[0]["stdout"] == "hello\nAda\n"
+
+
+def test_a_shell_script_keeps_its_streams_apart(executor: GkeCodeExecutor) -> None:
+    response, _ = run(executor, "hello.sh", "world")
+    assert (response["stdout"], response["stderr"]) == ("hello world\nAda", "careful\n")
+    assert response["status"] == "warning"
+
+
+@pytest.mark.parametrize(
+    ("script", "words"), [("fails.py", "exit code 3"), ("raises.py", "ValueError: a wrong value")]
+)
+def test_a_python_script_that_fails_is_an_error(executor: GkeCodeExecutor, script: str, words: str) -> None:
+    response, _ = run(executor, script)
+    assert response["status"] == "error"
+    assert words in response["stderr"]
+    assert response["stdout"] == "begun\n"
+
+
+def test_a_shell_script_that_fails_is_an_error(executor: GkeCodeExecutor) -> None:
+    response, _ = run(executor, "fails.sh")
+    assert (response["status"], response["stderr"], response["stdout"]) == ("error", "Exit code 4", "begun\n")
+
+
+def test_a_warning_of_a_script_is_no_failure(executor: GkeCodeExecutor) -> None:
+    response, _ = run(executor, "warns.py")
+    assert response["status"] == "success"
+    assert response["stdout"].startswith("the result\n")
+    assert "UserWarning: old" in response["stdout"]
+
+
+@pytest.mark.parametrize(
+    ("script", "name", "content", "kind"),
+    [("writes.py", "out/plot.png", b"\x89PNG", "image/png"), ("writes.sh", "table.csv", b"a,b\n", "text/csv")],
+)
+def test_files_of_a_script_become_artifacts(
+    executor: GkeCodeExecutor, script: str, name: str, content: bytes, kind: str
+) -> None:
+    response, talk = run(executor, script)
+    assert response["saved_artifacts"] == [name]
+    assert response["stdout"].strip() == "written"
+    saved = talk.artifact(name)
+    assert saved is not None
+    assert saved.inline_data == types.Blob(data=content, mime_type=kind)
+
+
+def test_files_of_a_script_that_fails_do_not_fill_its_stderr(executor: GkeCodeExecutor) -> None:
+    response, talk = run(executor, "writes_and_fails.py")
+    assert response["status"] == "error"
+    assert talk.artifacts() == ["log.txt"]
+    assert len(response["stderr"]) < 3000
+
+
+def test_files_beyond_the_limit_of_stdout_are_lost_and_that_is_said(executor: GkeCodeExecutor) -> None:
+    """google-adk sends them as base64 in one line of stdout: 1 MiB of output holds 768 KiB of files."""
+    response, talk = run(executor, "writes_much.py")
+    assert "saved_artifacts" not in response
+    assert talk.artifacts() == []
+    assert "more bytes of stdout are over the limit (max_output_bytes) and lost" in response["stdout"]
+    assert len(response["stdout"]) < 1000
+
+
+def test_a_higher_limit_brings_them() -> None:
+    with local(max_output_bytes=4 << 20) as executor:
+        response, talk = run(executor, "writes_much.py")
+    assert response["saved_artifacts"] == ["big.bin"]
+    saved = talk.artifact("big.bin")
+    assert saved is not None
+    assert saved.inline_data is not None
+    assert len(saved.inline_data.data or b"") == 1 << 20
+
+
+def test_a_skill_that_is_too_large_for_a_config_map_is_an_error_in_words(executor: GkeCodeExecutor) -> None:
+    noise = random.Random(6).randbytes(2 << 20).hex()
+    turn = call("run_skill_script", skill_name="greeter", file_path="scripts/hello.py")
+    toolset = SkillToolset([skill(noise=noise)], code_executor=executor)
+    response = converse(agent(None, turn, "Done.", tools=[toolset])).responses[0]
+    assert response["status"] == "error"
+    assert response["stderr"].startswith("The program was not run: code")
+
+
+@pytest.mark.skipif(shutil.which("runsc") is None, reason="runsc is not installed")
+def test_scripts_run_under_gvisor() -> None:
+    with GkeCodeExecutor(cluster=Cluster.local("gvisor"), timeout_seconds=30) as executor:
+        response, talk = run(executor, "writes.sh")
+    assert (response["status"], talk.artifacts()) == ("success", ["table.csv"])

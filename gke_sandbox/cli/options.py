@@ -137,7 +137,11 @@ def in_options(message: str, options: Mapping[str, str]) -> str:
     def name(match: re.Match[str]) -> str:
         return options.get(match[0], match[0])
 
-    # Only names of two words: "timeout" and "image" may just be words.
+    def keyword(match: re.Match[str]) -> str:
+        return f"{options[match[1]]} {match[2]}" if match[1] in options else match[0]
+
+    # Only names of two words, and keywords with their value: "timeout" and "image" may just be words.
+    message = re.sub(r"\b([a-z]+(?:_[a-z]+)*)=\"([^\"]*)\"", keyword, message)
     return re.sub(r"\b[a-z]+(?:_[a-z]+)+\b", name, message)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..kube.overrides import Overrides
 
 #: The options that name a real cluster, or say who one is there, by their destinations.
-_CLUSTER = ("kubeconfig", "context", "gke", "server", "token", "impersonate", "impersonate_groups")
+_CLUSTER = ("kubeconfig", "context", "gke", "endpoint", "server", "token", "impersonate", "impersonate_groups")
 _MAPPINGS = ("node_selector", "labels", "annotations")
 
 
@@ -54,6 +54,13 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
         type=options.text,
         metavar="PROJECT/LOCATION/NAME",
         help="GKE cluster, reached with Google's Application Default Credentials; no kubeconfig",
+    )
+    group.add_argument(
+        "--gke-endpoint",
+        dest="endpoint",
+        choices=("auto", "ip", "private", "dns"),
+        help="with --gke: which of its addresses; auto takes the IP address, or the DNS name where IP addresses "
+        "are switched off (default: auto)",
     )
     group.add_argument(
         "--server", type=options.text, metavar="URL", help="address of the API server, in the kubeconfig's place"
@@ -253,6 +260,8 @@ def cluster(given: argparse.Namespace) -> Cluster:
         raise UsageError("--isolation goes with --local only")
     if given.local and named:
         raise UsageError(f"--local excludes {' and '.join(named)}")
+    if given.endpoint is not None and given.gke is None:
+        raise UsageError("--gke-endpoint goes with --gke only")
     if given.local:
         return Cluster.local(given.isolation or "auto")
     if given.gke is not None:
@@ -267,7 +276,7 @@ def cluster(given: argparse.Namespace) -> Cluster:
 
 def cluster_options(given: argparse.Namespace) -> list[str]:
     """Which of the options that name a real cluster were given, as they are written."""
-    written = {"impersonate": "--as", "impersonate_groups": "--as-group"}
+    written = {"endpoint": "--gke-endpoint", "impersonate": "--as", "impersonate_groups": "--as-group"}
     return [written.get(name, f"--{name}") for name in _CLUSTER if getattr(given, name) is not None]
 
 
@@ -277,7 +286,7 @@ def _gke(given: argparse.Namespace) -> Cluster:
     from ..kube.google import parse_gke
 
     try:
-        return Cluster.gke(*parse_gke(given.gke), overrides=_overrides(given))
+        return Cluster.gke(*parse_gke(given.gke), endpoint=given.endpoint or "auto", overrides=_overrides(given))
     except ConfigError as error:
         raise UsageError(f"--gke: {error.message}", error.hint) from None
 

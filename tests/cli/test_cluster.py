@@ -204,7 +204,9 @@ def test_a_gke_cluster_is_looked_up(
     (home / "login.json").write_text(json.dumps(login))
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(home / "login.json"))
     httpx_mock.add_response(
-        method="POST", json={"access_token": TOKEN, "expires_in": 3600, "token_type": "Bearer"}
+        method="POST",
+        json={"access_token": TOKEN, "expires_in": 3600, "token_type": "Bearer"},
+        is_reusable=True,
     )
     answer = {
         "name": "c",
@@ -212,8 +214,13 @@ def test_a_gke_cluster_is_looked_up(
         "endpoint": "203.0.113.9",
         "masterAuth": {"clusterCaCertificate": base64.b64encode(ca.cert_pem.bytes()).decode()},
     }
-    httpx_mock.add_response(method="GET", json=answer)
-    assert main(["cluster", "--gke", "my-project/europe-west1/c", "--as", "jane", "--json"]) == 0
+    httpx_mock.add_response(method="GET", json=answer, is_reusable=True)
+    named = ["cluster", "--gke", "my-project/europe-west1/c"]
+    assert main([*named, "--gke-endpoint", "private"]) == 125
+    error = capfd.readouterr().err
+    assert "has no private endpoint" in error
+    assert error.endswith("hint: Use --gke-endpoint ip.\n")
+    assert main([*named, "--as", "jane", "--json"]) == 0
     stdout, _ = capfd.readouterr()
     found = json.loads(stdout)
     assert found["server"] == "https://203.0.113.9"

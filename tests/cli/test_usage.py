@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gke_sandbox.cli import main
-from gke_sandbox.cli.options import seconds, size, toleration
+from gke_sandbox.cli.options import in_options, seconds, size, toleration
 
 from .fake import command
 
@@ -90,6 +90,8 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     ((*CODE, "--gke", "my-project/europe-west1/c", "--server", "https://h"), "--gke excludes --server"),
     ((*CODE, "--gke", "my-project/europe-west1/c", "--kubeconfig", "f"), "--gke excludes --kubeconfig"),
     ((*CODE, "--gke", "c"), "--gke: "),
+    ((*CODE, "--gke-endpoint", "dns"), "--gke-endpoint goes with --gke only"),
+    ((*CODE, "--gke", "p/l/n", "--gke-endpoint", "vpn"), "invalid choice: 'vpn'"),
     ((*CODE, "--gke", "my-project//c"), "--gke: "),
     ((*CODE, "--gke", "my-project/europe-west1/c/../d"), "--gke: "),
     ((*CODE, "--gke", ""), "--gke: "),
@@ -177,3 +179,10 @@ def test_tolerations_are_written_as_taints() -> None:
     assert toleration("spot:NoExecute") == {"key": "spot", "operator": "Exists", "effect": "NoExecute"}
     assert toleration("spot") == {"key": "spot", "operator": "Exists"}
     assert toleration("spot=") == {"key": "spot", "operator": "Equal", "value": ""}
+
+
+def test_what_the_library_says_of_its_keywords_is_said_of_the_options() -> None:
+    names = {"endpoint": "--gke-endpoint", "delivery": "--delivery", "cpu_limit": "--cpu"}
+    assert in_options('Use endpoint="dns".', names) == "Use --gke-endpoint dns."
+    assert in_options('off with delivery="mount"', names) == "off with --delivery mount"
+    assert in_options('the endpoint; cpu_limit, other="x"', names) == 'the endpoint; --cpu, other="x"'

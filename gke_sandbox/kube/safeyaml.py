@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["parse_yaml"]
 
 # A kubeconfig is six levels deep. libyaml composes recursively in C: at some 10,000 levels it crashes the process.
+# From 0.2.6 on it refuses 1,000 levels of itself, which it may read ahead of the events that are counted here.
 MAX_DEPTH = 64
 # A kubeconfig of a thousand clusters has some 60,000. What an alias stands for counts each time that it is used.
 MAX_VALUES = 200_000
@@ -46,6 +47,8 @@ def parse_yaml(content: bytes, source: str) -> Any:
             loader.dispose()
         return None if node is None else _Builder(source).value(node, 0)
     except yaml.YAMLError as error:
+        if "nesting depth" in str(getattr(error, "problem", "")):
+            raise _too_deep(source) from None
         raise ConfigError(f"{source} is not YAML{_line(getattr(error, 'problem_mark', None))}") from None
 
 

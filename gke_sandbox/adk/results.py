@@ -11,7 +11,6 @@ import signal
 
 from google.adk.code_executors.code_execution_utils import CodeExecutionResult
 
-from ..diagnosis import cause
 from ..errors import ResultLost, SandboxClosed, SandboxError, SpecError, StartError
 from ..result import ExecutionResult
 from ..settings import Settings
@@ -100,6 +99,8 @@ def _killed(result: ExecutionResult) -> str:
     said = ": ".join(part for part in (result.reason, result.message) if part)
     if not result.cause:
         return f"The program was killed: {said or 'nobody says by what'}"
+    from ..diagnosis import cause
+
     why = cause(result.cause)
     words = f"The program was killed: {why.summary}" + (f" ({said})" if said else "")
     return f"{words}.\nHint: {in_field_names(why.hint)}"

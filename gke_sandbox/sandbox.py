@@ -15,7 +15,7 @@ import anyio.to_thread
 
 from .cluster import Cluster, Connection
 from .creation import Attempt
-from .errors import NotFound, SandboxClosed, SandboxError, SpecError
+from .errors import NotFound, ReplayMismatch, SandboxClosed, SandboxError, SpecError
 from .execution import Execution
 from .kube.resources import JOBS
 from .kube.retry import Retry, may_pass
@@ -337,6 +337,9 @@ class AsyncSandbox:
                 if pause is None:
                     return
                 await anyio.sleep(pause)
+            except ReplayMismatch:
+                # There is no cluster that could keep the Job, and whoever closes the Sandbox is told.
+                return
             except SandboxError as error:
                 pause = retry.failed(error) if may_pass(error) else None
                 if pause is None:

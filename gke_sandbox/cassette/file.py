@@ -51,13 +51,14 @@ def load(path: str | os.PathLike[str], *, scenario: str | None = None) -> Casset
 def save(cassette: Cassette, path: str | os.PathLike[str]) -> None:
     """Write a cassette, whole or not at all; its directory is made if it is missing.
 
-    Raises `CassetteError` if it holds what looks like a secret, or if it cannot be written.
+    What the file held before is replaced; a link stays, and the file that it leads to is replaced. Raises
+    `CassetteError` if the cassette holds what looks like a secret, or if it cannot be written.
     """
     text = write(cassette)
     target = Path(path)
     temporary = ""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target = _target(path)
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
         ) as file:
@@ -77,15 +78,22 @@ def save(cassette: Cassette, path: str | os.PathLike[str]) -> None:
 
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise `CassetteError` if a cassette cannot be written there, as far as can be seen without writing it."""
-    target = Path(path)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        with tempfile.TemporaryFile(dir=target.parent):
+        with tempfile.TemporaryFile(dir=_target(path).parent):
             pass
     except OSError as error:
-        raise _unwritable(target, error) from error
+        raise _unwritable(Path(path), error) from error
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    """The file to replace; its directory is there. Raises `OSError`: a device or a pipe must not be replaced."""
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    return target
 
 
 def _unwritable(path: Path, error: OSError) -> CassetteError:

@@ -111,10 +111,13 @@ class Console:
 
     # -- our own lines ------------------------------------------------------------------------------------
 
-    def fail(self, kind: str, message: str, hint: str = "", **more: Any) -> None:
-        """Tell the error that ends this command: two lines on stderr, or with `json` an object on stdout."""
+    def fail(self, kind: str, message: str, hint: str = "", *, in_lines: bool = False, **more: Any) -> None:
+        """Tell the error that ends this command: two lines on stderr, or with `json` an object on stdout.
+
+        `in_lines`: the message's own line breaks are kept.
+        """
         if not self.json:
-            self.error(message, hint)
+            self.error(message, hint, in_lines=in_lines)
             return
         try:
             self.print_json({"error": {"kind": kind, "message": message, "hint": hint, **more}})
@@ -122,8 +125,12 @@ class Console:
             if not failed.reader_gone:
                 self.error(str(failed))
 
-    def error(self, message: str, hint: str = "") -> None:
-        self.line(f"gke-sandbox: error: {message}")
+    def error(self, message: str, hint: str = "", *, in_lines: bool = False) -> None:
+        first, *more = message.split("\n") if in_lines else [message]
+        self.line(f"gke-sandbox: error: {first}")
+        for line in more:
+            indent = len(line) - len(line.lstrip(" "))
+            self.text(f"{' ' * (2 + indent)}{one_line(line)}\n")
         if hint:
             self.line(f"hint: {hint}")
 

@@ -28,7 +28,7 @@ def tell(
 
     `local_helps`: where no cluster is found, --local does what the command is for.
     """
-    from ..errors import ConfigError, SpecError
+    from ..errors import ConfigError, ReplayMismatch, SpecError
     from .report import error_details
 
     hint = options.in_options(error.hint, names)
@@ -39,7 +39,9 @@ def tell(
     if local_helps and isinstance(error, ConfigError) and not (given.local or cluster_options(given)):
         hint = f"{hint} --local needs no cluster.".strip()
     message = options.in_options(error.message, names)
-    console.fail(type(error).__name__, message, hint, **error_details(error))
+    # Where a request differs from the nearest recorded one is a list.
+    in_lines = isinstance(error, ReplayMismatch)
+    console.fail(type(error).__name__, message, hint, in_lines=in_lines, **error_details(error))
     return status.FAILED
 
 

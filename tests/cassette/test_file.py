@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gke_sandbox.cassette import load, save
-from gke_sandbox.cassette.file import read, write
+from gke_sandbox.cassette.file import check_writable, read, write
 from gke_sandbox.cassette.yamlfile import dump, parse
 from gke_sandbox.errors import CassetteError
 
@@ -76,6 +76,24 @@ def test_a_file_is_replaced_whole_and_readable_for_others(recorded: Path, tmp_pa
     assert target.read_text() == recorded.read_text()
     assert os.listdir(target.parent) == ["c.yaml"]
     assert stat.S_IMODE(target.stat().st_mode) & 0o077 == 0o077 & 0o666 & ~_umask()
+
+
+def test_a_link_stays_and_the_file_that_it_leads_to_is_replaced(recorded: Path, tmp_path: Path) -> None:
+    link, target = tmp_path / "c.yaml", tmp_path / "elsewhere" / "c.yaml"
+    link.symlink_to(target)
+    save(load(recorded), link)
+    assert link.is_symlink()
+    assert target.read_text() == recorded.read_text()
+
+
+def test_a_pipe_or_a_device_is_not_replaced(recorded: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "c.yaml"
+    os.mkfifo(pipe)
+    for attempt in (lambda: save(load(recorded), pipe), lambda: check_writable(pipe)):
+        with pytest.raises(CassetteError, match=r"c\.yaml cannot be written: it is not a regular file"):
+            attempt()
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert os.listdir(tmp_path) == ["c.yaml"]
 
 
 def _umask() -> int:

@@ -50,9 +50,13 @@ def test_another_program_is_one_error_that_says_how_it_differs(tmp_path: Path, r
     run(*LOCAL, "--record", "run.yaml", "-c", "print(1)")
     status, stdout, stderr = run("--replay", "run.yaml", "-c", "print(2)")
     assert (status, stdout) == (125, "")
-    assert stderr.count("gke-sandbox: error: ") == 1
-    assert "code: recorded 'print(1)', got 'print(2)'" in stderr
-    assert "record it again" in stderr
+    first, *more = stderr.splitlines()
+    assert first.startswith("gke-sandbox: error: run.yaml: a request that was not recorded")
+    assert more[0].startswith("  nearest is run.yaml, line ")
+    assert more[1:] == [
+        "    code: recorded 'print(1)', got 'print(2)'",
+        "hint: if the change is meant, record it again",
+    ]
     status, stdout, _ = run("--replay", "run.yaml", "--json", "-c", "print(2)")
     assert (status, json.loads(stdout)["error"]["kind"]) == (125, "ReplayMismatch")
 

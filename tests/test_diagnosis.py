@@ -379,14 +379,15 @@ def test_why_a_job_has_no_pod() -> None:
     assert job_wait([made, event("FailedCreate", said)]) is None
 
 
-@pytest.mark.parametrize(("has_run", "kind"), [(True, "killed"), (False, "not_started")])
-def test_a_job_that_failed_says_why_its_pod_is_gone(has_run: bool, kind: str) -> None:
+@pytest.mark.parametrize(("has_run", "ran"), [(True, "yes"), (False, "maybe")])
+def test_a_job_that_failed_says_why_its_pod_is_gone(has_run: bool, ran: str) -> None:
+    """And not whether it had begun: nothing is called "not started" on a Job's word alone."""
     deadline = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded", "message": "too long"}
     ending = job_ending(
         {"status": {"conditions": [{"type": "Suspended", "status": "True"}, deadline]}}, has_run=has_run
     )
     assert ending is not None
-    assert (ending.kind, ending.reason) == (kind, "DeadlineExceeded")
+    assert (ending.kind, ending.reason, ending.ran) == ("killed", "DeadlineExceeded", ran)
     assert ending.cause == cause("job_deadline")
     assert job_ending({"status": {}}, has_run=has_run) is None
 
@@ -404,13 +405,74 @@ def test_a_pod_without_a_node_waits_for_one_and_may_still_get_it() -> None:
     assert "gVisor" in wait.hint
 
 
-def test_an_evicted_container_that_was_never_seen_running_has_run_if_it_says_when() -> None:
-    """A watch that was away while the program ran must not have it called "not started": it may not run twice."""
-    state = {"terminated": {"exitCode": 137, "reason": "Error", "startedAt": "2026-11-22T21:20:09Z"}}
-    evicted = {"phase": "Failed", "reason": "Evicted", "message": "too much"}
-    seen = view(pod(state, **evicted), CONTAINER)
-    evicted_cause = cause("evicted")
-    assert seen.ending == Ending("killed", "Evicted", "too much", None, evicted_cause)
-    never = {"terminated": {"exitCode": 128, "reason": "StartError", "startedAt": "1970-01-01T00:00:00Z"}}
-    started = Ending("not_started", "Evicted", "too much", None, evicted_cause)
-    assert view(pod(never, **evicted), CONTAINER).ending == started
+# -- whether it ran ---------------------------------------------------------------------------------------
+
+LOST = {"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown", "startedAt": None}}
+USED_TO_RUN = {"lastState": LOST}
+COUNTED = {"restartCount": 1}
+CREATING = {"waiting": {"reason": "ContainerCreating"}}
+NOT_STARTED = {"terminated": {"exitCode": 128, "reason": "StartError", "startedAt": "1970-01-01T00:00:00Z"}}
+STARTED = {"terminated": {"exitCode": 137, "reason": "Error", "startedAt": "2026-11-22T21:20:09Z"}}
+LOW = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}
+
+
+def with_entry(taken_away: dict[str, Any], **entry: Any) -> dict[str, Any]:
+    """The pod with more said of its container."""
+    taken_away["status"]["containerStatuses"][1].update(entry)
+    return taken_away
+
+
+@pytest.mark.parametrize(
+    ("state", "entry", "ran"),
+    [
+        (CREATING, {**USED_TO_RUN, **COUNTED}, "yes"),
+        (CREATING, USED_TO_RUN, "yes"),
+        (LOST, COUNTED, "yes"),
+        (STARTED, {}, "yes"),
+        ({"running": {}}, {}, "yes"),
+        (CREATING, {}, "no"),
+        (LOST, {}, "no"),
+        (NOT_STARTED, {}, "no"),
+        (CREATING, {"lastState": NOT_STARTED, **COUNTED}, "no"),
+    ],
+)
+def test_an_evicted_pod_that_was_never_seen_running_says_whether_it_ran(
+    state: dict[str, Any], entry: dict[str, Any], ran: str
+) -> None:
+    """A watch that was away while the program ran must not have it called "not started": it may not run twice.
+
+    `evicted` in the recordings: its container waits again, with `lastState` and a restart counted.
+    """
+    ending = view(with_entry(pod(state, **LOW), **entry), CONTAINER).ending
+    assert ending is not None
+    assert (ending.ran, ending.cause) == (ran, cause("evicted"))
+    assert ending.kind == ("killed" if ran == "yes" else "not_started")
+
+
+def test_a_pod_that_filled_its_disk_has_run_whatever_else_it_says() -> None:
+    full = {**LOW, "message": 'Usage of EmptyDir volume "tmp" exceeds the limit "16Mi".'}
+    ending = view(pod(CREATING, **full), CONTAINER).ending
+    assert ending is not None
+    assert (ending.kind, ending.ran) == ("killed", "yes")
+
+
+def test_a_pod_on_a_node_that_is_gone_without_its_kubelets_last_word_may_have_run() -> None:
+    ending = view(pod(CREATING, phase="Pending"), CONTAINER, deleted=True).ending
+    assert ending is not None
+    assert (ending.kind, ending.ran, ending.cause) == ("killed", "maybe", cause("deleted"))
+    assert ending.message == "the pod was deleted by somebody else; whether the program had begun is not known"
+
+
+def test_a_pod_that_never_had_a_node_has_not_run() -> None:
+    ending = view(pod(phase="Pending", node=None), CONTAINER, deleted=True).ending
+    assert ending is not None
+    assert (ending.kind, ending.ran) == ("not_started", "no")
+
+
+@pytest.mark.parametrize(("entry", "ran"), [({}, "no"), (USED_TO_RUN, "yes")])
+def test_a_pod_that_was_deleted_and_could_not_be_located_was_deleted(entry: dict[str, Any], ran: str) -> None:
+    """The node is well. `image-pull-backoff` in the recordings ends so, deleted before it ran."""
+    going = with_entry(pod(LOST, phase="Failed", going=True), **entry)
+    ending = view(going, CONTAINER).ending
+    assert ending is not None
+    assert (ending.ran, ending.cause) == (ran, cause("deleted"))

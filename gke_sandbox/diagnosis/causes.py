@@ -308,7 +308,7 @@ CAUSES: tuple[Cause, ...] = (
         "the node ran short and evicted the pod",
         "run it again; requests nearer to what the program uses make eviction less likely",
         (Sign("pod status", "Evicted|EvictionByEvictionAPI|TerminationByKubelet"),),
-        ran="yes",
+        ran="maybe",
         final=True,
     ),
     Cause(
@@ -316,7 +316,7 @@ CAUSES: tuple[Cause, ...] = (
         "the pod had to make room for a more important one",
         "run it again, or give it a higher priority (priority_class_name)",
         (Sign("pod status", "PreemptionByScheduler|Preempting|Preempted"),),
-        ran="yes",
+        ran="maybe",
         final=True,
     ),
     Cause(
@@ -327,7 +327,7 @@ CAUSES: tuple[Cause, ...] = (
             Sign("pod status", "NodeLost|NodeShutdown|Shutdown|Terminated|DeletionByTaintManager|DeletionByPodGC"),
             Sign("terminated", "ContainerStatusUnknown"),
         ),
-        ran="yes",
+        ran="maybe",
         final=True,
     ),
     Cause(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .causes import recognise
-from .pod import Ending, Wait
+from .pod import Ending, Wait, unsure
 
 __all__ = ["job_ending", "job_wait", "pod_wait"]
 
@@ -47,13 +47,16 @@ def pod_wait(events: Iterable[Mapping[str, Any]], said: Wait | None = None) -> W
 
 
 def job_ending(job: Mapping[str, Any], *, has_run: bool) -> Ending | None:
-    """Why a Job's pod was taken away by the Job's own controller; None: not by that."""
+    """Why a Job's pod was taken away by the Job's own controller; None: not by that.
+
+    The Job does not tell whether its pod had begun: without `has_run` the ending is not certain.
+    """
     status = job.get("status") or {}
     for condition in status.get("conditions") or ():
         if condition.get("type") in ("Failed", "FailureTarget") and condition.get("status") == "True":
             reason, message = str(condition.get("reason") or ""), str(condition.get("message") or "")
             found = recognise("pod status", reason, message)
-            return Ending("killed" if has_run else "not_started", reason, message, None, found)
+            return Ending("killed", reason, message, None, found) if has_run else unsure(reason, message, found)
     return None
 
 

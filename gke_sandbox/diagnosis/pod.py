@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .causes import Cause, cause, recognise
+from .causes import Cause, Ran, cause, recognise
 
 # Waiting reasons that only say "on its way".
 _ON_ITS_WAY = frozenset({"ContainerCreating", "PodInitializing"})
@@ -21,8 +21,11 @@ class Ending:
 
     ``exited``       it ran and left `exit_code`
     ``out_of_memory``  it was killed for its memory
-    ``killed``       it ran, and something outside the program ended it
+    ``killed``       something outside the program ended it; `ran` tells whether it is known to have run
     ``not_started``  it never ran
+
+    Not `certain`: nobody can say whether it ran, for the pod went without its kubelet's last word. It counts as
+    killed, since it must not be run again without a thought; the message says so.
     """
 
     kind: Literal["exited", "out_of_memory", "killed", "not_started"]
@@ -30,10 +33,13 @@ class Ending:
     message: str
     exit_code: int | None = None
     cause: Cause | None = None
+    certain: bool = True
 
     @property
-    def hint(self) -> str:
-        return self.cause.hint if self.cause is not None else ""
+    def ran(self) -> Ran:
+        if self.kind == "not_started":
+            return "no"
+        return "yes" if self.certain else "maybe"
 
 
 @dataclass(frozen=True)
@@ -69,21 +75,21 @@ class PodView:
 def view(pod: Mapping[str, Any], container: str, *, deleted: bool = False, has_run: bool = False) -> PodView:
     """Read a Pod object; `deleted` says that it came in a DELETED event.
 
-    `has_run`: the container was seen running before. An evicted pod's container falls back from running to
-    waiting (`evicted` in the recordings), so this cannot be read off the object alone.
+    `has_run`: the container was seen running before, which the object alone may not tell any more.
     """
     metadata = pod.get("metadata") or {}
     spec = pod.get("spec") or {}
     status = pod.get("status") or {}
-    state = _state_of(status, container)
-    terminated = state.get("terminated")
+    entry = _entry_of(status, container)
+    state = entry.get("state") or {}
     running = "running" in state
-    has_run = has_run or running or _has_run(terminated)
+    node = str(spec.get("nodeName") or "")
+    ran: Ran = "yes" if has_run or _has_run(entry) else "maybe" if node else "no"
     going = deleted or bool(metadata.get("deletionTimestamp"))
-    ending = _ending(status, terminated, has_run=has_run, going=going, deleted=deleted)
+    ending = _ending(status, state.get("terminated"), ran=ran, going=going, deleted=deleted)
     return PodView(
         name=str(metadata.get("name", "")),
-        node=str(spec.get("nodeName") or ""),
+        node=node,
         phase=str(status.get("phase") or ""),
         running=running,
         wait=None if running or ending else _wait(status, state),
@@ -91,45 +97,66 @@ def view(pod: Mapping[str, Any], container: str, *, deleted: bool = False, has_r
     )
 
 
-def _state_of(status: Mapping[str, Any], container: str) -> Mapping[str, Any]:
-    for entry in status.get("containerStatuses") or ():
-        if entry.get("name") == container:
-            state: Mapping[str, Any] = entry.get("state") or {}
-            return state
-    return {}
+def _entry_of(status: Mapping[str, Any], container: str) -> Mapping[str, Any]:
+    entries: Iterable[Mapping[str, Any]] = status.get("containerStatuses") or ()
+    return next((entry for entry in entries if entry.get("name") == container), {})
 
 
-def _has_run(terminated: Mapping[str, Any] | None) -> bool:
-    """A container that ran between two looks at it was never seen running."""
-    return bool(terminated and terminated.get("startedAt") and terminated.get("reason") not in _NEVER_RAN)
+def _has_run(entry: Mapping[str, Any]) -> bool:
+    """Whether the kubelet says that the container has run, though nobody may have seen it running.
+
+    The container of a pod that is taken away may fall back to waiting (`evicted` in the recordings): then
+    `lastState` and `restartCount` tell, for the kubelet counts a container that it has lost as restarted.
+    """
+    state, last = entry.get("state") or {}, (entry.get("lastState") or {}).get("terminated") or {}
+    now = state.get("terminated") or {}
+    if _NEVER_RAN & {now.get("reason"), last.get("reason")}:
+        return False
+    return "running" in state or bool(now.get("startedAt") or last or entry.get("restartCount"))
 
 
 def _ending(
     status: Mapping[str, Any],
     terminated: Mapping[str, Any] | None,
     *,
-    has_run: bool,
+    ran: Ran,
     going: bool,
     deleted: bool,
 ) -> Ending | None:
+    # Failed or terminated is the kubelet's last word: what it does not know to have run has not.
+    said: Ran = "yes" if ran == "yes" else "no"
     # The pod's own reason comes first: eviction, a node that shuts down, admission by the kubelet.
     if status.get("phase") == "Failed" and status.get("reason"):
         reason = str(status["reason"])
         message = str(status.get("message") or "").strip()
-        return _taken_away(reason, message or f"the pod failed: {reason}", has_run=has_run)
+        return _taken_away(reason, message or f"the pod failed: {reason}", ran=said)
     if terminated:
-        return _terminated(status, terminated, has_run=has_run, going=going)
+        return _terminated(status, terminated, ran=said, going=going)
+    # Deleted without that word: by force, or because the node is gone. The pod may have begun meanwhile.
     if deleted:
-        return _taken_away(*_disruption(status), has_run=has_run)
+        return _taken_away(*_disruption(status), ran=ran)
     return None
 
 
-def _taken_away(reason: str, message: str, *, has_run: bool, code: int | None = None) -> Ending:
+def _taken_away(reason: str, message: str, *, ran: Ran, code: int | None = None) -> Ending:
     found = recognise("pod status", reason, message)
-    return Ending("killed" if has_run else "not_started", reason, message, code, found)
+    # Who filled the disk has run.
+    if found is not None and found.ran == "yes":
+        ran = "yes"
+    if ran == "no":
+        return Ending("not_started", reason, message, code, found)
+    if ran == "maybe":
+        return unsure(reason, message, found)
+    return Ending("killed", reason, message, code, found)
 
 
-def _terminated(status: Mapping[str, Any], terminated: Mapping[str, Any], *, has_run: bool, going: bool) -> Ending:
+def unsure(reason: str, message: str, found: Cause | None) -> Ending:
+    """The ending of a container of which nobody knows whether it ran."""
+    message = f"{message.rstrip('.')}; whether the program had begun is not known"
+    return Ending("killed", reason, message, None, found, certain=False)
+
+
+def _terminated(status: Mapping[str, Any], terminated: Mapping[str, Any], *, ran: Ran, going: bool) -> Ending:
     reason = str(terminated.get("reason") or "")
     message = str(terminated.get("message") or "").strip()
     code = int(terminated.get("exitCode") or 0)
@@ -140,12 +167,15 @@ def _terminated(status: Mapping[str, Any], terminated: Mapping[str, Any], *, has
         message = message or "the container could not be started"
         return Ending("not_started", reason, message, code, recognise("start", reason, message))
     if reason == "ContainerStatusUnknown":
+        # So ends, too, what was deleted before it ran (`image-pull-backoff` in the recordings).
+        if going:
+            return _taken_away(*_disruption(status), ran=ran, code=code)
         found = recognise("terminated", reason, message)
-        return Ending("killed" if has_run else "not_started", reason, message, code, found)
+        return Ending("killed" if ran == "yes" else "not_started", reason, message, code, found)
     # 143 and 137 are how a container leaves when its pod is taken away; the program's own are told apart by
     # the pod's deletion, for those that have an exit frame never come here.
     if going and code in (137, 143):
-        return _taken_away(*_disruption(status), has_run=True, code=code)
+        return _taken_away(*_disruption(status), ran="yes", code=code)
     if code == 137:
         message = "the container's first process was killed with signal 9: by the program itself, or by the node"
         return Ending("killed", reason or "Error", message, code, cause("killed_by_signal"))

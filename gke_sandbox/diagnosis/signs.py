@@ -43,7 +43,10 @@ class Sign:
 
 @dataclass(frozen=True)
 class Cause:
-    """One cause. `final`: no waiting mends it, so that the wait for the sandbox ends at once."""
+    """One cause. `final`: no waiting mends it, so that the wait for the sandbox ends at once.
+
+    `ran` "maybe": it depends on when it happened, and the ending tells (`Ending.ran`).
+    """
 
     name: str
     summary: str

@@ -108,6 +108,39 @@ def test_a_preempted_pod_says_so_by_its_condition() -> None:
     assert (seen.ending.kind, seen.ending.reason) == ("killed", "PreemptionByScheduler")
 
 
+def disruption(reason: str) -> list[dict[str, str]]:
+    return [{"type": "DisruptionTarget", "status": "True", "reason": reason, "message": "Said by who did it."}]
+
+
+@pytest.mark.parametrize("reason", ["DeletionByTaintManager", "DeletionByPodGC"])
+@pytest.mark.parametrize(
+    ("state", "ran", "message"),
+    [
+        ({"running": {}}, "yes", "Said by who did it."),
+        (
+            {"waiting": {"reason": "ContainerCreating"}},
+            "maybe",
+            "Said by who did it; whether the program had begun is not known",
+        ),
+    ],
+)
+def test_a_pod_that_is_going_with_its_lost_node_has_ended_though_its_object_stays(
+    reason: str, state: dict[str, Any], ran: str, message: str
+) -> None:
+    """No kubelet will ever say more."""
+    ending = view(pod(state, going=True, conditions=disruption(reason)), CONTAINER).ending
+    assert ending is not None
+    assert (ending.kind, ending.reason, ending.message) == ("killed", reason, message)
+    assert (ending.ran, ending.cause) == (ran, cause("node_lost"))
+
+
+@pytest.mark.parametrize("reason", ["PreemptionByScheduler", "EvictionByEvictionAPI"])
+def test_of_a_pod_that_is_going_from_a_node_that_is_well_the_kubelets_word_is_awaited(reason: str) -> None:
+    """It tells how the container ended, and whether it ran."""
+    assert view(pod({"running": {}}, going=True, conditions=disruption(reason)), CONTAINER).ending is None
+    assert view(pod({"running": {}}, conditions=disruption("DeletionByTaintManager")), CONTAINER).ending is None
+
+
 @pytest.mark.parametrize("reason", ["ContainerCreating", "PodInitializing", ""])
 def test_a_container_on_its_way_waits_for_nothing_worth_telling(reason: str) -> None:
     assert view(pod({"waiting": {"reason": reason}}, phase="Pending"), CONTAINER).wait is None

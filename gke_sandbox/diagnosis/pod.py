@@ -132,8 +132,8 @@ def _ending(
         return _taken_away(reason, message or f"the pod failed: {reason}", ran=said)
     if terminated:
         return _terminated(status, terminated, ran=said, going=going)
-    # Deleted without that word: by force, or because the node is gone. The pod may have begun meanwhile.
-    if deleted:
+    # Without that word: deleted by force, or the node is gone, whose pods linger. It may have begun meanwhile.
+    if deleted or (going and _node_is_lost(status)):
         return _taken_away(*_disruption(status), ran=ran)
     return None
 
@@ -192,6 +192,11 @@ def _disruption(status: Mapping[str, Any]) -> tuple[str, str]:
             reason = str(condition.get("reason") or "DisruptionTarget")
             return reason, str(condition.get("message") or f"the pod was disrupted: {reason}")
     return "Deleted", "the pod was deleted by somebody else"
+
+
+def _node_is_lost(status: Mapping[str, Any]) -> bool:
+    found = recognise("pod status", *_disruption(status))
+    return found is not None and found.name == "node_lost"
 
 
 def _wait(status: Mapping[str, Any], state: Mapping[str, Any]) -> Wait | None:

@@ -15,6 +15,10 @@ NO_SUCH_HOST = (
     '"registry.invalid/nosuch:1": failed to do request: Head "https://registry.invalid/v2/nosuch/manifests/1": '
     "dial tcp: lookup registry.invalid on 10.0.0.10:53: no such host"
 )
+CONFIG_MAP_REFUSED = (
+    'Get "https://10.0.0.1:443/api/v1/namespaces/ns/configmaps/gke-sandbox-b5": dial tcp 10.0.0.1:443: connect: '
+    "connection refused"
+)
 
 
 def pod(
@@ -175,7 +179,45 @@ SAID = [
     ("waiting", "InvalidImageName", "couldn't parse image name", "image_name_invalid"),
     ("waiting", "ErrImageNeverPull", "image is not present with pull policy of Never", "image_never_pulled"),
     ("waiting", "CreateContainerConfigError", 'configmap "gke-sandbox-b5a2661855" not found', "config_map_late"),
+    (
+        "waiting",
+        "CreateContainerConfigError",
+        "failed to sync configmap cache: timed out waiting for the condition",
+        "config_map_late",
+    ),
+    ("waiting", "CreateContainerConfigError", 'object "ns"/"gke-sandbox-b5" not registered', "config_map_late"),
+    ("waiting", "CreateContainerConfigError", CONFIG_MAP_REFUSED, "config_map_late"),
     ("waiting", "CreateContainerConfigError", 'secret "token" not found', "container_config_wrong"),
+    (
+        "waiting",
+        "CreateContainerConfigError",
+        "couldn't find key code_0 in ConfigMap ns/gke-sandbox-b5a2661855",
+        "container_config_wrong",
+    ),
+    (
+        "waiting",
+        "CreateContainerConfigError",
+        "container has runAsNonRoot and image will run as root",
+        "container_config_wrong",
+    ),
+    (
+        "waiting",
+        "CreateContainerConfigError",
+        "container's runAsUser breaks non-root policy",
+        "container_config_wrong",
+    ),
+    (
+        "waiting",
+        "CreateContainerConfigError",
+        "services have not yet been read at least once, cannot construct envvars",
+        "container_config_late",
+    ),
+    (
+        "waiting",
+        "CreateContainerConfigError",
+        "failed to sync secret cache: timed out waiting for the condition",
+        "container_config_late",
+    ),
     ("waiting", "CreateContainerError", "context deadline exceeded", "container_start_retried"),
     ("waiting", "SomethingNew", "", "container_waiting"),
     ("start", "StartError", 'exec: "python3": executable file not found in $PATH', "python_missing"),
@@ -229,6 +271,24 @@ SAID = [
         "pod event",
         "FailedMount",
         'MountVolume.SetUp failed for volume "app": configmap "x" not found',
+        "config_map_late",
+    ),
+    (
+        "pod event",
+        "FailedMount",
+        'MountVolume.SetUp failed for volume "app" : failed to sync configmap cache: timed out waiting for it',
+        "config_map_late",
+    ),
+    (
+        "pod event",
+        "FailedMount",
+        'MountVolume.SetUp failed for volume "app" : object "ns"/"gke-sandbox-b5" not registered',
+        "config_map_late",
+    ),
+    (
+        "pod event",
+        "FailedMount",
+        f'MountVolume.SetUp failed for volume "app" : {CONFIG_MAP_REFUSED}',
         "config_map_late",
     ),
     (
@@ -330,7 +390,14 @@ def test_every_cause_says_what_and_what_to_do(each: Any) -> None:
 
 
 FINAL = ("image_not_found", "image_pull_denied", "image_name_invalid", "registry_not_found", "cannot_scale_up")
-PASSING = ("image_pull_failed", "image_pull_throttled", "config_map_late", "no_gvisor_node", "node_is_being_made")
+PASSING = (
+    "image_pull_failed",
+    "image_pull_throttled",
+    "config_map_late",
+    "container_config_late",
+    "no_gvisor_node",
+    "node_is_being_made",
+)
 
 
 @pytest.mark.parametrize("name", [*FINAL, *PASSING])

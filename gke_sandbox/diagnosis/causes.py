@@ -13,6 +13,13 @@ __all__ = ["CAUSES", "Cause", "Place", "Ran", "cause", "recognise"]
 _PULL = "ErrImagePull|ImagePullBackOff"
 _CHECK_IMAGE = "check the image's name, and that the nodes can reach its registry"
 
+# The kubelet's ways to say that it has not got a ConfigMap yet: its own cache is behind, it does not know that the
+# pod needs it, or the API server did not answer the request that is named.
+_CONFIG_MAP_LATE = (
+    r'configmap "[^"]*" not found|failed to sync configmap cache|object "[^"]*"/"[^"]*" not registered'
+    r"|/configmaps/.*(refused|reset|timed? ?out|deadline exceeded|EOF|no route|unreachable)"
+)
+
 CAUSES: tuple[Cause, ...] = (
     # -- the image ------------------------------------------------------------------------------------------
     Cause(
@@ -70,16 +77,28 @@ CAUSES: tuple[Cause, ...] = (
         "the kubelet looks again, if need be after 13 s; a cluster whose API server is far away or busy is better "
         'off with delivery="mount"',
         (
-            Sign("waiting", "CreateContainerConfigError", 'configmap ".*" not found'),
-            Sign("pod event", "FailedMount", 'configmap ".*" not found'),
+            Sign("waiting", "CreateContainerConfigError", _CONFIG_MAP_LATE),
+            Sign("pod event", "FailedMount", _CONFIG_MAP_LATE),
         ),
     ),
     Cause(
         "container_config_wrong",
         "the container's configuration cannot be put together",
         "the message names what is missing",
-        (Sign("waiting", "CreateContainerConfigError"),),
+        (
+            Sign(
+                "waiting",
+                "CreateContainerConfigError",
+                r"couldn't find key|secret \"[^\"]*\" not found|runAsNonRoot|non-root",
+            ),
+        ),
         final=True,
+    ),
+    Cause(
+        "container_config_late",
+        "the container's configuration cannot be put together yet, and is tried again",
+        "the message is the kubelet's; it may not have heard from the API server yet",
+        (Sign("waiting", "CreateContainerConfigError"),),
     ),
     Cause(
         "python_missing",

@@ -6,11 +6,15 @@ sign that fits is the one.
 
 from __future__ import annotations
 
+import re
+
 from .signs import Cause, Place, Ran, Sign
 
 __all__ = ["CAUSES", "Cause", "Place", "Ran", "cause", "recognise"]
 
 _PULL = "ErrImagePull|ImagePullBackOff"
+# Names that are told beside what is wrong with them: in quotes, with a path, a tag or a port, or by their place.
+_NAMES = re.compile(r'"[^"\s]*"|lookup \S+|manifest \S+ in|\S*[/:@]\w\S*')
 _CHECK_IMAGE = "check the image's name, and that the nodes can reach its registry"
 
 # The kubelet's ways to say that it has not got a ConfigMap yet: its own cache is behind, it does not know that the
@@ -109,6 +113,13 @@ CAUSES: tuple[Cause, ...] = (
                 "start", "", "executable file not found|error finding executable|python3.*(not found|no such file)"
             ),
         ),
+        final=True,
+    ),
+    Cause(
+        "node_disk_full",
+        "the node has no disk space left",
+        "run it again: another node may have room; look at this one (kubectl describe node)",
+        (Sign("start", "", "no space left on device|disk quota exceeded"),),
         final=True,
     ),
     Cause(
@@ -218,7 +229,9 @@ CAUSES: tuple[Cause, ...] = (
             Sign(
                 "pod event",
                 "FailedCreatePodSandBox",
-                r"no runtime for|unknown runtime|runtime handler.*(not|unsupported)|invalid runtime",
+                r"no runtime for|unknown runtime|runtime ?handler.*(not|unsupported)|invalid runtime"
+                r"|find runtime handler|resolve runtime path|binary not installed"
+                r'|runsc"?: (executable file not found|no such file)',
             ),
         ),
         final=True,
@@ -316,7 +329,7 @@ CAUSES: tuple[Cause, ...] = (
             Sign(
                 "pod status",
                 "Evicted",
-                "emptydir volume|ephemeral local storage usage exceeds|exceeds the (total )?limit",
+                "emptydir volume|exceeds the (total )?limit|exceeded its local ephemeral storage limit",
             ),
         ),
         ran="yes",
@@ -360,11 +373,13 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "node_refused",
         "the node refused the pod",
-        "run it again: the scheduler and the node disagreed about what is free",
+        "run it again: the scheduler and the node disagreed about what the node takes",
         (
+            # https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/lifecycle/predicate.go, and its kin
             Sign(
                 "pod status",
-                "OutOf.*|UnexpectedAdmissionError|NodeAffinity|NodePorts|AdmissionFailed|Unexpected.*",
+                "OutOf.*|Unexpected.*|Node(Affinity|Name|Ports)|TaintToleration|AdmissionFailed|UnknownReason"
+                "|InvalidNodeInfo|PodOS.*|.*(NotSupported|Forbidden)|TopologyAffinityError|SMTAlignmentError|AppArmor",
             ),
         ),
         final=True,
@@ -432,6 +447,9 @@ def cause(name: str) -> Cause:
 
 def recognise(place: Place, reason: str, message: str) -> Cause | None:
     """The cause that Kubernetes' word at this place stands for."""
+    if re.fullmatch(_PULL, reason):
+        # An image may be called "forbidden", and its tag be 429.
+        message = _NAMES.sub("", message)
     return next(
         (each for each in CAUSES for sign in each.signs if sign.fits(place, reason, message)),
         None,

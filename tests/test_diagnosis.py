@@ -277,7 +277,7 @@ def test_a_pod_without_a_node_waits_for_one_and_may_still_get_it() -> None:
     wait = view(pod(phase="Pending", node=None, conditions=[condition]), CONTAINER).wait
     assert wait is not None
     assert (wait.reason, wait.hopeless) == ("Unschedulable", False)
-    assert "gVisor" in wait.hint
+    assert "gVisor" in wait.cause.hint
 
 
 # -- whether it ran ---------------------------------------------------------------------------------------

@@ -8,15 +8,11 @@ import signal
 from collections.abc import Mapping
 from typing import Any
 
+from ..diagnosis import cause
 from ..errors import ApiError, ResultLost, SandboxError, StartError
 from ..result import ExecutionResult
 from ..settings import Settings
-
-_KILLED_HINTS = {
-    "Evicted": "write less to disk, or raise --ephemeral-storage (and --tmp-size)",
-    "PreemptionByScheduler": "--priority-class can keep other pods from taking its place",
-    "Overtime": "the program may have stopped the runner in its pod",
-}
+from .options import in_options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,20 +23,26 @@ class Ending:
     hint: str
 
 
-def ending(result: ExecutionResult, settings: Settings) -> Ending | None:
-    """The error to tell; None for a program that ended by itself, well or not."""
+def ending(result: ExecutionResult, settings: Settings, names: Mapping[str, str]) -> Ending | None:
+    """The error to tell; None for a program that ended by itself. `names` are the options of settings."""
     if result.status == "timed_out":
+        # It is the client that ended it, if the runner did not.
+        overtime = result.reason == "Overtime"
         return Ending(
             f"the program was killed at its time limit of {settings.timeout:g} s",
-            _KILLED_HINTS.get(result.reason, "--timeout gives it more"),
+            "the program may have stopped the runner in its pod" if overtime else "--timeout gives it more",
         )
     if result.status == "out_of_memory":
         words = f"the program was killed for its memory; its limit was {settings.memory_limit}"
         return Ending(words, "--memory gives it more")
     if result.status == "killed":
         said = ": ".join(part for part in (result.reason, result.message) if part)
-        hint = _KILLED_HINTS.get(result.reason, "run it again if that does no harm")
-        return Ending(f"the program was killed: {said or 'the cluster does not say why'}", hint)
+        if not result.cause:
+            words = f"the program was killed: {said or 'the cluster does not say why'}"
+            return Ending(words, "run it again if that does no harm")
+        why = cause(result.cause)
+        words = f"the program was killed: {why.summary}" + (f" ({said})" if said else "")
+        return Ending(words, in_options(why.hint, names))
     return None
 
 
@@ -90,6 +92,7 @@ def result_json(result: ExecutionResult, namespace: str, paths: Mapping[str, str
         "files": files,
         "dropped": dataclasses.asdict(result.dropped),
         "output_may_be_missing": result.output_may_be_missing,
+        "cause": result.cause,
         "reason": result.reason,
         "message": result.message,
         "timings": {name: None if value is None else round(value, 4) for name, value in timings.items()},
@@ -113,7 +116,8 @@ def error_details(error: SandboxError) -> dict[str, Any]:
     if isinstance(error, ApiError):
         return {"code": error.code, "reason": error.reason}
     if isinstance(error, StartError):
-        return {"reason": error.reason, "job": error.job, "pod": error.pod}
+        return {"cause": error.cause, "reason": error.reason, "job": error.job, "pod": error.pod}
     if isinstance(error, ResultLost):
-        return {"job": error.job, "pod": error.pod, "stdout": error.stdout, "stderr": error.stderr}
+        output = {"stdout": error.stdout, "stderr": error.stderr}
+        return {"cause": error.cause, "job": error.job, "pod": error.pod, **output}
     return {}

@@ -117,12 +117,12 @@ def command(given: argparse.Namespace, console: Console, names: dict[str, str]) 
 
     try:
         with logging_shown(console, given.verbose), contextlib.ExitStack() as opened:
-            return _run(given, console, opened)
+            return _run(given, console, opened, names)
     except SandboxError as error:
         return tell(error, given, console, names)
 
 
-def _run(given: argparse.Namespace, console: Console, opened: contextlib.ExitStack) -> int:
+def _run(given: argparse.Namespace, console: Console, opened: contextlib.ExitStack, names: dict[str, str]) -> int:
     """Check everything, run, report. Raises `UsageError`, `SandboxError`, `OutputFailed`."""
     from .output_dir import OutputDirectory
     from .session import Session
@@ -143,7 +143,7 @@ def _run(given: argparse.Namespace, console: Console, opened: contextlib.ExitSta
         return 128 + session.signal
     if session.error is not None:
         raise session.error
-    return _report(session, console, directory, verbose=given.verbose > 0)
+    return _report(session, console, directory, names, verbose=given.verbose > 0)
 
 
 def _cluster(given: argparse.Namespace) -> tuple[Cluster, Recording | None]:
@@ -193,7 +193,14 @@ def _program(given: argparse.Namespace) -> Program:
     return Program(code=code, files=files, args=given.program_args or (), stdin=stdin)
 
 
-def _report(session: Session, console: Console, directory: OutputDirectory | None, *, verbose: bool) -> int:
+def _report(
+    session: Session,
+    console: Console,
+    directory: OutputDirectory | None,
+    names: dict[str, str],
+    *,
+    verbose: bool,
+) -> int:
     """Write the files, say what there is to say, and return the exit status."""
     from . import report
 
@@ -211,7 +218,7 @@ def _report(session: Session, console: Console, directory: OutputDirectory | Non
             console.note(note)
         if verbose and directory is None and result.files:
             console.note(f"files came back ({len(result.files)}); --output-dir DIR keeps them")
-        ending = report.ending(result, settings)
+        ending = report.ending(result, settings, names)
         if ending is not None:
             console.error(ending.error, ending.hint)
         if problems:

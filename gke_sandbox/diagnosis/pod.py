@@ -55,10 +55,6 @@ class Wait:
         """No waiting will mend it."""
         return self.cause.final
 
-    @property
-    def hint(self) -> str:
-        return self.cause.hint
-
 
 @dataclass(frozen=True)
 class PodView:

@@ -82,18 +82,61 @@ def test_what_was_dropped_is_told(capfd: pytest.CaptureFixture[str]) -> None:
             ["error: the program was killed for its memory; its limit was 1Gi", "hint: --memory gives it more"],
         ),
         (
-            finished("killed", None, reason="Evicted", message="Usage of\nEmptyDir\x1b"),
+            finished("timed_out", None, reason="Overtime", message="its Job was deleted"),
             (),
             [
-                r"error: the program was killed: Evicted: Usage of EmptyDir\x1b",
-                "hint: write less to disk, or raise --ephemeral-storage (and --tmp-size)",
+                "error: the program was killed at its time limit of 300 s",
+                "hint: the program may have stopped the runner in its pod",
             ],
+        ),
+        (
+            finished("killed", None, cause="storage_exceeded", reason="Evicted", message="Usage of\nEmptyDir\x1b"),
+            (),
+            [
+                "error: the program was killed: the program wrote more to disk than its limit "
+                r"(Evicted: Usage of EmptyDir\x1b)",
+                "hint: let the program write less, or raise --ephemeral-storage and --tmp-size",
+            ],
+        ),
+        (
+            finished("killed", None, cause="evicted", reason="Evicted", message="low on resource: memory"),
+            (),
+            [
+                "error: the program was killed: the node ran short and evicted the pod "
+                "(Evicted: low on resource: memory)",
+                "hint: run it again; requests nearer to what the program uses make eviction less likely",
+            ],
+        ),
+        (
+            finished("killed", None, cause="preempted", reason="PreemptionByScheduler"),
+            (),
+            [
+                "error: the program was killed: the pod had to make room for a more important one "
+                "(PreemptionByScheduler)",
+                "hint: run it again, or give it a higher priority (--priority-class)",
+            ],
+        ),
+        (
+            finished("killed", None, reason="New", message="of its own"),
+            (),
+            ["error: the program was killed: New: of its own", "hint: run it again if that does no harm"],
         ),
         (finished("signaled", None, signal=11), (), ["note: the program died of signal 11 (SIGSEGV)"]),
         (finished("signaled", None, signal=63), (), ["note: the program died of signal 63"]),
         (finished("failed", 1), (), []),
     ],
-    ids=["time", "memory", "node", "signal", "unnamed signal", "its own doing"],
+    ids=[
+        "time",
+        "memory",
+        "overtime",
+        "storage",
+        "node",
+        "preempted",
+        "no cause",
+        "signal",
+        "unnamed signal",
+        "its own doing",
+    ],
 )
 def test_an_end_that_is_not_the_programs_own_is_told(
     end: Step, arguments: tuple[str, ...], expected: list[str], capfd: pytest.CaptureFixture[str]
@@ -177,6 +220,7 @@ def test_json_has_the_whole_result(capfd: pytest.CaptureFixture[str]) -> None:
         "files": {"a/b.bin": {"size": 2, "base64": base64.b64encode(b"\x00\xff").decode()}},
         "dropped": {"stdout": 5, "stderr": 0, "files": 0},
         "output_may_be_missing": False,
+        "cause": "",
         "reason": "",
         "message": "",
         "timings": {
@@ -194,20 +238,41 @@ def test_json_has_the_whole_result(capfd: pytest.CaptureFixture[str]) -> None:
     }
 
 
+def test_json_has_the_cause_of_an_end_from_outside(capfd: pytest.CaptureFixture[str]) -> None:
+    end = finished("killed", None, cause="node_lost", reason="Terminated", message="imminent node shutdown")
+    _, found = object_of([*phases(), end], capfd)
+    assert (found["cause"], found["reason"]) == ("node_lost", "Terminated")
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
         (
-            StartError("no start", reason="ErrImagePull", job="j", pod="p", hint="h"),
-            {"kind": "StartError", "hint": "h", "reason": "ErrImagePull", "job": "j", "pod": "p"},
+            StartError("no start", cause="image_not_found", reason="ErrImagePull", job="j", pod="p", hint="h"),
+            {
+                "kind": "StartError",
+                "hint": "h",
+                "cause": "image_not_found",
+                "reason": "ErrImagePull",
+                "job": "j",
+                "pod": "p",
+            },
         ),
         (
             Forbidden("not you", code=403, reason="Forbidden"),
             {"kind": "Forbidden", "hint": "", "code": 403, "reason": "Forbidden"},
         ),
         (
-            ResultLost("gone", job="j", pod="p", stdout="so far"),
-            {"kind": "ResultLost", "hint": "", "job": "j", "pod": "p", "stdout": "so far", "stderr": ""},
+            ResultLost("gone", cause="pods_not_seen", job="j", pod="p", stdout="so far"),
+            {
+                "kind": "ResultLost",
+                "hint": "",
+                "cause": "pods_not_seen",
+                "job": "j",
+                "pod": "p",
+                "stdout": "so far",
+                "stderr": "",
+            },
         ),
         (ConfigError("where?"), {"kind": "ConfigError", "hint": "--local needs no cluster."}),
     ],

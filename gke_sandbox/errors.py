@@ -21,6 +21,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 __all__ = [
     "AlreadyExists",
@@ -55,6 +56,9 @@ class SandboxError(Exception):
     The message says what was wrong and where; `hint`, when there is one, what to do about it.
     """
 
+    ran: ClassVar[Literal["no", "maybe"]] = "maybe"
+    """Whether the program ran, wholly or in part. After "no" it may be run again without a thought."""
+
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
@@ -80,6 +84,8 @@ class SpecError(SandboxError, ValueError):
 
     Raised before any request is sent.
     """
+
+    ran = "no"
 
     def __init__(self, field: str, message: str, *, hint: str = "") -> None:
         super().__init__(f"{field}: {message}", hint=hint)
@@ -195,6 +201,8 @@ class StartError(SandboxError):
     `reason` is Kubernetes' own word where there is one (``ErrImagePull``, ``Unschedulable``, ``StartError``),
     `pod` the pod's name if there was a pod.
     """
+
+    ran = "no"
 
     def __init__(
         self,

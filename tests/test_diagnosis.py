@@ -8,6 +8,7 @@ import pytest
 
 from gke_sandbox.diagnosis import CAUSES, Ending, Wait, cause, job_ending, job_wait, pod_wait, view
 from gke_sandbox.diagnosis.causes import recognise
+from gke_sandbox.errors import StartError
 
 from .said import NO_SUCH_HOST, SAID
 
@@ -351,3 +352,37 @@ def test_a_pod_that_was_deleted_and_could_not_be_located_was_deleted(entry: dict
     ending = view(going, CONTAINER).ending
     assert ending is not None
     assert (ending.ran, ending.cause) == (ran, cause("deleted"))
+
+
+def wait_or_ending(place: str, reason: str, message: str, *, has_run: bool) -> Wait | Ending | None:
+    """What Kubernetes' word leads to."""
+    said = {"reason": reason, "message": message}
+    if place == "waiting":
+        return view(pod({"waiting": said}, phase="Pending"), CONTAINER).wait
+    if place == "scheduling":
+        condition = {"type": "PodScheduled", "status": "False", **said}
+        return view(pod(phase="Pending", node=None, conditions=[condition]), CONTAINER).wait
+    if place == "pod event":
+        return pod_wait([event(reason, message)])
+    if place == "admission":
+        return job_wait([event(reason, message)])
+    if place == "pod status":
+        return view(pod(CREATING, phase="Failed", **said), CONTAINER, has_run=has_run).ending
+    # An exit code that says nothing by itself, but for SIGKILL's.
+    killed = {"terminated": {"exitCode": 137 if place == "terminated" else 128, **said}}
+    return view(pod(killed), CONTAINER, has_run=has_run).ending
+
+
+@pytest.mark.parametrize("each", CAUSES, ids=lambda each: each.name)
+def test_the_table_says_of_each_cause_whether_the_program_ran_as_what_comes_of_it_does(each: Any) -> None:
+    """A wait, and an ending that is not a start, are told as a StartError: "no"."""
+    ran = set()
+    for place, reason, message, name in SAID:
+        if name == each.name:
+            for has_run in (True, False):
+                found = wait_or_ending(place, reason, message, has_run=has_run)
+                assert found is not None
+                assert found.cause == each
+                ran.add(found.ran if isinstance(found, Ending) else StartError.ran)
+    concluded = all(sign.place == "client" for sign in each.signs)
+    assert concluded or each.ran == (ran.pop() if len(ran) == 1 else "maybe")

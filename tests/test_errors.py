@@ -51,3 +51,8 @@ def test_the_tree_in_the_docstring_names_every_error() -> None:
 def test_a_bad_value_is_a_value_error_and_an_answer_is_not() -> None:
     assert issubclass(SpecError, ValueError)
     assert not issubclass(ApiError, ValueError)
+
+
+def test_only_an_error_that_comes_before_the_program_says_that_it_did_not_run() -> None:
+    before = {type(error) for error in ERRORS if error.ran == "no"}
+    assert before == {SpecError, PayloadTooLarge, StartError}

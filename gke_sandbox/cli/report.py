@@ -116,8 +116,9 @@ def error_details(error: SandboxError) -> dict[str, Any]:
     if isinstance(error, ApiError):
         return {"code": error.code, "reason": error.reason}
     if isinstance(error, StartError):
-        return {"cause": error.cause, "reason": error.reason, "job": error.job, "pod": error.pod}
+        said = {"cause": error.cause, "reason": error.reason, "ran": error.ran}
+        return {**said, "job": error.job, "pod": error.pod}
     if isinstance(error, ResultLost):
         output = {"stdout": error.stdout, "stderr": error.stderr}
-        return {"cause": error.cause, "job": error.job, "pod": error.pod, **output}
+        return {"cause": error.cause, "ran": error.ran, "job": error.job, "pod": error.pod, **output}
     return {}

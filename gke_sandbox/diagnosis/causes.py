@@ -382,6 +382,8 @@ CAUSES: tuple[Cause, ...] = (
                 "|InvalidNodeInfo|PodOS.*|.*(NotSupported|Forbidden)|TopologyAffinityError|SMTAlignmentError|AppArmor",
             ),
         ),
+        # A kubelet that is started anew may refuse what runs already.
+        ran="maybe",
         final=True,
     ),
     Cause(
@@ -431,7 +433,8 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "pods_not_seen",
         "the pods could not be looked at",
-        "the message says what the API server, or the network, answered",
+        "the message says what the API server, or the network, answered; the program may have run: run it again "
+        "only if that does no harm",
         (Sign("client"),),
         ran="maybe",
     ),

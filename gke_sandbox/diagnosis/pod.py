@@ -137,7 +137,7 @@ def _ending(
 def _taken_away(reason: str, message: str, *, ran: Ran, code: int | None = None) -> Ending:
     found = recognise("pod status", reason, message)
     # Who filled the disk has run.
-    if found is not None and found.ran == "yes":
+    if found is not None and found.name == "storage_exceeded":
         ran = "yes"
     if ran == "no":
         return Ending("not_started", reason, message, code, found)

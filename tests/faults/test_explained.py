@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from gke_sandbox import ExecutionResult, Finished, SandboxError, StartError, Waiting
+from gke_sandbox import ExecutionResult, Finished, ResultLost, SandboxError, StartError, Waiting
 from gke_sandbox.diagnosis import cause
 from gke_sandbox.inquiry import EACH_STARTING_SECONDS
 from gke_sandbox.local.faults import (
@@ -27,6 +27,7 @@ from gke_sandbox.local.faults import (
     RefusePod,
     ShutDownNode,
 )
+from gke_sandbox.local.pace import Pace
 from gke_sandbox.local.runtime import ContainerExit, ContainerStartError
 from gke_sandbox.local.scripted import Script
 from tests.clock import mock_clock, run_on_mock_clock
@@ -147,6 +148,23 @@ def test_a_container_that_cannot_start_says_why(message: str, name: str) -> None
     assert message in str(seen.error)
     assert seen.after < 4.0
     assert seen.extra == []
+
+
+CONCLUDED: dict[str, Any] = {
+    "runner_failed": {"script": Script(ends_at=0.1, exit=ContainerExit(1, "Error"))},
+    "no_pod": {"faults": [always(RefusePod(QUOTA)), Fault(Forbid(), Match("list", "events"), times=None)]},
+    "slow_start": {"pace": Pace(start=1000.0)},
+    "pods_not_seen": {"faults": [Fault(Answer.unavailable(), Match("list", "pods"), times=None)]},
+}
+
+
+@pytest.mark.parametrize("name", CONCLUDED)
+def test_what_the_client_concludes_says_whether_the_program_ran(name: str) -> None:
+    asked = dict(CONCLUDED[name])
+    seen = failure(*asked.pop("faults", ()), **asked)
+    assert isinstance(seen.error, (StartError, ResultLost))
+    assert seen.error.cause == name
+    assert seen.error.ran == cause(name).ran
 
 
 # -- what passes ------------------------------------------------------------------------------------------

@@ -66,6 +66,8 @@ class Sandbox:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._open is not None:
+            self._open.sandbox.left_by = error
         self.close()
 
     def close(self) -> None:

@@ -67,6 +67,8 @@ class AsyncSandbox:
         self._in_flight: dict[Execution, anyio.CancelScope] = {}
         self._to_delete: set[str] = set()
         self._deleted_at_exit: frozenset[str] = frozenset()
+        self.left_by: BaseException | None = None
+        """The error that leaves the block, for transports that have something to say at their end."""
 
     @property
     def namespace(self) -> str:
@@ -102,6 +104,8 @@ class AsyncSandbox:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            self.left_by = error
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -122,7 +126,9 @@ class AsyncSandbox:
                 await self._leave_tasks(tasks)
             finally:
                 # Not within a scope of ours: a transport may have a task group of its own, entered before.
-                await connection.client.__aexit__(None, None, None)
+                error = self.left_by
+                trace = None if error is None else error.__traceback__
+                await connection.client.__aexit__(None if error is None else type(error), error, trace)
 
     async def _leave_tasks(self, tasks: anyio.abc.TaskGroup) -> None:
         """Runs and deletions are over or were given up; only the watch is left. End it.

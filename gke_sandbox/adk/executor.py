@@ -199,7 +199,7 @@ class GkeCodeExecutor(BaseCodeExecutor):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self._sandbox().__exit__(kind, error, trace)
 
     def close(self) -> None:
         """End the executions in flight, delete their Jobs, close the connections. Idempotent, and for good."""

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from ..errors import CassetteError
-from .model import FORMAT, Answer, Cassette, Chunk, Header, Step, query_text
+from .model import FORMAT, Answer, Cassette, Chunk, Header, Step, job_of
 from .placeholders import CAPTURED, used
 from .secret import find_secret, find_secret_in_log
 from .yamlfile import Mapped, dump, parse
@@ -262,8 +262,7 @@ class _Reader:
         at = self.number(found, "at", where)
         answer = self._answer(found, where, at)
         body = found.get("body")
-        jobs = [each.group() for each in used([path, query_text(query), body]) if each["kind"] == "job"]
-        return Step(name, at, method, path, query, body, answer, jobs[0] if jobs else "", found.line)
+        return Step(name, at, method, path, query, body, answer, job_of(path, query, body), found.line)
 
     def _request(self, found: Mapped, where: str) -> tuple[str, str, dict[str, str]]:
         method, _, target = self.text(found, "request", where).partition(" ")

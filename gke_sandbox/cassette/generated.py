@@ -10,10 +10,10 @@ from typing import Any
 
 from ..kube.requests import ApiRequest, parse
 from ..settings import SESSION_LABEL
-from .model import Exchange
+from .model import Exchange, is_watch
 from .placeholders import PLACEHOLDER, escape
 
-__all__ = ["Names", "is_watch", "json_in", "request_of"]
+__all__ = ["Names", "json_in", "request_of"]
 
 # Of the server's bookkeeping and of its nodes: nothing that a client looks at.
 _LEFT_OUT = frozenset(
@@ -41,10 +41,6 @@ def json_in(data: bytes) -> Any:
     except ValueError:
         return None
     return value if isinstance(value, (dict, list)) else None
-
-
-def is_watch(exchange: Exchange) -> bool:
-    return exchange.streamed and "watch" in exchange.query
 
 
 class Names:
@@ -182,15 +178,6 @@ class Names:
             found[name] = value
         return found
 
-    def jobs(self, value: Any) -> list[str]:
-        """The placeholders of the Jobs that a value with placeholders is about."""
-        found = {}
-        for text in _all_texts(value):
-            for each in PLACEHOLDER.finditer(text):
-                if each["kind"] == "job" and not each["literal"]:
-                    found[each.group()] = True
-        return list(found)
-
 
 def _versions(exchanges: Sequence[Exchange], answers: Sequence[Any]) -> dict[str, str]:
     """Placeholders in the order of the versions, which a real server counts up."""
@@ -220,7 +207,7 @@ def _all_versions(value: Any) -> list[str]:
 def _answers(exchange: Exchange) -> list[Any]:
     """The JSON that came back: one body, or a watch's events."""
     joined = b"".join(data for _, data in exchange.chunks)
-    parts = joined.split(b"\n") if is_watch(exchange) else [joined]
+    parts = joined.split(b"\n") if exchange.streamed and is_watch(exchange.query) else [joined]
     return [value for value in map(json_in, parts) if value is not None]
 
 

@@ -9,14 +9,14 @@ a Job was told that the other was not would show: such a Job stays what it is.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from ..errors import ReplayMismatch
 from .meaning import meaning
-from .model import Answer, Cassette, Step, is_look, query_text
+from .model import Answer, Cassette, Step, follows, is_look, is_watch, query_text
 from .placeholders import Bindings, Difference, unify
 
 __all__ = ["Asked", "Matcher"]
@@ -36,10 +36,18 @@ class Asked:
     told: Any = None
     run: Run | None = None
 
-    @cached_property
-    def text(self) -> str:
-        """All that may name a Job."""
-        return f"{self.path} {' '.join(self.query.values())} {self.content.decode('utf-8', 'replace')}"
+    @property
+    def name(self) -> str:
+        """The name of the object in its body."""
+        metadata = self.body.get("metadata") if isinstance(self.body, dict) else None
+        return str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
+
+    @property
+    def words(self) -> Iterator[str]:
+        """All that may name a Job, the likeliest first; a program may know the names of other Jobs."""
+        yield self.name
+        yield f"{self.path} {' '.join(self.query.values())}"
+        yield self.content.decode("utf-8", "replace")
 
     @cached_property
     def chosen(self) -> Any:
@@ -60,6 +68,11 @@ class Asked:
     def look(self) -> bool:
         """Whether it is a look: see `is_look`."""
         return is_look(self.method, self.path, self.query)
+
+    @cached_property
+    def follows(self) -> bool:
+        """Whether it follows a Sandbox's pods: see `follows`."""
+        return follows(self.method, self.path, self.query)
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}{query_text(self.query)}"
@@ -107,11 +120,15 @@ class Matcher:
         self._runs: dict[str, Run] = {}
         self._taken: dict[str, Run] = {}
         self._meanings: dict[str, Any] = {}
+        self._outdated: set[str] = set()
 
     # -- requests -----------------------------------------------------------------------------------------
 
     def take(self, asked: Asked) -> None:
         """Find the step of a request. Raises `ReplayMismatch`, with the nearest one and how it differs."""
+        if asked.follows:
+            self._take_following(asked)
+            return
         run = self._run_of(asked)
         if run is None:
             self._take_shared(asked)
@@ -129,28 +146,56 @@ class Matcher:
             trace = traces[each.name][of]
             each.of, each.steps, each.bindings = of, trace.steps, trace.bindings
 
-    def step_of(self, asked: Asked) -> Step:
-        """The step that a request is taken for, for now."""
+    def step_of(self, asked: Asked) -> Step | None:
+        """The step that a request is taken for, for now; None for a list or a watch that was not recorded."""
         if asked.run is not None:
             return asked.run.steps[asked.run.asked.index(asked)]
-        return next(self._by_name[name] for name, each in self._played.items() if each is asked)
+        return next((self._by_name[name] for name, each in self._played.items() if each is asked), None)
 
     def _run_of(self, asked: Asked) -> Run | None:
-        named = [run for name, run in self._runs.items() if name in asked.text]
-        if named:
-            return max(named, key=lambda run: len(run.name))
-        if asked.method != "POST" or not asked.path.endswith("/jobs"):
-            # A Job that nobody here made: deleted or read by its name.
-            if self._matches(asked, self._shared, dict(self._bindings)) is not None or not self._of:
-                return None
-            name = _job_in(asked.path)
-        else:
-            body = asked.body
-            metadata = body.get("metadata") if isinstance(body, dict) else None
-            name = str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
-        if not name:
+        if asked.method == "POST" and asked.path.endswith("/jobs"):
+            return self._runs.setdefault(asked.name, Run(asked.name)) if asked.name else None
+        for words in asked.words:
+            named = [run for name, run in self._runs.items() if name in words]
+            if named:
+                return max(named, key=lambda run: len(run.name))
+        # A Job that nobody here made: deleted or read by its name.
+        if self._matches(asked, self._shared, dict(self._bindings)) is not None or not self._of:
             return None
-        return self._runs.setdefault(name, Run(name))
+        name = _job_in(asked.path)
+        return self._runs.setdefault(name, Run(name)) if name else None
+
+    def _take_following(self, asked: Asked) -> None:
+        """A list or a watch of a Sandbox's pods: the next one that was recorded, if it can be had now.
+
+        How often there is one is a matter of time: see `news`. A list is not waited for, which may be waited for
+        itself: what it follows comes after it in this run.
+        """
+        watch = is_watch(asked.query)
+        left = [step for step in self._following(watch) if step.name not in self._played]
+        bindings = dict(self._bindings)
+        step = self._matches(asked, left, bindings)
+        if step is None or not all(self.came(name) is not None for name in step.answer.after):
+            return
+        self._bindings = bindings
+        self._played[step.name] = asked
+
+    def _following(self, watch: bool) -> list[Step]:
+        return [
+            step
+            for step in self._shared
+            if step.follows and is_watch(step.query) is watch and step.name not in self._outdated
+        ]
+
+    def outdated(self, steps: Iterable[Step]) -> None:
+        """These lists are not to be answered with any more: later news were told."""
+        self._outdated.update(step.name for step in steps)
+
+    def selector_of(self, asked: Asked) -> str:
+        """The recorded selector that a request that follows pods has; empty if there is none."""
+        selector = asked.query["labelSelector"]
+        recorded = (step.query["labelSelector"] for step in self._shared if step.follows)
+        return next((one for one in recorded if not unify(one, selector, dict(self._bindings), "")), "")
 
     def _take_shared(self, asked: Asked) -> None:
         bindings = dict(self._bindings)
@@ -173,7 +218,7 @@ class Matcher:
         if step.method != asked.method:
             return [Difference("method", step.method, asked.method)]
         differences = unify(step.path, asked.path, bindings, self._runner, "path")
-        differences += unify(dict(step.query), dict(asked.query), bindings, self._runner, "query")
+        differences += unify(_query(step), _query(asked), bindings, self._runner, "query")
         if differences:
             return differences
         template, body = step.body, asked.body
@@ -257,7 +302,7 @@ class Matcher:
                 return True
         return False
 
-    def settle(self, jobs: list[str]) -> None:
+    def settle(self, jobs: Iterable[str]) -> None:
         """These recorded Jobs have been told of: the runs that are taken for them are them."""
         for of in jobs:
             if of in self._taken:
@@ -280,11 +325,17 @@ class Matcher:
             return None
         return max(run.asked[run.steps.index(each)].at for each in needed)
 
+    def made(self, job: str) -> float | None:
+        """When the requests that make a recorded Job had come; None: not yet. By its placeholder."""
+        made = [step for step in self._of.get(job, ()) if step.method == "POST"][:2]
+        times = [time for step in made if (time := self.came(step.name)) is not None]
+        return max(times) if times and len(times) == len(made) else None
+
     def job_of(self, name: str) -> str:
         """The placeholder of the Job that a step is about, by the step's name; empty for none."""
         return self._by_name[name].of
 
-    def bindings(self, jobs: list[str]) -> Bindings:
+    def bindings(self, jobs: Iterable[str]) -> Bindings:
         """What placeholders stand for in what is told of these Jobs."""
         found = dict(self._bindings)
         for of in jobs:
@@ -294,9 +345,11 @@ class Matcher:
         return found
 
     def not_played(self) -> list[Step]:
-        """The steps whose requests have not come, in their order, but for looks."""
+        """The steps whose requests have not come, in their order, but for looks, and lists and watches."""
         played = {step.name for run in self._taken.values() for step in run.steps} | self._played.keys()
-        return [step for step in self.cassette.steps if step.name not in played and not step.look]
+        return [
+            step for step in self.cassette.steps if step.name not in played and not (step.look or step.follows)
+        ]
 
     def _left(self) -> list[Step]:
         return self.not_played()
@@ -329,6 +382,13 @@ class Matcher:
             differences = self._differences(step, asked, bindings)
             far = {"method": 1000, "path": 100}
             yield sum(far.get(each.path, 1) for each in differences), step, differences
+
+
+def _query(request: Step | Asked) -> dict[str, str]:
+    """What of a query must match. Where a watch goes on from depends on what it was told, and when."""
+    return {
+        name: value for name, value in request.query.items() if not (request.follows and name == "resourceVersion")
+    }
 
 
 def _job_in(path: str) -> str:

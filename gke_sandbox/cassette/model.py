@@ -10,7 +10,26 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-__all__ = ["FORMAT", "Answer", "Cassette", "Chunk", "Exchange", "Header", "Step", "is_look", "query_text"]
+from ..settings import SESSION_LABEL
+from .placeholders import jobs_in
+
+__all__ = [
+    "FORMAT",
+    "Answer",
+    "Cassette",
+    "Chunk",
+    "Exchange",
+    "Header",
+    "Step",
+    "about",
+    "follows",
+    "is_look",
+    "is_watch",
+    "job_of",
+    "query_text",
+]
+
+_JOB_LABELS = ("batch.kubernetes.io/job-name", "job-name")
 
 FORMAT = 1
 """The version of the format that this release writes, and the newest that it reads."""
@@ -33,12 +52,14 @@ class Exchange:
     ended: float | None = None
     ends: str = "client"
     """Who ended it: ``client``, ``server``, or the name of httpx's exception."""
+    renewed: bool = False
+    """Whether the same request was sent once more, with other credentials: its 401 is no answer to anybody."""
 
     @property
     def streamed(self) -> bool:
         """Whether its answer goes on for as long as there is something to tell, and is not whole before."""
-        followed = (self.query.get("watch"), self.query.get("follow"))
-        return any(value in ("true", "1") for value in followed) and self.status == 200
+        follow = self.query.get("follow") in ("true", "1")
+        return (follow or is_watch(self.query)) and self.status == 200
 
 
 @dataclass(frozen=True)
@@ -111,6 +132,11 @@ class Step:
         """Whether it is a look: see `is_look`."""
         return is_look(self.method, self.path, self.query)
 
+    @property
+    def follows(self) -> bool:
+        """Whether it follows a Sandbox's pods: see `follows`."""
+        return follows(self.method, self.path, self.query)
+
     def __str__(self) -> str:
         return f"{self.method} {self.path}{query_text(self.query)}"
 
@@ -135,12 +161,32 @@ def is_look(method: str, path: str, query: Mapping[str, str]) -> bool:
     How often it looks is a matter of time, and a replay has another time: a look may be left out or repeated, and
     nothing follows it.
     """
-    selector = query.get("labelSelector", "").partition("=")[0]
-    return (
-        method == "GET"
-        and query.get("watch") not in ("true", "1")
-        and (path.endswith("/events") or (path.endswith("/pods") and selector == "batch.kubernetes.io/job-name"))
-    )
+    of_job = path.endswith("/pods") and _selected(query) == "batch.kubernetes.io/job-name"
+    return method == "GET" and not is_watch(query) and (path.endswith("/events") or of_job)
+
+
+def follows(method: str, path: str, query: Mapping[str, str]) -> bool:
+    """Whether a request is the list or the watch by which a Sandbox follows all of its pods: see `news`."""
+    return method == "GET" and path.endswith("/pods") and _selected(query) == SESSION_LABEL
+
+
+def is_watch(query: Mapping[str, str]) -> bool:
+    """Whether a request with this query is a watch."""
+    return query.get("watch") in ("true", "1")
+
+
+def _selected(query: Mapping[str, str]) -> str:
+    return query.get("labelSelector", "").partition("=")[0]
+
+
+def job_of(path: str, query: Mapping[str, str], body: Any) -> str:
+    """The placeholder of the Job that a request is about; empty for none.
+
+    An object is about the Job whose name it has, whatever other names its program knows.
+    """
+    metadata = body.get("metadata") if isinstance(body, Mapping) else None
+    name = metadata.get("name") if isinstance(metadata, Mapping) else None
+    return next(iter([*jobs_in(name), *jobs_in([path, *query.values(), body])]), "")
 
 
 def query_text(query: Mapping[str, str]) -> str:
@@ -151,3 +197,20 @@ def query_text(query: Mapping[str, str]) -> str:
 
 def _quoted(text: str) -> str:
     return quote(text, safe="/=<>,:;!()[]@$'* ")
+
+
+def about(value: Any) -> list[str]:
+    """The placeholders of the Jobs that an answer or an event is about.
+
+    A pod is about the Job whose label it has, whatever other names its program knows.
+    """
+    if isinstance(value, Mapping):
+        metadata = value.get("metadata")
+        labels = metadata.get("labels") if isinstance(metadata, Mapping) else None
+        named = jobs_in([labels.get(name) for name in _JOB_LABELS]) if isinstance(labels, Mapping) else []
+        if named:
+            return named
+        items = value.get("items")
+        if isinstance(items, list):
+            return list(dict.fromkeys(job for item in items for job in about(item)))
+    return jobs_in(value)

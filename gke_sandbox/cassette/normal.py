@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from .generated import Names, is_watch, json_in, request_of
-from .model import Answer, Cassette, Chunk, Exchange, Header, Step, is_look
+from .generated import Names, json_in, request_of
+from .model import Answer, Cassette, Chunk, Exchange, Header, Step, about, is_look, is_watch, job_of
 from .secret import ALLOWED_HEADERS
 
 __all__ = ["event_line", "normalise"]
@@ -28,17 +28,8 @@ def event_line(type_: str, body: Any) -> bytes:
 
 
 def _without_renewals(exchanges: Sequence[Exchange]) -> list[Exchange]:
-    """Leave out each 401 after which the same was asked again: a replay has no credentials to renew."""
-    kept = []
-    for index, exchange in enumerate(exchanges):
-        again = any(
-            (later.method, later.path, later.query, later.body)
-            == (exchange.method, exchange.path, exchange.query, exchange.body)
-            for later in exchanges[index + 1 :]
-        )
-        if exchange.status != 401 or not again:
-            kept.append(exchange)
-    return kept
+    """Leave out each 401 that was answered with other credentials: a replay has none to renew."""
+    return [each for each in exchanges if each.status != 401 or not each.renewed]
 
 
 class _Normaliser:
@@ -53,8 +44,7 @@ class _Normaliser:
             )
             for each in exchanges
         ]
-        # The Job that each request is about.
-        self._of = [next(iter(names.jobs(list(asked))), "") for asked in self._asked]
+        self._of = [job_of(*asked) for asked in self._asked]
         self._labels = self._label()
 
     def steps(self) -> Iterator[Step]:
@@ -91,16 +81,16 @@ class _Normaliser:
         answered = exchange.at if exchange.answered is None else exchange.answered
         common: dict[str, Any] = {"at": _ms(answered), "status": exchange.status, "headers": headers}
         if exchange.streamed:
-            chunks = self._events(exchange) if is_watch(exchange) else self._log(index)
+            chunks = self._events(exchange) if is_watch(exchange.query) else self._log(index)
             return Answer(**common, chunks=tuple(chunks), ends=exchange.ends, ended_at=ended_at)
         joined = b"".join(data for _, data in exchange.chunks)
         value = self._names.value(json_in(joined), answer=True)
-        about = [job for job in self._names.jobs(value) if job != of]
+        others = [job for job in about(value) if job != of]
         return Answer(
             **common,
             json=value,
             data=joined if value is None else None,
-            after=self._since(index, answered) + self._follows(about, answered),
+            after=self._since(index, answered) + self._follows(others, answered),
             ends=exchange.ends,
         )
 
@@ -120,7 +110,7 @@ class _Normaliser:
             yield Chunk(
                 _ms(at),
                 event={"type": event["type"], "object": body},
-                after=self._follows(self._names.jobs(body), at),
+                after=self._follows(about(body), at),
                 cuts=tuple((_ms(when), max(1, round(place * scale))) for when, place in cuts),
                 joined=joined,
             )

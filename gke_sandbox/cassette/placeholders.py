@@ -20,7 +20,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-__all__ = ["CAPTURED", "PLACEHOLDER", "Bindings", "Difference", "ServerNames", "escape", "render", "unify", "used"]
+__all__ = [
+    "CAPTURED",
+    "PLACEHOLDER",
+    "Bindings",
+    "Difference",
+    "ServerNames",
+    "escape",
+    "jobs_in",
+    "render",
+    "unify",
+    "used",
+]
 
 PLACEHOLDER = re.compile(
     r"<(?P<literal>literal:)*"
@@ -66,6 +77,11 @@ def used(value: Any) -> Iterator[re.Match[str]]:
     for text in _texts(value):
         if "<" in text:
             yield from (found for found in PLACEHOLDER.finditer(text) if not found["literal"])
+
+
+def jobs_in(value: Any) -> list[str]:
+    """The placeholders of the Jobs that a value names."""
+    return list(dict.fromkeys(found.group() for found in used(value) if found["kind"] == "job"))
 
 
 def _texts(value: Any) -> Iterator[str]:

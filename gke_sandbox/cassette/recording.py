@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timezone
@@ -12,7 +13,7 @@ import anyio
 import httpx
 
 from .._version import __version__
-from ..errors import CassetteError
+from ..errors import CassetteError, SandboxError
 from .file import save
 from .generated import request_of
 from .model import Cassette, Exchange, Header
@@ -21,7 +22,11 @@ from .secret import ALLOWED_HEADERS
 
 __all__ = ["RecordingTransport", "Tape"]
 
+logger = logging.getLogger("gke_sandbox")
+
 _VERSION_SECONDS = 5.0
+# In a request's extensions: what it was recorded as.
+_EXCHANGE = "gke_sandbox.exchange"
 
 
 class Tape:
@@ -101,7 +106,8 @@ class Tape:
 
 
 class RecordingTransport(httpx.AsyncBaseTransport):
-    """Around a transport to a cluster. What comes goes on at once, streams too; the tape is saved at the end.
+    """Around a transport to a cluster. What comes goes on at once, streams too; the tape is saved at the end,
+    unless an error leaves the block that is not of this package.
 
     Headers of requests, and so all credentials, are not recorded; of answers only a few are. `base` is the path
     below which the server has its API, as in ``https://host/k8s/clusters/c-1``; it is no part of what is recorded.
@@ -124,6 +130,10 @@ class RecordingTransport(httpx.AsyncBaseTransport):
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
+        if exc_value is not None and not isinstance(exc_value, SandboxError):
+            # A run that its caller broke off is half a run; one that was refused or did not start is a whole one.
+            logger.warning("%s is not written: what was recorded was left by %r", self._tape.path, exc_value)
+            self._tape.discarded = True
         try:
             await self._inner.__aexit__(exc_type, exc_value, traceback)
         finally:
@@ -141,6 +151,11 @@ class RecordingTransport(httpx.AsyncBaseTransport):
         request.headers["accept-encoding"] = "identity"
         await self._ask_version(request)
         exchange = self._tape.begin(request, request.url.path.removeprefix(self._base), body)
+        # The same request again: the client has renewed its credentials.
+        earlier = request.extensions.get(_EXCHANGE)
+        if earlier is not None:
+            earlier.renewed = True
+        request.extensions = {**request.extensions, _EXCHANGE: exchange}
         try:
             response = await self._inner.handle_async_request(request)
         except httpx.TransportError as error:

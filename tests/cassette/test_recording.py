@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Generator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from gke_sandbox import AsyncSandbox, Cluster, StartError
 from gke_sandbox.cassette import Cassette, RecordingTransport, Tape, load
 from gke_sandbox.cassette.model import Exchange, Header, Step
 from gke_sandbox.cassette.normal import normalise
-from gke_sandbox.errors import CassetteError
+from gke_sandbox.errors import CassetteError, Forbidden
 from gke_sandbox.local.faults import Answer, Fault, Match
 from gke_sandbox.local.runtime import ContainerExit
 from gke_sandbox.local.scripted import Script
@@ -124,15 +125,43 @@ def test_what_failed_is_written_too(tmp_path: Path) -> None:
     assert "create-jobs-1" in steps(tmp_path / "c.yaml")
 
 
-def test_a_retry_after_is_kept_and_credentials_renewed_are_not(tmp_path: Path) -> None:
+def test_a_retry_after_is_kept(tmp_path: Path) -> None:
     busy = Fault(Answer(503, "ServiceUnavailable", "busy", retry_after=2), Match("list", "pods"))
     record(tmp_path / "c.yaml", one, busy)
     found = steps(tmp_path / "c.yaml")
     assert found["list-pods"].answer.headers == {"retry-after": "2"}
-    asked = Exchange(0, "GET", "/version", {}, status=401, ends="server", chunks=[(0.0, b"{}")])
-    again = Exchange(1, "GET", "/version", {}, status=200, ends="server", chunks=[(1.0, b"{}")])
-    assert [step.answer.status for step in cassette_of([asked, again]).steps] == [200]
-    assert [step.answer.status for step in cassette_of([asked]).steps] == [401]
+
+
+class _Refusing(httpx.AsyncBaseTransport):
+    """Refuses the credentials that it is shown first."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        refused = request.headers["Authorization"] == "old"
+        return httpx.Response(401 if refused else 200, json={}, request=request)
+
+
+class _Renewing(httpx.Auth):
+    """As the client's own credentials do: the same request once more."""
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        request.headers["Authorization"] = "old"
+        response = yield request
+        if response.status_code == 401:
+            request.headers["Authorization"] = "new"
+            yield request
+
+
+def test_a_refusal_counts_unless_the_same_request_was_sent_with_other_credentials(tmp_path: Path) -> None:
+    async def main() -> list[int | None]:
+        tape = Tape(tmp_path / "c.yaml")
+        async with httpx.AsyncClient(transport=RecordingTransport(_Refusing(), tape)) as client:
+            await client.get("https://c/a", auth=_Renewing())
+            # Refused for good, and then, as another request of the same kind, not.
+            await client.get("https://c/a", headers={"Authorization": "old"})
+            await client.get("https://c/a", headers={"Authorization": "new"})
+        return [step.answer.status for step in tape.cassette().steps]
+
+    assert run_on_mock_clock(main) == [200, 401, 200]
 
 
 @pytest.mark.parametrize(("secret", "kind"), SECRETS, ids=[kind for _, kind in SECRETS])
@@ -297,3 +326,25 @@ def test_nothing_is_written_when_nothing_was_asked(tmp_path: Path) -> None:
 
     record(tmp_path / "c.yaml", main)
     assert not (tmp_path / "c.yaml").exists()
+
+
+def test_a_run_that_its_caller_broke_off_replaces_no_recording(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "c.yaml").write_text("a good one")
+
+    async def breaks_off(sandbox: AsyncSandbox) -> None:
+        await one(sandbox)
+        raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        record(tmp_path / "c.yaml", breaks_off)
+    assert (tmp_path / "c.yaml").read_text() == "a good one"
+    assert "c.yaml is not written: what was recorded was left by RuntimeError('enough')" in caplog.text
+
+
+def test_a_run_that_was_refused_is_a_recording(tmp_path: Path) -> None:
+    with pytest.raises(Forbidden):
+        record(tmp_path / "c.yaml", one, Fault(Answer(403, "Forbidden", "no"), Match("create", "jobs")))
+    with pytest.raises(Forbidden):
+        replay(tmp_path / "c.yaml", one)

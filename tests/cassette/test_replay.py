@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import pytest
 
-from gke_sandbox import AsyncSandbox, Cluster, ExecutionResult, NetworkError, ReplayMismatch, StartError
-from gke_sandbox.cassette import Player, RecordingTransport, ReplayTransport, Tape, load
-from gke_sandbox.errors import ApiError
+from gke_sandbox import AsyncSandbox, Cluster, ExecutionResult, NetworkError, ReplayMismatch, Sandbox, StartError
+from gke_sandbox.cassette import Cassette, Player, RecordingTransport, ReplayTransport, Tape, load
+from gke_sandbox.cassette.model import Step
+from gke_sandbox.errors import ApiError, CassetteError
 from gke_sandbox.local.faults import Answer, CutBody, Drop, EndWatch, Fault, Match, NoNode, Refuse
 from gke_sandbox.local.runtime import ContainerExit
 from gke_sandbox.local.scripted import Script
@@ -365,3 +368,97 @@ def test_cancelling_a_replayed_run_ends_it(tmp_path: Path) -> None:
 
     record(tmp_path / "c.yaml", cancelled, script=endless)
     replay(tmp_path / "c.yaml", cancelled, strict=True)
+
+
+# -- names that programs know ---------------------------------------------------------------------------------
+
+
+def test_a_program_may_know_the_name_of_an_earlier_job(tmp_path: Path) -> None:
+    async def main(sandbox: AsyncSandbox) -> list[str]:
+        first = await sandbox.run("print(1)")
+        second = await sandbox.run(f"x = '{first.job}'")
+        third = await sandbox.run("print(3)", env={"A": first.job}, labels={"after": second.job})
+        # What a program prints is its own word, and no name of this run.
+        return [re.sub("gke-sandbox-[0-9a-f]+", "a job", result.stdout) for result in (first, second, third)]
+
+    told = record(tmp_path / "c.yaml", main)
+    assert told == ["ran print(1)", "ran x = 'a job'", "ran print(3)"]
+    assert replay(tmp_path / "c.yaml", main) == told
+    assert replay(tmp_path / "c.yaml", main, strict=True) == told
+
+
+# -- errors that leave a Sandbox ------------------------------------------------------------------------------
+
+
+def test_an_error_that_leaves_the_block_is_not_hidden_by_what_did_not_come(tmp_path: Path) -> None:
+    record(tmp_path / "c.yaml", one)
+
+    async def fails(sandbox: AsyncSandbox) -> None:
+        raise AssertionError("the user's own")
+
+    with pytest.raises(AssertionError, match="the user's own"):
+        replay(tmp_path / "c.yaml", fails)
+    with pytest.raises(AssertionError, match="the user's own"), Sandbox(Cluster.replay(tmp_path / "c.yaml")):
+        raise AssertionError("the user's own")
+
+
+def test_a_mismatch_is_raised_though_something_else_came_of_it(tmp_path: Path) -> None:
+    record(tmp_path / "c.yaml", one)
+
+    async def fails(sandbox: AsyncSandbox) -> None:
+        with contextlib.suppress(ReplayMismatch):
+            await sandbox.run("other")
+        raise AssertionError("nothing was printed")
+
+    with pytest.raises(ReplayMismatch, match="was not recorded"):
+        replay(tmp_path / "c.yaml", fails)
+
+
+# -- edited by hand -------------------------------------------------------------------------------------------
+
+
+def edited(path: Path, **changes: Callable[[Step], Step]) -> Cassette:
+    """The cassette with some steps changed, by their names."""
+    cassette = load(path)
+    steps = (changes.get(step.name.replace("-", "_"), lambda same: same)(step) for step in cassette.steps)
+    return replace(cassette, steps=tuple(steps))
+
+
+def test_an_event_that_does_not_say_what_it_follows_follows_its_job(tmp_path: Path) -> None:
+    record(tmp_path / "c.yaml", one)
+
+    def forget(step: Step) -> Step:
+        assert step.answer.chunks is not None
+        chunks = tuple(replace(chunk, after=()) for chunk in step.answer.chunks)
+        return replace(step, answer=replace(step.answer, chunks=chunks))
+
+    assert replay(edited(tmp_path / "c.yaml", watch_pods=forget), one).stdout == "ran print(1)"
+
+
+def test_an_answer_before_its_request_is_told_with_its_place(tmp_path: Path) -> None:
+    record(tmp_path / "c.yaml", one)
+    listed = {
+        "kind": "PodList",
+        "metadata": {"resourceVersion": "1"},
+        "items": [{"metadata": {"name": "<job-1>"}}],
+    }
+
+    def forget(step: Step) -> Step:
+        return replace(step, answer=replace(step.answer, json=listed))
+
+    with pytest.raises(
+        CassetteError, match=r"c\.yaml, line \d+, step list-pods: <job-1> stands in an answer that"
+    ):
+        replay(edited(tmp_path / "c.yaml", list_pods=forget), one)
+
+
+def test_an_answer_that_waits_for_what_cannot_come_says_for_what(tmp_path: Path) -> None:
+    record(tmp_path / "c.yaml", one)
+
+    def never(step: Step) -> Step:
+        return replace(step, answer=replace(step.answer, after=("delete-jobs-1",)))
+
+    with pytest.raises(
+        CassetteError, match=r"step create-configmaps-1: its answer follows delete-jobs-1, which did not"
+    ):
+        replay(edited(tmp_path / "c.yaml", create_configmaps_1=never), one)

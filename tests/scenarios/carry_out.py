@@ -27,8 +27,8 @@ __all__ = ["Order", "Outcome", "carry_out", "check"]
 
 Order = Literal["at once", "backwards", "one by one"]
 
-# So that what the Sandbox has begun besides (its list, its watch) is sent and answered before it is closed.
-_SETTLE_SECONDS = 0.2
+SETTLE_SECONDS = 0.2
+"""What a Sandbox has begun besides (its list, its watch) is sent and answered in this time, and so recorded."""
 
 
 @dataclass
@@ -41,7 +41,9 @@ class Outcome:
     waits: list[str] = field(default_factory=list)
 
 
-async def carry_out(sandbox: AsyncSandbox, scenario: Scenario, order: Order = "at once") -> list[Outcome]:
+async def carry_out(
+    sandbox: AsyncSandbox, scenario: Scenario, order: Order = "at once", settle: float = SETTLE_SECONDS
+) -> list[Outcome]:
     """Run the scenario's programs; the outcomes are in the order of its runs."""
     outcomes = [Outcome() for _ in scenario.runs]
     pairs = list(zip(scenario.runs, outcomes, strict=True))
@@ -54,7 +56,7 @@ async def carry_out(sandbox: AsyncSandbox, scenario: Scenario, order: Order = "a
                 tasks.start_soon(_run, sandbox, run, outcome)
                 # They start in this order, not in the event loop's.
                 await anyio.sleep(0.001)
-    await anyio.sleep(_SETTLE_SECONDS)
+    await anyio.sleep(settle)
     return outcomes
 
 

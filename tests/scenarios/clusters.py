@@ -14,7 +14,7 @@ from gke_sandbox import AsyncSandbox, Cluster
 from gke_sandbox.cassette import Cassette, Player, RecordingTransport, ReplayTransport, Tape, load
 from tests.clock import run_on_mock_clock
 
-from .carry_out import Order, Outcome, carry_out
+from .carry_out import SETTLE_SECONDS, Order, Outcome, carry_out
 from .embedded import BEGAN, embedded
 from .table import SCENARIOS
 
@@ -70,7 +70,8 @@ class Replay:
 
         async def main() -> Sequence[Outcome]:
             transport = ReplayTransport(Player(cassette, strict=True))
-            return await _carry_out(Cluster.transport(transport), cassette.header.namespace, scenario, order)
+            cluster = Cluster.transport(transport)
+            return await _carry_out(cluster, cassette.header.namespace, scenario, order, settle=0)
 
         return Played(run_on_mock_clock(main))
 
@@ -131,9 +132,11 @@ class Live:
         return Played(outcomes, load(path))
 
 
-async def _carry_out(cluster: Cluster, namespace: str | None, name: str, order: Order) -> Sequence[Outcome]:
+async def _carry_out(
+    cluster: Cluster, namespace: str | None, name: str, order: Order, settle: float = SETTLE_SECONDS
+) -> Sequence[Outcome]:
     scenario = SCENARIOS[name]
     async with AsyncSandbox(
         cluster, namespace=scenario.namespace or namespace, **scenario.all_settings
     ) as sandbox:
-        return await carry_out(sandbox, scenario, order)
+        return await carry_out(sandbox, scenario, order, settle)

@@ -1,0 +1,139 @@
+"""A Sandbox's list and watch in a replay: how often there is one is a matter of time, and replays have another."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import anyio
+import pytest
+
+from gke_sandbox import AsyncSandbox, Cluster, Sandbox, SandboxError
+from gke_sandbox.cassette import load
+from gke_sandbox.local.faults import (
+    Answer,
+    CutBody,
+    EndWatch,
+    ExpireWatch,
+    Fault,
+    Forbid,
+    Match,
+)
+from gke_sandbox.local.scripted import Script
+from tests.pods import START, exit_frame, out
+
+from .kit import record, replay
+
+WATCH = Match("watch", "pods")
+
+
+def apart(gap: float, programs: tuple[str, ...] = ("print(1)", "print(2)")) -> Callable[..., Awaitable[list[str]]]:
+    """Programs one after the other, with pauses; a Sandbox that rests for a minute closes its watch."""
+
+    async def main(sandbox: AsyncSandbox) -> list[str]:
+        outputs = []
+        for code in programs:
+            outputs.append((await sandbox.run(code)).stdout)
+            await anyio.sleep(gap)
+        return outputs
+
+    return main
+
+
+def names(path: Path, kind: str) -> list[str]:
+    return [step.name for step in load(path).steps if step.name.startswith(kind)]
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("recorded", [0, 70, 200])
+@pytest.mark.parametrize("replayed", [0, 70, 200])
+def test_pauses_may_be_others(tmp_path: Path, recorded: float, replayed: float, strict: bool) -> None:
+    programs = ("print(1)", "print(2)", "print(3)")
+    told = record(tmp_path / "c.yaml", apart(recorded, programs))
+    assert len(names(tmp_path / "c.yaml", "watch")) == (1 if recorded == 0 else 3)
+    assert replay(tmp_path / "c.yaml", apart(replayed, programs), strict=strict) == told
+
+
+@pytest.mark.parametrize("replayed", [0, 70])
+def test_in_another_order_with_other_pauses(tmp_path: Path, replayed: float) -> None:
+    told = record(tmp_path / "c.yaml", apart(70))
+    again = replay(tmp_path / "c.yaml", apart(replayed, ("print(2)", "print(1)")))
+    assert again == told[::-1]
+
+
+def test_programs_that_ran_apart_may_run_at_once(tmp_path: Path) -> None:
+    told = record(tmp_path / "c.yaml", apart(70))
+
+    async def at_once(sandbox: AsyncSandbox) -> list[str]:
+        return [result.stdout for result in await sandbox.map(["print(2)", "print(1)"])]
+
+    assert replay(tmp_path / "c.yaml", at_once) == told[::-1]
+
+
+@pytest.mark.parametrize("options", [{}, {"strict": True}, {"timing": True}], ids=str)
+def test_a_watch_that_was_renewed_during_a_long_run(tmp_path: Path, options: dict[str, bool]) -> None:
+    script = Script([(0.0, START), (0.1, out("a")), (900.0, out("b")), (900.1, exit_frame())], 900.1)
+
+    async def main(sandbox: AsyncSandbox) -> str:
+        return (await sandbox.run("print(1)", timeout=2000)).stdout
+
+    assert record(tmp_path / "c.yaml", main, script=script) == "ab"
+    assert len(names(tmp_path / "c.yaml", "watch")) > 2
+    assert replay(tmp_path / "c.yaml", main, **options) == "ab"
+
+
+@pytest.mark.parametrize("replayed", [0, 70])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *(Fault(ExpireWatch(after=count), WATCH) for count in range(5)),
+        *(Fault(EndWatch(after=count), WATCH) for count in range(5)),
+        *(Fault(CutBody(after=count), WATCH) for count in (0, 40, 3000, 9000)),
+        Fault(ExpireWatch(status=True), WATCH),
+        Fault(Answer.unavailable(1), WATCH),
+        Fault(Answer.unavailable(1), Match("list", "pods")),
+        Fault(Forbid(), WATCH, times=None),
+    ],
+    ids=lambda fault: str(fault.action) if isinstance(fault, Fault) else str(fault),
+)
+def test_a_watch_in_trouble_tells_all_the_same(tmp_path: Path, fault: Fault, replayed: float) -> None:
+    for recorded in (0, 70):
+        told = record(tmp_path / "c.yaml", apart(recorded), fault)
+        assert replay(tmp_path / "c.yaml", apart(replayed)) == told
+
+
+async def refused(sandbox: AsyncSandbox) -> list[str]:
+    told = []
+    for code in ("print(1)", "print(2)"):
+        try:
+            told.append((await sandbox.run(code)).stdout)
+        except SandboxError as error:
+            told.append(type(error).__name__)
+    return told
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(Answer(403, "Forbidden", "no"), Match("create", "jobs"), times=None),
+        Fault(Answer(422, "Invalid", "no"), Match("create", "configmaps"), times=None),
+        Fault(Answer.unauthorized(), times=None),
+        Fault(Answer(403, "Forbidden", "no"), Match("create", "jobs")),
+    ],
+    ids=["jobs", "configmaps", "all", "the first job"],
+)
+def test_a_run_that_is_refused_at_once_may_be_faster_than_its_list(tmp_path: Path, fault: Fault) -> None:
+    told = record(tmp_path / "c.yaml", refused, fault)
+    for _ in range(20):
+        assert replay(tmp_path / "c.yaml", refused) == told
+
+
+def test_a_refusal_is_replayed_to_threads_too(tmp_path: Path) -> None:
+    record(
+        tmp_path / "c.yaml", refused, Fault(Answer(403, "Forbidden", "no"), Match("create", "jobs"), times=None)
+    )
+    for _ in range(20):
+        with Sandbox(Cluster.replay(tmp_path / "c.yaml")) as sandbox:
+            for code in ("print(1)", "print(2)"):
+                with pytest.raises(SandboxError, match="no"):
+                    sandbox.run(code)

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from ..errors import ReplayMismatch
+from ..settings import SESSION_LABEL
 from .meaning import meaning
 from .model import Answer, Cassette, Step, follows, is_look, is_watch, query_text
 from .placeholders import Bindings, Difference, unify
@@ -39,8 +40,18 @@ class Asked:
     @property
     def name(self) -> str:
         """The name of the object in its body."""
+        return str(self._metadata.get("name", ""))
+
+    @property
+    def session(self) -> str:
+        """The session label of the object in its body."""
+        labels = self._metadata.get("labels")
+        return str(labels.get(SESSION_LABEL, "")) if isinstance(labels, dict) else ""
+
+    @property
+    def _metadata(self) -> Mapping[str, Any]:
         metadata = self.body.get("metadata") if isinstance(self.body, dict) else None
-        return str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
+        return metadata if isinstance(metadata, dict) else {}
 
     @property
     def words(self) -> Iterator[str]:
@@ -96,6 +107,8 @@ class Run:
     steps: list[Step] = field(default_factory=list)
     bindings: Bindings = field(default_factory=dict)
     settled: bool = False
+    session: str = ""
+    """The label of its Sandbox."""
     traced: tuple[tuple[object, ...], dict[str, _Trace]] | None = None
 
 
@@ -121,6 +134,7 @@ class Matcher:
         self._taken: dict[str, Run] = {}
         self._meanings: dict[str, Any] = {}
         self._outdated: set[str] = set()
+        self._selectors: dict[str, str] = {}
 
     # -- requests -----------------------------------------------------------------------------------------
 
@@ -154,7 +168,8 @@ class Matcher:
 
     def _run_of(self, asked: Asked) -> Run | None:
         if asked.method == "POST" and asked.path.endswith("/jobs"):
-            return self._runs.setdefault(asked.name, Run(asked.name)) if asked.name else None
+            made = Run(asked.name, session=asked.session)
+            return self._runs.setdefault(asked.name, made) if asked.name else None
         for words in asked.words:
             named = [run for name, run in self._runs.items() if name in words]
             if named:
@@ -171,31 +186,47 @@ class Matcher:
         How often there is one is a matter of time: see `news`. A list is not waited for, which may be waited for
         itself: what it follows comes after it in this run.
         """
-        watch = is_watch(asked.query)
-        left = [step for step in self._following(watch) if step.name not in self._played]
-        bindings = dict(self._bindings)
-        step = self._matches(asked, left, bindings)
-        if step is None or not all(self.came(name) is not None for name in step.answer.after):
-            return
-        self._bindings = bindings
-        self._played[step.name] = asked
-
-    def _following(self, watch: bool) -> list[Step]:
-        return [
+        selector, watch = self.selector_of(asked), is_watch(asked.query)
+        left = [
             step
-            for step in self._shared
-            if step.follows and is_watch(step.query) is watch and step.name not in self._outdated
+            for step in self.following(selector)
+            if is_watch(step.query) is watch and step.name not in self._played.keys() | self._outdated
         ]
+        bindings: Bindings = {}
+        step = self._matches(asked, left, bindings)
+        session = asked.query["labelSelector"].partition("=")[2]
+        # What another Sandbox runs in this run is no news here.
+        if step is not None and all(
+            self.came(name) is not None and self.session_of(self.job_of(name)) == session
+            for name in step.answer.after
+        ):
+            self._bindings = {**bindings, **self._bindings}
+            self._played[step.name] = asked
+
+    def following(self, selector: str) -> list[Step]:
+        """The lists and watches that were recorded with this selector."""
+        return [step for step in self._shared if step.follows and step.query["labelSelector"] == selector]
 
     def outdated(self, steps: Iterable[Step]) -> None:
         """These lists are not to be answered with any more: later news were told."""
         self._outdated.update(step.name for step in steps)
 
     def selector_of(self, asked: Asked) -> str:
-        """The recorded selector that a request that follows pods has; empty if there is none."""
+        """The recorded selector that a request which follows pods is taken for; empty if there is none left."""
         selector = asked.query["labelSelector"]
-        recorded = (step.query["labelSelector"] for step in self._shared if step.follows)
-        return next((one for one in recorded if not unify(one, selector, dict(self._bindings), "")), "")
+        if selector not in self._selectors:
+            recorded = [step.query["labelSelector"] for step in self._shared if step.follows]
+            free = [one for one in recorded if one not in self._selectors.values()]
+            found = next((one for one in free if not unify(one, selector, {}, "")), None)
+            if found is None:
+                return ""
+            self._selectors[selector] = found
+        return self._selectors[selector]
+
+    def session_of(self, job: str) -> str | None:
+        """The session label of the Sandbox that runs a recorded Job, by its placeholder; None: nobody yet."""
+        run = self._taken.get(job)
+        return None if run is None else run.session
 
     def _take_shared(self, asked: Asked) -> None:
         bindings = dict(self._bindings)
@@ -257,7 +288,9 @@ class Matcher:
         return {of: trace for of, trace in found.items() if trace is not None}
 
     def _trace(self, run: Run, of: str) -> _Trace | None:
-        bindings = {**self._bindings, of: run.name}
+        # Which Sandbox runs it does not matter.
+        others = {name: value for name, value in self._bindings.items() if not name.startswith("<session-")}
+        bindings = {**others, of: run.name}
         left, steps = list(self._of[of]), []
         for asked in run.asked:
             step = self._look(asked, of, left, bindings) if asked.look else self._matches(asked, left, bindings)

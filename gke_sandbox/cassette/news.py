@@ -1,19 +1,20 @@
 """What the watches of one Sandbox are told, whichever watch tells it. Pure.
 
 A Sandbox lists its pods and watches them, again and again for as long as it lives. How often, and where one watch
-ends and the next begins, is a matter of time, and a replay has another time. So all that was recorded of it is one
-row of news: the events of every watch, and what each list between them showed.
+ends and the next begins, is a matter of time, and a replay has another time. So all that was recorded of pods is
+one row of news: the events of every watch, and what each list between them showed. A Job's news go to the Sandbox
+that runs it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .model import Cassette, Chunk, Step, about, is_watch
+from .model import Chunk, Step, about, is_watch
 
-__all__ = ["Followed", "News", "followed", "news_of"]
+__all__ = ["Followed", "News", "news_of"]
 
 
 @dataclass(eq=False)
@@ -50,18 +51,22 @@ def _about(step: Step, chunk: Chunk, by_name: Mapping[str, Step]) -> tuple[str, 
 
 
 class Followed:
-    """The lists and watches of one Sandbox, and what of their news is still to be told.
+    """The lists and watches of one Sandbox, and what of the news is still to be told there.
 
-    `steps` are its recorded lists and watches, in their order.
+    `steps` are its recorded lists and watches, in their order. `row` is all that is left of the news of the whole
+    cassette, shared by its Sandboxes; `mine` says whether this one runs the Jobs that some are about, and None if
+    nobody runs them yet: who runs what is for the run to decide, not for the recording.
     """
 
-    def __init__(self, steps: Sequence[Step], by_name: Mapping[str, Step]) -> None:
+    def __init__(
+        self, steps: Sequence[Step], row: list[News], mine: Callable[[Sequence[str]], bool | None]
+    ) -> None:
         self._places = {step.name: place for place, step in enumerate(steps)}
         self._steps = steps
-        self.left = [news for step in steps for news in news_of(step, by_name)]
-        self.version = "1"
-        """Of the last thing told."""
+        self._row = row
+        self._mine = mine
         self._pods: dict[str, Any] = {}
+        self._version = "1"
 
     def reach(self, step: Step | None, *, timing: bool) -> Step | None:
         """The last step whose news a watch is told that was opened as `step`; None: as one that was not recorded.
@@ -80,16 +85,26 @@ class Followed:
         return self._steps[place]
 
     def up_to(self, step: Step | None) -> list[News]:
-        """What is left to tell of this step and of those before it."""
-        if step is None:
-            return []
-        last = self._places[step.name]
-        return [news for news in self.left if self._places[news.step.name] <= last]
+        """What is left to tell of this step and of those before it; of another Sandbox's all that is ours."""
+        last = -1 if step is None else self._places[step.name]
+        return [news for news in self._ours() if self._place(news) <= last]
 
     def after(self, step: Step) -> list[News]:
         """What is left to tell of later steps."""
         last = self._places[step.name]
-        return [news for news in self.left if self._places[news.step.name] > last]
+        return [news for news in self._ours() if self._place(news) > last]
+
+    def _ours(self) -> list[News]:
+        found = []
+        for news in self._row:
+            recorded = news.step.name in self._places
+            mine = self._mine(news.jobs) if news.jobs else None
+            if recorded if mine is None else mine:
+                found.append(news)
+        return found
+
+    def _place(self, news: News) -> int:
+        return self._places.get(news.step.name, -1)
 
     def goes_on(self, step: Step) -> bool:
         """Whether something was asked after this step."""
@@ -98,11 +113,11 @@ class Followed:
     def listed(self, step: Step, told: Mapping[str, Any]) -> None:
         """A list was answered as recorded: what came before of the same pods is old."""
         place = self._places[step.name]
-        jobs = {job for news in self.left if news.step is step for job in news.jobs}
-        self.left = [
+        jobs = {job for news in self._row if news.step is step for job in news.jobs}
+        self._row[:] = [
             news
-            for news in self.left
-            if self._places[news.step.name] > place or (news.step is not step and not set(news.jobs) & jobs)
+            for news in self._row
+            if not (news.step is step or (self._place(news) <= place and set(news.jobs) & jobs))
         ]
         self._pods = {}
         for item in told.get("items") or ():
@@ -111,7 +126,7 @@ class Followed:
 
     def told(self, news: News, body: Mapping[str, Any] | None) -> list[Step]:
         """A piece was told; `body` is the object of an event. The lists whose answers are old now."""
-        self.left.remove(news)
+        self._row.remove(news)
         if body is not None and news.chunk.event is not None:
             kind = news.chunk.event["type"]
             if kind == "DELETED":
@@ -120,13 +135,14 @@ class Followed:
                 self._keep(body)
             if kind != "ERROR":
                 self._see(body)
-        place = self._places[news.step.name]
-        return [step for step in self._steps[:place] if not is_watch(step.query) and _answered(step)]
+        earlier = self._steps[: max(self._place(news), 0)]
+        return [step for step in earlier if not is_watch(step.query) and _answered(step)]
 
     def closed(self, step: Step | None) -> None:
         """A watch up to this step is over; what it would have said of no Job goes with it."""
-        gone = [news for news in self.up_to(step) if not news.jobs]
-        self.left = [news for news in self.left if news not in gone]
+        for news in self.up_to(step):
+            if not news.jobs:
+                self._row.remove(news)
 
     def list_now(self) -> dict[str, Any]:
         """A list of what was told so far."""
@@ -137,7 +153,7 @@ class Followed:
         return {
             "kind": "PodList",
             "apiVersion": "v1",
-            "metadata": {"resourceVersion": self.version},
+            "metadata": {"resourceVersion": self._version},
             "items": items,
         }
 
@@ -148,16 +164,7 @@ class Followed:
         metadata = body.get("metadata")
         version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
         if isinstance(version, str) and version:
-            self.version = version
-
-
-def followed(cassette: Cassette, by_name: Mapping[str, Step]) -> dict[str, Followed]:
-    """What was recorded of each Sandbox's pods, by its selector."""
-    rows: dict[str, list[Step]] = {}
-    for step in cassette.steps:
-        if step.follows:
-            rows.setdefault(step.query["labelSelector"], []).append(step)
-    return {selector: Followed(steps, by_name) for selector, steps in rows.items()}
+            self._version = version
 
 
 def _answered(step: Step) -> bool:

@@ -20,7 +20,7 @@ from ..payload import runner_text
 from .ends import ERRORS
 from .matching import Asked, Matcher
 from .model import Answer, Cassette, Chunk, Step, is_watch
-from .news import Followed, followed
+from .news import Followed, news_of
 from .placeholders import ServerNames, render
 from .streams import Stream, Watch
 
@@ -50,7 +50,8 @@ class Player:
         self.by_name = {step.name: step for step in cassette.steps}
         self.streams: list[Stream] = []
         self.broken: CassetteError | None = None
-        self._followed = followed(cassette, self.by_name)
+        self._row = [news for step in cassette.steps if step.follows for news in news_of(step, self.by_name)]
+        self._followed: dict[str, Followed] = {}
         self._open = 0
         self._thread = 0
         self._choose = ServerNames(runner_text(), _BEGAN if began is None else began)
@@ -170,8 +171,17 @@ class Player:
 
     def followed(self, asked: Asked) -> Followed:
         """What is to be told of the pods that a list or a watch follows."""
-        selector = self.matcher.selector_of(asked)
-        return self._followed.setdefault(selector, Followed((), {}))
+        selector = asked.query["labelSelector"]
+        if selector not in self._followed:
+            session = selector.partition("=")[2]
+
+            def mine(jobs: Sequence[str]) -> bool | None:
+                sessions = {self.matcher.session_of(job) for job in jobs} - {None}
+                return session in sessions if sessions else None
+
+            steps = self.matcher.following(self.matcher.selector_of(asked))
+            self._followed[selector] = Followed(steps, self._row, mine)
+        return self._followed[selector]
 
 
 class ReplayTransport(httpx.AsyncBaseTransport):

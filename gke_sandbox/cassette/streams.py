@@ -148,7 +148,7 @@ class Watch(Stream):
         self._followed = followed
         last = followed.reach(step, timing=player.timing)
         self._last = last
-        super().__init__(player, last or NOTHING, opened, followed.left)
+        super().__init__(player, last or NOTHING, opened, [])
 
     @property
     def _left(self) -> Sequence[News]:

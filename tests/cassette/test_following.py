@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
+import httpx
 import pytest
 
 from gke_sandbox import AsyncSandbox, Cluster, Sandbox, SandboxError
-from gke_sandbox.cassette import load
+from gke_sandbox.cassette import Player, RecordingTransport, ReplayTransport, Tape, load
 from gke_sandbox.local.faults import (
     Answer,
     CutBody,
@@ -19,10 +20,12 @@ from gke_sandbox.local.faults import (
     Forbid,
     Match,
 )
-from gke_sandbox.local.scripted import Script
+from gke_sandbox.local.scripted import Script, ScriptedRuntime
+from gke_sandbox.local.transport import LocalTransport
+from tests.clock import run_on_mock_clock
 from tests.pods import START, exit_frame, out
 
-from .kit import record, replay
+from .kit import BEGAN, echoing, record, replay
 
 WATCH = Match("watch", "pods")
 
@@ -137,3 +140,50 @@ def test_a_refusal_is_replayed_to_threads_too(tmp_path: Path) -> None:
             for code in ("print(1)", "print(2)"):
                 with pytest.raises(SandboxError, match="no"):
                     sandbox.run(code)
+
+
+class Shared(httpx.AsyncBaseTransport):
+    """A cluster that several Sandboxes use, none of which closes it."""
+
+    def __init__(self, cluster: LocalTransport) -> None:
+        self._cluster = cluster
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._cluster.handle_async_request(request)
+
+
+async def in_two_sandboxes(transport: Callable[[], httpx.AsyncBaseTransport], codes: list[str]) -> list[str]:
+    """Run each program in a Sandbox of its own, at once, twice."""
+    told: dict[str, str] = {}
+
+    async def run(sandbox: AsyncSandbox, code: str) -> None:
+        told[code] = (await sandbox.run(code)).stdout
+        told[f"{code} again"] = (await sandbox.run(f"{code} again")).stdout
+
+    async with (
+        AsyncSandbox(Cluster.transport(transport())) as one,
+        AsyncSandbox(Cluster.transport(transport())) as other,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(run, one, codes[0])
+        tasks.start_soon(run, other, codes[1])
+    return [told[code] for code in sorted(told)]
+
+
+def test_two_sandboxes_on_one_recording_may_change_places(tmp_path: Path) -> None:
+    codes = ["print(1)", "print(2)" + " " * 300]
+
+    async def recorded() -> list[str]:
+        tape = Tape(tmp_path / "c.yaml", now=lambda: BEGAN)
+        async with LocalTransport(ScriptedRuntime(echoing)) as cluster:
+            return await in_two_sandboxes(lambda: RecordingTransport(Shared(cluster), tape), codes)
+
+    async def replayed(order: list[str]) -> list[str]:
+        player = Player(load(tmp_path / "c.yaml"))
+        told = await in_two_sandboxes(lambda: ReplayTransport(player, check=False), order)
+        player.finish()
+        return told
+
+    told = run_on_mock_clock(recorded)
+    for order in (codes, codes[::-1]) * 5:
+        assert run_on_mock_clock(lambda order=order: replayed(order)) == told

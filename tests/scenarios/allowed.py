@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gke_sandbox.cassette.drift import Drift
+from .drift import Drift
 
 __all__ = ["ALLOWED", "Allowed", "unexpected"]
 

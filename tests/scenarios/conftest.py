@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from gke_sandbox import Cluster
-from gke_sandbox.cassette.drift import drift
 
 from .allowed import unexpected
 from .clusters import FIXTURES, Embedded, Fixtures, Live, Played, Replay, ScenarioCluster
+from .drift import drift
 from .readme import write_table
 
 _DRIFT = pytest.StashKey[list[str]]()

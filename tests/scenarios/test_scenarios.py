@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import pytest
 
-from gke_sandbox.cassette.drift import drift
-
 from .allowed import ALLOWED, unexpected
 from .carry_out import Order, check
 from .clusters import Embedded, Fixtures, ScenarioCluster
 from .conftest import Comparing
+from .drift import drift
 from .table import SCENARIOS
 
 _TWO = "two-executions-one-watch"

@@ -11,14 +11,14 @@ import pytest
 
 from gke_sandbox import AsyncSandbox
 from gke_sandbox.cassette import Cassette, load
-from gke_sandbox.cassette.drift import drift
 from gke_sandbox.cassette.model import Answer, Chunk, Step
 from gke_sandbox.local.faults import Drop, Fault, Match
 from gke_sandbox.local.runtime import ContainerExit
 from gke_sandbox.local.scripted import Script
+from tests.cassette.kit import record
 from tests.pods import START, exit_frame, out, program
 
-from .kit import record
+from .drift import drift
 
 
 async def one(sandbox: AsyncSandbox) -> None:

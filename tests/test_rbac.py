@@ -71,6 +71,15 @@ def test_every_document_is_there_and_in_the_one_namespace() -> None:
     assert {each["metadata"]["namespace"] for each in DOCUMENTS[1:]} == {NAMESPACE}
 
 
+def test_every_document_has_a_comment_that_says_why() -> None:
+    texts = (ROOT / "rbac.yaml").read_text().split("\n---\n")
+    assert len(texts) == len(DOCUMENTS)
+    for text in texts:
+        before, found, _ = text.partition("\napiVersion: ")
+        assert found, text
+        assert before.splitlines()[-1].startswith("# "), text
+
+
 def test_the_role_is_bound_to_the_service_account() -> None:
     binding = the("RoleBinding")
     assert binding["roleRef"]["name"] == the("Role")["metadata"]["name"]

@@ -1,4 +1,8 @@
-"""What `Cluster.replay` and `Cluster.recording` hold: values that make transports when a Sandbox connects."""
+"""What `Cluster.replay` and `Cluster.recording` hold: values that make transports when a Sandbox connects.
+
+Copies, deep ones too, are one and the same: who copies an agent means the same run. What was pickled goes to
+another process, and begins anew.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +51,12 @@ class Replaying:
         if self._player is not None:
             self._player.finish()
 
+    def __copy__(self) -> Replaying:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Replaying:
+        return self
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_player": None}
 
@@ -74,6 +84,12 @@ class Recording:
         """Write nothing: what was in the file before stays."""
         if self._tape is not None:
             self._tape.discarded = True
+
+    def __copy__(self) -> Recording:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Recording:
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_tape": None}

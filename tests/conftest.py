@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 pytest_plugins = ["pytester"]
@@ -37,15 +39,40 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many cells of faults there were (tests/faults/test_matrix.py), and what was left of them."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse options that would do nothing, or harm."""
+    chosen = config.getoption("cluster")
+    if chosen != "live":
+        for name in ("record", "kubeconfig", "context", "namespace"):
+            if config.getoption(name):
+                raise pytest.UsageError(f"--{name} is for a live cluster: add --cluster=live")
+    if chosen == "replay" and config.getoption("verify"):
+        raise pytest.UsageError("--verify compares answers with the cassettes, and a replay's are from there")
+    if config.getoption("record") and config.getoption("numprocesses", None):
+        # While one process writes a cassette, another reads them all for the table in their README.
+        raise pytest.UsageError("--record writes what other workers read: add -n0")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """What tests have told with record_property, from whatever worker."""
+    left = [int(value) for value in _told(terminalreporter, "leftovers")]
+    if left:
+        # tests/faults/test_matrix.py
+        terminalreporter.write_line(f"faults: {len(left)} cells, {sum(left)} leftovers after their deadlines")
+    if config.getoption("verify"):
+        # Scenario by scenario, whichever worker was the first; within one as the steps were recorded.
+        lines = sorted(_told(terminalreporter, "drift"), key=lambda line: line.partition(" on ")[0])
+        terminalreporter.section(f"drift: {len(lines)} differences from the cassettes")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
+def _told(terminalreporter: pytest.TerminalReporter, name: str) -> list[Any]:
     reports = [each for kind in ("passed", "failed") for each in terminalreporter.stats.get(kind, ())]
-    left = [
-        int(value)
+    return [
+        value
         for report in reports
         if getattr(report, "when", "") == "call"
-        for name, value in report.user_properties
-        if name == "leftovers"
+        for told, value in report.user_properties
+        if told == name
     ]
-    if left:
-        terminalreporter.write_line(f"faults: {len(left)} cells, {sum(left)} leftovers after their deadlines")

@@ -1,9 +1,12 @@
-"""Where scenarios run, and what becomes of a live cluster's recordings. The options are in tests/conftest.py."""
+"""Where scenarios run, and what becomes of a live cluster's recordings.
+
+The options are in tests/conftest.py, and so is what is told in the end, when all workers are done.
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +19,6 @@ from .clusters import FIXTURES, Embedded, Fixtures, Live, Played, Replay, Scenar
 from .drift import drift
 from .readme import write_table
 
-_DRIFT = pytest.StashKey[list[str]]()
 # Some scenarios wait: for an image, for an eviction.
 _LIVE_SECONDS = 300
 
@@ -28,26 +30,24 @@ class Comparing:
     fixtures: Fixtures
     verify: bool
     record: bool
-    printed: list[str]
     renewed: set[str] = field(default_factory=set)
 
-    def take(self, scenario: str, cluster: ScenarioCluster, played: Played) -> None:
-        """Called once what came out was right. Fails on drift that is not expected."""
+    def take(
+        self, scenario: str, cluster: ScenarioCluster, played: Played, tell: Callable[[str, object], None]
+    ) -> None:
+        """Called once what came out was right; `tell` is record_property. Fails on drift that is not expected."""
         if played.recorded is None:
             return
         recorded = self.fixtures.path(scenario)
         if self.verify and recorded.exists():
             differences = drift(self.fixtures.load(scenario), played.recorded)
-            self.printed += [f"{scenario} on {cluster.name}: {each}" for each in differences]
+            for each in differences:
+                tell("drift", f"{scenario} on {cluster.name}: {each}")
             left = unexpected(scenario, differences, live=isinstance(cluster, Live))
             assert not left, "\n".join(["the answers have another shape:", *map(str, left)])
         if self.record and isinstance(cluster, Live):
             shutil.copyfile(cluster.recorded_to / recorded.name, recorded)
             self.renewed.add(scenario)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash.setdefault(_DRIFT, [])
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -94,16 +94,7 @@ def cluster(request: pytest.FixtureRequest) -> ScenarioCluster:
 
 @pytest.fixture(scope="session")
 def comparing(pytestconfig: pytest.Config, fixtures: Fixtures) -> Iterator[Comparing]:
-    options = pytestconfig.getoption
-    made = Comparing(fixtures, options("verify"), options("record"), pytestconfig.stash.setdefault(_DRIFT, []))
+    made = Comparing(fixtures, pytestconfig.getoption("verify"), pytestconfig.getoption("record"))
     yield made
     if made.renewed:
         write_table(fixtures.directory)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if config.getoption("verify"):
-        lines = config.stash.get(_DRIFT, [])
-        terminalreporter.section(f"drift: {len(lines)} differences from the cassettes")
-        for line in lines:
-            terminalreporter.write_line(line)

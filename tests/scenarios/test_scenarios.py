@@ -1,10 +1,12 @@
 """Every scenario comes out the same on a recorded server, on the embedded cluster, and on a live one.
 
 ``pytest tests/scenarios --cluster=live --kubeconfig F --context C --namespace N`` runs them on a live cluster; add
-``--record`` to renew fixtures/, ``--verify`` to compare the shape of all answers with them.
+``-n0 --record`` to renew fixtures/, ``--verify`` to compare the shape of all answers with them.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 
@@ -19,10 +21,15 @@ _TWO = "two-executions-one-watch"
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_what_comes_out_is_what_must(scenario: str, cluster: ScenarioCluster, comparing: Comparing) -> None:
+def test_what_comes_out_is_what_must(
+    scenario: str,
+    cluster: ScenarioCluster,
+    comparing: Comparing,
+    record_property: Callable[[str, object], None],
+) -> None:
     played = cluster.play(scenario)
     check(SCENARIOS[scenario], played.outcomes)
-    comparing.take(scenario, cluster, played)
+    comparing.take(scenario, cluster, played, record_property)
 
 
 @pytest.mark.parametrize("order", ["backwards", "one by one"])

@@ -4,74 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from gke_sandbox import Cluster, Sandbox
-from gke_sandbox.local import LocalTransport, ScriptedRuntime
-
-from .pods import out, program
-
-CONFTEST = """
-import pytest
-from gke_sandbox import Cluster
-from gke_sandbox.local import LocalTransport, ScriptedRuntime
-from tests.pods import out, program
-
-@pytest.fixture
-def gke_sandbox_cluster():
-    runtime = ScriptedRuntime(lambda spec: program(out("ran " + spec.env["GKE_SANDBOX_CODE_0"]), at=0.0))
-    return Cluster.transport(LocalTransport(runtime))
-"""
-
-TEST = """
-from gke_sandbox import Sandbox
-
-def test_it(gke_sandbox_cassette):
-    with Sandbox(gke_sandbox_cassette) as sandbox:
-        assert sandbox.run("print(1)").stdout == "ran print(1)"
-"""
-
-
-@pytest.fixture(scope="module")
-def imported(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Import all that a project's tests will need.
-
-    pytester forgets what is imported within it. That takes time, and the binding to libyaml cannot be imported
-    twice: it would hand out classes of a module that nobody knows any more.
-    """
-    path = tmp_path_factory.mktemp("cassettes") / "c.yaml"
-    cluster = Cluster.transport(LocalTransport(ScriptedRuntime(program(out("x")))))
-    for each in (Cluster.recording(path, cluster), Cluster.replay(path)):
-        with Sandbox(each) as sandbox:
-            sandbox.run("x")
-
-
-@pytest.fixture
-def project(imported: None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent))
-    pytester.makeconftest(CONFTEST)
-    pytester.makeini("[pytest]\naddopts = -p no:cacheprovider --strict-markers\nfilterwarnings = error\n")
-    return pytester
-
-
-def run(project: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    # The plugin is loaded already where the package is installed; in a tree that is only on the path it is not.
-    plugins = [] if installed() else ["-p", "gke_sandbox.pytest_plugin"]
-    for other in ("hypothesispytest", "timeout", "pytest_httpx"):
-        plugins += ["-p", f"no:{other}"]
-    return project.runpytest_inprocess(*plugins, *arguments)
-
-
-def installed() -> bool:
-    from importlib.metadata import entry_points
-
-    return any(each.name == "gke_sandbox" for each in entry_points(group="pytest11"))
-
-
-def cassettes(project: pytest.Pytester) -> list[str]:
-    return sorted(path.name for path in (project.path / "cassettes").glob("*"))
+from .kit import CONFTEST, TEST, cassettes, run
 
 
 def test_nothing_but_pytest_is_imported_with_it() -> None:

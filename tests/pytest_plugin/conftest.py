@@ -1,0 +1,35 @@
+"""A project that has the package installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gke_sandbox import Cluster, Sandbox
+from gke_sandbox.local import LocalTransport, ScriptedRuntime
+from tests.pods import out, program
+
+from .kit import CONFTEST
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Import all that a project's tests will need.
+
+    pytester forgets what is imported within it. That takes time, and the binding to libyaml cannot be imported
+    twice: it would hand out classes of a module that nobody knows any more.
+    """
+    path = tmp_path_factory.mktemp("cassettes") / "c.yaml"
+    cluster = Cluster.transport(LocalTransport(ScriptedRuntime(program(out("x")))))
+    for each in (Cluster.recording(path, cluster), Cluster.replay(path)):
+        with Sandbox(each) as sandbox:
+            sandbox.run("x")
+
+
+@pytest.fixture
+def project(imported: None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+    pytester.makeconftest(CONFTEST)
+    pytester.makeini("[pytest]\naddopts = -p no:cacheprovider --strict-markers\nfilterwarnings = error\n")
+    return pytester

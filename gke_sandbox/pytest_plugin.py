@@ -9,13 +9,13 @@ import hashlib
 import os
 import re
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from .cassette.ways import Replaying
     from .cluster import Cluster
 
 FIXTURE = "gke_sandbox_cassette"
@@ -23,9 +23,9 @@ DIRECTORY = "cassettes"
 _LONGEST_NAME = 120
 
 _reports = pytest.StashKey[dict[str, pytest.TestReport]]()
-_expected = pytest.StashKey["set[Path]"]()
-_partly = pytest.StashKey[bool]()
-_unused = pytest.StashKey["list[Path]"]()
+_collected = pytest.StashKey["_Collected"]()
+_findings = pytest.StashKey["list[dict[str, bool]]"]()
+_unused = pytest.StashKey["list[str]"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,8 +50,8 @@ def pytest_configure(config: pytest.Config) -> None:
         f"{FIXTURE}(name): the cassette that the fixture {FIXTURE} uses, in the directory {DIRECTORY} beside the "
         "test; by default it has the test's name",
     )
-    config.stash[_expected] = set()
-    config.stash[_partly] = False
+    config.stash[_collected] = _Collected()
+    config.stash[_findings] = []
     config.stash[_unused] = []
 
 
@@ -71,15 +71,15 @@ def gke_sandbox_cassette(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """
     item = request.node
     path = cassette_path(item)
-    item.config.stash[_expected].add(path)
+    item.config.stash[_collected].used.add(path)
     mode = item.config.getoption("--gke-sandbox-record")
     if mode == "all" or (mode == "once" and not path.exists()):
         yield from _recorded(request, path)
         return
     if not path.exists():
         pytest.fail(
-            f"there is no cassette {_shown(path)}; to record it, run this test with --gke-sandbox-record=once "
-            "where it can reach a cluster",
+            f"there is no cassette {_shown(path, item.config)}; to record it, run this test with "
+            "--gke-sandbox-record=once where it can reach a cluster",
             pytrace=False,
         )
     yield from _replayed(item, path)
@@ -95,15 +95,11 @@ def _replayed(item: pytest.Item, path: Path) -> Iterator[Cluster]:
     if not _passed(item):
         return
     try:
-        _check(replaying, path)
+        if not replaying.used:
+            pytest.fail(f"{FIXTURE} was asked for, and no Sandbox used {_shown(path, item.config)}", pytrace=False)
+        replaying.finish()
     except CassetteError as error:
         pytest.fail(f"{error}\n{error.hint}" if error.hint else str(error), pytrace=False)
-
-
-def _check(replaying: Replaying, path: Path) -> None:
-    if not replaying.used:
-        pytest.fail(f"{FIXTURE} was asked for, and no Sandbox used {_shown(path)}", pytrace=False)
-    replaying.finish()
 
 
 def _recorded(request: pytest.FixtureRequest, path: Path) -> Iterator[Cluster]:
@@ -116,7 +112,8 @@ def _recorded(request: pytest.FixtureRequest, path: Path) -> Iterator[Cluster]:
     try:
         if passed and not written.exists():
             pytest.fail(
-                f"nothing was recorded for {_shown(path)}: was a Sandbox opened with {FIXTURE}, and closed?",
+                f"nothing was recorded for {_shown(path, request.config)}: was a Sandbox opened with {FIXTURE}, "
+                "and closed?",
                 pytrace=False,
             )
         if passed:
@@ -149,7 +146,8 @@ def cassette_path(item: pytest.Item) -> Path:
         if len(marker.args) != 1 or marker.kwargs or not isinstance(marker.args[0], str):
             raise pytest.UsageError(f"{item.nodeid}: the marker {FIXTURE} takes one name")
         name = marker.args[0].removesuffix(".yaml")
-    return item.path.parent / DIRECTORY / f"{name}.yaml"
+    # Of a name with ".." the one form that pytest finds, too.
+    return Path(os.path.normpath(item.path.parent / DIRECTORY / f"{name}.yaml"))
 
 
 def _default_name(item: pytest.Item) -> str:
@@ -163,41 +161,126 @@ def _default_name(item: pytest.Item) -> str:
     return safe
 
 
-def _shown(path: Path) -> str:
+def _shown(path: Path | str, config: pytest.Config) -> str:
     try:
-        return os.path.relpath(path)
+        # From where pytest was started, wherever the test has gone.
+        return os.path.relpath(path, config.invocation_params.dir)
     except ValueError:
         return str(path)
 
 
 # -- cassettes that nobody uses --------------------------------------------------------------------------------
+# pytest finds them itself, as it goes through directories for tests: those that it does not enter (norecursedirs,
+# --ignore, virtual environments) are not judged.
 
 
-def pytest_deselected(items: list[pytest.Item]) -> None:
-    if items:
-        items[0].config.stash[_partly] = True
+@dataclass
+class _Collected:
+    """What this process has collected, and used."""
+
+    there: set[Path] = field(default_factory=set)
+    used: set[Path] = field(default_factory=set)
+    items: int = 0
+    whole: list[Path] = field(default_factory=list)
+    """The directories that were collected as a whole."""
+    left_out: set[Path] = field(default_factory=set)
+    """Directories of which a file was not."""
+
+    def judges(self, path: Path) -> bool:
+        """Whether all tests are known that may use this one."""
+        besides = {parent.parent for parent in path.parents if parent.name == DIRECTORY}
+        whole = any(each.is_relative_to(directory) for each in besides for directory in self.whole)
+        return whole and not besides & self.left_out
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> None:
+    if file_path.suffix == ".yaml" and DIRECTORY in file_path.parts:
+        parent.config.stash[_collected].there.add(file_path)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_ignore_collect(
+    collection_path: Path, config: pytest.Config
+) -> Generator[None, bool | None, bool | None]:
+    ignored = yield
+    if ignored and not collection_path.is_dir():
+        config.stash[_collected].left_out.add(collection_path.parent)
+    return ignored
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if not report.passed:
+        # A module that is skipped as a whole, with importorskip for instance.
+        collector.config.stash[_collected].left_out.add(collector.path.parent)
+    return report
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.config.stash[_collected].items += 1
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Learn which cassettes the collected tests use, and which there are besides where all were collected."""
+    """Learn which cassettes the collected tests use, and whether these are all tests there are."""
     config = session.config
-    if config.getoption("--gke-sandbox-unused") == "ignore" or config.stash[_partly] or session.testsfailed:
-        return
-    expected = config.stash[_expected]
-    directories = {item.path.parent for item in session.items}
-    expected |= {cassette_path(item) for item in session.items if FIXTURE in getattr(item, "fixturenames", ())}
-    whole = [Path(config.invocation_params.dir, argument) for argument in config.args if "::" not in argument]
-    for directory in directories:
-        if any(each.is_dir() and directory.is_relative_to(each.resolve()) for each in whole):
-            config.stash[_unused] += sorted((directory / DIRECTORY).glob("*.yaml"))
+    collected = config.stash[_collected]
+    for item in session.items:
+        if FIXTURE in getattr(item, "fixturenames", ()) or item.get_closest_marker(FIXTURE) is not None:
+            collected.used.add(cassette_path(item))
+    # --lf leaves out whole files without a word; -k, -m, --deselect and others leave out tests.
+    partly = session.testsfailed or config.getoption("lf", False) or collected.items != len(session.items)
+    if config.getoption("--gke-sandbox-unused") != "ignore" and not partly:
+        start = config.invocation_params.dir
+        named = [Path(os.path.normpath(start / argument)) for argument in config.args if "::" not in argument]
+        collected.whole = [path for path in named if path.is_dir()]
+
+
+def _found_unused(session: pytest.Session) -> dict[str, bool]:
+    """The cassettes that this process has seen no use of, and whether a test that did not pass here may have one.
+
+    A test may ask for the fixture by its name while it runs.
+    """
+    collected = session.config.stash[_collected]
+    found = [path for path in collected.there - collected.used if collected.judges(path) and _is_ours(path)]
+    if not found:
+        return {}
+    perhaps = {cassette_path(item) for item in session.items if not _passed(item)}
+    return {str(path): path in perhaps for path in found}
+
+
+def _is_ours(path: Path) -> bool:
+    """VCR.py and others keep theirs in directories of the same name."""
+    try:
+        with path.open("rb") as file:
+            return re.search(rb"^(\xef\xbb\xbf)?gke_sandbox_cassette:", file.read(4096), re.MULTILINE) is not None
+    except OSError:
+        return False
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker of pytest-xdist has ended; one that crashed has no last words."""
+    found = getattr(node, "workeroutput", {}).get("gke_sandbox_unused")
+    if found is not None:
+        node.config.stash[_findings].append(found)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
-    # A test may have asked for the fixture by its name while it ran.
-    unused = [path for path in config.stash[_unused] if path not in config.stash[_expected]]
-    config.stash[_unused] = unused
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["gke_sandbox_unused"] = _found_unused(session)
+        return
+    # Each worker has collected everything, and run a part of it.
+    findings = config.stash[_findings] or [_found_unused(session)]
+    config.stash[_unused] = unused = [
+        path
+        for path in sorted(findings[0])
+        if all(path in found for found in findings) and not all(found[path] for found in findings)
+    ]
     if unused and config.getoption("--gke-sandbox-unused") == "fail" and session.exitstatus == 0:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -207,4 +290,4 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if unused:
         terminalreporter.section("cassettes that no test uses")
         for path in unused:
-            terminalreporter.line(_shown(path))
+            terminalreporter.line(_shown(path, config))

@@ -165,18 +165,6 @@ def test_a_cassette_for_another_test_is_refused(project: pytest.Pytester) -> Non
     result.stdout.fnmatch_lines(["*is for the scenario 'test_a.test_it', not for 'other'*"])
 
 
-def test_cassettes_that_no_test_uses_are_named_when_all_tests_ran(project: pytest.Pytester) -> None:
-    project.makepyfile(test_a=TEST, test_b="def test_other(): pass")
-    run(project, "--gke-sandbox-record=once").assert_outcomes(passed=2)
-    (project.path / "cassettes/old.yaml").write_text("")
-    result = run(project)
-    assert result.ret == 0
-    result.stdout.fnmatch_lines(["*cassettes that no test uses*", "cassettes/old.yaml"])
-    assert run(project, "--gke-sandbox-unused=fail").ret == 1
-    for some in (["test_b.py"], ["-k", "other"], ["test_a.py::test_it"], ["--gke-sandbox-unused=ignore"]):
-        run(project, *some).stdout.no_fnmatch_line("*no test uses*")
-
-
 def test_a_marker_without_a_name_is_a_usage_error(project: pytest.Pytester) -> None:
     project.makepyfile(test_a="import pytest\n" + TEST.replace("def ", "@pytest.mark.gke_sandbox_cassette\ndef "))
     result = run(project)

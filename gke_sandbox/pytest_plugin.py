@@ -5,10 +5,11 @@ pytest loads this in every run of every project that has the package: nothing bu
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
+import itertools
 import os
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,20 +144,23 @@ def cassette_path(item: pytest.Item) -> Path:
     if marker is None:
         name = _default_name(item)
     else:
-        if len(marker.args) != 1 or marker.kwargs or not isinstance(marker.args[0], str):
-            raise pytest.UsageError(f"{item.nodeid}: the marker {FIXTURE} takes one name")
+        if len(marker.args) != 1 or marker.kwargs or not marker.args[0] or not isinstance(marker.args[0], str):
+            pytest.fail(f"the marker {FIXTURE} takes one name", pytrace=False)
         name = marker.args[0].removesuffix(".yaml")
     # Of a name with ".." the one form that pytest finds, too.
     return Path(os.path.normpath(item.path.parent / DIRECTORY / f"{name}.yaml"))
 
 
 def _default_name(item: pytest.Item) -> str:
-    within = item.nodeid.partition("::")[2] or item.name
-    name = f"{item.path.stem}.{within.replace('::', '.')}"
+    # Not of the nodeid: pytest-xdist appends a test's group to it.
+    within = itertools.takewhile(lambda node: not isinstance(node, pytest.File), reversed(item.listchain()))
+    name = ".".join([item.path.stem, *reversed([node.name for node in within])])
     # What stands in brackets names the parameters; no function's name has a hyphen.
     plain = re.sub(r"\[(.*)\]$", r"-\1", name)
     safe = re.sub(r"[^A-Za-z0-9_.=,-]", "-", plain)[:_LONGEST_NAME]
     if safe != plain:
+        import hashlib
+
         safe += f"-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
     return safe
 
@@ -227,9 +231,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Learn which cassettes the collected tests use, and whether these are all tests there are."""
     config = session.config
     collected = config.stash[_collected]
-    for item in session.items:
-        if FIXTURE in getattr(item, "fixturenames", ()) or item.get_closest_marker(FIXTURE) is not None:
-            collected.used.add(cassette_path(item))
+    collected.used.update(
+        _paths(
+            item
+            for item in session.items
+            if FIXTURE in getattr(item, "fixturenames", ()) or item.get_closest_marker(FIXTURE) is not None
+        )
+    )
     # --lf leaves out whole files without a word; -k, -m, --deselect and others leave out tests.
     partly = session.testsfailed or config.getoption("lf", False) or collected.items != len(session.items)
     if config.getoption("--gke-sandbox-unused") != "ignore" and not partly:
@@ -247,8 +255,15 @@ def _found_unused(session: pytest.Session) -> dict[str, bool]:
     found = [path for path in collected.there - collected.used if collected.judges(path) and _is_ours(path)]
     if not found:
         return {}
-    perhaps = {cassette_path(item) for item in session.items if not _passed(item)}
+    perhaps = set(_paths(item for item in session.items if not _passed(item)))
     return {str(path): path in perhaps for path in found}
+
+
+def _paths(items: Iterable[pytest.Item]) -> Iterator[Path]:
+    for item in items:
+        # A marker without a name is told where its test asks for the fixture.
+        with contextlib.suppress(pytest.fail.Exception):
+            yield cassette_path(item)
 
 
 def _is_ours(path: Path) -> bool:

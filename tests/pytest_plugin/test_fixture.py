@@ -165,8 +165,13 @@ def test_a_cassette_for_another_test_is_refused(project: pytest.Pytester) -> Non
     result.stdout.fnmatch_lines(["*is for the scenario 'test_a.test_it', not for 'other'*"])
 
 
-def test_a_marker_without_a_name_is_a_usage_error(project: pytest.Pytester) -> None:
-    project.makepyfile(test_a="import pytest\n" + TEST.replace("def ", "@pytest.mark.gke_sandbox_cassette\ndef "))
-    result = run(project)
-    assert result.ret != 0
-    result.stderr.fnmatch_lines(["*the marker gke_sandbox_cassette takes one name*"])
+@pytest.mark.parametrize(
+    ("arguments", "workers"),
+    [("", "-n0"), ("", "-n1"), ("('')", "-n0"), ("('a', 'b')", "-n0"), ("(1)", "-n0"), ("(name='a')", "-n0")],
+)
+def test_a_marker_without_one_name_fails_its_test(project: pytest.Pytester, arguments: str, workers: str) -> None:
+    marked = f"import pytest\n@pytest.mark.gke_sandbox_cassette{arguments}\n{TEST[TEST.index('def') :]}"
+    project.makepyfile(test_a=marked)
+    result = run(project, workers)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["the marker gke_sandbox_cassette takes one name"])

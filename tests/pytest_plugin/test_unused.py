@@ -71,7 +71,7 @@ def test_files_of_others_are_left_alone(project: pytest.Pytester) -> None:
     project.makeini("[pytest]\nnorecursedirs = vendored .*\n")
     put(project, "cassettes/vcr.yaml", text="interactions:\n- request: {body: 'gke_sandbox_cassette: 1'}\n")
     put(project, "vendored/cassettes/c.yaml", ".tox/cassettes/c.yaml", "fixtures/c.yaml", "venv/cassettes/c.yaml")
-    put(project, "venv/pyvenv.cfg", text="")
+    put(project, "venv/pyvenv.cfg", "venv/bin/activate", text="")
     result = run(project, "-p", "no:cacheprovider", "--gke-sandbox-unused=fail")
     assert (result.ret, unused(result)) == (0, [])
 

@@ -1,0 +1,117 @@
+"""The fixture in the ways that people write tests and start pytest."""
+
+from __future__ import annotations
+
+import pytest
+
+from .kit import TEST, cassettes, run
+
+UNITTEST = """
+import unittest
+import pytest
+from gke_sandbox import AsyncSandbox, Sandbox
+
+class TestIt(unittest.TestCase):
+    @pytest.fixture(autouse=True)
+    def take_cluster(self, gke_sandbox_cassette):
+        self.cluster = gke_sandbox_cassette
+
+    def test_it(self):
+        with Sandbox(self.cluster) as sandbox:
+            for each in (1, 2):
+                with self.subTest(each=each):
+                    self.assertEqual(sandbox.run(f"print({each})").stdout, f"ran print({each})")
+
+class TestAsync(unittest.IsolatedAsyncioTestCase):
+    @pytest.fixture(autouse=True)
+    def take_cluster(self, gke_sandbox_cassette):
+        self.cluster = gke_sandbox_cassette
+
+    async def test_it(self):
+        async with AsyncSandbox(self.cluster) as sandbox:
+            self.assertEqual((await sandbox.run("print(1)")).stdout, "ran print(1)")
+"""
+ASYNC = """
+import pytest
+from gke_sandbox import AsyncSandbox
+
+pytestmark = pytest.mark.anyio
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request):
+    return request.param
+
+@pytest.fixture
+async def sandbox(gke_sandbox_cassette):
+    async with AsyncSandbox(gke_sandbox_cassette) as sandbox:
+        yield sandbox
+
+async def test_it(sandbox):
+    assert (await sandbox.run("print(1)")).stdout == "ran print(1)"
+"""
+ASKS = """
+from gke_sandbox import Sandbox
+
+def test_it(request):
+    with Sandbox(request.getfixturevalue("gke_sandbox_cassette")) as sandbox:
+        sandbox.run("print(1)")
+"""
+DOCTEST = """
+>>> from gke_sandbox import Sandbox
+>>> with Sandbox(getfixture("gke_sandbox_cassette")) as sandbox:
+...     print(sandbox.run("print(1)").stdout)
+ran print(1)
+"""
+
+
+@pytest.mark.parametrize(("test", "count"), [(UNITTEST, 2), (ASYNC, 2), (ASKS, 1)])
+def test_a_test_of_any_kind_is_recorded_and_replayed(project: pytest.Pytester, test: str, count: int) -> None:
+    project.makepyfile(test_a=test)
+    recorded = run(project, "--gke-sandbox-record=once").parseoutcomes()
+    assert recorded.pop("passed") == count
+    assert not recorded.keys() & {"failed", "errors", "error"}
+    project.makeconftest("")
+    assert run(project, "--gke-sandbox-unused=fail").ret == 0
+    assert len(cassettes(project)) == count
+
+
+def test_a_doctest_is_recorded_and_replayed(project: pytest.Pytester) -> None:
+    project.maketxtfile(test_a=DOCTEST)
+    run(project, "--gke-sandbox-record=once").assert_outcomes(passed=1)
+    run(project, "--gke-sandbox-unused=fail").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("mode", ["prepend", "append", "importlib"])
+def test_cassettes_are_beside_the_test_however_it_is_imported_and_wherever_pytest_starts(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    for name in ("one", "two"):
+        directory = project.mkdir(name)
+        (directory / ("test_it.py" if mode == "importlib" else f"test_{name}.py")).write_text(TEST)
+    monkeypatch.chdir(project.mkdir("elsewhere"))
+    arguments = [f"--import-mode={mode}", "../one", "../two"]
+    run(project, *arguments, "--gke-sandbox-record=once").assert_outcomes(passed=2)
+    assert len(list(project.path.glob("*/cassettes/*.yaml"))) == 2
+    run(project, *arguments, "--gke-sandbox-unused=fail").assert_outcomes(passed=2)
+
+
+def test_a_tests_group_under_xdist_is_no_part_of_its_cassettes_name(project: pytest.Pytester) -> None:
+    project.makepyfile(test_a="import pytest\n" + TEST.replace("def ", "@pytest.mark.xdist_group('g')\ndef "))
+    run(project, "--gke-sandbox-record=once").assert_outcomes(passed=1)
+    run(project, "-n1", "--dist=loadgroup").assert_outcomes(passed=1)
+
+
+def test_a_directory_that_cannot_be_written_is_no_matter_for_a_replay(project: pytest.Pytester) -> None:
+    project.makepyfile(test_a=TEST)
+    run(project, "--gke-sandbox-record=once").assert_outcomes(passed=1)
+    directory = project.path / "cassettes"
+    before = directory.stat().st_mtime_ns
+    directory.chmod(0o555)
+    run(project, "--gke-sandbox-record=once").assert_outcomes(passed=1)
+    assert directory.stat().st_mtime_ns == before
+
+
+def test_messages_name_the_cassette_from_where_pytest_was_started(project: pytest.Pytester) -> None:
+    chdir = "\n    import os; os.chdir('/')"
+    project.makepyfile(test_a=ASKS.replace("\n    with", chdir + "\n    with"))
+    run(project).stdout.fnmatch_lines(["there is no cassette cassettes/test_a.test_it.yaml;*"])

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import os
 import re
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ FIXTURE = "gke_sandbox_cassette"
 DIRECTORY = "cassettes"
 _LONGEST_NAME = 120
 
-_reports = pytest.StashKey[dict[str, pytest.TestReport]]()
+_calls = pytest.StashKey["list[str]"]()
 _collected = pytest.StashKey["_Collected"]()
 _findings = pytest.StashKey["list[dict[str, bool]]"]()
 _unused = pytest.StashKey["list[str]"]()
@@ -89,26 +89,45 @@ def gke_sandbox_cassette(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 def _replayed(item: pytest.Item, path: Path) -> Iterator[Cluster]:
     from .cassette.ways import Replaying
     from .cluster import Cluster
-    from .errors import CassetteError
 
     replaying = Replaying(str(path), scenario=path.stem, once=True)
     yield Cluster("replay", cassette=replaying)
     if not _passed(item):
         return
+    if not replaying.used:
+        pytest.fail(f"{FIXTURE} was asked for, and no Sandbox used {_shown(path, item.config)}", pytrace=False)
+    _check(replaying.finish)
+
+
+def _check(check: Callable[[], None]) -> None:
+    """What is wrong with a cassette fails the test, in words alone."""
+    from .errors import CassetteError
+
+    message = ""
     try:
-        if not replaying.used:
-            pytest.fail(f"{FIXTURE} was asked for, and no Sandbox used {_shown(path, item.config)}", pytrace=False)
-        replaying.finish()
+        check()
     except CassetteError as error:
-        pytest.fail(f"{error}\n{error.hint}" if error.hint else str(error), pytrace=False)
+        message = f"{error}\n{error.hint}" if error.hint else str(error)
+    # Not in the handler: pytest would show the error, and this one as raised during it.
+    if message:
+        pytest.fail(message, pytrace=False)
 
 
 def _recorded(request: pytest.FixtureRequest, path: Path) -> Iterator[Cluster]:
+    from uuid import uuid4
+
+    from .cassette.file import check_writable
+    from .cassette.ways import Recording
     from .cluster import Cluster
 
-    # Until the test has passed, what was there before stays.
-    written = path.with_name(f".{path.name}.recording")
-    yield Cluster.recording(written, request.getfixturevalue("gke_sandbox_cluster"), scenario=path.stem)
+    _check(lambda: check_writable(path))
+    # Until the test has passed, what was there before stays. Workers that record the same cassette at once have a
+    # file each, and the last one stays.
+    written = path.with_name(f".{path.name}.{uuid4().hex[:12]}.recording")
+    recording = Recording(str(written), scenario=path.stem)
+    yield Cluster("recording", cassette=recording, recorded=request.getfixturevalue("gke_sandbox_cluster"))
+    # A Sandbox that is still open would write when it closes.
+    recording.discard()
     passed = _passed(request.node)
     try:
         if passed and not written.exists():
@@ -124,14 +143,19 @@ def _recorded(request: pytest.FixtureRequest, path: Path) -> Iterator[Cluster]:
 
 
 def _passed(item: pytest.Item) -> bool:
-    report = item.stash.get(_reports, {}).get("call")
-    return report is not None and report.passed
+    """Whether the test itself passed; each subtest has an outcome besides."""
+    calls = item.stash.get(_calls, [])
+    return calls[-1:] == ["passed"] and "failed" not in calls
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    item.stash.setdefault(_reports, {})[report.when or ""] = report
+    if report.when == "setup":
+        # Of a test that is run again only the last run counts.
+        item.stash[_calls] = []
+    elif report.when == "call":
+        item.stash.setdefault(_calls, []).append(report.outcome)
     return report
 
 

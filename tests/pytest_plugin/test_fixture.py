@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 
-from .kit import CONFTEST, TEST, cassettes, run
+from .kit import CONFTEST, TEST, cassettes, installed, run
 
 
 def test_nothing_but_pytest_is_imported_with_it() -> None:
@@ -175,3 +176,36 @@ def test_a_marker_without_one_name_fails_its_test(project: pytest.Pytester, argu
     result = run(project, workers)
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["the marker gke_sandbox_cassette takes one name"])
+
+
+def test_two_runs_that_record_the_same_cassette_at_once_do_not_disturb_each_other(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugins = [] if installed() else ["-p", "gke_sandbox.pytest_plugin"]
+    inner = [sys.executable, "-m", "pytest", *plugins, "--gke-sandbox-record=all"]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    monkeypatch.delenv("INNER", raising=False)
+    project.makepyfile(
+        test_a=f"""
+        import os
+        import subprocess
+        from gke_sandbox import Sandbox
+
+        def test_it(gke_sandbox_cassette):
+            with Sandbox(gke_sandbox_cassette) as sandbox:
+                sandbox.run("print(1)")
+            # This one's recording is there and not yet in its place while another process makes the same.
+            if "INNER" not in os.environ:
+                subprocess.run({inner!r}, env={{**os.environ, "INNER": "1"}}, check=True)
+        """
+    )
+    run(project, "--gke-sandbox-record=all").assert_outcomes(passed=1)
+    assert cassettes(project) == ["test_a.test_it.yaml"]
+
+
+def test_a_deep_copy_of_the_cluster_plays_the_same_cassette(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        test_a=TEST.replace("Sandbox(gke", "Sandbox(__import__('copy').deepcopy(gke").replace("te) as", "te)) as")
+    )
+    run(project, "--gke-sandbox-record=once").assert_outcomes(passed=1)
+    run(project).assert_outcomes(passed=1)

@@ -81,6 +81,22 @@ def test_a_doctest_is_recorded_and_replayed(project: pytest.Pytester) -> None:
     run(project, "--gke-sandbox-unused=fail").assert_outcomes(passed=1)
 
 
+def test_where_a_subtest_failed_nothing_is_recorded(project: pytest.Pytester) -> None:
+    project.makepyfile(test_a=UNITTEST.replace('f"ran print({each})"', '"ran print(2)"'))
+    assert run(project, "--gke-sandbox-record=once", "-k", "TestIt").ret == 1
+    assert cassettes(project) == []
+
+
+def test_a_failed_subtest_does_not_also_fail_for_what_did_not_come(project: pytest.Pytester) -> None:
+    project.makepyfile(test_a=UNITTEST)
+    run(project, "--gke-sandbox-record=once", "-k", "TestIt")
+    early = UNITTEST.replace(
+        "                    self", "                    assert each == 2\n                    self"
+    )
+    project.makepyfile(test_a=early)
+    run(project, "-k", "TestIt").stdout.no_fnmatch_line("*did not come*")
+
+
 @pytest.mark.parametrize("mode", ["prepend", "append", "importlib"])
 def test_cassettes_are_beside_the_test_however_it_is_imported_and_wherever_pytest_starts(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, mode: str
@@ -101,6 +117,15 @@ def test_a_tests_group_under_xdist_is_no_part_of_its_cassettes_name(project: pyt
     run(project, "-n1", "--dist=loadgroup").assert_outcomes(passed=1)
 
 
+def test_a_directory_that_cannot_be_written_is_told_before_the_test_runs(project: pytest.Pytester) -> None:
+    project.makepyfile(test_a=TEST)
+    (project.path / "cassettes").write_text("")
+    result = run(project, "--gke-sandbox-record=once")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["the cassette */cassettes/test_a.test_it.yaml cannot be written: File exists"])
+    result.stdout.no_fnmatch_line("*another exception*")
+
+
 def test_a_directory_that_cannot_be_written_is_no_matter_for_a_replay(project: pytest.Pytester) -> None:
     project.makepyfile(test_a=TEST)
     run(project, "--gke-sandbox-record=once").assert_outcomes(passed=1)
@@ -115,3 +140,26 @@ def test_messages_name_the_cassette_from_where_pytest_was_started(project: pytes
     chdir = "\n    import os; os.chdir('/')"
     project.makepyfile(test_a=ASKS.replace("\n    with", chdir + "\n    with"))
     run(project).stdout.fnmatch_lines(["there is no cassette cassettes/test_a.test_it.yaml;*"])
+
+
+def test_a_sandbox_that_is_closed_after_its_test_leaves_no_file(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        test_a="""
+        import pytest
+        from gke_sandbox import Sandbox
+
+        @pytest.fixture(scope="module")
+        def opened():
+            sandboxes = []
+            yield sandboxes
+            for sandbox in sandboxes:
+                sandbox.close()
+
+        def test_it(opened, gke_sandbox_cassette):
+            opened.append(Sandbox(gke_sandbox_cassette).__enter__())
+            opened[0].run("print(1)")
+        """
+    )
+    result = run(project, "--gke-sandbox-record=once")
+    result.stdout.fnmatch_lines(["nothing was recorded for cassettes/test_a.test_it.yaml: *, and closed[?]"])
+    assert cassettes(project) == []

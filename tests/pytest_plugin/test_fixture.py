@@ -138,7 +138,7 @@ def test_names_tell_classes_and_parameters_apart_and_suit_any_file_system(projec
                 sandbox.run("x")
 
         class TestA:
-            @pytest.mark.parametrize("one", ["a-1", "../b", "c d", "c/d"])
+            @pytest.mark.parametrize("one", ["a-1", "../b", "c d", "c/d", "e::f", "e.f"])
             def test_it(self, one, gke_sandbox_cassette):
                 go(gke_sandbox_cassette)
 
@@ -147,11 +147,11 @@ def test_names_tell_classes_and_parameters_apart_and_suit_any_file_system(projec
             go(gke_sandbox_cassette)
         """
     )
-    run(project, "--gke-sandbox-record=once").assert_outcomes(passed=5)
+    run(project, "--gke-sandbox-record=once").assert_outcomes(passed=7)
     names = cassettes(project)
-    assert len(names) == 5
+    assert len(names) == 7
     assert {"named.yaml", "test_a.TestA.test_it-a-1.yaml"} <= set(names)
-    run(project).assert_outcomes(passed=5)
+    run(project).assert_outcomes(passed=7)
 
 
 def test_a_cassette_for_another_test_is_refused(project: pytest.Pytester) -> None:

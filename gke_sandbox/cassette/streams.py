@@ -61,27 +61,24 @@ class Stream:
             if news is not None and due <= anyio.current_time():
                 self._deliver(news)
             elif self._is_over():
-                return await self._end(self._step.answer)
+                await self._end(self._step.answer)
+                return None
             else:
                 await player.changed(due)
         return self._pieces.pop(0)
 
     def _is_over(self) -> bool:
-        return not self._left
+        """`ends: client`: that client had seen enough and hung up; so will this one."""
+        return not self._left and self._step.answer.ends != "client"
 
-    async def _end(self, answer: Answer) -> bytes | None:
-        """End as it was recorded. `ends: client`: that client had seen enough and hung up; so will this one."""
-        if answer.ends == "client":
-            while self._player.broken is None:
-                await self._player.changed()
-            raise self._player.broken
+    async def _end(self, answer: Answer) -> None:
+        """End as it was recorded."""
         ended = answer.ended_at
         if self._player.timing and ended is not None:
             await anyio.sleep(self._opened + (ended - answer.at) / 1000 - anyio.current_time())
         error = ERRORS.get(answer.ends)
         if error is not None:
             raise error(f"as recorded: {answer.ends}")
-        return None
 
     def _first_due(self) -> tuple[float, News | None]:
         """What comes next, and when. Events of different Jobs may overtake each other, of one Job never."""
@@ -164,16 +161,12 @@ class Watch(Stream):
     def _is_over(self) -> bool:
         """Also when what comes next comes after the end: what is left here will not come in this run."""
         last = self._last
-        if last is None or not self._left:
-            return True
-        return any(self._due(news) is not None for news in self._followed.after(last))
-
-    async def _end(self, answer: Answer) -> bytes | None:
-        last, ended = self._last, answer.ends == "server"
-        if last is None or (ended and not self._player.timing and not self._followed.goes_on(last)):
+        if last is None or last.answer.ends == "client":
+            return False
+        if last.answer.ends == "server" and not self._player.timing and not self._followed.goes_on(last):
             # That it ended was a matter of time.
-            answer = NOTHING.answer
-        return await super()._end(answer)
+            return False
+        return not self._left or any(self._due(news) is not None for news in self._followed.after(last))
 
 
 NOTHING = Step("not recorded", 0, "GET", "", {}, None, Answer(0, 200, chunks=(), ends="client"))

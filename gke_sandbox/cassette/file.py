@@ -15,9 +15,10 @@ from typing import Any
 from urllib.parse import unquote
 
 from ..errors import CassetteError
+from .meaning import meaning
 from .model import FORMAT, Answer, Cassette, Chunk, Header, Step, job_of
 from .placeholders import CAPTURED, used
-from .secret import find_secret, find_secret_in_log
+from .secret import Secret, find_secret, find_secret_in_log
 from .yamlfile import Mapped, dump, parse
 
 __all__ = ["check_writable", "load", "read", "save", "write"]
@@ -113,11 +114,18 @@ def write(cassette: Cassette) -> str:
         "namespace": header.namespace,
         "recorded": recorded,
         "notes": header.notes,
-        "steps": [_step_out(cassette, step) for step in cassette.steps],
     }
     if not header.notes:
         del document["notes"]
-    return dump(document)
+    _refuse(find_secret(document), cassette, "its header")
+    return dump({**document, "steps": [_step_out(cassette, step) for step in cassette.steps]})
+
+
+def _refuse(secret: Secret | None, cassette: Cassette, where: str) -> None:
+    if secret is not None:
+        raise CassetteError(
+            f"{cassette.source} is not written: {where} holds {secret.what}, at {secret.path}", hint=secret.hint
+        )
 
 
 def _step_out(cassette: Cassette, step: Step) -> dict[str, Any]:
@@ -142,14 +150,16 @@ def _step_out(cassette: Cassette, step: Step) -> dict[str, Any]:
         out["ended"] = answer.ended_at
     if answer.ends != "server" or answer.chunks is not None:
         out["ends"] = answer.ends
-    log = b"".join(chunk.data for chunk in answer.chunks or ())
-    secret = find_secret(out) or find_secret_in_log(log)
-    if secret is not None:
-        raise CassetteError(
-            f"{cassette.source} is not written: step {step.name} ({step}) holds {secret.what}, at {secret.path}",
-            hint="a recording is meant to be shared: record the run without its secrets",
-        )
+    _refuse(_secret_in(step, out), cassette, f"step {step.name} ({step})")
     return out
+
+
+def _secret_in(step: Step, out: Mapping[str, Any]) -> Secret | None:
+    """In what is written, and in what that stands for: it may be compressed, or cut into pieces."""
+    answer = step.answer
+    log = b"".join(chunk.data for chunk in answer.chunks or ()) or answer.data or b""
+    meanings = [meaning(body) for body in (step.body, answer.json)]
+    return find_secret(out) or find_secret(meanings) or find_secret_in_log(log)
 
 
 def _chunk_out(chunk: Chunk) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..protocol import Decoder, Limits, Output, OutputFile
+from .variables import speaks_of_a_secret
 
 __all__ = ["ALLOWED_HEADERS", "Secret", "find_secret", "find_secret_in_log"]
 
@@ -55,11 +56,18 @@ class Secret:
 
 
 def find_secret(value: Any) -> Secret | None:
-    """The first thing in `value` that looks like a secret: a text, keys included."""
+    """The first thing in `value` that looks like a secret: a text, keys included, or an environment variable."""
     for path, text in _texts(value, ""):
         what = _kind(_decoded(text)) or _kind(text)
         if what:
             return Secret(path or "the value", what)
+    for path, name, setting in _variables(value, ""):
+        if speaks_of_a_secret(name, setting):
+            return Secret(
+                path or "the value",
+                f"the value of the variable {name}",
+                hint=f"record it, and replay it, with a value that is no secret: {name}=dummy",
+            )
     return None
 
 
@@ -112,3 +120,16 @@ def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from _texts(item, f"{path}[{index}]")
+
+
+def _variables(value: Any, path: str) -> Iterator[tuple[str, str, str]]:
+    """Where something has a name and a value, as Kubernetes writes a container's environment."""
+    if isinstance(value, Mapping):
+        name, setting = value.get("name"), value.get("value")
+        if isinstance(name, str) and isinstance(setting, str):
+            yield path, name, setting
+        for key, item in value.items():
+            yield from _variables(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _variables(item, f"{path}[{index}]")

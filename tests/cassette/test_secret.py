@@ -140,3 +140,80 @@ def test_a_password_in_an_address_is_a_secret(address: str) -> None:
 def test_long_texts_without_spaces_take_no_time() -> None:
     assert find_secret("a-" * 200_000) is None
     assert find_secret("://" * 300_000) is None
+
+
+# -- environment variables ------------------------------------------------------------------------------------
+
+VARIABLES = """
+    PASSWORD DB_PASSWORD PGPASSWORD MYSQL_PWD SMTP_PASS KEY_PASSPHRASE TOKEN GITHUB_TOKEN HF_TOKEN_2 SECRET
+    CLIENT_SECRET SECRET_KEY OPENAI_API_KEY APIKEY API_KEYS PRIVATE_KEY AWS_SECRET_ACCESS_KEY AWS_ACCESS_KEY_ID
+    GCP_CREDENTIALS CREDENTIAL VAULT_SECRET_ID db_password dbPassword api.key my-token GITHUB_PAT
+"""
+OTHERS = """
+    PATH HOME PWD OLDPWD USER USERNAME MAX_TOKENS LLM_MAX_OUTPUT_TOKENS TOKEN_LIMIT TOKENIZERS_PARALLELISM
+    AWS_WEB_IDENTITY_TOKEN_FILE GOOGLE_APPLICATION_CREDENTIALS TOKEN_URL SECRET_NAME PASSWORD_MIN_LENGTH CACHE_KEY
+    PUBLIC_KEY KEYBOARD COMPASS TOKEN_PATH
+"""
+PLACEHOLDERS = [
+    "",
+    " ",
+    "dummy",
+    "dummy-2",
+    "your-api-key-here",
+    "not_a_real_token",
+    "changeme",
+    "example",
+    "<password>",
+    "${DB_PASSWORD}",
+    "$$(DB_PASSWORD)",
+    "{{ db.password }}",
+    "xxxx-xxxx",
+    "***",
+    "true",
+    "None",
+]
+
+
+def variable(name: str, value: str) -> Any:
+    return {"spec": {"env": [{"name": "A", "value": "b"}, {"name": name, "value": value}]}}
+
+
+@pytest.mark.parametrize("name", VARIABLES.split())
+def test_a_variable_whose_name_speaks_of_a_secret_is_one(name: str) -> None:
+    found = find_secret(variable(name, "hunter2hunter2"))
+    assert found is not None
+    assert (found.path, found.what) == ("spec.env[1]", f"the value of the variable {name}")
+
+
+@pytest.mark.parametrize("name", OTHERS.split())
+def test_a_variable_that_only_sounds_like_a_secret_is_none(name: str) -> None:
+    assert find_secret(variable(name, "/run/there")) is None
+
+
+@pytest.mark.parametrize("value", PLACEHOLDERS)
+def test_a_placeholder_in_a_variable_is_no_secret(value: str) -> None:
+    assert find_secret(variable("DB_PASSWORD", value)) is None
+
+
+@pytest.mark.parametrize("value", ["hunter2", "correct-horse", "dummyhunter2", "x1y", "$ecret", "12345678", "t"])
+def test_what_is_no_placeholder_is_a_secret(value: str) -> None:
+    assert find_secret(variable("DB_PASSWORD", value)) is not None
+
+
+def test_a_variable_without_a_value_of_its_own_is_no_secret() -> None:
+    source = {"configMapKeyRef": {"name": "c", "key": "password"}}
+    assert find_secret({"env": [{"name": "DB_PASSWORD", "valueFrom": source}]}) is None
+
+
+def test_a_secret_variable_is_refused_and_the_hint_says_how_to_record_without_it(tmp_path: Path) -> None:
+    error = refused(tmp_path, env={"DB_PASSWORD": "hunter2hunter2"})
+    assert "c.yaml is not written: step create-jobs-1 (POST " in str(error)
+    assert "holds the value of the variable DB_PASSWORD" in str(error)
+    assert "hunter2" not in str(error)
+    assert error.hint == "record it, and replay it, with a value that is no secret: DB_PASSWORD=dummy"
+
+    async def main(sandbox: AsyncSandbox) -> str:
+        return (await sandbox.run("x", env={"DB_PASSWORD": "dummy", "MAX_TOKENS": "4096"})).stdout
+
+    record(tmp_path / "c.yaml", main)
+    assert replay(tmp_path / "c.yaml", main) == "ran x"

@@ -45,7 +45,8 @@ def load(path: str | os.PathLike[str], *, scenario: str | None = None) -> Casset
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise CassetteError(f"{os.fspath(path)} is not a cassette: no UTF-8 text (byte {error.start})") from None
+        line = content.count(b"\n", 0, error.start) + 1
+        raise CassetteError(f"{os.fspath(path)}, line {line}: is not a cassette: no UTF-8 text") from None
     return read(text, source=os.fspath(path), scenario=scenario)
 
 
@@ -188,14 +189,18 @@ def _bytes_out(data: bytes) -> dict[str, str]:
 def read(text: str, *, source: str = "the cassette", scenario: str | None = None) -> Cassette:
     """A cassette from its text. Raises `CassetteError`."""
     document = parse(text, source)
-    if not isinstance(document, dict) or "gke_sandbox_cassette" not in document:
+    if not isinstance(document, Mapped) or "gke_sandbox_cassette" not in document:
         raise CassetteError(f"{source} is not a cassette: it does not begin with gke_sandbox_cassette: {FORMAT}")
-    version = document["gke_sandbox_cassette"]
+
+    def place(name: str) -> str:
+        return f"{source}, line {document.line_of(name)}"
+
+    version, line = document["gke_sandbox_cassette"], place("gke_sandbox_cassette")
     if type(version) is not int or version < 1:
-        raise CassetteError(f"{source}: gke_sandbox_cassette must be the format's number, not {version!r}")
+        raise CassetteError(f"{line}: gke_sandbox_cassette must be the format's number, not {version!r:.60}")
     if version > FORMAT:
         raise CassetteError(
-            f"{source} has the format {version}; this release reads up to {FORMAT}",
+            f"{line}: has the format {version}; this release reads up to {FORMAT}",
             hint="use a newer gke-sandbox, or record it again with this one",
         )
     reader = _Reader(source)
@@ -212,13 +217,14 @@ def read(text: str, *, source: str = "the cassette", scenario: str | None = None
     )
     if scenario is not None and header.scenario != scenario:
         raise CassetteError(
-            f"{source} is for the scenario {header.scenario!r}, not for {scenario!r}",
+            f"{place('scenario')}: is for the scenario {header.scenario!r}, not for {scenario!r}",
             hint="name the right file, or record it again",
         )
     steps = document.get("steps")
     if not isinstance(steps, list) or not steps:
-        raise CassetteError(f"{source} has no steps: nothing was recorded")
-    cassette = Cassette(header, tuple(reader.step(step, number) for number, step in enumerate(steps, 1)), source)
+        raise CassetteError(f"{place('steps')}: has no steps: nothing was recorded")
+    found = (reader.step(step, number, document.line_of("steps")) for number, step in enumerate(steps, 1))
+    cassette = Cassette(header, tuple(found), source)
     _check(cassette)
     return cassette
 
@@ -237,7 +243,7 @@ class _Reader:
             if name not in names:
                 near = difflib.get_close_matches(name, list(names), 1)
                 wish = f"; did you mean {near[0]}?" if near else ""
-                raise self.fail(where, f"nothing here is called {name}{wish}", getattr(found, "line", 0))
+                raise self.fail(where, f"nothing here is called {name}{wish}", _line(found, name))
 
     def mapping(self, found: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any] | None:
         value: Mapping[str, Any] | None = self._typed(found, name, where, dict, "a mapping")
@@ -249,7 +255,7 @@ class _Reader:
     def number(self, found: Mapping[str, Any], name: str, where: str, default: int = 0) -> int:
         value = found.get(name, default)
         if type(value) is not int:
-            raise self.fail(where, f"{name} must be whole milliseconds, not {value!r}", getattr(found, "line", 0))
+            raise self.fail(where, f"{name} must be whole milliseconds, not {value!r:.60}", _line(found, name))
         return value
 
     def items(self, found: Mapping[str, Any], name: str, where: str) -> list[Any] | None:
@@ -259,12 +265,12 @@ class _Reader:
     def _typed(self, found: Mapping[str, Any], name: str, where: str, kind: type, what: str) -> Any:
         value = found.get(name)
         if value is not None and not isinstance(value, kind):
-            raise self.fail(where, f"{name} must be {what}, not {value!r:.60}", getattr(found, "line", 0))
+            raise self.fail(where, f"{name} must be {what}, not {value!r:.60}", _line(found, name))
         return value
 
-    def step(self, found: Any, number: int) -> Step:
+    def step(self, found: Any, number: int, line: int) -> Step:
         if not isinstance(found, Mapped):
-            raise self.fail(f"step {number}", f"must be a mapping, not {found!r:.60}")
+            raise self.fail(f"step {number}", f"must be a mapping, not {found!r:.60}", line)
         name = self.text(found, "step", f"step {number}") or str(number)
         where = f"step {name}"
         self.known(found, _STEP + _STEP_ENDS, where)
@@ -278,15 +284,19 @@ class _Reader:
         method, _, target = self.text(found, "request", where).partition(" ")
         path, _, query = target.partition("?")
         if method not in _METHODS or not path.startswith("/"):
-            raise self.fail(where, "request must be a method and a path, such as GET /version", found.line)
+            raise self.fail(
+                where, "request must be a method and a path, such as GET /version", found.line_of("request")
+            )
         pairs = (pair.partition("=") for pair in query.split("&") if pair)
         return method, path, {unquote(name): unquote(value) for name, _, value in pairs}
 
     def _answer(self, found: Mapped, where: str, at: int) -> Answer:
         status = found.get("status")
         if status is not None and (type(status) is not int or not 100 <= status <= 599):
-            raise self.fail(where, f"status must be an HTTP status or null, not {status!r}", found.line)
-        chunks = self.items(found, "stream", where)
+            raise self.fail(
+                where, f"status must be an HTTP status or null, not {status!r:.60}", found.line_of("status")
+            )
+        chunks, line = self.items(found, "stream", where), found.line_of("stream")
         ends = self.text(found, "ends", where) or "server"
         if status is None and ends == "server":
             raise self.fail(where, "has no answer: status is missing", found.line)
@@ -295,8 +305,8 @@ class _Reader:
             status=status,
             headers=self._headers(found, where),
             json=found.get("json"),
-            data=self._bytes(found, where, found.line),
-            chunks=None if chunks is None else tuple(self._chunk(chunk, where) for chunk in chunks),
+            data=self._bytes(found, where),
+            chunks=None if chunks is None else tuple(self._chunk(chunk, where, line) for chunk in chunks),
             ends=ends,
             ended_at=self.number(found, "ended", where) if "ended" in found else None,
             after=self._names(found, "after", where),
@@ -309,10 +319,10 @@ class _Reader:
     def _names(self, found: Mapped, name: str, where: str) -> tuple[str, ...]:
         names = self.items(found, name, where) or []
         if not all(isinstance(each, str) for each in names):
-            raise self.fail(where, f"{name} must name steps", found.line)
+            raise self.fail(where, f"{name} must name steps", found.line_of(name))
         return tuple(names)
 
-    def _bytes(self, found: Mapped, where: str, line: int) -> bytes | None:
+    def _bytes(self, found: Mapped, where: str) -> bytes | None:
         if "text" in found:
             return self.text(found, "text", where).encode("utf-8", "surrogatepass")
         if "base64" not in found:
@@ -320,13 +330,13 @@ class _Reader:
         try:
             return base64.b64decode(self.text(found, "base64", where), validate=True)
         except (binascii.Error, ValueError) as error:
-            raise self.fail(where, f"base64 is none: {error}", line) from None
+            raise self.fail(where, f"base64 is none: {error}", found.line_of("base64")) from None
 
-    def _chunk(self, found: Any, where: str) -> Chunk:
+    def _chunk(self, found: Any, where: str, line: int) -> Chunk:
         if not isinstance(found, Mapped):
-            raise self.fail(where, f"a piece of the stream must be a mapping, not {found!r:.60}")
+            raise self.fail(where, f"a piece of the stream must be a mapping, not {found!r:.60}", line)
         self.known(found, _CHUNK, f"{where}, stream")
-        data = self._bytes(found, where, found.line)
+        data = self._bytes(found, where)
         event = None
         if "event" in found:
             body = self.mapping(found, "object", where) or {}
@@ -335,7 +345,7 @@ class _Reader:
             raise self.fail(where, "a piece of the stream has either an event or text or base64", found.line)
         cuts = self.items(found, "cuts", where) or []
         if not all(isinstance(cut, list) and [type(one) for one in cut] == [int, int] for cut in cuts):
-            raise self.fail(where, "cuts must be pairs: milliseconds and bytes", found.line)
+            raise self.fail(where, "cuts must be pairs: milliseconds and bytes", found.line_of("cuts"))
         return Chunk(
             at=self.number(found, "at", where),
             data=data or b"",
@@ -345,6 +355,10 @@ class _Reader:
             joined=found.get("joined") is True,
             line=found.line,
         )
+
+
+def _line(found: Mapping[str, Any], name: str) -> int:
+    return found.line_of(name) if isinstance(found, Mapped) else 0
 
 
 def _check(cassette: Cassette) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CassetteError
@@ -24,9 +24,14 @@ _PLAIN = {"null": None, "~": None, "": None, "true": True, "false": False}
 
 
 class Mapped(dict[str, Any]):
-    """A mapping that knows in which line of its file it begins."""
+    """A mapping that knows in which line of its file it begins, and each of its names stands."""
 
     line = 0
+    lines: Mapping[str, int] = {}
+
+    def line_of(self, name: str) -> int:
+        """The line of a name, that of the mapping if it is not there."""
+        return self.lines.get(name, self.line)
 
 
 def parse(text: str, source: str) -> Any:
@@ -66,8 +71,12 @@ class _Reader:
                 value = self._value(next(self._events), 0)
                 end = next(self._events)
                 if not end.explicit:
+                    mark = end.start_mark
+                    # libyaml takes what has no newline at its end as if it had one.
+                    last = mark.line + (mark.column > 0)
                     raise CassetteError(
-                        f"{self._source} is cut off: its last line must be `...`", hint="record it again"
+                        f"{self._source}, line {last}: is cut off: the last line must be `...`",
+                        hint="record it again",
                     )
         return value
 
@@ -97,13 +106,15 @@ class _Reader:
     def _mapping(self, event: Any, depth: int) -> Mapped:
         import yaml
 
-        found = Mapped()
-        found.line = event.start_mark.line + 1
+        found, lines = Mapped(), dict[str, int]()
+        found.line, found.lines = event.start_mark.line + 1, lines
         while not isinstance(key := next(self._events), yaml.MappingEndEvent):
             if not isinstance(key, yaml.ScalarEvent):
                 raise self._error(key, "a name must be text")
             if key.value in found:
                 raise self._error(key, f"{key.value} stands there twice")
+            mark: Any = key.start_mark
+            lines[key.value] = mark.line + 1
             found[key.value] = self._value(next(self._events), depth + 1)
         return found
 

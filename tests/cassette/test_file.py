@@ -116,11 +116,16 @@ BAD = [
     (TEXT, "", "is not a cassette"),
     (TEXT, "[1, 2]\n...\n", "is not a cassette"),
     (TEXT, "{", "line 2: not YAML"),
-    ("...\n", "", "is cut off"),
+    ("...\n", "", "bad.yaml, line 19: is cut off"),
+    ("\n...\n", "", "bad.yaml, line 19: is cut off"),
     (TEXT[TEXT.index("  status: 200") :], "...\n", "line 6, step delete: has no answer"),
-    (TEXT[TEXT.index("steps:") :], "...\n", "has no steps"),
-    ("cassette: 1", "cassette: 2", "has the format 2; this release reads up to 1"),
-    ("cassette: 1", "cassette: one", "must be the format's number, not 'one'"),
+    (TEXT[TEXT.index("steps:") :], "...\n", "bad.yaml, line 1: has no steps"),
+    ("cassette: 1", "cassette: 2", "bad.yaml, line 1: has the format 2; this release reads up to 1"),
+    (
+        "cassette: 1",
+        "cassette: one",
+        "bad.yaml, line 1: gke_sandbox_cassette must be the format's number, not 'one'",
+    ),
     ("name: <job-1>", "name: <job-3>", "line 6, step delete: nobody fills <job-3>"),
     ("name: <job-1>", "name: <any>", "line 6, step delete: <any> can stand in requests only"),
     ("step: log", "step: delete", "line 11, step delete: another step has the same name"),
@@ -128,9 +133,13 @@ BAD = [
     ("at: 6", "at: soon", "line 17, step log: at must be whole milliseconds, not 'soon'"),
     ("base64: /wA=", "base64: '*'", "line 18, step log: base64 is none"),
     (", base64: /wA=", "", "line 18, step log: a piece of the stream has either"),
-    ("status: 200", "status: 2000", "line 6, step delete: status must be an HTTP status"),
-    ("DELETE /apis", "/apis", "line 6, step delete: request must be a method and a path"),
-    ("  status", "  statsu", "line 6, step delete: nothing here is called statsu; did you mean status?"),
+    ("status: 200", "status: 2000", "line 9, step delete: status must be an HTTP status"),
+    ("DELETE /apis", "/apis", "line 8, step delete: request must be a method and a path"),
+    ("  status", "  statsu", "line 9, step delete: nothing here is called statsu; did you mean status?"),
+    ("scenario: hello", "scenario: [hello]", "bad.yaml, line 2, the header: scenario must be text"),
+    ("with: by hand", "wiht: by hand", "bad.yaml, line 4, recorded: nothing here is called wiht"),
+    (TEXT[TEXT.index("- step: delete") :], "- 1\n...\n", "bad.yaml, line 5, step 1: must be a mapping"),
+    ('- {at: 6, text: "hello\\n"}', "- soon", "line 16, step log: a piece of the stream must be a mapping"),
     ("  at: 5", "  at: 5\n  at: 6", "line 13: at stands there twice"),
     ("at: 5", "at: *five", "alias"),
     ("at: 5", "at: !!python/name:os.system ''", "have no meaning here"),
@@ -148,8 +157,8 @@ def test_a_bad_cassette_says_what_is_wrong_and_in_which_line(old: str, new: str,
 
 def test_a_cassette_for_another_scenario_is_refused() -> None:
     assert read(TEXT, scenario="hello").header.scenario == "hello"
-    with pytest.raises(CassetteError, match="for the scenario 'hello', not for 'bye'"):
-        read(TEXT, scenario="bye")
+    with pytest.raises(CassetteError, match="x, line 2: is for the scenario 'hello', not for 'bye'"):
+        read(TEXT, source="x", scenario="bye")
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
@@ -158,8 +167,8 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     assert "--record" in caught.value.hint
     with pytest.raises(CassetteError, match="cannot be read: Is a directory"):
         load(tmp_path)
-    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(CassetteError, match="no UTF-8 text"):
+    (tmp_path / "binary").write_bytes(b"gke_sandbox_cassette: 1\n\xff\xfe\x00")
+    with pytest.raises(CassetteError, match="binary, line 2: is not a cassette: no UTF-8 text"):
         load(tmp_path / "binary")
 
 

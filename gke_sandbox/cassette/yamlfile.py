@@ -20,6 +20,8 @@ _MAX_DEPTH = 100
 _SHARED_FROM = 120
 _FLOW_UP_TO = 80
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(\.\d+)?(?:[eE][-+]?\d+)?")
+# Python reads no more than 4300 digits, and takes quadratic time for it.
+_LONGEST_NUMBER = 1000
 _PLAIN = {"null": None, "~": None, "": None, "true": True, "false": False}
 
 
@@ -125,7 +127,7 @@ class _Reader:
         if text in _PLAIN:
             return _PLAIN[text]
         number = _NUMBER.fullmatch(text)
-        if number is None or len(text) > 32:
+        if number is None or len(text) > _LONGEST_NUMBER:
             return text
         return json.loads(text)
 

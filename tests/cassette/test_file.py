@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gke_sandbox.cassette import load, save
@@ -207,6 +207,7 @@ ODD += ["\u2028", "\ufeff", "\x00", "\x7f", "\x85", "\U0001f600"]
 TRICKY = st.sampled_from([*WORDS.split(), *ODD])
 
 
+@example(-(10**32))
 @given(JSON | TRICKY | st.lists(TRICKY) | st.dictionaries(TRICKY, TRICKY))
 def test_what_json_can_say_comes_back_from_yaml(value: Any) -> None:
     assert parse(dump(value), "x") == value

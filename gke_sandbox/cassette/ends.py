@@ -1,10 +1,10 @@
-"""How an exchange may end other than well: the errors that are recorded by their names, and raised again."""
+"""How an exchange may end, in the words of a cassette."""
 
 from __future__ import annotations
 
 import httpx
 
-__all__ = ["ERRORS"]
+__all__ = ["ENDS", "ERRORS"]
 
 ERRORS: dict[str, type[httpx.TransportError]] = {
     kind.__name__: kind
@@ -21,3 +21,7 @@ ERRORS: dict[str, type[httpx.TransportError]] = {
         httpx.WriteTimeout,
     )
 }
+"""What is recorded by its name, and raised again."""
+
+ENDS = ("server", "client", *ERRORS)
+"""All that may stand in a cassette: whose doing it was, or the error."""

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from ..errors import CassetteError
+from .ends import ENDS
 from .meaning import meaning
 from .model import FORMAT, Answer, Cassette, Chunk, Header, Step, job_of
 from .placeholders import CAPTURED, used
@@ -298,6 +299,8 @@ class _Reader:
             )
         chunks, line = self.items(found, "stream", where), found.line_of("stream")
         ends = self.text(found, "ends", where) or "server"
+        if ends not in ENDS:
+            raise self.fail(where, f"ends: {ends!r} is none of {', '.join(ENDS)}", found.line_of("ends"))
         if status is None and ends == "server":
             raise self.fail(where, "has no answer: status is missing", found.line)
         return Answer(

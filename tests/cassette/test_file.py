@@ -141,6 +141,11 @@ BAD = [
     (TEXT[TEXT.index("- step: delete") :], "- 1\n...\n", "bad.yaml, line 5, step 1: must be a mapping"),
     ('- {at: 6, text: "hello\\n"}', "- soon", "line 16, step log: a piece of the stream must be a mapping"),
     ("  at: 5", "  at: 5\n  at: 6", "line 13: at stands there twice"),
+    (
+        "ends: client",
+        "ends: ReadEror",
+        "line 19, step log: ends: 'ReadEror' is none of server, client, ConnectError",
+    ),
     ("at: 5", "at: *five", "alias"),
     ("at: 5", "at: !!python/name:os.system ''", "have no meaning here"),
 ]

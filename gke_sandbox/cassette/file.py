@@ -18,6 +18,7 @@ from ..errors import CassetteError
 from .ends import ENDS
 from .meaning import meaning
 from .model import FORMAT, Answer, Cassette, Chunk, Header, Step, job_of
+from .normal import event_line
 from .placeholders import CAPTURED, used
 from .secret import Secret, find_secret, find_secret_in_log
 from .yamlfile import Mapped, dump, parse
@@ -28,6 +29,7 @@ _HEADER = ("gke_sandbox_cassette", "scenario", "namespace", "recorded", "notes",
 _RECORDED = ("at", "with", "server")
 _STEP = ("step", "at", "request", "body", "status", "headers", "json", "text", "base64", "stream", "answered")
 _STEP_ENDS = ("ended", "ends", "after")
+_BODIES = ("json", "text", "base64", "stream")
 _CHUNK = ("at", "after", "event", "object", "text", "base64", "cuts", "joined")
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
@@ -298,6 +300,10 @@ class _Reader:
                 where, f"status must be an HTTP status or null, not {status!r:.60}", found.line_of("status")
             )
         chunks, line = self.items(found, "stream", where), found.line_of("stream")
+        bodies = [name for name in found if name in _BODIES]
+        if len(bodies) > 1:
+            message = f"has {' and '.join(bodies)}: an answer has one of them"
+            raise self.fail(where, message, found.line_of(bodies[1]))
         ends = self.text(found, "ends", where) or "server"
         if ends not in ENDS:
             raise self.fail(where, f"ends: {ends!r} is none of {', '.join(ENDS)}", found.line_of("ends"))
@@ -339,25 +345,46 @@ class _Reader:
         if not isinstance(found, Mapped):
             raise self.fail(where, f"a piece of the stream must be a mapping, not {found!r:.60}", line)
         self.known(found, _CHUNK, f"{where}, stream")
-        data = self._bytes(found, where)
+        if len([name for name in ("event", "text", "base64") if name in found]) != 1:
+            raise self.fail(where, "a piece of the stream has one of event, text and base64", found.line)
         event = None
         if "event" in found:
             body = self.mapping(found, "object", where) or {}
             event = {"type": self.text(found, "event", where), "object": body}
-        if (event is None) == (data is None):
-            raise self.fail(where, "a piece of the stream has either an event or text or base64", found.line)
-        cuts = self.items(found, "cuts", where) or []
-        if not all(isinstance(cut, list) and [type(one) for one in cut] == [int, int] for cut in cuts):
-            raise self.fail(where, "cuts must be pairs: milliseconds and bytes", found.line_of("cuts"))
+        elif "object" in found:
+            raise self.fail(where, "an object stands with an event", found.line_of("object"))
+        joined = found.get("joined", False)
+        if not isinstance(joined, bool):
+            raise self.fail(where, f"joined must be true or false, not {joined!r:.60}", found.line_of("joined"))
         return Chunk(
             at=self.number(found, "at", where),
-            data=data or b"",
+            data=self._bytes(found, where) or b"",
             event=event,
             after=self._names(found, "after", where),
-            cuts=tuple((cut[0], cut[1]) for cut in cuts),
-            joined=found.get("joined") is True,
+            cuts=self._cuts(found, where, event),
+            joined=joined,
             line=found.line,
         )
+
+    def _cuts(self, found: Mapped, where: str, event: Mapping[str, Any] | None) -> tuple[tuple[int, int], ...]:
+        def wrong(message: str) -> CassetteError:
+            return self.fail(where, f"cuts {message}", found.line_of("cuts"))
+
+        cuts = self.items(found, "cuts", where) or []
+        if not all(isinstance(cut, list) and [type(one) for one in cut] == [int, int] for cut in cuts):
+            raise wrong("must be pairs: milliseconds and bytes")
+        if not cuts:
+            return ()
+        if event is None:
+            raise wrong("are an event's: other pieces are cut by being several")
+        times, places = zip(*cuts, strict=True)
+        if [*times] != sorted(times) or [*places] != sorted(places):
+            raise wrong("must be in their order, of time and of bytes")
+        length = len(event_line(event["type"], event["object"]))
+        if places[0] < 1 or places[-1] > length:
+            outside = places[0] if places[0] < 1 else places[-1]
+            raise wrong(f"must lie within the event's {length} bytes; {outside} does not")
+        return tuple(zip(times, places, strict=True))
 
 
 def _line(found: Mapping[str, Any], name: str) -> int:

@@ -132,7 +132,7 @@ BAD = [
     ("{at: 6,", "{at: 6, after: [nothing],", "line 17, step log: after: there is no step nothing"),
     ("at: 6", "at: soon", "line 17, step log: at must be whole milliseconds, not 'soon'"),
     ("base64: /wA=", "base64: '*'", "line 18, step log: base64 is none"),
-    (", base64: /wA=", "", "line 18, step log: a piece of the stream has either"),
+    (", base64: /wA=", "", "line 18, step log: a piece of the stream has one of"),
     ("status: 200", "status: 2000", "line 9, step delete: status must be an HTTP status"),
     ("DELETE /apis", "/apis", "line 8, step delete: request must be a method and a path"),
     ("  status", "  statsu", "line 9, step delete: nothing here is called statsu; did you mean status?"),
@@ -146,6 +146,12 @@ BAD = [
         "ends: ReadEror",
         "line 19, step log: ends: 'ReadEror' is none of server, client, ConnectError",
     ),
+    ("  json: {", "  text: x\n  json: {", "line 11, step delete: has text and json: an answer has one of them"),
+    ("  ends: client", "  base64: /wA=\n  ends: client", "line 19, step log: has stream and base64"),
+    ("base64: /wA=", "base64: /wA=, text: x", "line 18, step log: a piece of the stream has one of event, text"),
+    ("base64: /wA=", "base64: /wA=, object: {}", "line 18, step log: an object stands with an event"),
+    ("base64: /wA=", "base64: /wA=, joined: yes", "line 18, step log: joined must be true or false, not 'yes'"),
+    ("base64: /wA=", "base64: /wA=, cuts: [[6, 1]]", "line 18, step log: cuts are an event's"),
     ("at: 5", "at: *five", "alias"),
     ("at: 5", "at: !!python/name:os.system ''", "have no meaning here"),
 ]
@@ -158,6 +164,47 @@ def test_a_bad_cassette_says_what_is_wrong_and_in_which_line(old: str, new: str,
         read(TEXT.replace(old, new), source="bad.yaml")
     assert str(caught.value).startswith("bad.yaml")
     assert said in str(caught.value)
+
+
+EVENT = """\
+gke_sandbox_cassette: 1
+steps:
+- step: watch
+  request: GET /api/v1/pods?watch=true
+  status: 200
+  stream:
+  - at: 9
+    joined: false
+    cuts: [[6, 1], [7, 20], [7, 20], [8, 34]]
+    event: ADDED
+    object: {a: 1}
+...
+"""
+
+
+@pytest.mark.parametrize(
+    ("cuts", "said"),
+    [
+        ("[[6, 1]]", ""),
+        ("[[6, 35]]", "must lie within the event's 34 bytes"),
+        ("[[6, -5]]", "must lie within the event's 34 bytes; -5 does not"),
+        ("[[6, 0]]", "must lie within the event's 34 bytes; 0 does not"),
+        ("[[6, 1], [7, 99]]", "must lie within the event's 34 bytes; 99 does not"),
+        ("[[6, 9], [7, 2]]", "must be in their order, of time and of bytes"),
+        ("[[7, 2], [6, 9]]", "must be in their order, of time and of bytes"),
+        ("[[6, 2.5]]", "must be pairs: milliseconds and bytes"),
+        ("[[6]]", "must be pairs: milliseconds and bytes"),
+    ],
+)
+def test_an_event_can_be_cut_within_its_line_only(cuts: str, said: str) -> None:
+    read(EVENT)
+    text = EVENT.replace("[[6, 1], [7, 20], [7, 20], [8, 34]]", cuts)
+    if not said:
+        assert read(text).steps[0].answer.chunks is not None
+        return
+    with pytest.raises(CassetteError) as caught:
+        read(text, source="bad.yaml")
+    assert str(caught.value).startswith(f"bad.yaml, line 9, step watch: cuts {said}")
 
 
 def test_a_cassette_for_another_scenario_is_refused() -> None:

@@ -16,6 +16,11 @@ __all__ = ["Mapped", "dump", "parse"]
 
 # libyaml recurses in C, and this reader in Python.
 _MAX_DEPTH = 100
+# A few aliases of aliases can stand for more than any memory holds, and all of that is looked at, each time.
+# Recordings, of a hundred executions too, come to a fifth of a value for each character of their file.
+_MAX_VALUES = 200_000
+_MAX_VALUES_PER_CHARACTER = 4
+_CHARACTERS_A_VALUE = 256
 # Parts below this many characters of JSON are clearer where they stand than under a name.
 _SHARED_FROM = 120
 _FLOW_UP_TO = 80
@@ -46,7 +51,7 @@ def parse(text: str, source: str) -> Any:
 
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return _Reader(yaml.parse(text, Loader=loader), source).document()
+        return _Reader(yaml.parse(text, Loader=loader), source, len(text)).document()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{source}, line {mark.line + 1}" if mark is not None else source
@@ -59,10 +64,13 @@ def parse(text: str, source: str) -> Any:
 class _Reader:
     """Values from the parser's events, in one pass."""
 
-    def __init__(self, events: Iterator[Any], source: str) -> None:
+    def __init__(self, events: Iterator[Any], source: str, length: int) -> None:
         self._events = events
         self._source = source
-        self._anchors: dict[str, Any] = {}
+        # What each stands for, and its size in values, those that aliases stand for included.
+        self._anchors: dict[str, tuple[Any, int]] = {}
+        self._size = 0
+        self._most = _MAX_VALUES + _MAX_VALUES_PER_CHARACTER * length
 
     def document(self) -> Any:
         import yaml
@@ -90,11 +98,18 @@ class _Reader:
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self._anchors:
                 raise self._error(event, f"the alias *{event.anchor} stands for nothing above it")
-            return self._anchors[event.anchor]
+            value, size = self._anchors[event.anchor]
+            self._size += size
+            if self._size > self._most:
+                raise self._error(event, f"its aliases stand for more than {self._most} values")
+            return value
         if event.tag is not None and event.tag != "!":
             raise self._error(event, f"tags like {event.tag} have no meaning here")
+        before = self._size
+        self._size += 1
         if isinstance(event, yaml.ScalarEvent):
-            value: Any = self._scalar(event)
+            value = self._scalar(event)
+            self._size += len(event.value) // _CHARACTERS_A_VALUE
         elif isinstance(event, yaml.SequenceStartEvent):
             value = []
             while not isinstance(item := next(self._events), yaml.SequenceEndEvent):
@@ -102,7 +117,7 @@ class _Reader:
         else:
             value = self._mapping(event, depth)
         if event.anchor is not None:
-            self._anchors[event.anchor] = value
+            self._anchors[event.anchor] = value, self._size - before
         return value
 
     def _mapping(self, event: Any, depth: int) -> Mapped:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gke_sandbox import AsyncSandbox
 from gke_sandbox.cassette import load, save
 from gke_sandbox.cassette.file import check_writable, read, write
 from gke_sandbox.cassette.yamlfile import dump, parse
@@ -211,6 +212,24 @@ def test_a_cassette_for_another_scenario_is_refused() -> None:
     assert read(TEXT, scenario="hello").header.scenario == "hello"
     with pytest.raises(CassetteError, match="x, line 2: is for the scenario 'hello', not for 'bye'"):
         read(TEXT, source="x", scenario="bye")
+
+
+@pytest.mark.parametrize(("first", "levels"), [("x", 40), (f"[{'x' * 50_000}, 1]", 20)], ids=["values", "text"])
+def test_a_few_aliases_cannot_stand_for_more_than_can_be_read(first: str, levels: int) -> None:
+    lines = [f"    a0: &a0 {first}", *(f"    a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, levels))]
+    text = TEXT.replace("  json: {", "\n".join(["  body:", *lines, "  json: {"]))
+    with pytest.raises(CassetteError, match=r"bad\.yaml, line \d+: its aliases stand for more than \d+ values"):
+        read(text, source="bad.yaml")
+
+
+def test_many_equal_executions_are_written_once_and_read(tmp_path: Path) -> None:
+    async def main(sandbox: AsyncSandbox) -> None:
+        await sandbox.map(["#" * 50_000] * 8)
+
+    record(tmp_path / "c.yaml", main)
+    text = (tmp_path / "c.yaml").read_text()
+    assert text.count("#" * 50_000) == 1
+    assert len(load(tmp_path / "c.yaml").steps) > 16
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

@@ -1,0 +1,201 @@
+"""The executor's fields: what it takes and what it refuses."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.adk.code_executors.base_code_executor import BaseCodeExecutor
+from pydantic import ValidationError
+
+from gke_sandbox import Cluster
+from gke_sandbox.adk import GkeCodeExecutor
+from gke_sandbox.adk.hooks import HOOKS
+from gke_sandbox.errors import SpecError
+from tests.adk.kit import QUIET, execute, exit_code, on, scripted
+from tests.pods import out, program
+
+pytestmark = QUIET
+
+
+def refusal(**given: Any) -> SpecError:
+    with pytest.raises(SpecError) as caught:
+        GkeCodeExecutor(**given)
+    return caught.value
+
+
+def test_it_is_an_executor_of_adk() -> None:
+    assert issubclass(GkeCodeExecutor, BaseCodeExecutor)
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"timeout_seconds": 0}, "timeout_seconds"),
+        ({"timeout_seconds": -1}, "timeout_seconds"),
+        ({"startup_timeout_seconds": 0}, "startup_timeout_seconds"),
+        ({"namespace": "Not A Name"}, "namespace"),
+        ({"image": ""}, "image"),
+        ({"cpu_limit": "fast"}, "cpu_limit"),
+        ({"mem_limit": "512m"}, "mem_limit"),
+        ({"mem_requested": "1Gi"}, "mem_requested"),
+        ({"cpu_requested": "1", "cpu_limit": "500m"}, "cpu_requested"),
+        ({"labels": {"a b": "c"}}, "labels['a b']"),
+        ({"node_selector": {"a": "b c"}}, "node_selector['a']"),
+        ({"max_output_bytes": -1}, "max_output_bytes"),
+        ({"max_file_bytes": -1}, "max_file_bytes"),
+        ({"service_account_name": "a_b"}, "service_account_name"),
+        ({"runtime_class_name": ""}, "runtime_class_name"),
+        ({"stateful": True}, "stateful"),
+        ({"executor_type": "sandbox"}, "executor_type"),
+        ({"cluster": Cluster.local(), "kubeconfig_path": "x"}, "cluster"),
+        ({"cluster": Cluster.local(), "kubeconfig_context": "x"}, "cluster"),
+        ({"settings": {"timeout": 3}}, "settings['timeout']"),
+        ({"settings": {"max_file": 3}}, "settings['max_file']"),
+        ({"settings": {"env": {"A=B": "x"}}}, "settings['env']['A=B']"),
+        ({"timout": 3}, "timout"),
+        ({"bogus": 1}, "bogus"),
+    ],
+)
+def test_a_wrong_configuration_is_told_with_its_field_when_the_executor_is_made(given: Any, field: str) -> None:
+    assert refusal(**given).field == field
+
+
+@pytest.mark.parametrize(
+    "given", [{"timeout_seconds": None}, {"timeout_seconds": 1.5}, {"cluster": "x"}, {"executor_type": "pod"}]
+)
+def test_a_wrong_type_is_pydantics_error(given: Any) -> None:
+    with pytest.raises(ValidationError):
+        GkeCodeExecutor(**given)
+
+
+def test_an_unknown_field_is_told_with_the_nearest_one() -> None:
+    assert refusal(timout=3).hint == "did you mean timeout_seconds?"
+    assert "namespace" in refusal(bogus=3).hint
+
+
+def test_the_reason_is_in_the_words_of_the_fields() -> None:
+    error = refusal(mem_requested="1Gi", mem_limit="512Mi")
+    assert str(error) == "mem_requested: '1Gi' is above mem_limit, '512Mi'"
+    assert error.hint == "set mem_requested and mem_limit together"
+
+
+def test_what_is_not_there_is_said() -> None:
+    assert "not there yet" in str(refusal(executor_type="sandbox"))
+    assert "each execution has a pod of its own" in str(refusal(stateful=True))
+
+
+def test_making_one_reads_nothing_and_opens_nothing(tmp_path: Path) -> None:
+    before = threading.active_count()
+    executor = GkeCodeExecutor(str(tmp_path / "there is no such file"))
+    assert threading.active_count() == before
+    result = execute(executor, "print(1)")
+    assert "there is no such file" in result.stderr
+    assert exit_code(result) is None
+    executor.close()
+
+
+def test_a_field_that_is_set_later_is_checked_and_counts() -> None:
+    cluster = scripted(program())
+    with on(cluster) as executor:
+        executor.image = "python:3.12-slim"
+        executor.timeout_seconds = 7
+        with pytest.raises(SpecError, match="timeout_seconds"):
+            executor.timeout_seconds = 0
+        with pytest.raises(ValidationError):
+            executor.timeout_seconds = "soon"  # type: ignore[assignment]
+        execute(executor, "")
+    assert executor.timeout_seconds == 7
+    spec = cluster.jobs()[0]["spec"]
+    assert spec["activeDeadlineSeconds"] == 300 + 7 + 30
+    assert spec["template"]["spec"]["containers"][0]["image"] == "python:3.12-slim"
+
+
+@pytest.mark.parametrize("field", ["namespace", "cluster", "kubeconfig_path", "kubeconfig_context"])
+def test_where_it_runs_cannot_be_set_later(field: str) -> None:
+    executor = GkeCodeExecutor()
+    before = getattr(executor, field)
+    with pytest.raises(SpecError, match=f"{field}: cannot be changed"):
+        setattr(executor, field, "elsewhere")
+    assert getattr(executor, field) == before
+
+
+def test_an_attribute_that_is_no_field_cannot_be_set() -> None:
+    with pytest.raises(ValueError, match="timeout_second"):
+        GkeCodeExecutor().timeout_second = 3  # type: ignore[attr-defined]
+
+
+def resources(**fields: Any) -> dict[str, Any]:
+    cluster = scripted(program())
+    with on(cluster, **fields) as executor:
+        execute(executor, "")
+    found: dict[str, Any] = cluster.jobs()[0]["spec"]["template"]["spec"]["containers"][0]["resources"]
+    return found
+
+
+def test_a_limit_below_the_default_request_lowers_that_request() -> None:
+    found = resources(cpu_limit="100m", mem_limit="128Mi")
+    assert (found["requests"]["cpu"], found["requests"]["memory"]) == ("100m", "128Mi")
+    assert (found["limits"]["cpu"], found["limits"]["memory"]) == ("100m", "128Mi")
+    found = resources(cpu_limit="2", mem_limit="1Gi")
+    assert (found["requests"]["cpu"], found["requests"]["memory"]) == ("200m", "256Mi")
+
+
+def test_a_request_that_was_given_is_not_lowered() -> None:
+    assert refusal(cpu_requested="200m", cpu_limit="100m").field == "cpu_requested"
+
+
+def test_a_subclass_may_have_other_defaults() -> None:
+    class Small(GkeCodeExecutor):
+        """With a default of its own, and a field."""
+
+        cpu_requested: str = "50m"
+        kubeconfig_context: str | None = "small"
+        team: str = "data"
+
+    assert Small().cpu_requested == "50m"
+    assert Small().kubeconfig_context == "small"
+    assert Small(None, "large", team="web").kubeconfig_context == "large"
+    with pytest.raises(SpecError, match="cpu_requested"):
+        Small(cpu_limit="20m")
+
+
+# -- hooks -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hook", [name for name in HOOKS if name not in ("_batch_v1", "_core_v1")])
+def test_overriding_a_private_method_of_the_original_is_refused_when_the_class_is_made(hook: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        type("Mine", (GkeCodeExecutor,), {hook: lambda self: None, "__module__": __name__})
+    assert caught.value.field.endswith(f"Mine.{hook}")
+    assert caught.value.hint == HOOKS[hook]
+
+
+def test_so_is_a_mixin_that_does_it_and_an_attribute() -> None:
+    class Mixin:
+        def _create_job_manifest(self) -> None: ...
+
+    with pytest.raises(SpecError, match=r"Mixin\._create_job_manifest"):
+        type("Mine", (Mixin, GkeCodeExecutor), {"__module__": __name__})
+    with pytest.raises(SpecError, match="_batch_v1"):
+
+        class Annotated(GkeCodeExecutor):
+            _batch_v1: Any
+
+    with pytest.raises(SpecError, match="_core_v1"):
+
+        class Assigned(GkeCodeExecutor):
+            _core_v1 = None
+
+
+def test_overriding_execute_code_is_how_it_is_done() -> None:
+    class Loud(GkeCodeExecutor):
+        def execute_code(self, invocation_context: Any, code_execution_input: Any) -> Any:
+            result = super().execute_code(invocation_context, code_execution_input)
+            result.stdout = result.stdout.upper()
+            return result
+
+    with Loud(cluster=Cluster.transport(scripted(program(out("hello"))))) as executor:
+        assert execute(executor, "").stdout == "HELLO"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import logging
 from collections.abc import Mapping
@@ -50,11 +51,15 @@ class _IsCluster:
         as_text = core_schema.plain_serializer_function_ser_schema(repr, when_used="unless-none")
         return core_schema.nullable_schema(core_schema.is_instance_schema(Cluster), serialization=as_text)
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: object) -> dict[str, Any]:
+        return {"anyOf": [{"type": "string"}, {"type": "null"}]}
+
 
 class _Opened:
     """The Sandbox of one executor, made at first use. A copy of it, also a pickled one, has none yet.
 
-    It has no lock: a thread that forks may leave one taken.
+    It has no lock: a thread that forks may leave one taken. All are equal: an executor is what its fields say.
     """
 
     def __init__(self) -> None:
@@ -69,6 +74,12 @@ class _Opened:
             # Of two threads that come here at once one wins, and what the other has made was never opened.
             made = self._made.setdefault("sandbox", Sandbox(cluster, namespace=namespace))
         return made
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Opened)
+
+    def __hash__(self) -> int:
+        return hash(_Opened)
 
     def __deepcopy__(self, memo: object) -> _Opened:
         return _Opened()
@@ -141,8 +152,9 @@ class GkeCodeExecutor(BaseCodeExecutor):
     def __init__(
         self, kubeconfig_path: str | None = None, kubeconfig_context: str | None = None, **data: Any
     ) -> None:
+        hooks.refuse(type(self), BaseCodeExecutor)  # Again: a class can be changed after it was made.
         known = type(self).model_fields
-        aliases = {field.alias for field in known.values()}
+        aliases = fields.aliases(known.values())
         for name in data:
             if name not in known and name not in aliases:
                 near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -154,6 +166,7 @@ class GkeCodeExecutor(BaseCodeExecutor):
         if kubeconfig_context is not None:
             data["kubeconfig_context"] = kubeconfig_context
         super().__init__(**data)
+        self._lower()
         self._check()
 
     @classmethod
@@ -162,6 +175,8 @@ class GkeCodeExecutor(BaseCodeExecutor):
         hooks.refuse(cls, GkeCodeExecutor)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name in hooks.HOOKS:
+            raise hooks.refusal(name)
         if name not in type(self).model_fields:
             super().__setattr__(name, value)
             return
@@ -171,15 +186,20 @@ class GkeCodeExecutor(BaseCodeExecutor):
                 "cannot be changed once the executor is made",
                 hint=f"make another: model_copy(update={{{name!r}: ...}})",
             )
-        before, given = self.__dict__.get(name), set(self.model_fields_set)
-        super().__setattr__(name, value)
-        try:
-            self._check()
-        except SpecError:
-            self.__dict__[name] = before
-            if name not in given:
-                self.model_fields_set.discard(name)
-            raise
+        changed = self.model_copy()
+        super(GkeCodeExecutor, changed).__setattr__(name, value)
+        changed._lower()
+        changed._check()
+        # All at once: another thread that reads the fields finds no limit without its request.
+        object.__setattr__(self, "__pydantic_fields_set__", changed.model_fields_set)
+        object.__setattr__(self, "__dict__", changed.__dict__)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> GkeCodeExecutor:
+        """As pydantic has it: what is updated is not checked before the next execution."""
+        source = copy.deepcopy(self) if deep else self
+        copied: GkeCodeExecutor = super(GkeCodeExecutor, source).model_copy(update=update)
+        copied._lower()
+        return copied
 
     def __copy__(self) -> GkeCodeExecutor:
         copied: GkeCodeExecutor = super().__copy__()
@@ -235,6 +255,15 @@ class GkeCodeExecutor(BaseCodeExecutor):
 
     # -- fields ----------------------------------------------------------------------------------------------
 
+    def _lower(self) -> None:
+        """Lower the default requests to their limits. They count as not given, and yet a dump has them."""
+        for request, limit in fields.LIMIT_OF.items():
+            default = type(self).model_fields[request].default
+            # What a subclass has for a default is given.
+            ours = default == GkeCodeExecutor.model_fields[request].default
+            if ours and request not in self.model_fields_set:
+                self.__dict__[request] = fields.lowered(default, self.__dict__[limit])
+
     def _check(self) -> None:
         """Raise `SpecError` for what cannot be."""
         if self.executor_type == "sandbox":
@@ -247,7 +276,7 @@ class GkeCodeExecutor(BaseCodeExecutor):
             raise SpecError(
                 "stateful",
                 "must be False: each execution has a pod of its own, and nothing is left of it for the next",
-                hint="let the code write files, or print what the next piece needs",
+                hint="let the code print what the next piece needs",
             )
         if self.cluster is not None and (self.kubeconfig_path or self.kubeconfig_context):
             raise SpecError(
@@ -257,10 +286,9 @@ class GkeCodeExecutor(BaseCodeExecutor):
 
     def _settings_for(self, context: InvocationContext | None) -> Settings:
         """The settings of an execution. Raises `SpecError`."""
-        values = {name: getattr(self, name) for name in fields.FIELDS}
-        defaults = {name: field.default for name, field in GkeCodeExecutor.model_fields.items()}
-        values = fields.lowered_requests(values, defaults, self.model_fields_set)
-        more = dict(self.settings)
+        now = self.__dict__  # Another thread may assign meanwhile, and then there is another one.
+        values = {name: now[name] for name in fields.FIELDS}
+        more = dict(now["settings"])
         values["labels"] = {**_labels(context), **values["labels"]}
         annotations = more.get("annotations", {})
         if isinstance(annotations, Mapping):

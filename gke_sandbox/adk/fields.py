@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from pydantic import AliasChoices, AliasPath
 
 from ..errors import SpecError
 from ..quantity import QuantityError, parse_quantity
 from ..settings import Settings
 
-__all__ = ["FIELDS", "in_field_names", "lowered_requests", "to_settings"]
+__all__ = ["FIELDS", "LIMIT_OF", "aliases", "in_field_names", "lowered", "to_settings"]
 
 #: Field of the executor -> field of `Settings`.
 FIELDS = {
@@ -29,6 +31,8 @@ FIELDS = {
     "max_output_bytes": "max_output_bytes",
     "max_file_bytes": "max_file_bytes",
 }
+#: A request, and its limit.
+LIMIT_OF = {"cpu_requested": "cpu_limit", "mem_requested": "mem_limit"}
 _FIELD_OF = {setting: field for field, setting in FIELDS.items()}
 # Words of ours alone: "timeout" is also everybody else's.
 _OURS = {setting: field for setting, field in _FIELD_OF.items() if setting != field and "_" in setting}
@@ -63,24 +67,28 @@ def _renamed(error: SpecError) -> SpecError:
     return SpecError(where, in_field_names(message), hint=in_field_names(error.hint))
 
 
-def lowered_requests(values: dict[str, Any], defaults: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
-    """`values`, with a default request that is above its limit lowered to it, unless it is among the `given`.
+def lowered(request: str, limit: object) -> str:
+    """The default `request` of a resource, or its `limit` if that is lower.
 
     Whoever sets only ``cpu_limit="100m"`` means a small sandbox, and the server would refuse the request.
     """
-    lowered = dict(values)
-    for request, limit in (("cpu_requested", "cpu_limit"), ("mem_requested", "mem_limit")):
-        if (
-            request not in given
-            and values[request] == defaults[request]
-            and _above(values[request], values[limit])
-        ):
-            lowered[request] = values[limit]
-    return lowered
-
-
-def _above(request: str, limit: str) -> bool:
+    # A limit that is none is told as such, and not as a request that nobody set.
+    if not isinstance(limit, str):
+        return request
     try:
-        return parse_quantity(request).milli > parse_quantity(limit).milli
+        most = parse_quantity(limit).milli
     except QuantityError:
-        return False  # The settings say what is wrong with it.
+        return request
+    return limit if 0 < most < parse_quantity(request).milli else request
+
+
+def aliases(infos: Iterable[Any]) -> set[str]:
+    """The other names under which these fields, pydantic's ``FieldInfo``, can be given."""
+    found: set[str] = set()
+    for info in infos:
+        alias = info.validation_alias
+        for each in alias.choices if isinstance(alias, AliasChoices) else [alias]:
+            first = each.path[0] if isinstance(each, AliasPath) else each
+            if isinstance(first, str):
+                found.add(first)
+    return found

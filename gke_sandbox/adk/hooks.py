@@ -6,7 +6,7 @@ import inspect
 
 from ..errors import SpecError
 
-__all__ = ["HOOKS", "refuse"]
+__all__ = ["HOOKS", "refusal", "refuse"]
 
 _EXECUTE = "override execute_code, and call super().execute_code there"
 _OUTPUT = "max_output_bytes bounds what is read; the result of execute_code has stdout, stderr and exit_code"
@@ -43,8 +43,14 @@ def refuse(cls: type, base: type) -> None:
         # Pydantic takes private attributes out of the class, and those without a value were never in it.
         defined = {*vars(ancestor), *inspect.get_annotations(ancestor), *vars(ancestor).get(_PRIVATE, ())}
         for name in sorted(defined & HOOKS.keys()):
-            raise SpecError(
-                f"{ancestor.__qualname__}.{name}",
-                "overrides a private part of google-adk's GkeCodeExecutor that this executor does not have",
-                hint=HOOKS[name],
-            )
+            raise refusal(name, of=ancestor)
+
+
+def refusal(name: str, *, of: type | None = None) -> SpecError:
+    """The error for one of `HOOKS` that is defined by the class `of`, or assigned to an executor."""
+    where = f"{of.__qualname__}.{name}" if of else name
+    return SpecError(
+        where,
+        "overrides a private part of google-adk's GkeCodeExecutor that this executor does not have",
+        hint=HOOKS[name],
+    )

@@ -165,12 +165,12 @@ def copies(executor: GkeCodeExecutor) -> list[GkeCodeExecutor]:
 
 
 def test_a_copy_works_when_the_original_is_closed_and_the_other_way_round() -> None:
-    executor = local(labels={"team": "data"}, cpu_limit="300m")
+    executor = local(labels={"team": "data"}, cpu_limit="100m")
     assert execute(executor, "print('original')").stdout == "original\n"
     made = copies(executor)
     executor.close()
     for each in made:
-        assert dict(each) == dict(executor)
+        assert each == executor
         assert each.model_fields_set == executor.model_fields_set or each is made[-1]
         with each:
             assert execute(each, "print('copy')").stdout == "copy\n"
@@ -186,9 +186,19 @@ def test_a_copy_may_be_for_another_namespace() -> None:
 
 def test_a_deep_copy_shares_the_cluster_and_no_mapping() -> None:
     executor = on(scripted(program()), labels={"a": "b"})
-    copied = copy.deepcopy(executor)
-    assert copied.cluster is executor.cluster
-    assert copied.labels is not executor.labels
+    for copied in (copy.deepcopy(executor), executor.model_copy(update={"image": "x"}, deep=True)):
+        assert copied.cluster is executor.cluster
+        assert copied.labels is not executor.labels
+
+
+def test_executors_with_the_same_fields_are_equal() -> None:
+    cluster = Cluster.transport(scripted(program()))
+    first, second = GkeCodeExecutor(cluster=cluster), GkeCodeExecutor(cluster=cluster)
+    with first:
+        execute(first, "")
+        assert first == second
+    second.image = "python:3.12-slim"
+    assert first != second
 
 
 def test_secrets_are_not_shown() -> None:

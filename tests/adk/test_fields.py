@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from google.adk.code_executors.base_code_executor import BaseCodeExecutor
-from pydantic import ValidationError
+from pydantic import AliasChoices, AliasPath, Field, ValidationError
 
 from gke_sandbox import Cluster
 from gke_sandbox.adk import GkeCodeExecutor
@@ -42,6 +42,9 @@ def test_it_is_an_executor_of_adk() -> None:
         ({"mem_limit": "512m"}, "mem_limit"),
         ({"mem_requested": "1Gi"}, "mem_requested"),
         ({"cpu_requested": "1", "cpu_limit": "500m"}, "cpu_requested"),
+        ({"cpu_limit": "0"}, "cpu_limit"),
+        ({"mem_limit": "0"}, "mem_limit"),
+        ({"cpu_limit": "-1"}, "cpu_limit"),
         ({"labels": {"a b": "c"}}, "labels['a b']"),
         ({"node_selector": {"a": "b c"}}, "node_selector['a']"),
         ({"max_output_bytes": -1}, "max_output_bytes"),
@@ -55,6 +58,7 @@ def test_it_is_an_executor_of_adk() -> None:
         ({"settings": {"timeout": 3}}, "settings['timeout']"),
         ({"settings": {"max_file": 3}}, "settings['max_file']"),
         ({"settings": {"env": {"A=B": "x"}}}, "settings['env']['A=B']"),
+        ({"settings": {"annotations": 5}}, "settings['annotations']"),
         ({"timout": 3}, "timout"),
         ({"bogus": 1}, "bogus"),
     ],
@@ -113,6 +117,24 @@ def test_a_field_that_is_set_later_is_checked_and_counts() -> None:
     assert spec["template"]["spec"]["containers"][0]["image"] == "python:3.12-slim"
 
 
+def test_a_value_that_is_refused_was_never_there_for_another_thread() -> None:
+    executor = GkeCodeExecutor(image="python:3.12-slim")
+    seen = []
+
+    class Looks(dict[str, str]):
+        """Looks at the executor whenever it is looked at."""
+
+        def items(self) -> Any:
+            seen.append(executor.settings)
+            return super().items()
+
+    with pytest.raises(SpecError, match="A=B"):
+        executor.settings = {"env": Looks({"A=B": "x"})}
+    assert seen
+    assert all(settings == {} for settings in seen)
+    assert executor.model_fields_set == {"image"}
+
+
 @pytest.mark.parametrize("field", ["namespace", "cluster", "kubeconfig_path", "kubeconfig_context"])
 def test_where_it_runs_cannot_be_set_later(field: str) -> None:
     executor = GkeCodeExecutor()
@@ -143,6 +165,29 @@ def test_a_limit_below_the_default_request_lowers_that_request() -> None:
     assert (found["requests"]["cpu"], found["requests"]["memory"]) == ("200m", "256Mi")
 
 
+def test_the_lowered_request_is_the_fields_value_and_rises_again_with_the_limit() -> None:
+    executor = GkeCodeExecutor(cpu_limit="100m")
+    assert executor.cpu_requested == "100m"
+    assert executor.model_fields_set == {"cpu_limit"}
+    executor.cpu_limit = "150m"
+    assert executor.cpu_requested == "150m"
+    executor.cpu_limit = "1"
+    assert executor.cpu_requested == "200m"
+    assert executor.model_copy(update={"mem_limit": "64Mi"}).mem_requested == "64Mi"
+
+
+def test_an_executor_can_be_made_from_the_values_of_another() -> None:
+    executor = GkeCodeExecutor(cpu_limit="100m", mem_limit="64Mi")
+    for values in (dict(executor), executor.model_dump()):
+        assert GkeCodeExecutor(**values) == executor
+        assert GkeCodeExecutor.model_validate(values) == executor
+
+
+def test_a_copy_with_a_limit_that_is_none_tells_it_at_the_next_execution() -> None:
+    with on(scripted(program())).model_copy(update={"cpu_limit": 5}) as executor:
+        assert "cpu_limit" in execute(executor, "").stderr
+
+
 def test_a_request_that_was_given_is_not_lowered() -> None:
     assert refusal(cpu_requested="200m", cpu_limit="100m").field == "cpu_requested"
 
@@ -162,6 +207,24 @@ def test_a_subclass_may_have_other_defaults() -> None:
         Small(cpu_limit="20m")
 
 
+def test_a_field_of_a_subclass_may_have_other_names() -> None:
+    class Aliased(GkeCodeExecutor):
+        team: str = Field("", alias="Team")
+        owner: str = Field("", validation_alias="Owner")
+        cost: str = Field("", validation_alias=AliasChoices("Cost", AliasPath("costs", 0)))
+
+    made = Aliased(Team="data", Owner="Ada", costs=["low"])
+    assert (made.team, made.owner, made.cost) == ("data", "Ada", "low")
+    with pytest.raises(SpecError, match="Owners"):
+        Aliased(Owners="Ada")
+
+
+def test_it_has_a_json_schema() -> None:
+    properties = GkeCodeExecutor.model_json_schema()["properties"]
+    assert set(properties) == set(GkeCodeExecutor.model_fields)
+    assert properties["cluster"]["anyOf"] == [{"type": "string"}, {"type": "null"}]
+
+
 # -- hooks -----------------------------------------------------------------------------------------------------
 
 
@@ -179,6 +242,9 @@ def test_so_is_a_mixin_that_does_it_and_an_attribute() -> None:
 
     with pytest.raises(SpecError, match=r"Mixin\._create_job_manifest"):
         type("Mine", (Mixin, GkeCodeExecutor), {"__module__": __name__})
+    mixin = type("Mixin", (), {"__annotations__": {"_core_v1": Any}, "__module__": __name__})
+    with pytest.raises(SpecError, match=r"Mixin\._core_v1"):
+        type("Mine", (mixin, GkeCodeExecutor), {"__module__": __name__})
     with pytest.raises(SpecError, match="_batch_v1"):
 
         class Annotated(GkeCodeExecutor):
@@ -188,6 +254,20 @@ def test_so_is_a_mixin_that_does_it_and_an_attribute() -> None:
 
         class Assigned(GkeCodeExecutor):
             _core_v1 = None
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_so_is_what_is_assigned_afterwards_to_an_executor_or_its_class(hook: str) -> None:
+    class Mine(GkeCodeExecutor):
+        """Not changed yet."""
+
+    executor = Mine()
+    with pytest.raises(SpecError) as caught:
+        setattr(executor, hook, lambda: None)
+    assert (caught.value.field, caught.value.hint) == (hook, HOOKS[hook])
+    setattr(Mine, hook, lambda self: None)
+    with pytest.raises(SpecError, match=hook):
+        Mine()
 
 
 def test_overriding_execute_code_is_how_it_is_done() -> None:

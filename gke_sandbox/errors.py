@@ -21,7 +21,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 __all__ = [
     "AlreadyExists",
@@ -56,7 +56,7 @@ class SandboxError(Exception):
     The message says what was wrong and where; `hint`, when there is one, what to do about it.
     """
 
-    ran: ClassVar[Literal["no", "maybe"]] = "maybe"
+    ran: Literal["no", "maybe"] = "maybe"
     """Whether the program ran, wholly or in part. After "no" it may be run again without a thought."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
@@ -256,4 +256,8 @@ class ReplayMismatch(CassetteError):
 
 
 class SandboxClosed(SandboxError):
-    """The Sandbox was closed, before this call or during it."""
+    """The Sandbox was closed, before this call (`ran` is "no") or during it."""
+
+    def __init__(self, message: str, *, ran: Literal["no", "maybe"] = "maybe", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.ran = ran

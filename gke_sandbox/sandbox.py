@@ -85,7 +85,7 @@ class AsyncSandbox:
 
     async def __aenter__(self) -> AsyncSandbox:
         if self._tasks is not None or self._closed:
-            raise SandboxClosed("a Sandbox is opened once; make a new one")
+            raise SandboxClosed("a Sandbox is opened once; make a new one", ran="no")
         given = self.settings.namespace if self._namespace_given else None
         if self._cluster.kind == "transport":
             connection = self._cluster.connect(given)
@@ -299,10 +299,12 @@ class AsyncSandbox:
 
     def _open_tasks(self) -> anyio.abc.TaskGroup:
         if self._closed:
-            raise SandboxClosed("the Sandbox is closed")
+            raise SandboxClosed("the Sandbox is closed", ran="no")
         if self._tasks is None:
             raise SandboxClosed(
-                "the Sandbox is not open yet", hint="use it in `async with AsyncSandbox(...) as sandbox:`"
+                "the Sandbox is not open yet",
+                ran="no",
+                hint="use it in `async with AsyncSandbox(...) as sandbox:`",
             )
         return self._tasks
 

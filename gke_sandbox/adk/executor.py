@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import difflib
 import logging
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from .. import names
 from ..cluster import Cluster
-from ..errors import SandboxError, SpecError
+from ..errors import SandboxClosed, SandboxError, SpecError
 from . import fields, hooks
 from .files import input_files
 from .results import of_error, of_result
@@ -245,11 +246,22 @@ class GkeCodeExecutor(BaseCodeExecutor):
             )
         except SandboxError as error:
             hint = f"; {error.hint}" if error.hint else ""
-            logger.warning("no result of the code of agent %s: %s%s", _agent(invocation_context), error, hint)
+            # Whoever closes the executor knows that it ends what runs.
+            expected = isinstance(error, SandboxClosed) and error.ran != "no"
+            level = logging.INFO if expected else logging.WARNING
+            logger.log(level, "no result of the code of agent %s: %s%s", _agent(invocation_context), error, hint)
             return of_error(error)
         if result.status != "succeeded":
             logger.info(
                 "the code of agent %s: %s (Job %s)", _agent(invocation_context), result.describe(), result.job
+            )
+        dropped = dataclasses.astuple(result.dropped)
+        if any(dropped):
+            logger.warning(
+                "the code of agent %s: lost over its limits: %d bytes of stdout, %d of stderr, %d files (Job %s)",
+                _agent(invocation_context),
+                *dropped,
+                result.job,
             )
         return of_result(result, settings, show_stderr=self.show_stderr)
 
@@ -296,8 +308,7 @@ class GkeCodeExecutor(BaseCodeExecutor):
         return fields.to_settings(values, more)
 
     def _sandbox(self) -> Sandbox:
-        # An empty path is none, as google-adk's executor has it.
-        found = Cluster.auto(self.kubeconfig_path or None, self.kubeconfig_context or None)
+        found = Cluster.auto(self.kubeconfig_path, self.kubeconfig_context)
         return self._opened.sandbox(self.cluster or found, self.namespace)
 
 
@@ -306,7 +317,7 @@ class GkeCodeExecutor(BaseCodeExecutor):
 
 def _labels(context: InvocationContext | None) -> dict[str, str]:
     agent = _agent(context)
-    return {AGENT_LABEL: agent} if isinstance(agent, str) and not names.label_value(agent) else {}
+    return {AGENT_LABEL: agent} if isinstance(agent, str) and agent and not names.label_value(agent) else {}
 
 
 def _annotations(context: InvocationContext | None) -> dict[str, str]:

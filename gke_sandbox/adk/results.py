@@ -14,6 +14,7 @@ from google.adk.code_executors.code_execution_utils import CodeExecutionResult
 from ..errors import ResultLost, SandboxClosed, SandboxError, SpecError, StartError
 from ..result import ExecutionResult
 from ..settings import Settings
+from . import skills
 from .fields import in_field_names
 from .files import output_files
 from .releases import made, takes_bytes
@@ -24,6 +25,7 @@ STDERR_HEADING = "--- stderr (exit code 0) ---"
 TIMED_OUT = 124
 """The exit code of a program that was killed at its time limit, as timeout(1) has it."""
 _KILLED = 137
+_LOST = 1
 
 # Characters, for a model to read. The last lines of a traceback say what went wrong.
 _MOST_STDERR = 16_000
@@ -36,15 +38,40 @@ def of_result(result: ExecutionResult, settings: Settings, *, show_stderr: bool)
     files = output_files(result.files, encoded=not takes_bytes())
     notes = _notes(result)
     if result.status == "succeeded":
+        if result.dropped.stdout or result.output_may_be_missing:
+            script = skills.script(result.stdout)
+            if script is not None:
+                return _of_script(script, result)
         after = notes
         if show_stderr and result.stderr.strip():
             after = [f"{STDERR_HEADING}\n{_tail(result.stderr, _MOST_STDERR, 'it')}", *notes]
         return made(_followed(result.stdout, after), "", 0, output_files=files)
-    said = [_tail(result.stderr, _MOST_STDERR, "stderr")] if result.stderr.strip() else []
-    said.append(_ending(result, settings))
-    if result.stdout.strip():
-        said.append(f"What it had printed until then:\n{_tail(result.stdout, _MOST_STDOUT, 'stdout')}")
+    said = _said(result.stderr, _ending(result, settings), result.stdout)
     return made(result.stdout, _paragraphs(*said, *notes), _exit_code(result), output_files=files)
+
+
+def _of_script(script: skills.Script, result: ExecutionResult) -> CodeExecutionResult:
+    """The result of a skill's script that google-adk would take for a success, since what it looks for is lost."""
+    if script.exit_code is None:
+        ending = "How the script ended is not known: its output is cut, and its exit code is lost with the rest."
+    else:
+        ending = (
+            f"The script ended with exit code {script.exit_code}, but the files that it made are lost: they come "
+            "as text at the end of its output, which is cut."
+        )
+    said = _said(f"{result.stderr}{script.stderr}", ending, script.stdout)
+    # If there is anything in a shell script's stdout, google-adk looks there alone.
+    stdout = "" if script.in_shell else result.stdout
+    return made(stdout, _paragraphs(*said, *_notes(result)), _LOST)
+
+
+def _said(stderr: str, ending: str, stdout: str) -> list[str]:
+    said = [_tail(stderr, _MOST_STDERR, "stderr")] if stderr.strip() else []
+    said.append(ending)
+    printed = skills.without_files(stdout)
+    if printed.strip():
+        said.append(f"What it had printed until then:\n{_tail(printed, _MOST_STDOUT, 'stdout')}")
+    return said
 
 
 def of_error(error: SandboxError) -> CodeExecutionResult:
@@ -52,15 +79,14 @@ def of_error(error: SandboxError) -> CodeExecutionResult:
     message = in_field_names(error.message)
     hint = f"Hint: {in_field_names(error.hint)}" if error.hint else ""
     if isinstance(error, ResultLost):
-        said = [_tail(error.stderr, _MOST_STDERR, "stderr")] if error.stderr.strip() else []
-        said.append(f"How the program ended is not known: {message}")
-        said.append(hint)
-        if error.stdout.strip():
-            said.append(f"What it had printed until then:\n{_tail(error.stdout, _MOST_STDOUT, 'stdout')}")
-        return made(error.stdout, _paragraphs(*said), None)
+        ending = _paragraphs(f"How the program ended is not known: {message}", hint)
+        return made(error.stdout, _paragraphs(*_said(error.stderr, ending, error.stdout)), None)
     if isinstance(error, SandboxClosed):
-        return made("", _paragraphs(f"The code executor cannot run this: {message}", hint), None)
+        first = "The code executor cannot run this" if error.ran == "no" else "The program was ended"
+        return made("", _paragraphs(f"{first}: {message}", hint), None)
     if isinstance(error, SpecError):
+        if error.field.startswith("files"):
+            message = f"input_{message}"  # As ADK calls them.
         return made("", _paragraphs(f"The program was not run: {message}", hint), None)
     if isinstance(error, StartError):
         first = f"The program was not run, through no fault of its own: {message}"
@@ -118,11 +144,13 @@ def _notes(result: ExecutionResult) -> list[str]:
     notes = []
     for stream, count in (("stdout", result.dropped.stdout), ("stderr", result.dropped.stderr)):
         if count:
-            notes.append(f"[{count:,} more bytes of {stream} are over the limit (max_output_bytes) and lost]")
-    if result.dropped.files:
+            more = "1 more byte of {} is" if count == 1 else f"{count:,} more bytes of {{}} are"
+            notes.append(f"[{more.format(stream)} over the limit (max_output_bytes) and lost]")
+    count = result.dropped.files
+    if count:
         notes.append(
-            f"[{result.dropped.files:,} of the files that it made are over the limits (max_file_bytes, and a "
-            "count) and lost]"
+            f"[{count:,} of the files that it made {'is' if count == 1 else 'are'} lost: over a limit "
+            "(max_file_bytes, or max_files in settings), or of a name that is not taken]"
         )
     if result.output_may_be_missing:
         notes.append("[some of the output may be missing: its log ended early]")

@@ -6,6 +6,7 @@ import copy
 import logging
 import pickle
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
@@ -16,6 +17,7 @@ from google.adk.code_executors.code_execution_utils import CodeExecutionInput, F
 
 from gke_sandbox import Cluster, Overrides
 from gke_sandbox.adk import GkeCodeExecutor
+from gke_sandbox.adk.executor import AGENT_LABEL, INVOCATION_ANNOTATION
 from gke_sandbox.local.faults import Answer, BadImage, Fault, Match
 from tests.adk.kit import (
     HAS_EXIT_CODE,
@@ -30,7 +32,7 @@ from tests.adk.kit import (
     scripted,
     seen,
 )
-from tests.pods import out, program
+from tests.pods import err, out, program
 
 pytestmark = QUIET
 
@@ -78,6 +80,37 @@ def test_every_field_reaches_the_job() -> None:
     assert {"name": "A", "value": "b"} in container["env"]
 
 
+def test_the_users_own_labels_and_annotations_win() -> None:
+    cluster = scripted(program())
+    settings = {"annotations": {INVOCATION_ANNOTATION: "mine"}}
+    with on(cluster, labels={AGENT_LABEL: "mine"}, settings=settings) as executor:
+        execute(executor, "")
+    metadata = cluster.jobs()[0]["metadata"]
+    assert metadata["labels"][AGENT_LABEL] == "mine"
+    assert metadata["annotations"] == {INVOCATION_ANNOTATION: "mine"}
+
+
+def test_show_stderr_reaches_the_result() -> None:
+    with on(scripted(program(out("42\n"), err("careful\n")))) as executor:
+        assert execute(executor, "").stdout.endswith("careful\n")
+        executor.show_stderr = False
+        assert execute(executor, "").stdout == "42\n"
+
+
+@pytest.mark.parametrize("path", [None, ""])
+def test_a_context_without_a_path_is_looked_for_where_kubectl_looks(
+    path: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty path is none."""
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text("apiVersion: v1\nkind: Config\ncurrent-context: first\n")
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    with GkeCodeExecutor(path, "second") as executor:
+        told = execute(executor, "").stderr
+    assert "second" in told
+    assert str(kubeconfig) in told
+
+
 def test_without_a_runtime_class_none_is_sent() -> None:
     cluster = scripted(program())
     with on(cluster, runtime_class_name=None) as executor:
@@ -91,7 +124,7 @@ def test_an_agents_name_that_can_be_no_label_is_left_out(name: str) -> None:
     with on(cluster) as executor:
         assert execute(executor, "", context=Context(Agent(name))).stdout == "fine"
     labels = cluster.jobs()[0]["metadata"]["labels"]
-    assert labels.get("adk.agent.google.com/agent-name", "") == ""
+    assert AGENT_LABEL not in labels
 
 
 @pytest.mark.parametrize("context", [Context(None), MagicMock(), SimpleNamespace(), None])
@@ -100,7 +133,7 @@ def test_a_context_that_says_nothing_of_agent_and_invocation_will_do(context: An
     with on(cluster) as executor:
         result = executor.execute_code(context, CodeExecutionInput(code=""))
     assert (result.stdout, result.stderr) == ("fine", "")
-    assert "adk.agent.google.com/agent-name" not in cluster.jobs()[0]["metadata"]["labels"]
+    assert AGENT_LABEL not in cluster.jobs()[0]["metadata"]["labels"]
 
 
 def test_one_bad_start_does_not_spoil_the_next() -> None:
@@ -119,12 +152,16 @@ def test_the_log_tells_the_operator(caplog: pytest.LogCaptureFixture) -> None:
         execute(executor, "")
     with on(scripted(program(code=3))) as executor:
         execute(executor, "")
-    warning, info = (record for record in caplog.records if "agent coder" in record.getMessage())
+    with on(scripted(program(out("x" * 30))), max_output_bytes=10) as executor:
+        execute(executor, "")
+    warning, info, lost = (record for record in caplog.records if "agent coder" in record.getMessage())
     assert warning.levelname == "WARNING"
     assert "the image does not exist" in warning.getMessage()
     assert "check the image's name" in warning.getMessage()
     assert info.levelname == "INFO"
     assert "exit code 3 (Job gke-sandbox-" in info.getMessage()
+    assert lost.levelname == "WARNING"
+    assert "lost over its limits: 20 bytes of stdout, 0 of stderr, 0 files (Job gke-sandbox-" in lost.getMessage()
 
 
 def test_an_agent_can_be_copied_with_its_executor() -> None:
@@ -147,7 +184,7 @@ def test_input_files_stand_in_the_working_directory_and_new_ones_come_back() -> 
 @pytest.mark.parametrize("name", ["../a", "/etc/passwd", "main.py"])
 def test_a_file_that_cannot_stand_there_is_told(name: str) -> None:
     with on(scripted(program())) as executor:
-        assert f"{name}'" in execute(executor, "", File(name, b"")).stderr
+        assert f"not run: input_files['{name}']: " in execute(executor, "", File(name, b"")).stderr
 
 
 # -- copies ----------------------------------------------------------------------------------------------------
@@ -224,7 +261,8 @@ def test_close_is_for_good_and_may_come_twice() -> None:
     assert result.stderr == "The code executor cannot run this: the Sandbox is closed\n"
 
 
-def test_close_ends_what_runs_and_that_is_told() -> None:
+def test_close_ends_what_runs_and_that_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="gke_sandbox")
     cluster = seen()
     executor = on(cluster)
     results = []
@@ -233,8 +271,10 @@ def test_close_ends_what_runs_and_that_is_told() -> None:
     assert cluster.asked.wait(20)
     executor.close()
     thread.join(20)
-    assert "closed while the program ran" in results[0].stderr
+    assert results[0].stderr.startswith("The program was ended: the Sandbox was closed while the program ran")
     assert cluster.jobs_left() == []
+    told = [record for record in caplog.records if "agent coder" in record.getMessage()]
+    assert [record.levelname for record in told] == ["INFO"]
 
 
 def test_threads_share_one_sandbox() -> None:

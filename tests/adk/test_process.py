@@ -67,6 +67,7 @@ def test_the_import_adds_little_to_that_of_adks_own_base(capsys: pytest.CaptureF
         "gke_sandbox.adk.hooks",
         "gke_sandbox.adk.releases",
         "gke_sandbox.adk.results",
+        "gke_sandbox.adk.skills",
         "gke_sandbox.cluster",
         "gke_sandbox.errors",
         "gke_sandbox.kube",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -118,6 +119,81 @@ def test_what_was_dropped_is_told_wherever_the_model_looks() -> None:
         assert "[some of the output may be missing" in text
 
 
+def test_of_one_thing_that_was_dropped_it_is_told_in_the_singular() -> None:
+    text = told("succeeded", 0, dropped=Dropped(stdout=1, stderr=1, files=1)).stdout
+    assert "[1 more byte of stdout is over the limit (max_output_bytes) and lost]" in text
+    assert "[1 more byte of stderr is over" in text
+    assert "[1 of the files that it made is lost: over a limit (max_file_bytes, or max_files in settings)" in text
+    assert ", or of a name that is not taken]" in text
+
+
+def test_the_hint_of_a_cause_is_in_the_words_of_the_fields() -> None:
+    result = told("killed", cause="out_of_memory", reason="OOMKilled")
+    assert "\nHint: raise mem_limit, or let the program use less" in result.stderr
+
+
+def shell(**script: Any) -> bytes:
+    """What google-adk's program prints of a shell script."""
+    return b"\n" + json.dumps({"__shell_result__": True, **script}).encode() + b"\n"
+
+
+FILES = b'__ADK_SKILL_GENERATED_FILES__:0123abcd:{"files": [{"path": "a.csv", "content_b64": "eA=="}]}\n'
+
+
+def cut(stdout: bytes, **more: Any) -> CodeExecutionResult:
+    return told("succeeded", 0, stdout_bytes=stdout, dropped=Dropped(stdout=99), **more)
+
+
+def test_a_shell_script_whose_exit_code_is_lost_has_failed_with_nothing_in_stdout() -> None:
+    printed = shell(stdout="step 1\n", stderr="careful\n", returncode=0)
+    result = cut(printed[: printed.index(b"returncode")])
+    assert result.stdout == ""
+    assert result.stderr == (
+        "careful\n\nHow the script ended is not known: its output is cut, and its exit code is lost with the rest."
+        "\n\nWhat it had printed until then:\nstep 1\n\n"
+        "[99 more bytes of stdout are over the limit (max_output_bytes) and lost]\n"
+    )
+    assert_exit_code(result, 1)
+
+
+def test_of_a_cut_envelope_whatever_can_be_read_is_told() -> None:
+    printed = shell(stdout='a "b" \\\n\U0001f40d', stderr='"stdout": \\"é', returncode=4)
+    for length in range(len('\n{"__shell_result__"'), len(printed) - 2):
+        stderr = cut(printed[:length]).stderr
+        assert "exit code is lost" in stderr
+        assert stderr.encode(), "half of a surrogate pair would be no text"
+    assert 'a "b" \\\n\U0001f40d' in stderr
+    assert stderr.startswith('"stdout": \\"é\n')
+
+
+def test_a_script_whose_files_are_lost_has_failed() -> None:
+    in_python = cut(b"no line end" + FILES[:-5])
+    assert "ended with exit code 0, but the files that it made are lost" in in_python.stderr
+    assert "What it had printed until then:\nno line end\n" in in_python.stderr
+    in_shell = shell(stdout="written\n", stderr="", returncode=4)
+    for length in (1, 20, 35, len(FILES) - 2):
+        result = cut(in_shell + FILES[:length])
+        assert "ended with exit code 4, but the files that it made are lost" in result.stderr
+        assert "What it had printed until then:\nwritten\n" in result.stderr
+        assert "__ADK" not in result.stderr
+        assert result.stdout == ""
+        assert_exit_code(result, 1)
+
+
+@pytest.mark.parametrize("printed", [b"plain\n", shell(stdout="", stderr="", returncode=3), FILES])
+def test_a_script_that_lost_nothing_that_adk_reads_is_left_to_adk(printed: bytes) -> None:
+    result = cut(printed)
+    assert result.stdout.startswith(printed.decode())
+    assert result.stderr == ""
+    assert_exit_code(result, 0)
+
+
+def test_files_of_a_script_that_failed_are_not_read_to_the_model() -> None:
+    result = told("failed", 1, stdout_bytes=b"step 1\n" + FILES, stderr_bytes=TRACEBACK)
+    assert result.stdout.endswith(FILES.decode()), "google-adk looks for them there"
+    assert result.stderr.endswith("What it had printed until then:\nstep 1\n")
+
+
 def test_of_a_long_stderr_the_end_is_told_from_the_beginning_of_a_line() -> None:
     noise = b"".join(b"warning %d\n" % number for number in range(10_000))
     result = told("failed", 1, stderr_bytes=noise + TRACEBACK, stdout_bytes=noise)
@@ -173,7 +249,18 @@ def test_stdout_that_is_one_endless_line_is_cut() -> None:
             NetworkError("connection refused", sent=False),
             "The program could not be run, through no fault of its own: connection refused\n",
         ),
-        (SandboxClosed("the Sandbox is closed"), "The code executor cannot run this: the Sandbox is closed\n"),
+        (
+            PayloadTooLarge("files['a.csv']", "does not fit", size=9, limit=8),
+            "The program was not run: input_files['a.csv']: does not fit\n",
+        ),
+        (
+            SandboxClosed("the Sandbox is closed", ran="no"),
+            "The code executor cannot run this: the Sandbox is closed\n",
+        ),
+        (
+            SandboxClosed("the Sandbox was closed while the program ran", hint="keep it open"),
+            "The program was ended: the Sandbox was closed while the program ran\n\nHint: keep it open\n",
+        ),
     ],
 )
 def test_what_kept_a_program_from_running_is_told(error: SandboxError, words: str) -> None:

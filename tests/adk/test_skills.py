@@ -7,23 +7,29 @@ import pytest
 pytest.importorskip("google.adk.tools.skill_toolset", exc_type=ModuleNotFoundError)
 
 import inspect
+import logging
 import random
 import shutil
 from collections.abc import Iterator
 from typing import Any
 
 from google.adk.skills import models
+from google.adk.tools import skill_toolset
 from google.adk.tools.skill_toolset import SkillToolset
 from google.genai import types
 
 from gke_sandbox import Cluster
 from gke_sandbox.adk import GkeCodeExecutor
-from tests.adk.kit import QUIET, Conversation, agent, call, converse, local
-
-if "save_output_artifacts" not in inspect.signature(SkillToolset.__init__).parameters:
-    pytest.skip("this google-adk saves no files of scripts", allow_module_level=True)
+from tests.adk.kit import HAS_EXIT_CODE, QUIET, Conversation, agent, call, converse, local
 
 pytestmark = QUIET
+
+SAVES_FILES = "save_output_artifacts" in inspect.signature(SkillToolset.__init__).parameters
+saves_files = pytest.mark.skipif(not SAVES_FILES, reason="google-adk before 2.12 saves no files of scripts")
+
+#: google-adk 1.27 has another name for it.
+PATH = "script_path" if '"script_path"' in inspect.getsource(skill_toolset) else "file_path"
+takes_lists = pytest.mark.skipif(PATH == "script_path", reason="google-adk 1.27 takes arguments by name only")
 
 SCRIPTS = {
     "hello.py": "import sys\nprint('hello', *sys.argv[1:])\nprint(open('references/name.txt').read())\n",
@@ -36,7 +42,9 @@ SCRIPTS = {
     "writes_and_fails.py": "import os\nopen('log.txt', 'w').write('step 1')\nraise SystemExit(2)\n",
     "hello.sh": '#!/bin/sh\necho hello "$@"\ncat references/name.txt\necho careful >&2\n',
     "fails.sh": "echo begun\nexit 4\n",
+    "floods.sh": "echo begun\nyes | head -c 2000000\nexit 4\n",
     "writes.sh": "echo a,b > table.csv\necho written\n",
+    "writes_much.sh": "head -c 1048576 /dev/urandom > big.bin\necho written\n",
 }
 
 
@@ -59,14 +67,16 @@ def executor() -> Iterator[GkeCodeExecutor]:
 
 
 def run(executor: GkeCodeExecutor, script: str, *args: str) -> tuple[dict[str, Any], Conversation]:
-    toolset = SkillToolset([skill()], code_executor=executor, save_output_artifacts=True)
+    saving = {"save_output_artifacts": True} if SAVES_FILES else {}
+    toolset = SkillToolset([skill()], code_executor=executor, **saving)
     more = {"args": list(args)} if args else {}
-    turn = call("run_skill_script", skill_name="greeter", file_path=f"scripts/{script}", **more)
+    turn = call("run_skill_script", skill_name="greeter", **{PATH: f"scripts/{script}"}, **more)
     talk = converse(agent(None, turn, "Done.", tools=[toolset]))
     assert talk.last == "Done."
     return talk.responses[0], talk
 
 
+@takes_lists
 def test_a_python_script_finds_its_arguments_and_the_skills_files(executor: GkeCodeExecutor) -> None:
     response, _ = run(executor, "hello.py", "big", "world")
     assert (response["stdout"], response["stderr"]) == ("hello big world\nAda\n", "")
@@ -74,11 +84,12 @@ def test_a_python_script_finds_its_arguments_and_the_skills_files(executor: GkeC
 
 
 def test_without_an_executor_of_its_own_the_toolset_takes_the_agents(executor: GkeCodeExecutor) -> None:
-    turn = call("run_skill_script", skill_name="greeter", file_path="scripts/hello.py")
+    turn = call("run_skill_script", skill_name="greeter", **{PATH: "scripts/hello.py"})
     talk = converse(agent(executor, turn, "Done.", tools=[SkillToolset([skill()])]))
     assert talk.responses[0]["stdout"] == "hello\nAda\n"
 
 
+@takes_lists
 def test_a_shell_script_keeps_its_streams_apart(executor: GkeCodeExecutor) -> None:
     response, _ = run(executor, "hello.sh", "world")
     assert (response["stdout"], response["stderr"]) == ("hello world\nAda", "careful\n")
@@ -90,7 +101,8 @@ def test_a_shell_script_keeps_its_streams_apart(executor: GkeCodeExecutor) -> No
 )
 def test_a_python_script_that_fails_is_an_error(executor: GkeCodeExecutor, script: str, words: str) -> None:
     response, _ = run(executor, script)
-    assert response["status"] == "error"
+    # Without an exit code what has printed something has only warned.
+    assert response["status"] == ("error" if HAS_EXIT_CODE else "warning")
     assert words in response["stderr"]
     assert response["stdout"] == "begun\n"
 
@@ -107,6 +119,21 @@ def test_a_warning_of_a_script_is_no_failure(executor: GkeCodeExecutor) -> None:
     assert "UserWarning: old" in response["stdout"]
 
 
+def test_a_shell_script_whose_exit_code_is_lost_over_the_limit_is_an_error(
+    executor: GkeCodeExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """google-adk has the exit code at the end of stdout, after what the script printed."""
+    caplog.set_level(logging.WARNING, logger="gke_sandbox")
+    response, _ = run(executor, "floods.sh")
+    assert (response["status"], response["stdout"]) == ("error", "")
+    assert "its exit code is lost with the rest" in response["stderr"]
+    assert "more bytes of stdout are over the limit (max_output_bytes) and lost" in response["stderr"]
+    assert "\ny\ny\n" in response["stderr"]
+    assert len(response["stderr"]) < 6000
+    assert "lost over its limits" in caplog.text
+
+
+@saves_files
 @pytest.mark.parametrize(
     ("script", "name", "content", "kind"),
     [("writes.py", "out/plot.png", b"\x89PNG", "image/png"), ("writes.sh", "table.csv", b"a,b\n", "text/csv")],
@@ -122,22 +149,31 @@ def test_files_of_a_script_become_artifacts(
     assert saved.inline_data == types.Blob(data=content, mime_type=kind)
 
 
-def test_files_of_a_script_that_fails_do_not_fill_its_stderr(executor: GkeCodeExecutor) -> None:
+@saves_files
+def test_files_of_a_script_that_fails_are_not_in_its_stderr(executor: GkeCodeExecutor) -> None:
     response, talk = run(executor, "writes_and_fails.py")
     assert response["status"] == "error"
     assert talk.artifacts() == ["log.txt"]
-    assert len(response["stderr"]) < 3000
+    assert response["stderr"] == "The program ended with exit code 2 and wrote nothing to stderr.\n"
 
 
-def test_files_beyond_the_limit_of_stdout_are_lost_and_that_is_said(executor: GkeCodeExecutor) -> None:
+@saves_files
+@pytest.mark.parametrize("script", ["writes_much.py", "writes_much.sh"])
+def test_files_beyond_the_limit_of_stdout_are_lost_and_that_is_an_error(
+    executor: GkeCodeExecutor, script: str
+) -> None:
     """google-adk sends them as base64 in one line of stdout: 1 MiB of output holds 768 KiB of files."""
-    response, talk = run(executor, "writes_much.py")
+    response, talk = run(executor, script)
+    assert response["status"] == "error"
     assert "saved_artifacts" not in response
     assert talk.artifacts() == []
-    assert "more bytes of stdout are over the limit (max_output_bytes) and lost" in response["stdout"]
-    assert len(response["stdout"]) < 1000
+    assert "the files that it made are lost" in response["stderr"]
+    assert "What it had printed until then:\nwritten\n" in response["stderr"]
+    assert "more bytes of stdout are over the limit (max_output_bytes) and lost" in response["stderr"]
+    assert len(response["stderr"]) < 1000
 
 
+@saves_files
 def test_a_higher_limit_brings_them() -> None:
     with local(max_output_bytes=4 << 20) as executor:
         response, talk = run(executor, "writes_much.py")
@@ -150,13 +186,14 @@ def test_a_higher_limit_brings_them() -> None:
 
 def test_a_skill_that_is_too_large_for_a_config_map_is_an_error_in_words(executor: GkeCodeExecutor) -> None:
     noise = random.Random(6).randbytes(2 << 20).hex()
-    turn = call("run_skill_script", skill_name="greeter", file_path="scripts/hello.py")
+    turn = call("run_skill_script", skill_name="greeter", **{PATH: "scripts/hello.py"})
     toolset = SkillToolset([skill(noise=noise)], code_executor=executor)
     response = converse(agent(None, turn, "Done.", tools=[toolset])).responses[0]
     assert response["status"] == "error"
     assert response["stderr"].startswith("The program was not run: code")
 
 
+@saves_files
 @pytest.mark.skipif(shutil.which("runsc") is None, reason="runsc is not installed")
 def test_scripts_run_under_gvisor() -> None:
     with GkeCodeExecutor(cluster=Cluster.local("gvisor"), timeout_seconds=30) as executor:

@@ -3,9 +3,10 @@
 adk run examples/adk_agent
 adk web examples
 
-Without an API key a scripted model plays its part (scripted_model.py); with GOOGLE_API_KEY, GEMINI_API_KEY or the
-settings of Vertex AI it is Gemini. Without AGENT_NAMESPACE the code runs on the embedded cluster, on this machine;
-with it, in that namespace of the cluster that kubectl would use, or of the one in which this program runs.
+Without an API key a scripted model plays its part (scripted_model.py); with GOOGLE_API_KEY, GEMINI_API_KEY or what
+`adk create` writes for Google Cloud it is Gemini. Without AGENT_NAMESPACE the code runs on the embedded cluster,
+on this machine; with it, in that namespace of the cluster that kubectl would use, or of the one in which this
+program runs.
 """
 
 from __future__ import annotations
@@ -40,8 +41,10 @@ def executor() -> GkeCodeExecutor:
 def model() -> str | BaseLlm:
     """Who writes it."""
     keys = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
-    vertex = os.environ.get("GOOGLE_GENAI_USE_VERTEXAI", "").lower() in ("1", "true")
-    if vertex or any(os.environ.get(key) for key in keys):
+    # The newer name comes first, as google-genai has it.
+    older = os.environ.get("GOOGLE_GENAI_USE_VERTEXAI", "")
+    on_google_cloud = os.environ.get("GOOGLE_GENAI_USE_ENTERPRISE", older).lower() in ("1", "true")
+    if on_google_cloud or any(os.environ.get(key) for key in keys):
         return os.environ.get("AGENT_MODEL", "gemini-2.5-flash")
     return ScriptedModel(model="scripted")
 

@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 import httpx
@@ -69,7 +70,10 @@ def contents(result: CodeExecutionResult) -> dict[str, bytes]:
     }
 
 
+ADK = tuple(int(number) for number in version("google-adk").split(".")[:2])
 HAS_EXIT_CODE = "exit_code" in CodeExecutionResult.__dataclass_fields__
+#: Older ones run code on the event loop.
+RUNS_IN_THREADS = ADK >= (2, 5)
 
 
 # -- clusters --------------------------------------------------------------------------------------------------

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.adk.kit import QUIET
 
 pytestmark = QUIET
 
 ROOT = Path(__file__).parent.parent.parent
+SETTINGS = (
+    "GOOGLE_API_KEY",
+    "GEMINI_API_KEY",
+    "GOOGLE_GENAI_USE_ENTERPRISE",
+    "GOOGLE_GENAI_USE_VERTEXAI",
+    "AGENT_MODEL",
+    "AGENT_NAMESPACE",
+)
 
 
 def test_the_example_needs_neither_a_key_nor_a_cluster(tmp_path: Path) -> None:
     # The command keeps sessions beside the agent.
     shutil.copytree(ROOT / "examples" / "adk_agent", tmp_path / "adk_agent")
-    keys = ("GOOGLE_API_KEY", "GEMINI_API_KEY", "GOOGLE_GENAI_USE_VERTEXAI", "AGENT_NAMESPACE")
-    plain = {name: value for name, value in os.environ.items() if name not in keys}
+    plain = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     command = [sys.executable, "-m", "google.adk.cli", "run", "adk_agent"]
     ran = subprocess.run(
         command,
@@ -30,7 +40,32 @@ def test_the_example_needs_neither_a_key_nor_a_cluster(tmp_path: Path) -> None:
         # Without runsc on PATH the pods are processes, for speed.
         env={**plain, "PYTHONPATH": str(ROOT), "PATH": os.path.dirname(sys.executable)},
         check=False,
+        timeout=50,
     )
     assert ran.returncode == 0, ran.stderr
     said = [line.partition("[calculator]: ")[2] for line in ran.stdout.splitlines() if "[calculator]: " in line]
     assert said == ["I shall compute it.", "A slip of mine.", "The mean is 5. It is also in mean.txt."]
+
+
+@pytest.mark.parametrize(
+    ("given", "gemini"),
+    [
+        ({}, False),
+        ({"GOOGLE_API_KEY": "x"}, True),
+        ({"GEMINI_API_KEY": "x"}, True),
+        ({"GOOGLE_GENAI_USE_VERTEXAI": "True"}, True),
+        ({"GOOGLE_GENAI_USE_ENTERPRISE": "1"}, True),
+        ({"GOOGLE_GENAI_USE_ENTERPRISE": "0", "GOOGLE_GENAI_USE_VERTEXAI": "1"}, False),
+        ({"GOOGLE_GENAI_USE_ENTERPRISE": "0", "GOOGLE_API_KEY": "x"}, True),
+    ],
+)
+def test_its_model_is_gemini_where_google_genai_would_find_what_it_needs(
+    given: dict[str, str], gemini: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    model = importlib.import_module("adk_agent.agent").model
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert isinstance(model(), str) is gemini

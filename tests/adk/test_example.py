@@ -45,6 +45,12 @@ def test_the_example_needs_neither_a_key_nor_a_cluster(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     said = [line.partition("[calculator]: ")[2] for line in ran.stdout.splitlines() if "[calculator]: " in line]
     assert said == ["I shall compute it.", "A slip of mine.", "The mean is 5. It is also in mean.txt."]
+    page = (ROOT / "docs" / "adk.md").read_text()
+    shown = page.partition("$ adk run examples/adk_agent\n")[2].partition("[user]: exit\n")[0]
+    assert shown.count("[user]: ") == 1
+    printed = shown.replace("[user]: What is the mean of 2, 4 and 9?\n", "[user]: ")
+    # The first line has the time in it.
+    assert printed.partition("\n")[2] in ran.stdout
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,7 @@ def test_the_reason_is_in_the_words_of_the_fields() -> None:
 def test_what_is_not_there_is_said() -> None:
     assert "not there yet" in str(refusal(executor_type="sandbox"))
     assert "each execution has a pod of its own" in str(refusal(stateful=True))
+    assert refusal(stateful=True).hint == "let the code print what the next piece needs"
 
 
 def test_making_one_reads_nothing_and_opens_nothing(tmp_path: Path) -> None:

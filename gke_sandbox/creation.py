@@ -6,21 +6,27 @@ random, so an object of that name is ours, whoever's answer was lost.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
 import anyio.lowlevel
 
 from .errors import AlreadyExists, NetworkError, SandboxError, ServerError
 from .kube.client import KubeClient
 from .kube.resources import CONFIG_MAPS, JOBS, Resource
 from .kube.retry import Retry, may_pass
+from .kube.status import Call
 from .manifests import build
 from .settings import Program, Settings
 
-TRIES = 4
-"""How often one POST is sent, and how often a Job is begun anew, before the error is passed on."""
+PATIENCE_SECONDS = 60.0
+"""How long a server that is known to be there is given to get over its trouble."""
+
+STRANGER_TRIES = 4
+"""How often one is tried that has never answered, a second or two: the address may be wrong."""
 
 # A round trip above this makes the ConfigMap so late that the kubelet's next look, 13 s later, finds it when
 # it is taken in by environment (measured: `late-configmap`); a mounted one costs half a second.
@@ -32,12 +38,13 @@ class Attempt:
     """One Job's name, and whether a Job of that name may be in the cluster.
 
     `unanswered`: a request to make it may still be on its way, so that a deletion that finds nothing may have
-    come too early.
+    come too early. `may_run`: its ConfigMap may be there, which is all that the program needs.
     """
 
     name: str
     may_exist: bool = False
     unanswered: bool = False
+    may_run: bool = False
 
 
 async def create(
@@ -48,40 +55,43 @@ async def create(
     new_name: Callable[[], str],
     begin: Callable[[Attempt], None],
     deadline: float,
+    uniform: Callable[[], float] = random.random,
 ) -> None:
     """Create Job and ConfigMap; return when both are there.
 
-    `begin` is called with each attempt before its first request. Nothing is tried again after `deadline`, by the
-    event loop's clock. Raises `SpecError` before any request, and `ApiError` or `NetworkError` when the server or
-    the network refuse; the attempt then says whether there is something to delete.
+    `begin` is called with each attempt before its first request. Nothing is waited for after `deadline`, by the
+    event loop's clock; trouble that may pass is waited out until then, for a minute at most. `uniform` gives
+    numbers from 0 to 1, for the pauses. Raises `SpecError` before any request, and `ApiError` or `NetworkError`
+    when the server or the network refuse; the attempt then says whether there is something to delete, and whether
+    the program may have run.
     """
-    retry = Retry(tries=TRIES, deadline=deadline)
+    patience = _Patience(client, deadline, uniform)
     while True:
         slow = client.round_trip is not None and client.round_trip > _SLOW_ROUND_TRIP
         manifests = build(settings, program, name=new_name(), session=session, slow_connection=slow)
         attempt = Attempt(manifests.name)
         begin(attempt)
-        job = await _create_job(client, settings.namespace, manifests.job, attempt, deadline)
-        config_map = manifests.config_map(str(job["metadata"]["uid"]))
-        post = _Post(client, CONFIG_MAPS, settings.namespace, config_map, deadline)
+        uid = await _create_job(client, settings.namespace, manifests.job, attempt, patience)
+        post = _Post(client, CONFIG_MAPS, settings.namespace, manifests.config_map(uid), patience)
+        attempt.may_run = True
         try:
             await post.send()
         except SandboxError as error:
             # It surely did not arrive, and the pod is already waiting for it: a late ConfigMap can cost more
             # than a new Job does. Had any of its requests arrived, the program may run, and must not run twice.
-            if post.may_have_arrived:
+            attempt.may_run = post.may_have_arrived
+            if attempt.may_run:
                 raise
-            await retry.pause_or_raise(error)
+            await patience.pause_or_raise(error)
         else:
             return
 
 
 async def _create_job(
-    client: KubeClient, namespace: str, body: dict[str, Any], attempt: Attempt, deadline: float
-) -> dict[str, Any]:
-    """POST the Job. A POST that surely did not arrive is simply sent again."""
-    post = _Post(client, JOBS, namespace, body, deadline)
-    retry = Retry(tries=TRIES, deadline=deadline)
+    client: KubeClient, namespace: str, body: dict[str, Any], attempt: Attempt, patience: _Patience
+) -> str:
+    """POST the Job and return its uid. A POST that surely did not arrive is simply sent again."""
+    post = _Post(client, JOBS, namespace, body, patience)
     while True:
         # A run that is cancelled already has nothing to delete.
         await anyio.lowlevel.checkpoint_if_cancelled()
@@ -92,10 +102,33 @@ async def _create_job(
             attempt.may_exist = attempt.unanswered = post.may_have_arrived
             if attempt.may_exist:
                 raise
-            await retry.pause_or_raise(error)
+            await patience.pause_or_raise(error)
         else:
             attempt.unanswered = False
-            return job
+            return str(job["metadata"]["uid"])
+
+
+class _Patience:
+    """When a request of one creation is sent again, and when its error is passed on.
+
+    All of them have one budget, that begins with the first failure: `PATIENCE_SECONDS`, and never beyond
+    `deadline`.
+    """
+
+    def __init__(self, client: KubeClient, deadline: float, uniform: Callable[[], float]) -> None:
+        self._client = client
+        self._uniform = uniform
+        self._retry: Retry | None = None
+        self.deadline = deadline
+
+    async def pause_or_raise(self, error: SandboxError) -> None:
+        """Wait for the next try, or raise `error`: see `Retry.pause_or_raise`."""
+        if self._retry is None:
+            until = min(self.deadline, anyio.current_time() + PATIENCE_SECONDS)
+            self._retry = Retry(deadline=until, uniform=self._uniform)
+        if not self._client.has_answered and self._retry.failures + 1 >= STRANGER_TRIES:
+            raise error
+        await self._retry.pause_or_raise(error)
 
 
 class _Post:
@@ -105,32 +138,44 @@ class _Post:
     """
 
     def __init__(
-        self, client: KubeClient, resource: Resource, namespace: str, body: dict[str, Any], deadline: float
+        self, client: KubeClient, resource: Resource, namespace: str, body: dict[str, Any], patience: _Patience
     ) -> None:
         self._client = client
         self._resource = resource
         self._namespace = namespace
+        self._name = str(body["metadata"]["name"])
+        self._call = Call("create", "POST", resource, namespace, self._name)
         self._body = body
-        self._deadline = deadline
+        self._patience = patience
         self.may_have_arrived = False
 
     async def send(self) -> dict[str, Any]:
-        """POST. Raises at once what surely did not arrive, and a lost answer after `TRIES` times."""
-        retry = Retry(tries=TRIES, deadline=self._deadline)
+        """POST. Raises at once what surely did not arrive, and a lost answer when there is no patience left."""
         while True:
             try:
-                return await self._once()
+                return await self._in_time()
             except SandboxError as error:
                 if isinstance(error, ServerError) or (isinstance(error, NetworkError) and error.sent):
                     self.may_have_arrived = True
                 if not (self.may_have_arrived and may_pass(error)):
                     raise
-                await retry.pause_or_raise(error)
+                await self._patience.pause_or_raise(error)
+
+    async def _in_time(self) -> dict[str, Any]:
+        sent = anyio.current_time() < self._patience.deadline
+        if sent:
+            with anyio.CancelScope(deadline=self._patience.deadline):
+                return await self._once()
+        raise NetworkError(
+            f"{self._call}: {'no whole answer' if sent else 'not sent'} within startup_timeout",
+            sent=sent,
+            request=str(self._call),
+        )
 
     async def _once(self) -> dict[str, Any]:
         """201, or 409 for an object of our own name after a lost answer, means that it is there."""
         try:
-            return await self._client.create(
+            made = await self._client.create(
                 self._resource, self._namespace, self._body, field_validation="Strict"
             )
         except AlreadyExists:
@@ -138,4 +183,17 @@ class _Post:
                 raise
             if self._resource is not JOBS:
                 return self._body
-            return await self._client.get(JOBS, self._namespace, str(self._body["metadata"]["name"]))
+            made = await self._client.get(JOBS, self._namespace, self._name)
+        return self._whole(made)
+
+    def _whole(self, made: dict[str, Any]) -> dict[str, Any]:
+        """The object as it was made, if it is one: a proxy may answer 201, too."""
+        metadata = made.get("metadata")
+        if isinstance(metadata, dict) and metadata.get("name") == self._name and metadata.get("uid"):
+            return made
+        raise ServerError(
+            f"{self._call}: the answer is not the object that was to be made",
+            code=201,
+            reason="",
+            request=str(self._call),
+        )

@@ -7,37 +7,25 @@ what it learns wakes the task through an event, or ends the reading of the log b
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import anyio
 
 from . import failures
 from .creation import Attempt, create
-from .diagnosis import Ending, PodView, Wait, view
-from .errors import (
-    ApiError,
-    BadRequest,
-    Forbidden,
-    NetworkError,
-    NotFound,
-    ResultLost,
-    SandboxError,
-    Unauthorized,
-)
+from .diagnosis import Ending, PodView, Wait, cause, view
+from .errors import Forbidden, ResultLost, SandboxError, Unauthorized
 from .inquiry import Inquiry
 from .kube.client import KubeClient
 from .manifests import CONTAINER
 from .pods import PodWatch
 from .protocol import PROTOCOL, Exit, Frame, Limits, Output, Start
+from .reading import LogReader
 from .result import Event, ExecutionResult, OutputChunk, PhaseChanged, PhaseName, Status, Timings, Waiting
 from .settings import Program, Settings
-from .transcript import Transcript
-
-logger = logging.getLogger("gke_sandbox")
 
 OVERTIME_SECONDS = 5.0
 """The client deletes the Job this long after the time limit: the runner, which should have, did not."""
@@ -45,18 +33,10 @@ OVERTIME_SECONDS = 5.0
 WORD_SECONDS = 3.0
 """How long to wait for the pod's own word when the log ended without an exit frame."""
 
-QUIET_SECONDS = 2.0
-"""How long the log may be silent after the pod's container has ended: about what the kubelet needs to end it."""
-
-OPEN_SECONDS = 15.0
-"""How long a log may take to open once the container has ended: it is on the node's disk, and keeps."""
-
 LAST_LOOK_SECONDS = 3.0
 """How long a last look at the pod may take, before its run is given up."""
 READ_AGAIN_TIMES = 2
 """How often a log without its end is read again, of a container that has ended by itself."""
-REOPEN_SECONDS = 0.25
-"""Pause before a log that broke, or that was not ready yet, is asked for again."""
 
 _SIGKILL = 9
 _TIMED_OUT_CODE = 124
@@ -95,26 +75,22 @@ class Execution:
         self._began = 0.0
         self._seen: dict[PhaseName, float] = {}
         self._pod: PodView | None = None
-        self._has_run = False
-        self._ended_at: float | None = None
+        self._pod_object: Mapping[str, Any] = {}
+        self._has_run = self._vanished = False
         self._wait: Wait | None = None
         self._pod_state: tuple[object, ...] = ()
         self._inquiry: Inquiry | None = None
         self._watch_error: SandboxError | None = None
-        self._inquiry_scope: anyio.CancelScope | None = None
-        self._log_scope: anyio.CancelScope | None = None
-        self._reading_since = 0.0
-        self._hard_deadline = math.inf
+        # What is left as soon as it is known whether the container has started.
+        self._scopes: list[anyio.CancelScope] = []
+        self._log = self._new_log()
 
-        self._log = Transcript(
-            Limits(
-                output_bytes=settings.max_output_bytes,
-                file_bytes=settings.max_file_bytes,
-                file_count=settings.max_files,
-            )
+    def _new_log(self) -> LogReader:
+        caps = self._settings
+        limits = Limits(
+            output_bytes=caps.max_output_bytes, file_bytes=caps.max_file_bytes, file_count=caps.max_files
         )
-        self._log_gone = self._log_open = False
-        self._log_trouble = "it did not open in time"
+        return LogReader(self._client, caps.namespace, limits, self._take)
 
     # -- the run ------------------------------------------------------------------------------------------
 
@@ -133,16 +109,14 @@ class Execution:
                 """A new Job, observed from here on; the one before it, if any, is given up."""
                 self._give_up_last()
                 observing.close()
-                self._pod, self._wait, self._seen, self._ended_at = None, None, {}, None
-                self._pod_state, self._inquiry = (), None
+                self._pod, self._wait, self._seen = None, None, {}
+                self._pod_state, self._inquiry, self._log = (), None, self._new_log()
                 observing.enter_context(self._pods.observing(attempt.name, self.observe, self.watch_failed))
                 self.attempts.append(attempt)
 
             try:
                 limit = self._began + self._settings.startup_timeout
-                await create(
-                    self._client, self._settings, self._program, self._session, self._new_name, begin, limit
-                )
+                await self._create(begin, limit)
                 self._reach("created")
                 await self._until_started(limit)
                 return await self._until_finished()
@@ -161,6 +135,35 @@ class Execution:
     @property
     def _pod_name(self) -> str:
         return self._pod.name if self._pod is not None else ""
+
+    async def _create(self, begin: Callable[[Attempt], None], limit: float) -> None:
+        """Make Job and ConfigMap. A container that has started has both, whatever becomes of the answers."""
+        try:
+            with self._left_when_decided():
+                await create(
+                    self._client, self._settings, self._program, self._session, self._new_name, begin, limit
+                )
+        except SandboxError as error:
+            if not self.attempts or not self.attempts[-1].may_run:
+                raise
+            with self._left_when_decided(anyio.current_time() + LAST_LOOK_SECONDS):
+                await self._look(self._new_inquiry())
+            if not self._has_started():
+                raise failures.unanswered(error, self.job, self._pod_name) from error
+        else:
+            self._has_started()
+
+    @contextlib.contextmanager
+    def _left_when_decided(self, deadline: float = math.inf) -> Iterator[None]:
+        """Leave the block as soon as it is known whether the container has started, and at the deadline."""
+        with anyio.CancelScope(deadline=deadline) as scope:
+            self._scopes.append(scope)
+            if self._start_is_decided:
+                scope.cancel()
+            try:
+                yield
+            finally:
+                self._scopes.remove(scope)
 
     async def _until_started(self, limit: float) -> None:
         """Wait for a container that runs, or has run. Raises `StartError`, `ResultLost`."""
@@ -183,8 +186,8 @@ class Execution:
                         self.job,
                         self._pod,
                         self._wait,
-                        inquiry,
-                        self._pods.trouble,
+                        (self._pods.trouble or inquiry.trouble) if inquiry.trouble is not None else None,
+                        inquiry.events_forbidden,
                     )
                 last_look = True
                 await self._inquire(inquiry, anyio.current_time() + LAST_LOOK_SECONDS, look=True)
@@ -200,6 +203,7 @@ class Execution:
         pod = self._pod
         return (
             self._watch_error is not None
+            or self._vanished
             or (pod is not None and (pod.running or pod.ending is not None))
             or (self._wait is not None and self._wait.hopeless)
         )
@@ -215,6 +219,8 @@ class Execution:
             return True
         if pod is not None and pod.running:
             return True
+        if self._vanished:
+            raise failures.vanished(self.job, self._pod_name)
         if self._wait is not None and self._wait.hopeless:
             raise failures.not_started(self._wait, self.job, self._pod_name)
         return False
@@ -224,16 +230,24 @@ class Execution:
 
         Not for longer than until `deadline`, or until the watch says enough: see `_wake`.
         """
-        with anyio.CancelScope(deadline=deadline) as self._inquiry_scope:
+        with self._left_when_decided(deadline):
             pod = self._pod
             told = await inquiry.wait(pod)
             if self._pod is pod and told is not None:
                 self._waits_for(told)
                 look = look and not told.hopeless
             if look:
-                for found in await inquiry.pods() or ():
-                    self.observe("MODIFIED", found)
-        self._inquiry_scope = None
+                await self._look(inquiry)
+
+    async def _look(self, inquiry: Inquiry) -> bool:
+        """Look at the pod itself, for the watch may be blind. False: the server did not tell."""
+        known = self._pod
+        found = await inquiry.pods()
+        for pod in found or ():
+            self.observe("MODIFIED", pod)
+        if found is not None and known is not None and self._pod is known and not self._ended and not found:
+            self.observe("VANISHED", self._pod_object)
+        return found is not None
 
     def _waits_for(self, wait: Wait | None) -> None:
         if wait != self._wait:
@@ -242,41 +256,53 @@ class Execution:
                 self._emit(Waiting(wait.reason, wait.message, self._elapsed(), wait.cause.name))
 
     async def _until_finished(self) -> ExecutionResult:
-        self._hard_deadline = anyio.current_time() + self._settings.timeout + OVERTIME_SECONDS
+        self._limit_reading()
         # It may have ended long ago, while the ConfigMap's answer was on its way.
-        self._reading_since = anyio.current_time()
+        self._log.begin()
         again = READ_AGAIN_TIMES
         while True:
-            with anyio.CancelScope(deadline=self._log_deadline()) as self._log_scope:
-                await self._read_log()
-            self._log_scope = None
-            if self._log.exit is not None:
-                return await self._finished_by_itself(self._log.exit)
-            if self._ended_at is None and anyio.current_time() >= self._hard_deadline:
-                return self._overtime_result()
+            await self._read_log()
+            if self._log.said.exit is not None:
+                return await self._finished_by_itself(self._log.said.exit)
+            if not self._ended and anyio.current_time() >= self._log.limit:
+                if (result := await self._overtime()) is not None:
+                    return result
+                self._log.begin()
+                continue
             ending = await self._pods_word()
-            if ending is not None and ending.kind == "exited" and not self._log_gone and again:
+            if ending is not None and ending.kind == "exited" and not self._log.gone and again:
                 # The runner's last words must be there: what was read broke off, or went silent.
                 again -= 1
                 continue
             if ending is not None:
                 return self._ended_from_outside(ending)
-            if self._log_gone or self._watch_error is not None or self._pod is None or not self._pod.running:
+            if self._log.gone or self._watch_error is not None or self._pod is None or not self._pod.running:
                 why = self._watch_error or "the cluster does not say why"
                 raise self._lost(f"the log ended without a result, and {why}") from self._watch_error
             # The container runs, so the log was cut off in the middle: go on where it was.
+
+    def _limit_reading(self) -> None:
+        """The program has the whole of its time from now on."""
+        self._log.limit = anyio.current_time() + self._settings.timeout + OVERTIME_SECONDS
+        self._log.move_deadline()
 
     # -- what the watch says ------------------------------------------------------------------------------
 
     def observe(self, type_: str, pod: Mapping[str, Any]) -> None:
         """Take one event of the pod watch. Called from the watch's task."""
-        seen = view(pod, CONTAINER, deleted=type_ == "DELETED", has_run=self._has_run)
-        if self._ended_at is not None:
+        if self._ended:
             return
-        self._pod = seen
+        if type_ == "VANISHED":
+            self._vanished = True
+            if not self._has_run:
+                # It may have, unseen.
+                self._wake()
+                return
+        seen = view(pod, CONTAINER, deleted=type_ in ("DELETED", "VANISHED"), has_run=self._has_run)
+        self._pod, self._pod_object = seen, pod
         self._has_run = self._has_run or seen.running
         if seen.ending is not None:
-            self._ended_at = anyio.current_time()
+            self._log.container_ended()
         if seen.node:
             self._reach("scheduled", seen.node)
         if seen.running or (seen.ending is not None and seen.ending.kind != "not_started"):
@@ -286,8 +312,12 @@ class Execution:
             self._waits_for(seen.wait)
             if self._inquiry is not None:
                 self._inquiry.moved()
-        self._move_log_deadline()
         self._wake()
+
+    @property
+    def _ended(self) -> bool:
+        """Whether the container has ended, as far as the cluster has told."""
+        return self._pod is not None and self._pod.ending is not None
 
     def watch_failed(self, error: SandboxError) -> None:
         """The watch has ended for good."""
@@ -297,33 +327,19 @@ class Execution:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
-        if self._inquiry_scope is not None and self._start_is_decided:
-            self._inquiry_scope.cancel()
-
-    def _log_deadline(self) -> float:
-        """The log is read until the time limit; once the container has ended, limit or not, until it is silent."""
-        if self._ended_at is None:
-            return self._hard_deadline
-        to_open = max(self._ended_at, self._reading_since) + OPEN_SECONDS
-        if not self._log_open:
-            return to_open
-        return min(max(to_open, self._hard_deadline), anyio.current_time() + QUIET_SECONDS)
-
-    def _move_log_deadline(self) -> None:
-        if self._log_scope is not None:
-            self._log_scope.deadline = self._log_deadline()
+        if self._start_is_decided:
+            for scope in self._scopes:
+                scope.cancel()
 
     async def _pods_word(self) -> Ending | None:
         """What the cluster says of the container's end, if it does within `WORD_SECONDS`."""
         with anyio.move_on_after(WORD_SECONDS):
-            while self._ended_at is None and self._watch_error is None:
+            while not self._ended and self._watch_error is None:
                 await self._changed.wait()
         inquiry = self._new_inquiry()
         with anyio.move_on_after(LAST_LOOK_SECONDS):
-            if self._ended_at is None:
-                # The watch may be blind.
-                for found in await inquiry.pods() or ():
-                    self.observe("MODIFIED", found)
+            if not self._ended:
+                await self._look(inquiry)
             ending = self._pod.ending if self._pod is not None else None
             if ending is not None and ending.cause is not None and ending.cause.name == "deleted":
                 return await inquiry.job_ending(has_run=self._has_run) or ending
@@ -332,48 +348,10 @@ class Execution:
     # -- the log ------------------------------------------------------------------------------------------
 
     async def _read_log(self) -> None:
-        """Read the log to the exit frame, or to where the server ends it, decoding on the way.
-
-        A log that is opened a second time starts again at its beginning: what was decoded before is skipped.
-        """
-        pod = self._pod
-        if pod is None:
-            return
-        while True:
-            try:
-                await self._read_log_once(pod.name)
-            except BadRequest:
-                # The kubelet that answers may be behind the watch: the container is about to start. An
-                # evicted pod answers the same for ever, and its watch has said so.
-                if self._ended_at is not None:
-                    return
-            except NotFound as error:
-                self._log_gone = True
-                self._log_trouble = str(error)
-                return
-            except (Forbidden, Unauthorized):
-                raise
-            except (ApiError, NetworkError) as error:
-                self._log_trouble = str(error)
-                logger.debug("the log of pod %s broke off and is opened again: %s", pod.name, error)
-            else:
-                return
-            finally:
-                self._log_open = False
-            self._move_log_deadline()
-            await anyio.sleep(REOPEN_SECONDS)
-
-    async def _read_log_once(self, pod: str) -> None:
-        async with self._client.log(self._settings.namespace, pod, container=CONTAINER, follow=True) as chunks:
-            self._log_open, self._log_trouble = True, ""
-            self._log.opened()
-            self._move_log_deadline()
-            async for chunk in chunks:
-                for frame in self._log.feed(chunk):
-                    self._take(frame)
-                if self._log.exit is not None:
-                    return
-                self._move_log_deadline()
+        try:
+            await self._log.read(self._pod_name)
+        except (Forbidden, Unauthorized) as error:
+            raise self._lost(f"the program's log could not be read: {error}", hint=error.hint) from error
 
     def _take(self, frame: Frame) -> None:
         if isinstance(frame, Output):
@@ -384,46 +362,64 @@ class Execution:
                 raise self._lost(
                     f"the runner in the pod speaks protocol {frame.protocol}, this client protocol {PROTOCOL}",
                 )
-            if frame is self._log.start:
-                self._hard_deadline = anyio.current_time() + self._settings.timeout + OVERTIME_SECONDS
+            if frame is self._log.said.start:
+                self._limit_reading()
 
     # -- how it ended -------------------------------------------------------------------------------------
 
     async def _finished_by_itself(self, exit_: Exit) -> ExecutionResult:
-        """There is an exit frame. Signal 9 that was not our limit may be the kernel's, for memory: ask the pod."""
+        """There is an exit frame. Signal 9 that was not our limit may be the kernel's, for memory: ask the pod.
+
+        That the container's first process left with 128+9 is no news: the runner does so after such a program.
+        """
         if exit_.timed_out:
             return self._result("timed_out", exit_)
         if exit_.signal == _SIGKILL:
             ending = await self._pods_word()
-            if ending is not None and ending.kind != "exited":
+            by_signal = ending is not None and ending.cause is cause("killed_by_signal")
+            if ending is not None and ending.kind != "exited" and not by_signal:
                 return self._ended_from_outside(ending, exit_)
         if exit_.signal is not None:
             return self._result("signaled", exit_)
         return self._result("succeeded" if exit_.code == 0 else "failed", exit_)
 
-    def _overtime_result(self) -> ExecutionResult:
-        return self._result(
-            "timed_out",
-            reason="Overtime",
-            message=f"the runner in the pod did not end the program at its limit of {self._settings.timeout:g} s; "
-            "its Job was deleted",
-        )
+    async def _overtime(self) -> ExecutionResult | None:
+        """The runner, or the client, did not see the end of the program's time: which of them, the pod says.
+
+        None: the container has ended, and its log is to be read again.
+        """
+        log, looked = self._log, False
+        with anyio.move_on_after(LAST_LOOK_SECONDS):
+            looked = await self._look(self._new_inquiry())
+        if self._ended:
+            return None
+        limit = f"its limit of {self._settings.timeout:g} s"
+        trouble = log.trouble or "it ended too early"
+        if not log.open and not looked:
+            raise self._lost(f"at {limit} neither the program's pod nor its log could be read: {trouble}")
+        if log.open:
+            message = f"the runner in the pod did not end the program at {limit}"
+        else:
+            message = f"the container ran on after {limit}, and its log could not be read: {trouble}"
+        return self._result("timed_out", reason="Overtime", message=f"{message}. Its Job was deleted")
 
     def _ended_from_outside(self, ending: Ending, exit_: Exit | None = None) -> ExecutionResult:
+        log = self._log
+        if self._vanished and log.gone:
+            # It may have ended by itself before it was taken away.
+            raise self._lost("the pod is gone, nobody saw how, and its log with it")
         if ending.kind == "out_of_memory":
             return self._result("out_of_memory", exit_, signal=_SIGKILL, ending=ending)
         if ending.kind == "killed":
             return self._result("killed", exit_, signal=_SIGKILL, ending=ending)
-        if self._log.start is None and self._log_trouble and not self._log_gone:
-            raise self._lost(
-                f"the container has ended and its log could not be read: {self._log_trouble}",
-            )
-        if self._log.start is None and ending.exit_code == 0 and not self._log_gone:
+        unbegun = log.said.start is None and not log.gone
+        if unbegun and log.trouble:
+            raise self._lost(f"the container has ended and its log could not be read: {log.trouble}")
+        if unbegun and ending.exit_code == 0:
             # The runner has begun, and ended well: it is the log that says nothing of it.
             raise self._lost("the container has ended with code 0, and its log does not tell the result")
-        unbegun = self._log.start is None and not self._log_gone
-        if unbegun or (ending.exit_code == _RUNNER_FAILED_CODE and self._log.runner_gave_up):
-            raise failures.runner_failed(ending, self.job, self._pod_name, self._log, self._settings.image)
+        if unbegun or (ending.exit_code == _RUNNER_FAILED_CODE and log.said.runner_gave_up):
+            raise failures.runner_failed(ending, self.job, self._pod_name, log.said, self._settings.image)
         # The runner leaves with the program's own code, 128+N for its signal and 124 for its limit; only its
         # last words were lost on the way.
         code = ending.exit_code or 0
@@ -450,7 +446,7 @@ class Execution:
         self._reach("finished")
         if exit_ is not None:
             code, signal = exit_.code, exit_.signal
-        found = ""
+        found, said = "", self._log.said
         if ending is not None:
             reason, message = reason or ending.reason, message or ending.message
             found = ending.cause.name if ending.cause is not None else ""
@@ -458,11 +454,11 @@ class Execution:
             status=status,
             exit_code=code,
             signal=signal,
-            stdout_bytes=bytes(self._log.stdout),
-            stderr_bytes=bytes(self._log.stderr),
-            files=self._log.files,
-            dropped=self._log.dropped,
-            output_may_be_missing=self._log.rotated or exit_ is None,
+            stdout_bytes=bytes(said.stdout),
+            stderr_bytes=bytes(said.stderr),
+            files=said.files,
+            dropped=said.dropped,
+            output_may_be_missing=said.rotated or exit_ is None,
             reason=reason if status not in ("succeeded", "failed", "signaled") else "",
             message=message if status not in ("succeeded", "failed", "signaled") else "",
             cause=found if status not in ("succeeded", "failed", "signaled") else "",
@@ -479,8 +475,8 @@ class Execution:
             pod=self._pod_name,
         )
 
-    def _lost(self, message: str) -> ResultLost:
-        return failures.lost(self.job, self._pod_name, self._log, message)
+    def _lost(self, message: str, hint: str = "") -> ResultLost:
+        return failures.lost(self.job, self._pod_name, self._log.said, message, hint)
 
     # -- time ---------------------------------------------------------------------------------------------
 

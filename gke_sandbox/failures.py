@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from .diagnosis import Ending, PodView, Wait, cause
-from .errors import ResultLost, SandboxError, StartError
-from .inquiry import Inquiry
+from .errors import Forbidden, ResultLost, SandboxError, StartError
 from .transcript import Transcript
 
 # So much of what an image printed, at its end, says what is wrong with it.
 _SAID_CHARACTERS = 500
+
+_MAY_HAVE_RUN = "the program may have run, wholly or in part: run it again only if that does no harm"
 
 
 def not_started(why: Ending | Wait, job: str, pod: str, waited: str = "") -> StartError:
@@ -26,16 +27,26 @@ def not_started(why: Ending | Wait, job: str, pod: str, waited: str = "") -> Sta
 
 
 def start_timed_out(
-    limit: float, job: str, pod: PodView | None, wait: Wait | None, inquiry: Inquiry, trouble: SandboxError | None
+    limit: float,
+    job: str,
+    pod: PodView | None,
+    wait: Wait | None,
+    unseen: SandboxError | None,
+    unread: Forbidden | None,
 ) -> SandboxError:
-    """Nothing has begun within `limit` seconds: the state that was seen last."""
+    """Nothing has begun within `limit` seconds: the state that was seen last.
+
+    `unseen` says why the pods could not be looked at, `unread` why their Events could not, if so.
+    """
     waited = f" within {limit:g} s (startup_timeout)"
     name = pod.name if pod is not None else ""
-    if inquiry.trouble is not None:
+    if unseen is not None:
         # Nobody can say what became of the pod.
         seen = cause("pods_not_seen")
-        message = f"{seen.summary}{waited}: {trouble or inquiry.trouble}"
-        return ResultLost(f"the result is lost: {message}", cause=seen.name, job=job, pod=name, hint=seen.hint)
+        message = f"{seen.summary}{waited}: {unseen}"
+        return ResultLost(
+            f"the result is lost: {message}", cause=seen.name, job=job, pod=name, hint=_hint(seen.hint)
+        )
     if wait is not None:
         return not_started(wait, job, name, waited)
     if pod is None:
@@ -43,7 +54,6 @@ def start_timed_out(
     else:
         found = cause("slow_start")
         where = f"pod {name} on node {pod.node}" if pod.node else f"pod {name}, which has no node yet"
-    unread = inquiry.events_forbidden
     return StartError(
         f"the sandbox did not start{waited}: {found.summary} ({where})"
         + (f"; its Events may say why, and could not be read: {unread}" if unread is not None else ""),
@@ -69,13 +79,38 @@ def runner_failed(ending: Ending, job: str, pod: str, log: Transcript, image: st
     )
 
 
-def lost(job: str, pod: str, log: Transcript, message: str) -> ResultLost:
-    """The program may have run, and how it ended cannot be known."""
+def unanswered(error: SandboxError, job: str, pod: str) -> ResultLost:
+    """The last thing that a pod needs may be in the cluster, and nothing more is known."""
+    return ResultLost(
+        f"the result is lost: the ConfigMap with the program may have arrived, but no answer did: {error}",
+        job=job,
+        pod=pod,
+        hint=_hint(error.hint),
+    )
+
+
+def vanished(job: str, pod: str) -> ResultLost:
+    """The pod was there, waiting to start, and is not any more; what it did in between, nobody saw."""
+    return ResultLost(
+        f"the result is lost: pod {pod} is gone, and nobody saw how (deleted, evicted, preempted?)",
+        cause="deleted",
+        job=job,
+        pod=pod,
+        hint=_MAY_HAVE_RUN,
+    )
+
+
+def lost(job: str, pod: str, log: Transcript, message: str, hint: str = "") -> ResultLost:
+    """The program may have run, and how it ended cannot be known. `hint`: what else there is to do about it."""
     return ResultLost(
         f"the result is lost: {message}",
         job=job,
         pod=pod,
         stdout=log.stdout.decode("utf-8", "replace"),
         stderr=log.stderr.decode("utf-8", "replace"),
-        hint="the program may have run, wholly or in part: run it again only if that does no harm",
+        hint=_hint(hint),
     )
+
+
+def _hint(more: str) -> str:
+    return f"{more.rstrip('.')}. T{_MAY_HAVE_RUN[1:]}" if more else _MAY_HAVE_RUN

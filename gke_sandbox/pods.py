@@ -19,7 +19,7 @@ LINGER_SECONDS = 60.0
 """How long the watch stands after the last execution, so that the next one finds it open."""
 
 PodObserver = Callable[[str, Mapping[str, Any]], None]
-"""Called with the event's type (``ADDED``, ``MODIFIED``, ``DELETED``) and the Pod."""
+"""Called with the event's type (``ADDED``, ``MODIFIED``, ``DELETED``, ``VANISHED``) and the Pod: see `Follow`."""
 
 
 class PodWatch:

@@ -46,6 +46,11 @@ class Transcript:
         return self._decoder.outside
 
     @property
+    def size(self) -> int:
+        """How many bytes of the log were decoded."""
+        return self._decoded
+
+    @property
     def dropped(self) -> Dropped:
         """What was over the caps, in the runner's count and in ours."""
         ours = self._decoder.dropped

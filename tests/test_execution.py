@@ -737,4 +737,4 @@ def test_a_far_away_cluster_gets_its_content_mounted(round_trip: float | None, v
     job, config_map = client.created
     assert ("volumes" in job["spec"]["template"]["spec"]) is volumes
     assert config_map["metadata"]["ownerReferences"][0]["uid"] == "u-1"
-    assert attempts == [Attempt("gke-sandbox-x", may_exist=True)]
+    assert attempts == [Attempt("gke-sandbox-x", may_exist=True, may_run=True)]

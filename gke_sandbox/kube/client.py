@@ -79,6 +79,7 @@ class KubeClient:
         self._proxy: Proxy | None = None
         self._round_trip = RoundTrip()
         self._warned: set[str] = set()
+        self._has_answered = False
 
     def __repr__(self) -> str:
         return f"KubeClient({self._server!r})"
@@ -139,6 +140,11 @@ class KubeClient:
                 self._warned.clear()
             self._warned.add(key)
             logger.warning("%s", text)
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether there was any answer yet, a refusal or a proxy's page included: there is a server."""
+        return self._has_answered
 
     @property
     def round_trip(self) -> float | None:
@@ -331,6 +337,7 @@ class KubeClient:
                 extensions=extensions,
             )
             response = await self._http.send(request, stream=True)
+        self._has_answered = True
         body = Body(response, call, self._server, self._proxy)
         try:
             self._log_warnings(call, response.headers.get_list("warning"))

@@ -65,7 +65,7 @@ class LineDecoder:
         return rest or None
 
 
-EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR", "SYNCED"]
+EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR", "SYNCED", "VANISHED"]
 _WIRE_TYPES = frozenset({"ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"})
 
 
@@ -73,7 +73,8 @@ _WIRE_TYPES = frozenset({"ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"})
 class WatchEvent:
     """One change. `object` is the whole object after it; a Status for ERROR; its metadata alone for BOOKMARK.
 
-    SYNCED never comes from a server: `follow` puts it after the events of a list, with the list's metadata.
+    Two never come from a server: `follow` puts SYNCED after the events of a list, with the list's metadata, and
+    tells VANISHED of what is not in a new list any more, as it was last seen.
     https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
     """
 
@@ -134,9 +135,10 @@ class Follow:
         async with follow(client, PODS, "default", label_selector="a=b") as changes:
             async for change in changes: ...
 
-    Yields ADDED, MODIFIED and DELETED, and SYNCED each time a list has been told in full (so the first SYNCED
-    means that nothing can be missed any more). After a new list only differences are told: what vanished
-    meanwhile is DELETED, with the object as it was last seen. An object comes at most once in each version.
+    Yields ADDED, MODIFIED, DELETED and VANISHED, and SYNCED each time a list has been told in full (so the first
+    SYNCED means that nothing can be missed any more). After a new list only differences are told: what is not in
+    it any more has VANISHED, and nobody knows what became of it before. An object comes at most once in each
+    version.
 
     It never ends by itself. Network trouble, 5xx and 429 are waited out, with back-off, for ever: the deadline
     is the caller's, and `trouble` says meanwhile what is the matter. What waiting does not heal (401, 403, 404,
@@ -253,19 +255,19 @@ class Follow:
     def _tell_list(self, items: list[dict[str, Any]]) -> None:
         seen = {_key(item) for item in items}
         for key in [key for key in self._known if key not in seen]:
-            self._told.append(WatchEvent("DELETED", self._known.pop(key)))
+            self._told.append(WatchEvent("VANISHED", self._known.pop(key)))
         for item in items:
             before = self._known.get(_key(item))
             if before is not None and _meta(before, "uid") != _meta(item, "uid"):
                 # Another object under the same name.
-                self._tell(WatchEvent("DELETED", before))
+                self._tell(WatchEvent("VANISHED", before))
                 before = None
             self._tell(WatchEvent("ADDED" if before is None else "MODIFIED", item))
 
     def _tell(self, event: WatchEvent) -> None:
         key = _key(event.object)
         before = self._known.get(key)
-        if event.type == "DELETED":
+        if event.type in ("DELETED", "VANISHED"):
             self._known.pop(key, None)
         else:
             self._known[key] = event.object
@@ -325,7 +327,8 @@ class Follow:
         """Decide how to go on after an error, or raise it."""
         if isinstance(error, Forbidden) and self._may_poll and self._version is not None and not self.polling:
             self.polling = True
-            logger.warning("%s; the pods are listed every second or two instead. %s", error, error.hint)
+            plural = self._resource.plural
+            logger.warning("%s; %s are listed every second or two instead. %s", error, plural, error.hint)
             return
         self.trouble = error
         if isinstance(error, Expired) or _too_new(error):

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from gke_sandbox import ResultLost
+
 from .cells import ANSWERS, DEADLINE, EVENTS, REQUESTS, STARTUP_TIMEOUT, TIMEOUT, Cell, Outcome, all_cells, run
 
 SUCCESS = "succeeded"
@@ -23,8 +25,10 @@ ONCE: dict[str, dict[str, str]] = {
     "create configmap": {**REFUSED, **CONFLICT, **EXPIRED},
     # A pod that is gone has no log: the result is the pod's own word, and says that output may be missing.
     # A log that begins with something else at the second reading counts as rotated.
+    # Without the permission to read it the result of a program that has run is lost.
     "read log": {
-        **REFUSED,
+        "401": "ResultLost",
+        "403": "ResultLost",
         **dict.fromkeys(["404", "garbage", "garbage from the start"], "succeeded, output may be missing"),
     },
     # The result is there before the deletion, whose failure leaves the Job to its deadline.
@@ -50,13 +54,22 @@ NOT_MADE = {
     **by(SERVER, "ServerError"),
     **by(BUSY, "TooManyRequests"),
 }
+# What arrived though its answer did not makes the program run, and that is seen. What may have arrived must not be
+# begun anew, nor called a program that has not run.
+ARRIVED = [fault for fault in BROKEN if ", carried out" in fault or fault.startswith("stall")]
+NO_PROGRAM = {
+    **by([*NETWORK, *SERVER], "ResultLost"),
+    **by([*ARRIVED, "reset in the middle"], SUCCESS),
+    **by(BUSY, "TooManyRequests"),
+    "connection refused": "NetworkError",
+}
 ALWAYS: dict[str, dict[str, str]] = {
     # Without lists nobody can see the pods: the program may have run.
     "list pods": {**ONCE["list pods"], **by([*BROKEN, "410"], "ResultLost")},
     # A watch that never works is made up for by looking at the pods, which takes a second.
     "watch pods": ONCE["watch pods"],
     "create job": {**ONCE["create job"], **NOT_MADE},
-    "create configmap": {**ONCE["create configmap"], **NOT_MADE},
+    "create configmap": {**ONCE["create configmap"], **NO_PROGRAM},
     "read log": {**ONCE["read log"], **by([*BROKEN, *CONFLICT, *EXPIRED], "ResultLost")},
     "delete job": {},
     # Without them less is known, and nothing is lost.
@@ -113,6 +126,8 @@ def check_error(cell: Cell, outcome: Outcome) -> None:
         "read log": "log",
     }
     assert words[cell.request] in said, said
+    if isinstance(outcome.error, ResultLost):
+        assert "may have run" in outcome.error.hint
     assert len(said) < 600, said
 
 

@@ -212,9 +212,9 @@ def test_an_expired_version_lists_again_and_tells_the_difference(answer: Answer)
     )
     assert told(server, 10)[4:] == [
         "SYNCED 5",
-        "DELETED gone 3",
+        "VANISHED gone 3",
         "MODIFIED changed 40",
-        "DELETED replaced 4",
+        "VANISHED replaced 4",
         "ADDED replaced 41",
         "ADDED new 42",
         "SYNCED 50",

@@ -60,7 +60,7 @@ class Execution:
     ) -> None:
         self._client = client
         self._pods = pods
-        self._settings = settings
+        self.settings = settings
         self._program = program
         self._session = session
         self._new_name = new_name
@@ -81,12 +81,12 @@ class Execution:
         self._pod_state: tuple[object, ...] = ()
         self._inquiry: Inquiry | None = None
         self._watch_error: SandboxError | None = None
-        # What is left as soon as it is known whether the container has started.
-        self._scopes: list[anyio.CancelScope] = []
+        # What is left as soon as there is no need for it any more.
+        self._scopes: dict[anyio.CancelScope, Callable[[], bool]] = {}
         self._log = self._new_log()
 
     def _new_log(self) -> LogReader:
-        caps = self._settings
+        caps = self.settings
         limits = Limits(
             output_bytes=caps.max_output_bytes, file_bytes=caps.max_file_bytes, file_count=caps.max_files
         )
@@ -109,13 +109,13 @@ class Execution:
                 """A new Job, observed from here on; the one before it, if any, is given up."""
                 self._give_up_last()
                 observing.close()
-                self._pod, self._wait, self._seen = None, None, {}
+                self._pod, self._pod_object, self._wait, self._seen = None, {}, None, {}
                 self._pod_state, self._inquiry, self._log = (), None, self._new_log()
                 observing.enter_context(self._pods.observing(attempt.name, self.observe, self.watch_failed))
                 self.attempts.append(attempt)
 
             try:
-                limit = self._began + self._settings.startup_timeout
+                limit = self._began + self.settings.startup_timeout
                 await self._create(begin, limit)
                 self._reach("created")
                 await self._until_started(limit)
@@ -139,14 +139,14 @@ class Execution:
     async def _create(self, begin: Callable[[Attempt], None], limit: float) -> None:
         """Make Job and ConfigMap. A container that has started has both, whatever becomes of the answers."""
         try:
-            with self._left_when_decided():
+            with self._needed_until(self._pod_decides):
                 await create(
-                    self._client, self._settings, self._program, self._session, self._new_name, begin, limit
+                    self._client, self.settings, self._program, self._session, self._new_name, begin, limit
                 )
         except SandboxError as error:
             if not self.attempts or not self.attempts[-1].may_run:
                 raise
-            with self._left_when_decided(anyio.current_time() + LAST_LOOK_SECONDS):
+            with self._needed_until(self._pod_decides, anyio.current_time() + LAST_LOOK_SECONDS):
                 await self._look(self._new_inquiry())
             if not self._has_started():
                 raise failures.unanswered(error, self.job, self._pod_name) from error
@@ -154,16 +154,14 @@ class Execution:
             self._has_started()
 
     @contextlib.contextmanager
-    def _left_when_decided(self, deadline: float = math.inf) -> Iterator[None]:
-        """Leave the block as soon as it is known whether the container has started, and at the deadline."""
+    def _needed_until(self, decided: Callable[[], bool], deadline: float = math.inf) -> Iterator[None]:
+        """Leave the block at the deadline, or as soon as `decided` is true after something was seen."""
         with anyio.CancelScope(deadline=deadline) as scope:
-            self._scopes.append(scope)
-            if self._start_is_decided:
-                scope.cancel()
+            self._scopes[scope] = decided
             try:
                 yield
             finally:
-                self._scopes.remove(scope)
+                del self._scopes[scope]
 
     async def _until_started(self, limit: float) -> None:
         """Wait for a container that runs, or has run. Raises `StartError`, `ResultLost`."""
@@ -172,7 +170,7 @@ class Execution:
 
     def _new_inquiry(self) -> Inquiry:
         pods = self._pods
-        self._inquiry = Inquiry(self._client, self._settings.namespace, self.job, lambda: pods.starting)
+        self._inquiry = Inquiry(self._client, self.settings.namespace, self.job, lambda: pods.starting)
         return self._inquiry
 
     async def _await_start(self, limit: float, inquiry: Inquiry) -> None:
@@ -182,7 +180,7 @@ class Execution:
             if anyio.current_time() >= limit:
                 if last_look:
                     raise failures.start_timed_out(
-                        self._settings.startup_timeout,
+                        self.settings.startup_timeout,
                         self.job,
                         self._pod,
                         self._wait,
@@ -197,13 +195,11 @@ class Execution:
                 with anyio.move_on_at(min(limit, due)):
                     await self._changed.wait()
 
-    @property
-    def _start_is_decided(self) -> bool:
-        """Whether `_has_started` returns True, or raises."""
+    def _pod_decides(self) -> bool:
+        """Whether what is known of the pod says that it has started, or that no waiting helps."""
         pod = self._pod
         return (
-            self._watch_error is not None
-            or self._vanished
+            self._vanished
             or (pod is not None and (pod.running or pod.ending is not None))
             or (self._wait is not None and self._wait.hopeless)
         )
@@ -230,7 +226,7 @@ class Execution:
 
         Not for longer than until `deadline`, or until the watch says enough: see `_wake`.
         """
-        with self._left_when_decided(deadline):
+        with self._needed_until(lambda: self._watch_error is not None or self._pod_decides(), deadline):
             pod = self._pod
             told = await inquiry.wait(pod)
             if self._pod is pod and told is not None:
@@ -242,7 +238,7 @@ class Execution:
     async def _look(self, inquiry: Inquiry) -> bool:
         """Look at the pod itself, for the watch may be blind. False: the server did not tell."""
         known = self._pod
-        found = await inquiry.pods()
+        found = await inquiry.pods(self._pod_object)
         for pod in found or ():
             self.observe("MODIFIED", pod)
         if found is not None and known is not None and self._pod is known and not self._ended and not found:
@@ -283,7 +279,7 @@ class Execution:
 
     def _limit_reading(self) -> None:
         """The program has the whole of its time from now on."""
-        self._log.limit = anyio.current_time() + self._settings.timeout + OVERTIME_SECONDS
+        self._log.limit = anyio.current_time() + self.settings.timeout + OVERTIME_SECONDS
         self._log.move_deadline()
 
     # -- what the watch says ------------------------------------------------------------------------------
@@ -327,8 +323,8 @@ class Execution:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
-        if self._start_is_decided:
-            for scope in self._scopes:
+        for scope, decided in self._scopes.items():
+            if decided():
                 scope.cancel()
 
     async def _pods_word(self) -> Ending | None:
@@ -393,7 +389,7 @@ class Execution:
             looked = await self._look(self._new_inquiry())
         if self._ended:
             return None
-        limit = f"its limit of {self._settings.timeout:g} s"
+        limit = f"its limit of {self.settings.timeout:g} s"
         trouble = log.trouble or "it ended too early"
         if not log.open and not looked:
             raise self._lost(f"at {limit} neither the program's pod nor its log could be read: {trouble}")
@@ -419,7 +415,7 @@ class Execution:
             # The runner has begun, and ended well: it is the log that says nothing of it.
             raise self._lost("the container has ended with code 0, and its log does not tell the result")
         if unbegun or (ending.exit_code == _RUNNER_FAILED_CODE and log.said.runner_gave_up):
-            raise failures.runner_failed(ending, self.job, self._pod_name, log.said, self._settings.image)
+            raise failures.runner_failed(ending, self.job, self._pod_name, log.said, self.settings.image)
         # The runner leaves with the program's own code, 128+N for its signal and 124 for its limit; only its
         # last words were lost on the way.
         code = ending.exit_code or 0
@@ -430,7 +426,7 @@ class Execution:
         return self._result("succeeded" if code == 0 else "failed", code=code, ending=ending)
 
     def _ran_to_its_limit(self) -> bool:
-        return self._elapsed() - self._seen.get("started", 0.0) >= self._settings.timeout
+        return self._elapsed() - self._seen.get("started", 0.0) >= self.settings.timeout
 
     def _result(
         self,

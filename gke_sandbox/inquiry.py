@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import anyio
@@ -69,8 +69,11 @@ class Inquiry:
         self._asked = anyio.current_time()
         return pod is None or self.trouble is not None or self._asked >= self._looked + LOOK_AGAIN_SECONDS
 
-    async def pods(self) -> list[dict[str, object]] | None:
-        """The Job's pods as they are now; None if they could not be listed."""
+    async def pods(self, known: Mapping[str, Any]) -> list[dict[str, object]] | None:
+        """The Job's pods as they are now; None if that could not be learnt.
+
+        An answer that is older than the pod that is `known` says nothing of it.
+        """
         self._looked = anyio.current_time()
         # Until there is an answer; this may be cancelled.
         self.trouble = NetworkError("the list of pods was not answered in time", sent=True)
@@ -82,7 +85,8 @@ class Inquiry:
                 self.trouble = error
                 return None
             self.trouble = None
-            return [pod for pod in found.get("items") or () if isinstance(pod, dict)]
+            if _newer(found, known):
+                return [pod for pod in found.get("items") or () if isinstance(pod, dict)]
         return None
 
     async def wait(self, pod: PodView | None) -> Wait | None:
@@ -117,3 +121,13 @@ class Inquiry:
             logger.info("the Job could not be read: %s", error)
             return None
         return job_ending(job, has_run=has_run)
+
+
+def _newer(found: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+    """Whether a list is newer than an object. A list without a version is no server's, but a replay's."""
+    # Versions are numbers that grow: since Kubernetes 1.35 by contract, before that by habit.
+    # https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
+    listed, seen = (str((each.get("metadata") or {}).get("resourceVersion") or "") for each in (found, known))
+    if not (listed.isdigit() and seen.isdigit()):
+        return bool(listed) or not seen
+    return int(listed) >= int(seen)

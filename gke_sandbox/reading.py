@@ -26,7 +26,7 @@ OPEN_SECONDS = 15.0
 REOPEN_SECONDS, MAX_REOPEN_SECONDS = 0.25, 5.0
 """The first and the longest pause before a log that broke, or that was not ready yet, is asked for again."""
 
-SILENCE_SECONDS, MAX_SILENCE_SECONDS = 45.0, 720.0
+SILENCE_SECONDS, MAX_SILENCE_SECONDS = 55.0, 880.0
 """A log that is silent for so long is opened again, and the next time after twice as long: nothing else tells a
 quiet program from a connection that somebody on the way has forgotten. The first is shorter than a finished Job
 is kept (60 s)."""

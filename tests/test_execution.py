@@ -635,24 +635,6 @@ def test_closing_during_a_run_ends_it_and_waits_for_the_deletion() -> None:
 
 
 @mock_clock
-async def test_close_gives_up_after_ten_seconds_and_names_what_is_left() -> None:
-    async with pods(program(), Fault(Refuse(), Match("delete", "jobs"), times=None)) as cluster:
-        result = await cluster.sandbox.run("pass")
-        began = anyio.current_time()
-    assert anyio.current_time() - began <= 11
-    assert cluster.sandbox.leftovers == [result.job]
-
-
-@mock_clock
-async def test_a_deletion_that_fails_is_tried_again() -> None:
-    async with pods(program(), Fault(Answer.unavailable(), Match("delete", "jobs"), times=2)) as cluster:
-        await cluster.sandbox.run("pass")
-        await anyio.sleep(20)
-        assert cluster.left() == []
-    assert cluster.sandbox.leftovers == []
-
-
-@mock_clock
 async def test_a_closed_sandbox_refuses() -> None:
     async with pods(program()) as cluster:
         sandbox = cluster.sandbox

@@ -459,6 +459,6 @@ def test_an_answer_that_waits_for_what_cannot_come_says_for_what(tmp_path: Path)
         return replace(step, answer=replace(step.answer, after=("delete-jobs-1",)))
 
     with pytest.raises(
-        CassetteError, match=r"step create-configmaps-1: its answer follows delete-jobs-1, which did not"
+        CassetteError, match=r"step create-jobs-1: its answer follows delete-jobs-1, which did not"
     ):
-        replay(edited(tmp_path / "c.yaml", create_configmaps_1=never), one)
+        replay(edited(tmp_path / "c.yaml", create_jobs_1=never), one)

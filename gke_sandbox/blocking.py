@@ -18,10 +18,11 @@ import anyio
 from anyio.from_thread import BlockingPortal
 
 from .cluster import Cluster
+from .deletion import CLOSE_SECONDS
 from .errors import SandboxClosed, SandboxError
 from .execution import Execution
 from .result import Event, ExecutionResult
-from .sandbox import CLOSE_SECONDS, AsyncSandbox, alone
+from .sandbox import AsyncSandbox, alone
 from .stream import ExecutionStream
 
 logger = logging.getLogger("gke_sandbox")

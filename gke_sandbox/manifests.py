@@ -268,7 +268,7 @@ def build(
         metadata=ObjectMeta(name=name, labels=labels, annotations=settings.annotations),
         spec=JobSpec(
             backoff_limit=0,
-            active_deadline_seconds=math.ceil(settings.startup_timeout + settings.timeout + _GRACE_SECONDS),
+            active_deadline_seconds=_active_deadline(settings),
             ttl_seconds_after_finished=settings.ttl_seconds_after_finished,
             template=PodTemplateSpec(
                 metadata=ObjectMeta(labels=labels, annotations=settings.annotations),
@@ -277,6 +277,15 @@ def build(
         ),
     )
     return Manifests(name, delivery, to_json(job), labels, content)
+
+
+def lifetime(settings: Settings) -> int:
+    """The seconds after which a Job is gone, though nobody deletes it."""
+    return _active_deadline(settings) + settings.ttl_seconds_after_finished
+
+
+def _active_deadline(settings: Settings) -> int:
+    return math.ceil(settings.startup_timeout + settings.timeout + _GRACE_SECONDS)
 
 
 def _pod(settings: Settings, name: str, delivery: Literal["env", "mount"], content: Content) -> PodSpec:

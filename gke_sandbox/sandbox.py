@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -15,23 +15,14 @@ import anyio.to_thread
 
 from .cluster import Cluster, Connection
 from .creation import Attempt
-from .errors import NotFound, ReplayMismatch, SandboxClosed, SandboxError, SpecError
+from .deletion import CLOSE_SECONDS, Deletions
+from .errors import SandboxClosed, SpecError
 from .execution import Execution
-from .kube.resources import JOBS
-from .kube.retry import Retry, may_pass
-from .manifests import SESSION_LABEL
+from .manifests import SESSION_LABEL, lifetime
 from .pods import PodWatch
 from .result import Event, ExecutionResult, Finished
 from .settings import Program, Settings
 from .stream import ExecutionStream
-
-logger = logging.getLogger("gke_sandbox")
-
-CLOSE_SECONDS = 10.0
-"""How long `aclose` waits for the deletion of its Jobs."""
-
-_DELETE_TRIES = 4
-_DELETE_PAUSE = 0.5
 
 
 class AsyncSandbox:
@@ -59,14 +50,12 @@ class AsyncSandbox:
             settings.pop("namespace", None)
         self.settings = Settings().override(**settings)
         self.session = secrets.token_hex(4)
-        self.leftovers: list[str] = []
         self._connection: Connection | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
         self._pods: PodWatch | None = None
         self._closed = False
         self._in_flight: dict[Execution, anyio.CancelScope] = {}
-        self._to_delete: set[str] = set()
-        self._deleted_at_exit: frozenset[str] = frozenset()
+        self._deletions: Deletions | None = None
         self.left_by: BaseException | None = None
         """The error that leaves the block, for transports that have something to say at their end."""
 
@@ -80,6 +69,15 @@ class AsyncSandbox:
         """Names of the Jobs that may be in the cluster now: of the runs in flight, and not deleted yet."""
         running = [attempt for execution in list(self._in_flight) for attempt in execution.attempts]
         return sorted(self._to_delete.union(attempt.name for attempt in running if attempt.may_exist))
+
+    @property
+    def leftovers(self) -> list[str]:
+        """Names of the Jobs whose deletion could not be confirmed, the last thousand."""
+        return self._deletions.leftovers if self._deletions is not None else []
+
+    @property
+    def _to_delete(self) -> set[str]:
+        return self._deletions.jobs if self._deletions is not None else set()
 
     # -- open and close -----------------------------------------------------------------------------------
 
@@ -98,6 +96,7 @@ class AsyncSandbox:
         self._connection = connection
         self._idle = anyio.Event()
         self._tasks = await anyio.create_task_group().__aenter__()
+        self._deletions = Deletions(connection.client, self.namespace, self._tasks)
         self._pods = PodWatch(connection.client, self.namespace, f"{SESSION_LABEL}={self.session}", self._tasks)
         return self
 
@@ -110,11 +109,12 @@ class AsyncSandbox:
 
     async def aclose(self) -> None:
         """End all runs, delete their Jobs, close the connections. Must be called by the task that opened it."""
-        tasks, connection = self._tasks, self._connection
-        if self._closed or tasks is None or connection is None:
+        tasks, connection, deletions = self._tasks, self._connection, self._deletions
+        if self._closed or tasks is None or connection is None or deletions is None:
             self._closed = True
             return
         self._closed = True
+        deletions.hurry()
         try:
             with anyio.move_on_after(CLOSE_SECONDS, shield=True):
                 for scope in list(self._in_flight.values()):
@@ -123,14 +123,14 @@ class AsyncSandbox:
         finally:
             # A shield does not hold off an asyncio task's own cancel(), so what was entered is left here.
             try:
-                await self._leave_tasks(tasks)
+                await self._leave_tasks(tasks, deletions)
             finally:
                 # Not within a scope of ours: a transport may have a task group of its own, entered before.
                 error = self.left_by
                 trace = None if error is None else error.__traceback__
                 await connection.client.__aexit__(None if error is None else type(error), error, trace)
 
-    async def _leave_tasks(self, tasks: anyio.abc.TaskGroup) -> None:
+    async def _leave_tasks(self, tasks: anyio.abc.TaskGroup, deletions: Deletions) -> None:
         """Runs and deletions are over or were given up; only the watch is left. End it.
 
         The group's own scope is shielded so that an outer cancellation does not tear it down halfway.
@@ -142,8 +142,7 @@ class AsyncSandbox:
         except BaseException as error:  # noqa: BLE001 - raised, out of its group
             raise alone(error) from None
         finally:
-            for job in sorted(self._to_delete):
-                self._leave(job, "the Sandbox was closed before the server answered")
+            deletions.give_up()
 
     async def _until_idle(self) -> None:
         while self._in_flight or self._to_delete:
@@ -312,60 +311,8 @@ class AsyncSandbox:
 
     def _delete(self, attempt: Attempt, execution: Execution) -> None:
         """Delete a Job, off the path of its result; `execution.settled` is set when that is done."""
-        assert self._tasks is not None
-        self._to_delete.add(attempt.name)
-        self._tasks.start_soon(self._delete_job, attempt, execution, name=f"delete {attempt.name}")
-
-    async def _delete_job(self, attempt: Attempt, execution: Execution) -> None:
-        try:
-            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_SECONDS) as scope:
-                await self._try_to_delete(attempt)
-            if scope.cancelled_caught:
-                self._leave(attempt.name, f"the server did not answer within {CLOSE_SECONDS:g} s")
-        except anyio.get_cancelled_exc_class():
-            # What passes a shield is asyncio ending its loop and every task on it.
-            self._leave(attempt.name, "the event loop was ended before the server answered")
-            raise
-        finally:
-            self._to_delete.discard(attempt.name)
-            self._settle(execution)
-
-    async def _try_to_delete(self, attempt: Attempt) -> None:
-        assert self._connection is not None
-        job = attempt.name
-        if job in self._deleted_at_exit:
-            return
-        retry = Retry(tries=_DELETE_TRIES, first=_DELETE_PAUSE)
-        while True:
-            try:
-                await self._connection.client.delete(JOBS, self.namespace, job, propagation_policy="Background")
-            except NotFound:
-                # The request that makes it may be behind this one.
-                pause = retry.failed() if attempt.unanswered else None
-                if pause is None:
-                    return
-                await anyio.sleep(pause)
-            except ReplayMismatch:
-                # There is no cluster that could keep the Job, and whoever closes the Sandbox is told.
-                return
-            except SandboxError as error:
-                pause = retry.failed(error) if may_pass(error) else None
-                if pause is None:
-                    self._leave(job, str(error))
-                    return
-                await anyio.sleep(pause)
-            else:
-                return
-
-    def _leave(self, job: str, why: str) -> None:
-        self.leftovers.append(job)
-        self._to_delete.discard(job)
-        logger.warning(
-            "Job %s in namespace %s could not be deleted (%s); it ends by itself at its deadline",
-            job,
-            self.namespace,
-            why,
-        )
+        assert self._deletions is not None
+        self._deletions.start(attempt, lifetime(execution.settings), partial(self._settle, execution))
 
     @property
     def running(self) -> bool:
@@ -380,7 +327,8 @@ class AsyncSandbox:
         jobs = self.jobs
         if not jobs or self._connection is None:
             return
-        self._deleted_at_exit = frozenset(jobs)
+        if self._deletions is not None:
+            self._deletions.leave_to(frozenset(jobs))
         self._connection.delete_now(self.namespace, jobs)
 
 

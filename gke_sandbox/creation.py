@@ -22,8 +22,10 @@ from .kube.status import Call
 from .manifests import build
 from .settings import Program, Settings
 
-PATIENCE_SECONDS = 60.0
-"""How long a server that is known to be there is given to get over its trouble."""
+PATIENCE_SECONDS, TRIES = 60.0, 12
+"""How long a server that is known to be there is given to get over its trouble, and in how many tries. Their
+pauses take 31 to 62 s: it is the number that decides, as a rule, so that a recorded failure has as many in its
+replay."""
 
 STRANGER_TRIES = 4
 """How often one is tried that has never answered, a second or two: the address may be wrong."""
@@ -125,7 +127,7 @@ class _Patience:
         """Wait for the next try, or raise `error`: see `Retry.pause_or_raise`."""
         if self._retry is None:
             until = min(self.deadline, anyio.current_time() + PATIENCE_SECONDS)
-            self._retry = Retry(deadline=until, uniform=self._uniform)
+            self._retry = Retry(tries=TRIES, deadline=until, uniform=self._uniform)
         if not self._client.has_answered and self._retry.failures + 1 >= STRANGER_TRIES:
             raise error
         await self._retry.pause_or_raise(error)

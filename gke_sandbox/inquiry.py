@@ -11,9 +11,10 @@ import anyio
 
 from .diagnosis import Wait, job_ending, job_wait, pod_wait
 from .diagnosis.pod import Ending, PodView
-from .errors import Forbidden, NetworkError, NotFound, SandboxError
+from .errors import ApiError, Forbidden, NetworkError, NotFound, SandboxError
 from .kube.client import KubeClient
 from .kube.resources import EVENTS, JOBS, PODS
+from .kube.retry import MAX_RETRY_AFTER
 
 logger = logging.getLogger("gke_sandbox")
 
@@ -50,6 +51,7 @@ class Inquiry:
         now = anyio.current_time()
         self._asked = now + NO_POD_SECONDS - ASK_AGAIN_SECONDS
         self._looked = -math.inf
+        self._not_before = -math.inf
         self._changed = now
         self.trouble: SandboxError | None = None
         self.events_forbidden: Forbidden | None = None
@@ -61,7 +63,7 @@ class Inquiry:
     def due(self, pod: PodView | None) -> float:
         """When to ask next, by the event loop's clock."""
         crowd = max(self._starting() - 1, 0) * EACH_STARTING_SECONDS
-        again = self._asked + ASK_AGAIN_SECONDS + crowd
+        again = max(self._asked + ASK_AGAIN_SECONDS + crowd, self._not_before)
         return again if pod is None else max(again, self._changed + STILL_SECONDS + crowd)
 
     def looks(self, pod: PodView | None) -> bool:
@@ -83,6 +85,7 @@ class Inquiry:
                 found = await self._client.list(PODS, self._namespace, label_selector=selector)
             except SandboxError as error:
                 self.trouble = error
+                self._heed(error)
                 return None
             self.trouble = None
             if _newer(found, known):
@@ -107,9 +110,15 @@ class Inquiry:
             return None
         except SandboxError as error:
             logger.info("the Events could not be read: %s", error)
+            self._heed(error)
             return None
         events = [event for event in found.get("items") or () if isinstance(event, dict)]
         return pod_wait(events, pod.wait) if pod is not None else job_wait(events)
+
+    def _heed(self, error: SandboxError) -> None:
+        """Ask nothing before the server wants to be asked again."""
+        if isinstance(error, ApiError) and error.retry_after is not None:
+            self._not_before = anyio.current_time() + min(error.retry_after, MAX_RETRY_AFTER)
 
     async def job_ending(self, *, has_run: bool) -> Ending | None:
         """Why the Job's own controller took its pod away; None if it did not, or does not say."""

@@ -14,10 +14,11 @@ from typing import Any
 
 import anyio
 
-from .errors import Conflict, Expired, NotFound, SandboxError
+from .errors import Conflict, Expired, NotFound, SandboxError, ServerError
 from .kube.client import KubeClient
 from .kube.resources import JOBS
 from .kube.retry import Retry
+from .kube.status import Call
 from .settings import MANAGED_BY, MANAGER, SESSION_LABEL
 
 __all__ = ["Leftover", "find", "remove"]
@@ -64,10 +65,14 @@ async def find(client: KubeClient, namespace: str, now: datetime, *, page_size: 
             # The pages took too long: what was found stands, and the rest is in a new list.
             page = None
             continue
-        for job in answer.get("items") or ():
-            if "deletionTimestamp" not in job["metadata"]:
-                found[job["metadata"]["uid"]] = _leftover(job, now)
-        page = (answer.get("metadata") or {}).get("continue")
+        try:
+            found.update((each.uid, each) for each in _leftovers(answer, now))
+            page = (answer.get("metadata") or {}).get("continue")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            call = Call("list", "GET", JOBS, namespace)
+            raise ServerError(
+                f"{call}: the answer is not a list of Jobs", code=200, reason="", request=str(call)
+            ) from error
         if not page:
             return sorted(found.values(), key=lambda each: (-each.age, each.job))
 
@@ -79,6 +84,11 @@ async def _page(client: KubeClient, namespace: str, size: int, page: str | None)
             return await client.list(JOBS, namespace, label_selector=selector, limit=size, continue_=page)
         except SandboxError as error:
             await retry.pause_or_raise(error)
+
+
+def _leftovers(answer: Mapping[str, Any], now: datetime) -> list[Leftover]:
+    jobs = answer.get("items") or ()
+    return [_leftover(job, now) for job in jobs if "deletionTimestamp" not in job["metadata"]]
 
 
 def _leftover(job: Mapping[str, Any], now: datetime) -> Leftover:

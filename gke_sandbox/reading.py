@@ -20,8 +20,9 @@ logger = logging.getLogger("gke_sandbox")
 QUIET_SECONDS = 2.0
 """How long the log may be silent after its container has ended: about what the kubelet needs to end it."""
 
-OPEN_SECONDS = 15.0
-"""How long a log may take to open once the container has ended: it is on the node's disk, and keeps."""
+OPEN_SECONDS = 45.0
+"""How long a log may take to open once the container has ended: it is on the node's disk, and keeps for as long
+as its Job does (60 s)."""
 
 REOPEN_SECONDS, MAX_REOPEN_SECONDS = 0.25, 5.0
 """The first and the longest pause before a log that broke, or that was not ready yet, is asked for again."""

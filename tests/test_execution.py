@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import anyio
-import httpx
 import pytest
 
 from gke_sandbox import (
-    AsyncSandbox,
-    Cluster,
     ExecutionResult,
     Finished,
     Forbidden,
-    NetworkError,
     OutputChunk,
     PayloadTooLarge,
     PhaseChanged,
@@ -24,12 +18,10 @@ from gke_sandbox import (
     StartError,
     Waiting,
 )
-from gke_sandbox.creation import Attempt, create
 from gke_sandbox.local.faults import (
     Answer,
     CutBody,
     Delay,
-    Drop,
     EndWatch,
     Evict,
     ExpireWatch,
@@ -37,13 +29,9 @@ from gke_sandbox.local.faults import (
     Forbid,
     Match,
     NoNode,
-    Refuse,
 )
-from gke_sandbox.local.pace import Pace
 from gke_sandbox.local.runtime import ContainerExit
-from gke_sandbox.local.scripted import Script, ScriptedRuntime
-from gke_sandbox.local.transport import LocalTransport
-from gke_sandbox.settings import Program, Settings
+from gke_sandbox.local.scripted import Script
 
 from .clock import mock_clock, run_on_mock_clock
 from .pods import START, err, exit_frame, out, pods, program
@@ -203,6 +191,28 @@ async def test_signal_nine_waits_for_the_pods_word() -> None:
     async with pods(script) as cluster:
         result = await cluster.sandbox.run("pass")
     assert (result.status, result.signal) == ("out_of_memory", 9)
+
+
+@pytest.mark.parametrize("code", [137, 0, 1])
+def test_a_program_that_kills_itself_with_signal_nine_was_not_killed_from_outside(code: int) -> None:
+    """The runner tells the signal and leaves with 128+9, so that the container looks as if it was killed."""
+    chunks = [(0.0, START), (0.5, out("a")), (0.5, exit_frame(None, 9))]
+
+    async def run() -> None:
+        async with pods(Script(chunks, ends_at=0.5, exit=ContainerExit(code, "Error"))) as cluster:
+            result = await cluster.sandbox.run("pass")
+        assert (result.status, result.signal, result.stdout) == ("signaled", 9, "a")
+        assert (result.cause, result.output_may_be_missing) == ("", False)
+
+    run_on_mock_clock(run)
+
+
+@mock_clock
+async def test_signal_nine_of_a_pod_that_is_evicted_is_the_evictions() -> None:
+    script = Script([(0.0, START), (0.5, exit_frame(None, 9))], log_never_ends=True)
+    async with pods(script, Fault(Evict(after=1), Match(resource="pods"))) as cluster:
+        result = await cluster.sandbox.run("pass")
+    assert (result.status, result.cause) == ("killed", "storage_exceeded")
 
 
 @mock_clock
@@ -400,134 +410,6 @@ async def test_a_forged_result_is_a_result_and_not_a_crash() -> None:
     assert (result.status, result.files, result.dropped.files) == ("succeeded", {}, 1)
 
 
-# -- creation ---------------------------------------------------------------------------------------------
-
-POST_JOB, POST_CONFIG_MAP = Match("create", "jobs"), Match("create", "configmaps")
-
-
-@pytest.mark.parametrize(
-    ("fault", "posts"),
-    [
-        # A refused connection never reaches the server, which counts what it was asked.
-        (Fault(Refuse(), POST_JOB), (1, 1)),
-        (Fault(Answer.too_many_requests(), POST_JOB), (2, 1)),
-        (Fault(Drop(carried_out=True), POST_JOB), (2, 1)),
-        (Fault(Drop(carried_out=False), POST_JOB), (2, 1)),
-        (Fault(Answer.timed_out(), POST_JOB), (2, 1)),
-        (Fault(Refuse(), POST_CONFIG_MAP), (2, 1)),
-        (Fault(Answer.too_many_requests(), POST_CONFIG_MAP), (2, 2)),
-        (Fault(Drop(carried_out=True), POST_CONFIG_MAP), (1, 2)),
-        (Fault(Drop(carried_out=False), POST_CONFIG_MAP), (1, 2)),
-        (Fault(Answer.internal_error(), POST_CONFIG_MAP), (1, 2)),
-    ],
-)
-def test_a_post_that_fails_once_still_makes_one_job(fault: Fault, posts: tuple[int, int]) -> None:
-    """The ConfigMap that surely did not arrive begins all anew; a lost answer is asked for again."""
-
-    async def run() -> None:
-        async with pods(program(out("x")), fault) as cluster:
-            result = await cluster.sandbox.run("pass")
-            await anyio.sleep(20)
-            assert cluster.left() == []
-            counts = cluster.requests.count("POST jobs"), cluster.requests.count("POST configmaps")
-            assert counts == posts
-            ran = len(cluster.runtime.specs)
-        assert result.stdout == "x"
-        assert ran == 1
-
-    run_on_mock_clock(run)
-
-
-@pytest.mark.parametrize("match", [POST_JOB, POST_CONFIG_MAP])
-@pytest.mark.parametrize("then", [Refuse(), Answer.too_many_requests(), Answer.unavailable()])
-def test_after_a_lost_answer_no_other_trouble_begins_a_second_job(match: Match, then: object) -> None:
-    async def run() -> None:
-        faults = Fault(Drop(carried_out=True), match), Fault(then, match, skip=1)  # type: ignore[arg-type]
-        async with pods(program(out("x")), *faults) as cluster:
-            result = await cluster.sandbox.run("pass")
-            await anyio.sleep(20)
-            assert cluster.left() == []
-            assert len(cluster.runtime.specs) == 1
-            assert cluster.requests.count("DELETE jobs/*") == 1
-        assert result.stdout == "x"
-
-    run_on_mock_clock(run)
-
-
-@mock_clock
-async def test_a_refusal_after_a_lost_answer_deletes_the_job_that_may_be_there() -> None:
-    faults = Fault(Drop(carried_out=True), POST_JOB), Fault(Forbid(), POST_JOB, skip=1)
-    async with pods(program(), *faults) as cluster:
-        with pytest.raises(Forbidden):
-            await cluster.sandbox.run("pass")
-        await anyio.sleep(10)
-        assert cluster.left() == []
-
-
-class LatePosts(httpx.AsyncBaseTransport):
-    """Carries the POST of a Job out a second late, also when nobody waits for its answer any more."""
-
-    def __init__(self, cluster: LocalTransport) -> None:
-        self._cluster = cluster
-
-    async def __aenter__(self) -> LatePosts:
-        self._tasks = await anyio.create_task_group().__aenter__()
-        return self
-
-    async def __aexit__(self, *raised: object) -> None:
-        await self._tasks.__aexit__(None, None, None)
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        if request.method != "POST" or not request.url.path.endswith("/jobs"):
-            return await self._cluster.handle_async_request(request)
-        answers: list[httpx.Response] = []
-        answered = anyio.Event()
-
-        async def carry_out() -> None:
-            await anyio.sleep(1)
-            answers.append(await self._cluster.handle_async_request(request))
-            answered.set()
-
-        self._tasks.start_soon(carry_out)
-        await answered.wait()
-        return answers[0]
-
-
-@mock_clock
-async def test_a_job_whose_post_outlives_its_cancelled_run_is_deleted_too() -> None:
-    async with LocalTransport(ScriptedRuntime(program()), pace=Pace.recorded()) as cluster:
-        async with AsyncSandbox(Cluster.transport(LatePosts(cluster))) as sandbox:
-            with anyio.move_on_after(0.5):
-                await sandbox.run("pass")
-        await anyio.sleep(10)
-        assert cluster.leftovers() == []
-        assert sandbox.leftovers == []
-
-
-@pytest.mark.parametrize("match", [POST_JOB, POST_CONFIG_MAP])
-def test_a_refusal_is_raised_and_leaves_nothing(match: Match) -> None:
-    async def run() -> None:
-        async with pods(program(), Fault(Forbid(), match)) as cluster:
-            with pytest.raises(Forbidden) as caught:
-                await cluster.sandbox.run("pass")
-            await anyio.sleep(10)
-            assert cluster.left() == []
-            deletes = cluster.requests.count("DELETE jobs/*")
-        assert deletes == (0 if match is POST_JOB else 1)
-        assert caught.value.hint
-
-    run_on_mock_clock(run)
-
-
-@mock_clock
-async def test_a_cluster_that_cannot_be_reached_is_a_network_error() -> None:
-    async with pods(program(), Fault(Refuse(), times=None)) as cluster:
-        began = anyio.current_time()
-        with pytest.raises(NetworkError):
-            await cluster.sandbox.run("pass")
-        assert anyio.current_time() - began < 10
-
-
 # -- the watch --------------------------------------------------------------------------------------------
 
 
@@ -689,34 +571,3 @@ async def test_a_log_that_was_rotated_when_it_is_opened_again_is_read_on_and_the
     async with pods(script, cut) as cluster:
         result = await cluster.sandbox.run("pass")
     assert (result.status, result.stdout, result.output_may_be_missing) == ("succeeded", "ab", True)
-
-
-class SlowClient:
-    """Stands for a client whose server is far away; keeps what it is asked to create."""
-
-    round_trip = 0.3
-
-    def __init__(self) -> None:
-        self.created: list[dict] = []  # type: ignore[type-arg]
-
-    async def create(self, resource, namespace, body, **options):  # type: ignore[no-untyped-def]
-        self.created.append(body)
-        return {**body, "metadata": {**body["metadata"], "uid": "u-1"}}
-
-
-@pytest.mark.parametrize(("round_trip", "volumes"), [(0.3, True), (0.05, False), (None, False)])
-def test_a_far_away_cluster_gets_its_content_mounted(round_trip: float | None, volumes: bool) -> None:
-    client = SlowClient()
-    client.round_trip = round_trip  # type: ignore[assignment]
-    attempts: list[Attempt] = []
-
-    async def run() -> None:
-        await create(
-            client, Settings(), Program(code="pass"), "s", lambda: "gke-sandbox-x", attempts.append, math.inf
-        )  # type: ignore[arg-type]
-
-    run_on_mock_clock(run)
-    job, config_map = client.created
-    assert ("volumes" in job["spec"]["template"]["spec"]) is volumes
-    assert config_map["metadata"]["ownerReferences"][0]["uid"] == "u-1"
-    assert attempts == [Attempt("gke-sandbox-x", may_exist=True, may_run=True)]

@@ -10,7 +10,7 @@ import anyio
 
 from ..errors import ApiError, NetworkError, SandboxError, ServerError, TooManyRequests
 
-__all__ = ["Retry", "may_pass"]
+__all__ = ["MAX_RETRY_AFTER", "Retry", "may_pass"]
 
 # The server's own wish (Retry-After) is kept up to here, seconds.
 MAX_RETRY_AFTER = 120.0

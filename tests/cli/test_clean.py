@@ -15,7 +15,7 @@ import pytest
 from gke_sandbox import leftovers
 from gke_sandbox.cli import main
 from gke_sandbox.cli.clean import Cleaning, _age
-from gke_sandbox.errors import SandboxError
+from gke_sandbox.errors import SandboxError, ServerError
 from gke_sandbox.kube.client import KubeClient
 from gke_sandbox.kube.config import ClusterConfig
 from gke_sandbox.kube.resources import CONFIG_MAPS, JOBS
@@ -26,7 +26,7 @@ from gke_sandbox.local.scripted import Script, ScriptedRuntime
 from gke_sandbox.local.transport import LocalTransport
 from gke_sandbox.manifests import build
 from gke_sandbox.settings import Program, Settings
-from tests.clock import mock_clock
+from tests.clock import mock_clock, run_on_mock_clock
 from tests.http_cluster import HttpCluster, http_cluster
 
 BEGAN = datetime(2026, 11, 22, 12, 0, tzinfo=timezone.utc)
@@ -128,6 +128,27 @@ async def test_a_list_that_took_too_long_begins_anew() -> None:
     async with cluster(Fault(expired, Match("list", "jobs"), skip=1)) as kit:
         await kit.make(*(f"job-{n}" for n in range(5)))
         assert len(await leftovers.find(kit.client, "default", kit.now(), page_size=3)) == 5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"items": [{}]}',
+        '{"items": [{"metadata": null}]}',
+        '{"items": [{"metadata": {"name": "a", "uid": "u", "creationTimestamp": "yesterday"}}]}',
+        '{"items": [{"metadata": {"name": "a", "creationTimestamp": "2026-01-01T00:00:00Z"}}]}',
+        '{"items": [null]}',
+        '{"items": 5}',
+        '{"metadata": "x"}',
+    ],
+)
+def test_what_is_not_a_list_of_jobs_is_the_servers_error(text: str) -> None:
+    async def run() -> None:
+        async with cluster(Fault(Answer(200, "", "", text=text), Match("list", "jobs"), None)) as kit:
+            with pytest.raises(ServerError, match="not a list of Jobs"):
+                await leftovers.find(kit.client, "default", kit.now())
+
+    run_on_mock_clock(run)
 
 
 @mock_clock

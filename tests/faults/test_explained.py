@@ -248,6 +248,16 @@ async def test_many_that_wait_do_not_ask_more_often_together() -> None:
     assert asked <= STARTUP_TIMEOUT / EACH_STARTING_SECONDS + 100
 
 
+@pytest.mark.parametrize("asked", ["events", "pods"])
+def test_questions_wait_for_as_long_as_the_server_wants(asked: str) -> None:
+    # The first list of pods is the watch's.
+    busy = Fault(Answer.unavailable(10), Match("list", asked), None, skip=asked == "pods")
+    more = [Fault(Forbid(), Match("list", "events"), None)] if asked == "pods" else []
+    seen = failure(AT_ONCE["pod_security"], busy, *more)
+    # Once after each ten seconds, and once more at the end.
+    assert seen.requests.count(f"GET {asked}") <= 1 + STARTUP_TIMEOUT / 10 + 1
+
+
 # -- ended from outside -----------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ import anyio.lowlevel
 from .errors import AlreadyExists, NetworkError, SandboxError, ServerError
 from .kube.client import KubeClient
 from .kube.resources import CONFIG_MAPS, JOBS, Resource
-from .kube.retry import Retry, may_pass
+from .kube.retry import Retry
 from .kube.status import Call
 from .manifests import build
 from .settings import Program, Settings
@@ -76,17 +76,12 @@ async def create(
         uid = await _create_job(client, settings.namespace, manifests.job, attempt, patience)
         post = _Post(client, CONFIG_MAPS, settings.namespace, manifests.config_map(uid), patience)
         attempt.may_run = True
-        try:
-            await post.send()
-        except SandboxError as error:
-            # It surely did not arrive, and the pod is already waiting for it: a late ConfigMap can cost more
-            # than a new Job does. Had any of its requests arrived, the program may run, and must not run twice.
-            attempt.may_run = post.may_have_arrived
-            if attempt.may_run:
-                raise
-            await patience.pause_or_raise(error)
-        else:
+        answer = await post.send()
+        if not isinstance(answer, SandboxError):
             return
+        # The pod is already waiting for it: a late ConfigMap can cost more than a new Job does.
+        attempt.may_run = False
+        await patience.pause_or_raise(answer)
 
 
 async def _create_job(
@@ -98,16 +93,12 @@ async def _create_job(
         # A run that is cancelled already has nothing to delete.
         await anyio.lowlevel.checkpoint_if_cancelled()
         attempt.may_exist = attempt.unanswered = True
-        try:
-            job = await post.send()
-        except SandboxError as error:
-            attempt.may_exist = attempt.unanswered = post.may_have_arrived
-            if attempt.may_exist:
-                raise
-            await patience.pause_or_raise(error)
-        else:
-            attempt.unanswered = False
-            return str(job["metadata"]["uid"])
+        answer = await post.send()
+        attempt.unanswered = False
+        if not isinstance(answer, SandboxError):
+            return str(answer["metadata"]["uid"])
+        attempt.may_exist = False
+        await patience.pause_or_raise(answer)
 
 
 class _Patience:
@@ -151,16 +142,19 @@ class _Post:
         self._patience = patience
         self.may_have_arrived = False
 
-    async def send(self) -> dict[str, Any]:
-        """POST. Raises at once what surely did not arrive, and a lost answer when there is no patience left."""
+    async def send(self) -> dict[str, Any] | SandboxError:
+        """POST, and again while the answer is lost. Returns the error of what surely did not arrive.
+
+        Raises what cannot pass after a lost answer, and a lost answer when there is no patience left.
+        """
         while True:
             try:
                 return await self._in_time()
             except SandboxError as error:
                 if isinstance(error, ServerError) or (isinstance(error, NetworkError) and error.sent):
                     self.may_have_arrived = True
-                if not (self.may_have_arrived and may_pass(error)):
-                    raise
+                if not self.may_have_arrived:
+                    return error
                 await self._patience.pause_or_raise(error)
 
     async def _in_time(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One execution on an embedded cluster where one thing goes wrong, and what came of it."""
+"""One execution on an embedded cluster where one thing goes wrong, or two, and what came of it."""
 
 from __future__ import annotations
 
@@ -28,27 +28,39 @@ from gke_sandbox.local.faults import (
     SwapEvents,
 )
 from gke_sandbox.local.pace import Pace
-from gke_sandbox.local.scripted import ScriptedRuntime
+from gke_sandbox.local.scripted import Script, ScriptedRuntime
 from gke_sandbox.local.transport import LocalTransport
 from tests.clock import run_on_mock_clock
-from tests.pods import out, program
+from tests.pods import START, exit_frame, out
 
 TIMEOUT, STARTUP_TIMEOUT = 20.0, 40.0
+HASTY = 12.0
+"""A startup_timeout that is shorter than the client's own timeouts."""
+
 DEADLINE = STARTUP_TIMEOUT + TIMEOUT + 30.0 + 60.0 + 30.0
 """By then a Job is gone that nobody deleted: activeDeadlineSeconds, ttlSecondsAfterFinished, and some slack."""
+
+OUTPUT = ("the ", "out", "put")
+FRAMES = [START, *(out(text) for text in OUTPUT), exit_frame()]
+PROGRAM = Script([(0.2 * number, frame) for number, frame in enumerate(FRAMES)], ends_at=0.8)
 
 REQUESTS = {
     "list pods": Match("list", "pods"),
     "watch pods": Match("watch", "pods"),
     "create job": Match("create", "jobs"),
+    "get job": Match("get", "jobs"),
     "create configmap": Match("create", "configmaps"),
     "read log": Match("get", "pods/log"),
     "delete job": Match("delete", "jobs"),
     "list events": Match("list", "events"),
 }
 
-# Events are read of a pod that does not start, so that one gets its node late.
-LATE = Fault(NoNode.scaling_up(6), Match(resource="pods"))
+# What has to go wrong before a request is made at all: Events are read of a pod that does not start, and a Job
+# after the answer to its POST was lost.
+BEFORE = {
+    "list events": Fault(NoNode.scaling_up(6), Match(resource="pods")),
+    "get job": Fault(Drop(carried_out=True), Match("create", "jobs")),
+}
 
 ANSWERS: dict[str, Action] = {
     "connection refused": Refuse(),
@@ -87,34 +99,101 @@ EVENTS: dict[str, Action] = {
 }
 
 
+def _cuts() -> Iterator[tuple[str, Action]]:
+    """The log breaks off after each of its frames, and in the middle of each."""
+    begins = 0
+    for number, frame in enumerate(FRAMES):
+        for where, after in (("in", begins + len(frame) // 2), ("after", begins + len(frame))):
+            if number or where == "after":
+                yield f"reset {where} frame {number}", CutBody(after)
+                yield f"cut short {where} frame {number}", CutBody(after, clean=True)
+                yield f"stall {where} frame {number}", StallBody(after)
+        begins += len(frame)
+
+
+LOG: dict[str, Action] = dict(_cuts())
+
+
 @dataclass(frozen=True)
 class Cell:
-    """One fault, once or each time."""
+    """One fault, once or each time; and perhaps another, once."""
 
     request: str
     fault: str
     always: bool = False
+    and_then: tuple[str, str] | None = None
+    startup_timeout: float = STARTUP_TIMEOUT
 
     @property
-    def action(self) -> Action:
-        return {**ANSWERS, **EVENTS}[self.fault]
+    def faults(self) -> list[Fault]:
+        """What goes wrong, the fault that the cell is about first."""
+        actions = {**ANSWERS, **EVENTS, **LOG}
+        faults = [Fault(actions[self.fault], REQUESTS[self.request], times=None if self.always else 1)]
+        if self.and_then is not None:
+            request, fault = self.and_then
+            faults.append(Fault(actions[fault], REQUESTS[request]))
+        return faults
 
     def __str__(self) -> str:
-        return f"{self.request}: {self.fault}{', each time' if self.always else ''}"
+        said = f"{self.request}: {self.fault}{', each time' if self.always else ''}"
+        if self.and_then is not None:
+            said += f" and {': '.join(self.and_then)}"
+        return said if self.startup_timeout == STARTUP_TIMEOUT else f"{said}, in haste"
+
+
+WATCHES = [
+    ("stall before the first byte", True),
+    ("410 as the answer", True),
+    ("403", True),
+    ("event 3 is missing", False),
+]
+OTHERS = [
+    ("create job", "reset before the answer, carried out"),
+    ("create job", "429 with Retry-After"),
+    ("create configmap", "reset before the answer, carried out"),
+    ("create configmap", "reset before the answer, not carried out"),
+    ("create configmap", "connection refused"),
+    ("create configmap", "stall in the middle"),
+    ("list pods", "503"),
+    ("read log", "reset after frame 2"),
+    ("read log", "stall in frame 2"),
+    ("read log", "429 with Retry-After"),
+    ("delete job", "500"),
+]
+IN_HASTE = [
+    "reset before the answer, carried out",
+    "reset before the answer, not carried out",
+    "429 with Retry-After",
+    "stall before the first byte",
+    "stall in the middle",
+]
 
 
 def all_cells() -> Iterator[Cell]:
+    """Every cell of the matrix, once."""
     for always in (False, True):
         for request in REQUESTS:
             for fault in ANSWERS:
                 yield Cell(request, fault, always)
         for fault in EVENTS:
             yield Cell("watch pods", fault, always)
+        for fault in LOG:
+            yield Cell("read log", fault, always)
+        for request in ("list pods", "create job", "create configmap"):
+            for fault in IN_HASTE:
+                yield Cell(request, fault, always, startup_timeout=HASTY)
+    for fault, always in WATCHES:
+        for other in OTHERS:
+            yield Cell("watch pods", fault, always, and_then=other)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it. `ended_after` is seconds; `left` is what nobody had collected at the very end."""
+    """What came of it.
+
+    `ended_after` is seconds, `left` is what nobody had collected at the very end, `started` how many containers
+    were started in all.
+    """
 
     result: ExecutionResult | None
     error: SandboxError | None
@@ -122,7 +201,7 @@ class Outcome:
     ended_after: float
     left_at_close: list[str]
     left: list[str]
-    jobs_made: int
+    started: int
     requests: int
 
     def __str__(self) -> str:
@@ -134,30 +213,29 @@ class Outcome:
 
 
 def run(cell: Cell) -> Outcome:
-    """Run one program that prints one line, in the cell's bad luck."""
+    """Run one program that prints in three pieces, in the cell's bad luck."""
 
     async def main() -> Outcome:
-        fault = Fault(cell.action, REQUESTS[cell.request], times=None if cell.always else 1)
-        cluster = LocalTransport(
-            ScriptedRuntime(program(out("the output"), at=0.5)),
-            misbehaviour=Misbehaviour(fault, *([LATE] if cell.request == "list events" else [])),
-            pace=Pace.recorded(),
-        )
+        faults = cell.faults
+        before = BEFORE.get(cell.request)
+        runtime = ScriptedRuntime(PROGRAM)
+        misbehaviour = Misbehaviour(*([before] if before is not None else []), *faults)
+        cluster = LocalTransport(runtime, misbehaviour=misbehaviour, pace=Pace.recorded())
         result, error = None, None
         async with cluster:
             began = anyio.current_time()
-            sandbox = AsyncSandbox(Cluster.transport(cluster), timeout=TIMEOUT, startup_timeout=STARTUP_TIMEOUT)
-            async with sandbox:
+            limits = {"timeout": TIMEOUT, "startup_timeout": cell.startup_timeout}
+            async with AsyncSandbox(Cluster.transport(cluster), **limits) as sandbox:
                 try:
                     result = await sandbox.run("print('the output')")
                 except SandboxError as caught:
                     error = caught
                 ended = anyio.current_time() - began
             at_close = cluster.leftovers()
-            happened = cluster.misbehaviour.happened(fault)
-            made = sum(request.verb == "create" and request.resource == "jobs" for request in cluster.requests)
+            happened = misbehaviour.happened(faults[0])
             requests = len(cluster.requests)
             await anyio.sleep(DEADLINE)
-            return Outcome(result, error, happened, ended, at_close, cluster.leftovers(), made, requests)
+            started = len(runtime.specs)
+            return Outcome(result, error, happened, ended, at_close, cluster.leftovers(), started, requests)
 
     return run_on_mock_clock(main)

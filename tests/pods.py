@@ -43,7 +43,7 @@ def program(*output: bytes, code: int = 0, at: float = 0.1) -> Script:
     )
 
 
-class _Shared(httpx.AsyncBaseTransport):
+class Shared(httpx.AsyncBaseTransport):
     """Somebody else's use of a transport, which is not theirs to close."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
@@ -79,7 +79,7 @@ class Pods:
     async def delete_job(self) -> None:
         """Delete the only Job, as somebody else would."""
         (job,) = self.transport.objects("jobs")
-        async with httpx.AsyncClient(transport=_Shared(self.transport), base_url="https://embedded") as client:
+        async with httpx.AsyncClient(transport=Shared(self.transport), base_url="https://embedded") as client:
             path = f"/apis/batch/v1/namespaces/default/jobs/{job['metadata']['name']}"
             answer = await client.delete(path, params={"propagationPolicy": "Background"})
             answer.raise_for_status()

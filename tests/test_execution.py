@@ -479,19 +479,6 @@ async def test_no_exit_frame_and_no_look_at_the_pod_any_more_is_a_lost_result() 
 # -- cancellation and close -------------------------------------------------------------------------------
 
 
-def test_a_run_that_is_cancelled_at_any_time_leaves_nothing() -> None:
-    async def run() -> None:
-        for milliseconds in range(0, 1500, 25):
-            async with pods(program(out("x"), at=0.4)) as cluster:
-                with anyio.move_on_after(milliseconds / 1000):
-                    await cluster.sandbox.run("pass")
-                await anyio.sleep(10)
-                assert cluster.left() == [], milliseconds
-                assert cluster.sandbox.leftovers == []
-
-    run_on_mock_clock(run)
-
-
 def test_closing_during_a_run_ends_it_and_waits_for_the_deletion() -> None:
     async def run() -> None:
         for milliseconds in range(0, 1500, 100):

@@ -1,0 +1,74 @@
+"""Several Sandboxes on one cluster do not disturb each other."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from gke_sandbox import AsyncSandbox, Cluster, Forbidden
+from gke_sandbox.local.faults import Fault, Forbid, Match, Misbehaviour
+from gke_sandbox.local.pace import Pace
+from gke_sandbox.local.runtime import ContainerSpec
+from gke_sandbox.local.scripted import Script, ScriptedRuntime
+from gke_sandbox.local.transport import LocalTransport
+
+from .clock import mock_clock
+from .pods import Shared, out, program
+
+
+def echo(spec: ContainerSpec) -> Script:
+    """The program prints itself."""
+    return program(out(spec.env["GKE_SANDBOX_CODE_0"]), at=0.5)
+
+
+def cluster_of(*faults: Fault) -> LocalTransport:
+    return LocalTransport(ScriptedRuntime(echo), misbehaviour=Misbehaviour(*faults), pace=Pace.recorded())
+
+
+@mock_clock
+async def test_each_sees_its_own_pods_only() -> None:
+    async with cluster_of() as cluster:
+        one, other = (AsyncSandbox(Cluster.transport(Shared(cluster))) for _ in range(2))
+        async with one, other, anyio.create_task_group() as tasks:
+
+            async def runs(sandbox: AsyncSandbox, codes: list[str]) -> None:
+                assert [result.stdout for result in await sandbox.map(codes)] == codes
+
+            tasks.start_soon(runs, one, [f"one {number}" for number in range(10)])
+            tasks.start_soon(runs, other, [f"other {number}" for number in range(10)])
+        watched = {each.query["labelSelector"] for each in cluster.requests if each.verb == "watch"}
+        assert watched == {f"gke-sandbox/session={sandbox.session}" for sandbox in (one, other)}
+        await anyio.sleep(10)
+        assert cluster.leftovers() == []
+
+
+@mock_clock
+async def test_one_that_closes_leaves_the_others_jobs_alone() -> None:
+    async with cluster_of() as cluster, AsyncSandbox(Cluster.transport(Shared(cluster))) as stays:
+        printed: list[str] = []
+
+        async def run() -> None:
+            printed.append((await stays.run("stays")).stdout)
+
+        async with anyio.create_task_group() as tasks:
+            async with AsyncSandbox(Cluster.transport(Shared(cluster))) as goes:
+                await goes.run("pass")
+                tasks.start_soon(run)
+                await anyio.sleep(0.3)
+            assert printed == []
+        assert printed == ["stays"]
+
+
+@mock_clock
+async def test_what_one_may_not_do_does_not_end_the_others_runs() -> None:
+    """The first watch that is opened fails for good; the other Sandbox has its own."""
+    async with (
+        cluster_of(Fault(Forbid(), Match("list", "pods"))) as cluster,
+        AsyncSandbox(Cluster.transport(Shared(cluster))) as refused,
+        AsyncSandbox(Cluster.transport(Shared(cluster))) as other,
+    ):
+        with pytest.raises(Forbidden):
+            await refused.run("pass")
+        assert (await other.run("fine")).stdout == "fine"
+        # And the next run of the first opens another.
+        assert (await refused.run("again")).stdout == "again"

@@ -40,7 +40,8 @@ class AsyncSandbox:
 
     Runs on asyncio and on trio. Any number of runs may be in flight; they share connections and one watch.
     Leaving the block ends the runs that are in flight, which raise `SandboxClosed`, and waits up to 10 s for
-    the deletion of every Job; `leftovers` names those whose deletion could not be confirmed.
+    the deletion of every Job. Until then a deletion that fails is tried again for as long as the Job may exist;
+    `leftovers` names those whose deletion could not be confirmed, the last thousand.
     """
 
     def __init__(self, cluster: Cluster | None = None, **settings: Any) -> None:

@@ -166,7 +166,11 @@ class Watch(Stream):
         if last.answer.ends == "server" and not self._player.timing and not self._followed.goes_on(last):
             # That it ended was a matter of time.
             return False
-        return not self._left or any(self._due(news) is not None for news in self._followed.after(last))
+        return not self._left or any(self._is_due(news) for news in self._followed.after(last) if news.jobs)
+
+    def _is_due(self, news: News) -> bool:
+        due = self._due(news)
+        return due is not None and due <= anyio.current_time()
 
 
 NOTHING = Step("not recorded", 0, "GET", "", {}, None, Answer(0, 200, chunks=(), ends="client"))

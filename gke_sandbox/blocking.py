@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as NotYet
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -30,6 +31,9 @@ logger = logging.getLogger("gke_sandbox")
 T = TypeVar("T")
 
 _EXIT_SECONDS = 2.0
+# A signal that comes in the very moment before Python begins to wait for a lock, or that the kernel has given to
+# another thread, does not end that wait: so nobody waits for longer than this at a time.
+_LOOK_UP_SECONDS = 0.5
 
 
 class Sandbox:
@@ -167,7 +171,7 @@ class BlockingStream:
         """End the run, if it still goes on."""
         self._closed = True
         try:
-            self._opened.begin(self._stream.close).result()
+            _result(self._opened.begin(self._stream.close))
         except SandboxClosed:
             # Every run has ended with it; or this is a forked child, and the run its parent's.
             logger.debug("the Sandbox was closed before its stream")
@@ -209,7 +213,7 @@ class _Open:
         self._ending = False
         try:
             self._thread.start()
-            self.portal = ready.result()
+            self.portal = _result(ready)
             self._finalizer = weakref.finalize(self, _stop_elsewhere, self.portal)
             self._finalizer.atexit = False
             _loops[self.sandbox] = (self.portal, self._thread)
@@ -247,46 +251,47 @@ class _Open:
         task = _Task(call, args)
         try:
             future: Future[T] = self.begin(task.run)
-            return future.result()
+            return _result(future)
         except CancelledError as error:
             raise SandboxClosed("the Sandbox's event loop ended before there was a result") from error
         except BaseException:
             if not task.ended:
-                with contextlib.suppress(SandboxClosed):
-                    self.begin(task.cancel).result()
-                    if on_interrupt is not None:
-                        self.begin(on_interrupt)
-                self._wait_for_deletion(settles)
+                # Another interrupt may come anywhere here.
+                try:
+                    with contextlib.suppress(SandboxClosed):
+                        _result(self.begin(task.cancel))
+                        if on_interrupt is not None:
+                            self.begin(on_interrupt)
+                    for execution in _begun(settles):
+                        if not execution.settled.wait(CLOSE_SECONDS):
+                            break
+                finally:
+                    self._name_left(settles)
             raise
 
-    def _wait_for_deletion(self, executions: Sequence[Execution]) -> None:
-        # Of a `map`, some may not have begun: nothing will ever settle those.
-        begun = [e for e in executions if any(attempt.may_exist for attempt in e.attempts)]
-        try:
-            for execution in begun:
-                if not execution.settled.wait(CLOSE_SECONDS):
-                    break
-        finally:
-            left = [
-                attempt.name
-                for execution in begun
-                if not execution.settled.is_set()
-                for attempt in execution.attempts
-                if attempt.may_exist
-            ]
-            if left:
-                logger.warning(
-                    "interrupted before the deletion of %s in namespace %s was confirmed",
-                    ", ".join(f"Job {name}" for name in left),
-                    self.sandbox.namespace,
-                )
+    def _name_left(self, executions: Sequence[Execution]) -> None:
+        """Warn of the Jobs whose deletion is not confirmed."""
+        left = [
+            attempt.name
+            for execution in _begun(executions)
+            if not execution.settled.is_set()
+            for attempt in execution.attempts
+            if attempt.may_exist
+        ]
+        if left:
+            logger.warning(
+                "interrupted before the deletion of %s in namespace %s was confirmed",
+                ", ".join(f"Job {name}" for name in left),
+                self.sandbox.namespace,
+            )
 
     def close(self) -> None:
         self._finalizer.detach()
         with self._gate:
             self._ending = True
         _stop(self.portal, False)
-        self._thread.join()
+        while self._thread.is_alive():
+            self._thread.join(_LOOK_UP_SECONDS)
         ended, self._ended = self._ended, Future()
         if ended.done():
             # What went wrong while it closed, told once.
@@ -298,6 +303,19 @@ class _Open:
         self._ending = True
         # Kept, not collected: destructors would close what the parent still uses.
         _of_parents.append(self)
+
+
+def _result(future: Future[T]) -> T:
+    """What a future brings, waited for so that a signal is heeded."""
+    while not future.done():
+        with contextlib.suppress(NotYet, CancelledError):
+            future.exception(_LOOK_UP_SECONDS)
+    return future.result()
+
+
+def _begun(executions: Sequence[Execution]) -> list[Execution]:
+    """Those that have made a Job. Of a `map`, some may not have begun: nothing will ever settle those."""
+    return [each for each in executions if any(attempt.may_exist for attempt in each.attempts)]
 
 
 def _run_loop(sandbox: AsyncSandbox, ready: Future[BlockingPortal], ended: Future[None]) -> None:

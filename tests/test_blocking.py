@@ -268,6 +268,24 @@ def test_ctrl_c_in_a_run_deletes_the_job_before_it_is_raised() -> None:
     assert running.returncode == 0, error
 
 
+def test_ctrl_c_that_another_thread_was_given_is_heeded() -> None:
+    """The kernel may give a signal to any thread; and one just before a wait for a lock does not end that wait."""
+    code = """
+    sandbox.namespace  # opens it
+    def interrupt():
+        while not transport.objects("pods"):
+            time.sleep(0.01)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+    threading.Thread(target=interrupt, daemon=True).start()
+    try:
+        sandbox.run(SLEEPS)
+    except KeyboardInterrupt:
+        print("interrupted", left(), flush=True)
+    sandbox.close()
+    """
+    assert output(code) == "interrupted []\n"
+
+
 def test_a_second_ctrl_c_gives_up_and_names_what_is_left() -> None:
     code = """
     from gke_sandbox.local.faults import *

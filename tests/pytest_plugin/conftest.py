@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,10 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture
 def project(imported: None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+    here = str(Path(__file__).parents[2])
+    monkeypatch.syspath_prepend(here)
+    # For the workers of pytest-xdist, which are processes of their own.
+    monkeypatch.setenv("PYTHONPATH", here, prepend=os.pathsep)
     pytester.makeconftest(CONFTEST)
     pytester.makeini("[pytest]\naddopts = -p no:cacheprovider --strict-markers\nfilterwarnings = error\n")
     return pytester

@@ -301,7 +301,7 @@ class Execution:
             self._log.container_ended()
         if seen.node:
             self._reach("scheduled", seen.node)
-        if seen.running or (seen.ending is not None and seen.ending.kind != "not_started"):
+        if seen.running or (seen.ending is not None and seen.ending.ran == "yes"):
             self._reach("started")
         if self._pod_state != (state := (seen.node, seen.phase, seen.wait)):
             self._pod_state = state
@@ -338,7 +338,7 @@ class Execution:
                 await self._look(inquiry)
             ending = self._pod.ending if self._pod is not None else None
             if ending is not None and ending.cause is not None and ending.cause.name == "deleted":
-                return await inquiry.job_ending(has_run=self._has_run) or ending
+                return await inquiry.job_ending(has_run=self._has_run or ending.ran == "yes") or ending
         return self._pod.ending if self._pod is not None else None
 
     # -- the log ------------------------------------------------------------------------------------------
@@ -404,6 +404,10 @@ class Execution:
         if self._vanished and log.gone:
             # It may have ended by itself before it was taken away.
             raise self._lost("the pod is gone, nobody saw how, and its log with it")
+        if ending.kind == "not_started":
+            raise failures.not_started(ending, self.job, self._pod_name)
+        if ending.ran == "maybe" and log.said.start is None:
+            raise failures.taken_away(ending, self.job, self._pod_name, log.said)
         if ending.kind == "out_of_memory":
             return self._result("out_of_memory", exit_, signal=_SIGKILL, ending=ending)
         if ending.kind == "killed":

@@ -100,6 +100,15 @@ def vanished(job: str, pod: str) -> ResultLost:
     )
 
 
+def taken_away(ending: Ending, job: str, pod: str, log: Transcript) -> ResultLost:
+    """Something outside ended the pod, and nobody knows whether the program had begun by then."""
+    found = ending.cause
+    said = f"{ending.reason}: {ending.message}"
+    error = lost(job, pod, log, said if found is None else f"{found.summary} ({said})")
+    error.cause = "" if found is None else found.name
+    return error
+
+
 def lost(job: str, pod: str, log: Transcript, message: str, hint: str = "") -> ResultLost:
     """The program may have run, and how it ended cannot be known. `hint`: what else there is to do about it."""
     return ResultLost(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx
@@ -90,9 +90,19 @@ class Pods:
 
 
 @asynccontextmanager
-async def pods(script: Any, *faults: Fault, pace: Pace | None = None, **settings: Any) -> AsyncIterator[Pods]:
-    """An open Sandbox; when the block is left, the Sandbox is closed."""
+async def pods(
+    script: Any,
+    *faults: Fault,
+    pace: Pace | None = None,
+    around: Callable[[LocalTransport], httpx.AsyncBaseTransport] | None = None,
+    **settings: Any,
+) -> AsyncIterator[Pods]:
+    """An open Sandbox; when the block is left, the Sandbox is closed. `around` changes what passes."""
     runtime = ScriptedRuntime(script)
     transport = LocalTransport(runtime, misbehaviour=Misbehaviour(*faults), pace=pace or Pace.recorded())
-    async with AsyncSandbox(Cluster.transport(transport), **settings) as sandbox:
+    async with AsyncExitStack() as stack:
+        if around is not None:
+            await stack.enter_async_context(transport)
+        passed = transport if around is None else around(transport)
+        sandbox = await stack.enter_async_context(AsyncSandbox(Cluster.transport(passed), **settings))
         yield Pods(transport, runtime, sandbox)

@@ -23,7 +23,7 @@ from gke_sandbox.local.faults import (
 from gke_sandbox.local.scripted import Script, ScriptedRuntime
 from gke_sandbox.local.transport import LocalTransport
 from tests.clock import run_on_mock_clock
-from tests.pods import START, exit_frame, out
+from tests.pods import START, Shared, exit_frame, out
 
 from .kit import BEGAN, echoing, record, replay
 
@@ -140,16 +140,6 @@ def test_a_refusal_is_replayed_to_threads_too(tmp_path: Path) -> None:
             for code in ("print(1)", "print(2)"):
                 with pytest.raises(SandboxError, match="no"):
                     sandbox.run(code)
-
-
-class Shared(httpx.AsyncBaseTransport):
-    """A cluster that several Sandboxes use, none of which closes it."""
-
-    def __init__(self, cluster: LocalTransport) -> None:
-        self._cluster = cluster
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return await self._cluster.handle_async_request(request)
 
 
 async def in_two_sandboxes(transport: Callable[[], httpx.AsyncBaseTransport], codes: list[str]) -> list[str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 
 from gke_sandbox import ExecutionResult, Finished, ResultLost, SandboxError, StartError, Waiting
@@ -31,7 +34,7 @@ from gke_sandbox.local.pace import Pace
 from gke_sandbox.local.runtime import ContainerExit, ContainerStartError
 from gke_sandbox.local.scripted import Script
 from tests.clock import mock_clock, run_on_mock_clock
-from tests.pods import START, Pods, out, pods, program
+from tests.pods import START, Pods, Shared, out, pods, program
 
 STARTUP_TIMEOUT = 40.0
 
@@ -311,6 +314,48 @@ async def test_a_pod_that_somebody_deleted_says_so() -> None:
         tasks.start_soon(_after, 3.0, cluster)
         result = await cluster.sandbox.run("pass")
     assert (result.status, result.cause, result.stdout) == ("killed", "deleted", "so far")
+
+
+class WithoutLastWords(Shared):
+    """A watch on which deleted pods go at once, as with `kubectl delete --force`: no kubelet is heard."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await super().handle_async_request(request)
+        if "watch" in request.url.params:
+            assert isinstance(response.stream, httpx.AsyncByteStream)
+            response.stream = self._Heard(response.stream)
+        return response
+
+    class _Heard(httpx.AsyncByteStream):
+        def __init__(self, told: httpx.AsyncByteStream) -> None:
+            self._told = told
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            rest, gone = b"", False
+            async for piece in self._told:
+                *lines, rest = (rest + piece).split(b"\n")
+                for event in map(json.loads, lines):
+                    deleted = bool(event["object"]["metadata"].get("deletionTimestamp"))
+                    if deleted:
+                        event["object"]["status"] = {"phase": "Pending"}
+                    if not (deleted and gone):
+                        yield (
+                            json.dumps({**event, "type": "DELETED" if deleted else event["type"]}).encode() + b"\n"
+                        )
+                    gone = gone or deleted
+
+        async def aclose(self) -> None:
+            await self._told.aclose()
+
+
+@mock_clock
+async def test_a_pod_that_goes_without_a_last_word_before_it_was_seen_running_may_have_run() -> None:
+    async with pods(RUNS_ON, around=WithoutLastWords) as cluster, anyio.create_task_group() as tasks:
+        tasks.start_soon(_after, 0.3, cluster)
+        with pytest.raises(ResultLost, match=r"somebody deleted the pod.*whether the program had begun") as caught:
+            await cluster.sandbox.run("pass")
+    assert (caught.value.cause, caught.value.ran) == ("deleted", "maybe")
+    assert "may have run" in caught.value.hint
 
 
 async def _after(seconds: float, cluster: Pods) -> None:

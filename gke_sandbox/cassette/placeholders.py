@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Any
 
 __all__ = [
@@ -186,12 +187,12 @@ def _unify_mappings(
 def _same(template: str, actual: str, bindings: Bindings, runner: str) -> bool:
     if "<" not in template:
         return template == actual
-    pattern, position = "", 0
+    pattern = ""
     captured: list[str] = []
-    for found in PLACEHOLDER.finditer(template):
+    pieces, end = _split(template)
+    for before, found in pieces:
         name = found.group()
-        pattern += re.escape(template[position : found.start()])
-        position = found.end()
+        pattern += before
         if found["literal"]:
             pattern += re.escape(f"<{name[len('<literal:') :]}")
         elif name == "<any>" or (name == "<runner>" and not runner):
@@ -207,11 +208,21 @@ def _same(template: str, actual: str, bindings: Bindings, runner: str) -> bool:
         else:
             pattern += f"(?P<n{len(captured)}>{_MAY_BE.get(found['kind'], _ANYTHING)})"
             captured.append(name)
-    matched = re.fullmatch(pattern + re.escape(template[position:]), actual)
+    matched = re.fullmatch(pattern + end, actual)
     if matched is None:
         return False
     bindings.update((name, matched[f"n{index}"]) for index, name in enumerate(captured))
     return True
+
+
+@lru_cache(maxsize=4096)
+def _split(template: str) -> tuple[list[tuple[str, re.Match[str]]], str]:
+    """The placeholders in a text, each with a pattern for what stands before it; and one for the end."""
+    pieces, position = [], 0
+    for found in PLACEHOLDER.finditer(template):
+        pieces.append((re.escape(template[position : found.start()]), found))
+        position = found.end()
+    return pieces, re.escape(template[position:])
 
 
 _NOTHING = object()

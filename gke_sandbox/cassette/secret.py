@@ -42,6 +42,8 @@ _PATTERNS = (
 )
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _SHORTEST = 20
+# http://:p@ has ten, and every token more.
+_SHORTEST_SECRET = 7
 # The most that a run may ask for, and so that an honest log brings; what is decompressed needs a bound.
 _LIMITS = Limits(output_bytes=1 << 30, file_bytes=64 << 20, file_count=10_000)
 
@@ -57,7 +59,11 @@ class Secret:
 
 def find_secret(value: Any) -> Secret | None:
     """The first thing in `value` that looks like a secret: a text, keys included, or an environment variable."""
+    searched: set[str] = set()
     for path, text in _texts(value, ""):
+        if len(text) < _SHORTEST_SECRET or text in searched:
+            continue
+        searched.add(text)
         what = _kind(_decoded(text)) or _kind(text)
         if what:
             return Secret(path or "the value", what)

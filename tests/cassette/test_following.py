@@ -48,7 +48,7 @@ def names(path: Path, kind: str) -> list[str]:
 
 
 @pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize("recorded", [0, 70, 200])
+@pytest.mark.parametrize("recorded", [0, 70])
 @pytest.mark.parametrize("replayed", [0, 70, 200])
 def test_pauses_may_be_others(tmp_path: Path, recorded: float, replayed: float, strict: bool) -> None:
     programs = ("print(1)", "print(2)", "print(3)")
@@ -100,9 +100,8 @@ def test_a_watch_that_was_renewed_during_a_long_run(tmp_path: Path, options: dic
     ids=lambda fault: str(fault.action) if isinstance(fault, Fault) else str(fault),
 )
 def test_a_watch_in_trouble_tells_all_the_same(tmp_path: Path, fault: Fault, replayed: float) -> None:
-    for recorded in (0, 70):
-        told = record(tmp_path / "c.yaml", apart(recorded), fault)
-        assert replay(tmp_path / "c.yaml", apart(replayed)) == told
+    told = record(tmp_path / "c.yaml", apart(70 - replayed), fault)
+    assert replay(tmp_path / "c.yaml", apart(replayed)) == told
 
 
 async def refused(sandbox: AsyncSandbox) -> list[str]:
@@ -175,5 +174,5 @@ def test_two_sandboxes_on_one_recording_may_change_places(tmp_path: Path) -> Non
         return told
 
     told = run_on_mock_clock(recorded)
-    for order in (codes, codes[::-1]) * 5:
+    for order in (codes, codes[::-1]) * 3:
         assert run_on_mock_clock(lambda order=order: replayed(order)) == told

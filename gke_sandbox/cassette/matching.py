@@ -364,6 +364,12 @@ class Matcher:
         times = [time for step in made if (time := self.came(step.name)) is not None]
         return max(times) if times and len(times) == len(made) else None
 
+    def is_asked_again(self, step: Step) -> bool:
+        """Whether the same was recorded once more, later, of the same Job."""
+        group = self._of.get(step.of, [])
+        later = group[group.index(step) + 1 :] if step in group else []
+        return any((each.method, each.path, each.query) == (step.method, step.path, step.query) for each in later)
+
     def job_of(self, name: str) -> str:
         """The placeholder of the Job that a step is about, by the step's name; empty for none."""
         return self._by_name[name].of

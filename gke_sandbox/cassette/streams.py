@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import httpx
 
 from .ends import ERRORS
 from .model import Answer, Step
@@ -69,10 +70,17 @@ class Stream:
 
     def _is_over(self) -> bool:
         """`ends: client`: that client had seen enough and hung up; so will this one."""
-        return not self._left and self._step.answer.ends != "client"
+        return not self._left and (self._step.answer.ends != "client" or self._was_silent)
+
+    @property
+    def _was_silent(self) -> bool:
+        """Whether the recorded client opened this once more, for its silence: a replay does not wait for that."""
+        return not self._player.timing and self._player.matcher.is_asked_again(self._step)
 
     async def _end(self, answer: Answer) -> None:
-        """End as it was recorded."""
+        """End as it was recorded, or sooner."""
+        if answer.ends == "client":
+            raise httpx.ReadError("the recorded client opened it once more")
         ended = answer.ended_at
         if self._player.timing and ended is not None:
             await anyio.sleep(self._opened + (ended - answer.at) / 1000 - anyio.current_time())

@@ -176,3 +176,20 @@ def test_two_sandboxes_on_one_recording_may_change_places(tmp_path: Path) -> Non
     told = run_on_mock_clock(recorded)
     for order in (codes, codes[::-1]) * 3:
         assert run_on_mock_clock(lambda order=order: replayed(order)) == told
+
+
+@pytest.mark.parametrize("options", [{}, {"strict": True}, {"timing": True}], ids=str)
+def test_a_log_that_was_opened_again_after_a_silence(tmp_path: Path, options: dict[str, bool]) -> None:
+    script = Script([(0.0, START), (0.1, out("a")), (400.0, out("b")), (400.1, exit_frame())], 400.1)
+    took = []
+
+    async def main(sandbox: AsyncSandbox) -> str:
+        result = await sandbox.run("print(1)", timeout=500)
+        took.append(result.timings.returned)
+        return result.stdout
+
+    assert record(tmp_path / "c.yaml", main, script=script) == "ab"
+    assert len(names(tmp_path / "c.yaml", "get-pods-log")) > 2
+    assert replay(tmp_path / "c.yaml", main, **options) == "ab"
+    recorded, replayed = took
+    assert replayed == pytest.approx(recorded, abs=1) if options.get("timing") else replayed < 3

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 
 from gke_sandbox import Cluster, Sandbox
@@ -29,11 +26,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture
-def project(imported: None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    here = str(Path(__file__).parents[2])
-    monkeypatch.syspath_prepend(here)
-    # For the workers of pytest-xdist, which are processes of their own.
-    monkeypatch.setenv("PYTHONPATH", here, prepend=os.pathsep)
+def project(imported: None, pytester: pytest.Pytester) -> pytest.Pytester:
     pytester.makeconftest(CONFTEST)
     pytester.makeini("[pytest]\naddopts = -p no:cacheprovider --strict-markers\nfilterwarnings = error\n")
     return pytester

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-CONFTEST = """
+# pytest-xdist gives its workers the path that it found when it was imported, which may be without this tree.
+CONFTEST = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+
 import pytest
 from gke_sandbox import Cluster
 from gke_sandbox.local import LocalTransport, ScriptedRuntime

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
@@ -262,9 +263,7 @@ class _Open:
                         _result(self.begin(task.cancel))
                         if on_interrupt is not None:
                             self.begin(on_interrupt)
-                    for execution in _begun(settles):
-                        if not execution.settled.wait(CLOSE_SECONDS):
-                            break
+                    _wait_for_deletion(settles)
                 finally:
                     self._name_left(settles)
             raise
@@ -311,6 +310,15 @@ def _result(future: Future[T]) -> T:
         with contextlib.suppress(NotYet, CancelledError):
             future.exception(_LOOK_UP_SECONDS)
     return future.result()
+
+
+def _wait_for_deletion(executions: Sequence[Execution]) -> None:
+    """Wait until every Job of these is deleted, for `CLOSE_SECONDS` in all; a signal is heeded."""
+    deadline = time.monotonic() + CLOSE_SECONDS
+    for execution in _begun(executions):
+        while not execution.settled.wait(_LOOK_UP_SECONDS):
+            if time.monotonic() >= deadline:
+                return
 
 
 def _begun(executions: Sequence[Execution]) -> list[Execution]:

@@ -195,14 +195,15 @@ class NetworkError(SandboxError):
 
 
 class StartError(SandboxError):
-    """The sandbox did not start, and the program has not run.
+    """The sandbox did not start, and the program has not run by then.
 
     `cause` names the diagnosis (``image_not_found``, ``no_gvisor_node``: docs/troubleshooting.md has them all);
     `reason` is Kubernetes' own word where there is one (``ErrImagePull``, ``Unschedulable``, ``StartError``),
-    `pod` the pod's name if there was a pod.
+    `pod` the pod's name if there was a pod. `ran` is "maybe" where it was waited for in vain: it may start all the
+    same in the moments until its Job is deleted.
     """
 
-    ran = "no"
+    ran: Literal["no", "maybe"] = "no"
 
     def __init__(
         self,
@@ -212,6 +213,7 @@ class StartError(SandboxError):
         reason: str = "",
         job: str = "",
         pod: str = "",
+        ran: Literal["no", "maybe"] = "no",
         hint: str = "",
     ) -> None:
         super().__init__(message, hint=hint)
@@ -219,6 +221,7 @@ class StartError(SandboxError):
         self.reason = reason
         self.job = job
         self.pod = pod
+        self.ran = ran
 
 
 class ResultLost(SandboxError):

@@ -39,6 +39,7 @@ READ_AGAIN_TIMES = 2
 """How often a log without its end is read again, of a container that has ended by itself."""
 
 _SIGKILL = 9
+_MOST_SIGNALS = 64
 _TIMED_OUT_CODE = 124
 _RUNNER_FAILED_CODE = 125
 
@@ -188,7 +189,7 @@ class Execution:
                         inquiry.events_forbidden,
                     )
                 last_look = True
-                await self._inquire(inquiry, anyio.current_time() + LAST_LOOK_SECONDS, look=True)
+                await self._inquire(inquiry, anyio.current_time() + LAST_LOOK_SECONDS, look=True, last=True)
             elif anyio.current_time() >= due:
                 await self._inquire(inquiry, limit, look=inquiry.looks(self._pod))
             else:
@@ -221,18 +222,21 @@ class Execution:
             raise failures.not_started(self._wait, self.job, self._pod_name)
         return False
 
-    async def _inquire(self, inquiry: Inquiry, deadline: float, *, look: bool) -> None:
+    async def _inquire(self, inquiry: Inquiry, deadline: float, *, look: bool, last: bool = False) -> None:
         """Read what the Events say, and look at the pods themselves, if `look` says so.
 
-        Not for longer than until `deadline`, or until the watch says enough: see `_wake`.
+        Not for longer than until `deadline`, or until the watch says enough: see `_wake`. With the `last` look,
+        whether it runs counts more than why it does not.
         """
         with self._needed_until(lambda: self._watch_error is not None or self._pod_decides(), deadline):
+            if last:
+                await self._look(inquiry)
             pod = self._pod
             told = await inquiry.wait(pod)
             if self._pod is pod and told is not None:
                 self._waits_for(told)
                 look = look and not told.hopeless
-            if look:
+            if look and not last:
                 await self._look(inquiry)
 
     async def _look(self, inquiry: Inquiry) -> bool:
@@ -425,7 +429,7 @@ class Execution:
         code = ending.exit_code or 0
         if code == _TIMED_OUT_CODE and self._ran_to_its_limit():
             return self._result("timed_out", signal=_SIGKILL, ending=ending)
-        if code > 128:
+        if 128 < code <= 128 + _MOST_SIGNALS:
             return self._result("signaled", signal=code - 128, ending=ending)
         return self._result("succeeded" if code == 0 else "failed", code=code, ending=ending)
 

@@ -22,6 +22,7 @@ def not_started(why: Ending | Wait, job: str, pod: str, waited: str = "") -> Sta
         reason=why.reason,
         job=job,
         pod=pod,
+        ran="maybe" if waited else "no",
         hint=found.hint,
     )
 
@@ -60,6 +61,7 @@ def start_timed_out(
         cause=found.name,
         job=job,
         pod=name,
+        ran="maybe",
         hint=unread.hint if unread is not None else found.hint,
     )
 
@@ -103,7 +105,7 @@ def vanished(job: str, pod: str) -> ResultLost:
 def taken_away(ending: Ending, job: str, pod: str, log: Transcript) -> ResultLost:
     """Something outside ended the pod, and nobody knows whether the program had begun by then."""
     found = ending.cause
-    said = f"{ending.reason}: {ending.message}"
+    said = f"{ending.reason}: {ending.message.rstrip('.')}; whether the program had begun is not known"
     error = lost(job, pod, log, said if found is None else f"{found.summary} ({said})")
     error.cause = "" if found is None else found.name
     return error

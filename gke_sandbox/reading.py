@@ -27,6 +27,9 @@ as its Job does (60 s)."""
 REOPEN_SECONDS, MAX_REOPEN_SECONDS = 0.25, 5.0
 """The first and the longest pause before a log that broke, or that was not ready yet, is asked for again."""
 
+ANSWER_SECONDS = 10.0
+"""How long one request for the log may go without an answer, before it is sent again."""
+
 SILENCE_SECONDS, MAX_SILENCE_SECONDS = 55.0, 880.0
 """A log that is silent for so long is opened again, and the next time after twice as long: nothing else tells a
 quiet program from a connection that somebody on the way has forgotten. The first is shorter than a finished Job
@@ -56,6 +59,8 @@ class LogReader:
         self._since = 0.0
         self.open = False
         self._scope: anyio.CancelScope | None = None
+        self._resting: anyio.CancelScope | None = None
+        self._resting_since = self._resting_until = 0.0
         self._retry = Retry(first=REOPEN_SECONDS, longest=MAX_REOPEN_SECONDS)
         self._silence = SILENCE_SECONDS
 
@@ -72,6 +77,8 @@ class LogReader:
         """`limit` has changed."""
         if self._scope is not None:
             self._scope.deadline = self._deadline()
+        if self._resting is not None:
+            self._resting.deadline = self._resume_at()
 
     def _deadline(self) -> float:
         """The log is read until the limit; once the container has ended, limit or not, until it is silent."""
@@ -103,6 +110,7 @@ class LogReader:
             # The kubelet that answers may be behind the watch: the container is about to start. An evicted pod
             # answers the same for ever, and its watch has said so.
             if self._ended_at is not None:
+                self.trouble = str(refused)
                 return True
             error = refused
         except NotFound as refused:
@@ -115,12 +123,26 @@ class LogReader:
         self.open, self.trouble = False, str(error)
         logger.debug("the log of pod %s is opened again: %s", pod, error)
         self.move_deadline()
-        await anyio.sleep(self._retry.failed(error) or 0.0)
+        await self._rest(self._retry.failed(error) or 0.0)
         return False
 
+    async def _rest(self, seconds: float) -> None:
+        self._resting_since = anyio.current_time()
+        self._resting_until = self._resting_since + seconds
+        with anyio.CancelScope(deadline=self._resume_at()) as self._resting:
+            await anyio.sleep_forever()
+        self._resting = None
+
+    def _resume_at(self) -> float:
+        """However long the server asks for: there is one more try within the time that there is."""
+        last = self._deadline() - ANSWER_SECONDS
+        too_long = self._resting_until >= self._deadline() and last > self._resting_since
+        return last if too_long else self._resting_until
+
     async def _read_while_it_speaks(self, pod: str) -> bool:
-        with anyio.CancelScope(deadline=anyio.current_time() + self._silence) as speaks:
+        with anyio.CancelScope(deadline=anyio.current_time() + ANSWER_SECONDS) as speaks:
             async with self._client.log(self._namespace, pod, container=CONTAINER, follow=True) as chunks:
+                speaks.deadline = anyio.current_time() + self._silence
                 self.open, self.trouble = True, ""
                 self.said.opened()
                 self.move_deadline()
@@ -137,6 +159,9 @@ class LogReader:
                     self.move_deadline()
             self.open = False
             return True
+        if not self.open:
+            logger.debug("the log of pod %s did not open within %g s and is asked for again", pod, ANSWER_SECONDS)
+            return False
         logger.debug("the log of pod %s is silent for %g s and is opened again", pod, self._silence)
         self.open, self.trouble = False, "it fell silent, and did not open again"
         self._silence = min(2 * self._silence, MAX_SILENCE_SECONDS)

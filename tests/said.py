@@ -303,5 +303,5 @@ SAID: list[tuple[Place, str, str, str]] = [
     ("pod status", "TaintToleration", "Pod was rejected: Predicate TaintToleration failed", "node_refused"),
     ("pod status", "SysctlForbidden", "forbidden sysctl", "node_refused"),
     ("pod status", "Deleted", "the pod was deleted by somebody else", "deleted"),
-    ("pod status", "BackoffLimitExceeded", "Job has reached the specified backoff limit", "pod_failed"),
+    ("pod status", "ReasonOfTheFuture", "the pod has failed for a reason that is not known yet", "pod_failed"),
 ]

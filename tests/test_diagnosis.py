@@ -118,7 +118,7 @@ def disruption(reason: str) -> list[dict[str, str]]:
         (
             {"waiting": {"reason": "ContainerCreating"}},
             "maybe",
-            "Said by who did it; whether the program had begun is not known",
+            "Said by who did it.",
         ),
     ],
 )
@@ -336,7 +336,7 @@ def test_a_pod_on_a_node_that_is_gone_without_its_kubelets_last_word_may_have_ru
     ending = view(pod(CREATING, phase="Pending"), CONTAINER, deleted=True).ending
     assert ending is not None
     assert (ending.kind, ending.ran, ending.cause) == ("killed", "maybe", cause("deleted"))
-    assert ending.message == "the pod was deleted by somebody else; whether the program had begun is not known"
+    assert ending.message == "the pod was deleted by somebody else"
 
 
 def test_a_pod_that_never_had_a_node_has_not_run() -> None:

@@ -423,12 +423,14 @@ CAUSES: tuple[Cause, ...] = (
         "the Job got no pod, and nothing says why",
         "is the cluster's Job controller at work? `kubectl get events` may say more",
         (Sign("client"),),
+        ran="maybe",
     ),
     Cause(
         "slow_start",
         "the container was still being created",
         "a node that is being made, or a large image, needs a longer startup_timeout",
         (Sign("client"),),
+        ran="maybe",
     ),
     Cause(
         "pods_not_seen",

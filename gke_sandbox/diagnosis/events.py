@@ -47,15 +47,18 @@ def pod_wait(events: Iterable[Mapping[str, Any]], said: Wait | None = None) -> W
 
 
 def job_ending(job: Mapping[str, Any], *, has_run: bool) -> Ending | None:
-    """Why a Job's pod was taken away by the Job's own controller; None: not by that.
+    """Why a Job's pod was taken away by the Job's own controller: at its deadline. None: not by that.
 
-    The Job does not tell whether its pod had begun: without `has_run` the ending is not certain.
+    That a Job without retries has failed since its pod has (BackoffLimitExceeded) is no reason. The Job does not
+    tell whether its pod had begun: without `has_run` the ending is not certain.
     """
     status = job.get("status") or {}
     for condition in status.get("conditions") or ():
         if condition.get("type") in ("Failed", "FailureTarget") and condition.get("status") == "True":
             reason, message = str(condition.get("reason") or ""), str(condition.get("message") or "")
             found = recognise("pod status", reason, message)
+            if found is None or found.name != "job_deadline":
+                return None
             return Ending("killed", reason, message, None, found) if has_run else unsure(reason, message, found)
     return None
 

@@ -24,8 +24,8 @@ class Ending:
     ``killed``       something outside the program ended it; `ran` tells whether it is known to have run
     ``not_started``  it never ran
 
-    Not `certain`: nobody can say whether it ran, for the pod went without its kubelet's last word. It counts as
-    killed, since it must not be run again without a thought; the message says so.
+    Not `certain`: the pod went without its kubelet's last word, so that its log alone can tell whether it ran. It
+    counts as killed, since it must not be run again without a thought.
     """
 
     kind: Literal["exited", "out_of_memory", "killed", "not_started"]
@@ -148,7 +148,6 @@ def _taken_away(reason: str, message: str, *, ran: Ran, code: int | None = None)
 
 def unsure(reason: str, message: str, found: Cause | None) -> Ending:
     """The ending of a container of which nobody knows whether it ran."""
-    message = f"{message.rstrip('.')}; whether the program had begun is not known"
     return Ending("killed", reason, message, None, found, certain=False)
 
 

@@ -8,7 +8,16 @@ import anyio
 import httpx
 import pytest
 
-from gke_sandbox import AsyncSandbox, Cluster, ExecutionResult, Forbidden, NetworkError, ResultLost, Unauthorized
+from gke_sandbox import (
+    AsyncSandbox,
+    Cluster,
+    ExecutionResult,
+    Forbidden,
+    NetworkError,
+    ResultLost,
+    StartError,
+    Unauthorized,
+)
 from gke_sandbox.local.faults import (
     Action,
     Answer,
@@ -25,7 +34,7 @@ from gke_sandbox.local.pace import Pace
 from gke_sandbox.local.scripted import Script, ScriptedRuntime
 from gke_sandbox.local.transport import LocalTransport
 from tests.clock import mock_clock, run_on_mock_clock
-from tests.pods import START, Pods, exit_frame, out, pods, program
+from tests.pods import START, Pods, Shared, exit_frame, out, pods, program
 
 RUNS_ON = Script(chunks=[(0.0, START), (0.1, out("so far"))])
 AFTER_OUTPUT = len(START) + len(out("so far"))
@@ -269,3 +278,68 @@ def test_a_log_is_asked_for_again_when_the_server_wants_it(action: Action) -> No
             assert cluster.requests.count("GET pods/*/log") <= 6
 
     run_on_mock_clock(main)
+
+
+LOG = Match("get", "pods/log")
+HANGS = Delay(1000)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [Fault(HANGS, LOG)],
+        [Fault(CutBody(after=len(START)), LOG), Fault(HANGS, LOG, skip=1)],
+        [Fault(Answer.too_many_requests(50), LOG)],
+        [Fault(Answer.unavailable(300), LOG)],
+    ],
+    ids=["at first", "the second time", "wait for 50 s", "wait for 300 s"],
+)
+@mock_clock
+async def test_one_request_for_the_log_that_is_not_answered_costs_no_output(faults: list[Fault]) -> None:
+    async with pods(program(out("x"), at=1), *faults) as cluster:
+        result = await cluster.sandbox.run("pass")
+    assert (result.status, result.stdout, result.output_may_be_missing) == ("succeeded", "x", False)
+    assert result.timings.returned < 50
+
+
+@mock_clock
+async def test_the_last_look_is_for_the_pod_before_its_events() -> None:
+    silent = [Fault(StallBody(), Match(verb, resource), times=None) for verb, resource in BLIND]
+    late = Fault(NoNode.scaling_up(38), Match(resource="pods"))
+    async with pods(program(out("x")), *silent, late, startup_timeout=40) as cluster:
+        result = await cluster.sandbox.run("pass")
+    assert (result.status, result.stdout) == ("succeeded", "x")
+
+
+BLIND = [("watch", "pods"), ("list", "events")]
+
+
+@mock_clock
+async def test_a_start_that_was_waited_for_in_vain_may_happen_until_the_job_is_deleted() -> None:
+    slow = Pace(sandbox=9.6, start=0.5, observe=0.1)
+    busy = Fault(Answer.unavailable(), Match("delete", "jobs"), 3)
+    async with pods(program(out("x")), busy, pace=slow, startup_timeout=10) as cluster:
+        with pytest.raises(StartError) as caught:
+            await cluster.sandbox.run("pass")
+        await anyio.sleep(5)
+        assert len(cluster.runtime.specs) == 1, "it has run after all"
+    assert caught.value.ran == "maybe"
+
+
+@pytest.mark.parametrize("stops_after", [0.0, 0.9])
+@mock_clock
+async def test_a_pod_that_somebody_deletes_is_no_failure_of_its_job(stops_after: float) -> None:
+    script = Script(chunks=[(0.0, START), (0.1, out("so far"))], stops_after=stops_after)
+    async with pods(script) as cluster, anyio.create_task_group() as tasks:
+
+        async def delete_pod() -> None:
+            await anyio.sleep(3)
+            (pod,) = cluster.transport.objects("pods")
+            async with httpx.AsyncClient(
+                transport=Shared(cluster.transport), base_url="https://embedded"
+            ) as client:
+                await client.delete(f"/api/v1/namespaces/default/pods/{pod['metadata']['name']}")
+
+        tasks.start_soon(delete_pod)
+        result = await cluster.sandbox.run("pass")
+    assert (result.status, result.cause, result.stdout) == ("killed", "deleted", "so far")

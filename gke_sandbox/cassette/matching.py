@@ -40,18 +40,12 @@ class Asked:
     @property
     def name(self) -> str:
         """The name of the object in its body."""
-        return str(self._metadata.get("name", ""))
+        return str(_metadata(self.body).get("name", ""))
 
     @property
     def session(self) -> str:
         """The session label of the object in its body."""
-        labels = self._metadata.get("labels")
-        return str(labels.get(SESSION_LABEL, "")) if isinstance(labels, dict) else ""
-
-    @property
-    def _metadata(self) -> Mapping[str, Any]:
-        metadata = self.body.get("metadata") if isinstance(self.body, dict) else None
-        return metadata if isinstance(metadata, dict) else {}
+        return _session_in(self.body)
 
     @property
     def words(self) -> Iterator[str]:
@@ -194,14 +188,19 @@ class Matcher:
         ]
         bindings: Bindings = {}
         step = self._matches(asked, left, bindings)
-        session = asked.query["labelSelector"].partition("=")[2]
-        # What another Sandbox runs in this run is no news here.
-        if step is not None and all(
-            self.came(name) is not None and self.session_of(self.job_of(name)) == session
-            for name in step.answer.after
-        ):
+        if step is not None and (watch or step.answer.status != 200 or self._shows(step, asked, selector)):
             self._bindings = {**bindings, **self._bindings}
             self._played[step.name] = asked
+
+    def _shows(self, step: Step, asked: Asked, selector: str) -> bool:
+        """Whether a recorded list shows what there is: of the Jobs of this Sandbox, and of nobody else's."""
+        if not all(self.came(name) is not None for name in step.answer.after):
+            return False
+        session, recorded = (text.partition("=")[2] for text in (asked.query["labelSelector"], selector))
+        listed = {self.job_of(name) for name in step.answer.after}
+        ours = {run.of for run in self._runs.values() if run.session == session and run.of}
+        homes = {_session_in(self._of[of][0].body) for of in ours}
+        return homes <= {recorded} and all(self.session_of(job) == session for job in listed)
 
     def following(self, selector: str) -> list[Step]:
         """The lists and watches that were recorded with this selector."""
@@ -421,6 +420,16 @@ class Matcher:
             differences = self._differences(step, asked, bindings)
             far = {"method": 1000, "path": 100}
             yield sum(far.get(each.path, 1) for each in differences), step, differences
+
+
+def _metadata(body: Any) -> Mapping[str, Any]:
+    metadata = body.get("metadata") if isinstance(body, dict) else None
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _session_in(body: Any) -> str:
+    labels = _metadata(body).get("labels")
+    return str(labels.get(SESSION_LABEL, "")) if isinstance(labels, dict) else ""
 
 
 def _query(request: Step | Asked) -> dict[str, str]:

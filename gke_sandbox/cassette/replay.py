@@ -264,9 +264,13 @@ class ReplayTransport(httpx.AsyncBaseTransport):
 
     def _not_recorded(self, asked: Asked, request: httpx.Request) -> httpx.Response:
         """Answer a list or a watch of pods that the recorded client did not send: as things are by now."""
-        followed = self.player.followed(asked)
+        player, now = self.player, anyio.current_time()
+        followed = player.followed(asked)
         if is_watch(asked.query):
-            return self._streamed(Watch(self.player, None, anyio.current_time(), followed), request)
+            return self._streamed(Watch(player, None, now, followed), request)
+        if not any(isinstance(stream, Watch) and stream.followed is followed for stream in player.streams):
+            # Nothing else will tell it what happens.
+            Watch(player, None, now, followed).tell_all()
         return httpx.Response(200, json=followed.list_now(), request=request)
 
     def _response(self, asked: Asked, step: Step, request: httpx.Request) -> httpx.Response:

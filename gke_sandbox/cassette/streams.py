@@ -65,8 +65,12 @@ class Stream:
                 await self._end(self._step.answer)
                 return None
             else:
-                await player.changed(due)
+                await player.changed(min(due, self._later_due()))
         return self._pieces.pop(0)
+
+    def _later_due(self) -> float:
+        """When something is due that was told after this stream, and ends it."""
+        return math.inf
 
     def _is_over(self) -> bool:
         """`ends: client`: that client had seen enough and hung up; so will this one."""
@@ -83,7 +87,7 @@ class Stream:
             raise httpx.ReadError("the recorded client opened it once more")
         ended = answer.ended_at
         if self._player.timing and ended is not None:
-            await anyio.sleep(self._opened + (ended - answer.at) / 1000 - anyio.current_time())
+            await anyio.sleep_until(self._opened + (ended - answer.at) / 1000)
         error = ERRORS.get(answer.ends)
         if error is not None:
             raise error(f"as recorded: {answer.ends}")
@@ -93,7 +97,7 @@ class Stream:
         best, found = math.inf, None
         blocked: set[str] = set()
         for index, news in enumerate(self._left):
-            held = bool(blocked & set(news.jobs)) or (not news.jobs and index > 0)
+            held = bool(blocked & set(news.jobs)) if news.jobs else index > 0 or self._is_held(news)
             due = None if held else self._due(news)
             if due is not None and due < best:
                 best, found = due, news
@@ -101,6 +105,10 @@ class Stream:
                 break
             blocked.update(news.jobs)
         return best, found
+
+    def _is_held(self, news: News) -> bool:  # noqa: ARG002 - for those that hold some
+        """Whether a piece that is about no Job has to wait, though it is the next one."""
+        return False
 
     def _due(self, news: News) -> float | None:
         others = (stream for stream in self._player.streams if stream is not self)
@@ -150,35 +158,70 @@ class Watch(Stream):
     """
 
     def __init__(self, player: Player, step: Step | None, opened: float, followed: Followed) -> None:
-        self._followed = followed
+        self.followed = followed
         last = followed.reach(step, timing=player.timing)
         self._last = last
+        self._spoilt = False
         super().__init__(player, last or NOTHING, opened, [])
 
     @property
     def _left(self) -> Sequence[News]:
-        return self._followed.up_to(self._last)
+        return [] if self._spoilt else self.followed.up_to(self._last)
 
     def _take(self, news: News, body: Any) -> None:
-        self._player.matcher.outdated(self._followed.told(news, body))
+        self._spoilt = _spoils(news)
+        self._player.matcher.outdated(self.followed.told(news, body))
+
+    def _is_held(self, news: News) -> bool:
+        """After such a piece nothing more is understood, whoever's Jobs it is about."""
+        return _spoils(news) and any(each.jobs for each in self._left)
+
+    def tell_all(self) -> None:
+        """Take for told what is due now: a list shows it, and no watch. What a list shows is not gone by then."""
+        shown: set[str] = set()
+        held: set[str] = set()
+        for news in self._left:
+            due, jobs = self._due(news), set(news.jobs)
+            gone = news.chunk.event is not None and news.chunk.event["type"] == "DELETED" and jobs & shown
+            if not jobs or jobs & held or gone or due is None or due > anyio.current_time():
+                held |= jobs
+            else:
+                self._cut(news)
+                shown |= jobs
+        self._player.streams.remove(self)
 
     def closed(self) -> None:
-        self._followed.closed(self._last)
+        self.followed.closed(self._last)
         super().closed()
 
     def _is_over(self) -> bool:
         """Also when what comes next comes after the end: what is left here will not come in this run."""
         last = self._last
-        if last is None or last.answer.ends == "client":
+        if last is None:
             return False
-        if last.answer.ends == "server" and not self._player.timing and not self._followed.goes_on(last):
+        comes_later = self._later_due() <= anyio.current_time()
+        if last.answer.ends == "client":
+            # That client hung up, and asked again; this one does, if there is something to be told.
+            return comes_later
+        if last.answer.ends == "server" and not self._player.timing and not self.followed.goes_on(last):
             # That it ended was a matter of time.
             return False
-        return not self._left or any(self._is_due(news) for news in self._followed.after(last) if news.jobs)
+        return not self._left or comes_later
 
-    def _is_due(self, news: News) -> bool:
-        due = self._due(news)
-        return due is not None and due <= anyio.current_time()
+    async def _end(self, answer: Answer) -> None:
+        if answer.ends != "client":
+            await super()._end(answer)
+
+    def _later_due(self) -> float:
+        later = [] if self._last is None else self.followed.after(self._last)
+        times = [self._due(news) for news in later if news.jobs]
+        return min((time for time in times if time is not None), default=math.inf)
+
+
+def _spoils(news: News) -> bool:
+    """Whether a watch is at its end with this: an ERROR, or a line that was cut off."""
+    event = news.chunk.event
+    return event is None or event["type"] == "ERROR"
 
 
 NOTHING = Step("not recorded", 0, "GET", "", {}, None, Answer(0, 200, chunks=(), ends="client"))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import anyio
 import httpx
 import pytest
+import trio
 
 from gke_sandbox import AsyncSandbox, Cluster, Sandbox, SandboxError
 from gke_sandbox.cassette import Player, RecordingTransport, ReplayTransport, Tape, load
@@ -19,6 +20,7 @@ from gke_sandbox.local.faults import (
     Fault,
     Forbid,
     Match,
+    Misbehaviour,
 )
 from gke_sandbox.local.scripted import Script, ScriptedRuntime
 from gke_sandbox.local.transport import LocalTransport
@@ -141,6 +143,14 @@ def test_a_refusal_is_replayed_to_threads_too(tmp_path: Path) -> None:
                     sandbox.run(code)
 
 
+@pytest.fixture
+def random_order() -> Iterator[Callable[[int], None]]:
+    """Lets trio's tasks run in an order that is random, and the same for the same seed."""
+    state = trio._core._run._r.getstate()
+    yield trio._core._run._r.seed
+    trio._core._run._r.setstate(state)
+
+
 async def in_two_sandboxes(transport: Callable[[], httpx.AsyncBaseTransport], codes: list[str]) -> list[str]:
     """Run each program in a Sandbox of its own, at once, twice."""
     told: dict[str, str] = {}
@@ -159,12 +169,24 @@ async def in_two_sandboxes(transport: Callable[[], httpx.AsyncBaseTransport], co
     return [told[code] for code in sorted(told)]
 
 
-def test_two_sandboxes_on_one_recording_may_change_places(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [],
+        [Fault(Forbid(), WATCH, times=None)],
+        [Fault(ExpireWatch(after=3), WATCH, times=None)],
+        [Fault(CutBody(after=3000), WATCH, times=3)],
+    ],
+    ids=["no trouble", "polling", "expired", "cut off"],
+)
+def test_two_sandboxes_on_one_recording_may_change_places(
+    tmp_path: Path, faults: list[Fault], random_order: Callable[[int], None]
+) -> None:
     codes = ["print(1)", "print(2)" + " " * 300]
 
     async def recorded() -> list[str]:
         tape = Tape(tmp_path / "c.yaml", now=lambda: BEGAN)
-        async with LocalTransport(ScriptedRuntime(echoing)) as cluster:
+        async with LocalTransport(ScriptedRuntime(echoing), misbehaviour=Misbehaviour(*faults)) as cluster:
             return await in_two_sandboxes(lambda: RecordingTransport(Shared(cluster), tape), codes)
 
     async def replayed(order: list[str]) -> list[str]:
@@ -173,9 +195,12 @@ def test_two_sandboxes_on_one_recording_may_change_places(tmp_path: Path) -> Non
         player.finish()
         return told
 
+    random_order(1)
     told = run_on_mock_clock(recorded)
-    for order in (codes, codes[::-1]) * 3:
-        assert run_on_mock_clock(lambda order=order: replayed(order)) == told
+    for seed in range(4):
+        for order in (codes, codes[::-1]):
+            random_order(seed)
+            assert run_on_mock_clock(lambda order=order: replayed(order)) == told
 
 
 @pytest.mark.parametrize("options", [{}, {"strict": True}, {"timing": True}], ids=str)
@@ -193,3 +218,25 @@ def test_a_log_that_was_opened_again_after_a_silence(tmp_path: Path, options: di
     assert replay(tmp_path / "c.yaml", main, **options) == "ab"
     recorded, replayed = took
     assert replayed == pytest.approx(recorded, abs=1) if options.get("timing") else replayed < 3
+
+
+@pytest.mark.parametrize("timing", [False, True])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        None,
+        Fault(Answer.unavailable(1), WATCH, skip=1),
+        Fault(Answer.unavailable(1), Match("list", "pods"), skip=1),
+        Fault(EndWatch(after=3), WATCH, times=None),
+        Fault(Forbid(), WATCH, times=None),
+    ],
+    ids=["no trouble", "a later watch", "a later list", "each watch", "polling"],
+)
+def test_the_order_and_the_pauses_may_be_others_whatever_befell_the_watch(
+    tmp_path: Path, fault: Fault | None, timing: bool
+) -> None:
+    told = record(tmp_path / "c.yaml", apart(70), *([] if fault is None else [fault]))
+    for gap in (0, 70):
+        assert replay(tmp_path / "c.yaml", apart(gap), timing=timing) == told
+        backwards = apart(gap, ("print(2)", "print(1)"))
+        assert replay(tmp_path / "c.yaml", backwards, timing=timing) == told[::-1]

@@ -147,12 +147,17 @@ def test_long_texts_without_spaces_take_no_time() -> None:
 VARIABLES = """
     PASSWORD DB_PASSWORD PGPASSWORD MYSQL_PWD SMTP_PASS KEY_PASSPHRASE TOKEN GITHUB_TOKEN HF_TOKEN_2 SECRET
     CLIENT_SECRET SECRET_KEY OPENAI_API_KEY APIKEY API_KEYS PRIVATE_KEY AWS_SECRET_ACCESS_KEY AWS_ACCESS_KEY_ID
-    GCP_CREDENTIALS CREDENTIAL VAULT_SECRET_ID db_password dbPassword api.key my-token GITHUB_PAT
+    GCP_CREDENTIALS CREDENTIAL VAULT_SECRET_ID db_password dbPassword api.key my-token GITHUB_PAT PASS
+    STRIPE_KEY OPENAI_KEY ENCRYPT_KEY SESSION_JWT MAX_API_KEY SIZE_PASSWORD LIMIT_ACCOUNT_PASSWORD REFRESH_TOKENS
 """
 OTHERS = """
-    PATH HOME PWD OLDPWD USER USERNAME MAX_TOKENS LLM_MAX_OUTPUT_TOKENS TOKEN_LIMIT TOKENIZERS_PARALLELISM
-    AWS_WEB_IDENTITY_TOKEN_FILE GOOGLE_APPLICATION_CREDENTIALS TOKEN_URL SECRET_NAME PASSWORD_MIN_LENGTH CACHE_KEY
+    PATH HOME PWD OLDPWD USER USERNAME TOKENIZERS_PARALLELISM SECRETS_MANAGER_REGION
+    AWS_WEB_IDENTITY_TOKEN_FILE GOOGLE_APPLICATION_CREDENTIALS TOKEN_URL SECRET_NAME CACHE_KEY
     PUBLIC_KEY KEYBOARD COMPASS TOKEN_PATH
+"""
+COUNTS = """
+    MAX_TOKENS LLM_MAX_OUTPUT_TOKENS TOKEN_LIMIT PASSWORD_MIN_LENGTH OUTPUT_TOKENS CONTEXT_TOKENS TOKENS_PER_MINUTE
+    TOKEN_TTL
 """
 PLACEHOLDERS = [
     "",
@@ -188,6 +193,12 @@ def test_a_variable_whose_name_speaks_of_a_secret_is_one(name: str) -> None:
 @pytest.mark.parametrize("name", OTHERS.split())
 def test_a_variable_that_only_sounds_like_a_secret_is_none(name: str) -> None:
     assert find_secret(variable(name, "/run/there")) is None
+
+
+@pytest.mark.parametrize("name", COUNTS.split())
+@pytest.mark.parametrize("value", ["8000", "90s", "0.5"])
+def test_a_count_is_no_secret(name: str, value: str) -> None:
+    assert find_secret(variable(name, value)) is None
 
 
 @pytest.mark.parametrize("value", PLACEHOLDERS)

@@ -72,5 +72,5 @@ def _string(line: str, name: str, start: int) -> tuple[str, int]:
             value, end = json.JSONDecoder().raw_decode(f'{line[:last]}"', begin + len(name))
         except ValueError:
             continue
-        return str(value).encode(errors="replace").decode(), end  # Half of a pair of surrogates is no text.
+        return str(value).encode("utf-8", "replace").decode(), end  # Half of a pair of surrogates is no text.
     return "", start

@@ -158,7 +158,7 @@ def ask(process: subprocess.Popen[str], what: str) -> dict[str, object]:
 
 def soak(executions: int, seed: int) -> list[str]:
     """Run, print what happened, and return what was wrong."""
-    from gke_sandbox import Cluster, ResultLost, Sandbox, SandboxError, StartError
+    from gke_sandbox import Cluster, Forbidden, ResultLost, Sandbox, SandboxError, StartError, Unauthorized
 
     outcomes: Counter[str] = Counter()
     wrong: list[str] = []
@@ -173,7 +173,10 @@ def soak(executions: int, seed: int) -> list[str]:
             try:
                 result = sandbox.run("print('the output')", timeout=20, startup_timeout=20)
             except (StartError, ResultLost) as error:
-                # A fault of one request should lead to neither; whoever reads the output wants to know.
+                # A fault of one request should lead to neither, unless it is a refusal; whoever reads the output
+                # wants to know.
+                if isinstance(error.__cause__, (Forbidden, Unauthorized)):
+                    return f"{type(error).__name__} from {type(error.__cause__).__name__}"
                 print(f"{type(error).__name__}: {error}")
                 return type(error).__name__
             except SandboxError as error:

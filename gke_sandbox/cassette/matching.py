@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import ReplayMismatch
 from ..settings import SESSION_LABEL
 from .meaning import meaning
-from .model import Answer, Cassette, Step, follows, is_look, is_watch, query_text
+from .model import Answer, Cassette, Step, follows, is_look, is_watch, metadata_of, query_text
 from .placeholders import Bindings, Difference, unify
 
 __all__ = ["Asked", "Matcher"]
@@ -40,7 +40,7 @@ class Asked:
     @property
     def name(self) -> str:
         """The name of the object in its body."""
-        return str(_metadata(self.body).get("name", ""))
+        return str(metadata_of(self.body).get("name", ""))
 
     @property
     def session(self) -> str:
@@ -117,7 +117,7 @@ class Matcher:
         self.cassette = cassette
         self._strict = strict
         self._runner = runner if strict else ""
-        self._by_name = {step.name: step for step in cassette.steps}
+        self.by_name = {step.name: step for step in cassette.steps}
         self._of: dict[str, list[Step]] = {}
         for step in cassette.steps:
             self._of.setdefault(step.of, []).append(step)
@@ -158,7 +158,7 @@ class Matcher:
         """The step that a request is taken for, for now; None for a list or a watch that was not recorded."""
         if asked.run is not None:
             return asked.run.steps[asked.run.asked.index(asked)]
-        return next((self._by_name[name] for name, each in self._played.items() if each is asked), None)
+        return next((self.by_name[name] for name, each in self._played.items() if each is asked), None)
 
     def _run_of(self, asked: Asked) -> Run | None:
         if asked.method == "POST" and asked.path.endswith("/jobs"):
@@ -344,7 +344,7 @@ class Matcher:
 
     def came(self, name: str) -> float | None:
         """When a step's request came, and all those before it of the same Job; None: not yet. By its name."""
-        step = self._by_name[name]
+        step = self.by_name[name]
         if not step.of:
             asked = self._played.get(name)
             return None if asked is None else asked.at
@@ -371,7 +371,7 @@ class Matcher:
 
     def job_of(self, name: str) -> str:
         """The placeholder of the Job that a step is about, by the step's name; empty for none."""
-        return self._by_name[name].of
+        return self.by_name[name].of
 
     def bindings(self, jobs: Iterable[str]) -> Bindings:
         """What placeholders stand for in what is told of these Jobs."""
@@ -422,13 +422,8 @@ class Matcher:
             yield sum(far.get(each.path, 1) for each in differences), step, differences
 
 
-def _metadata(body: Any) -> Mapping[str, Any]:
-    metadata = body.get("metadata") if isinstance(body, dict) else None
-    return metadata if isinstance(metadata, dict) else {}
-
-
 def _session_in(body: Any) -> str:
-    labels = _metadata(body).get("labels")
+    labels = metadata_of(body).get("labels")
     return str(labels.get(SESSION_LABEL, "")) if isinstance(labels, dict) else ""
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "is_look",
     "is_watch",
     "job_of",
+    "metadata_of",
     "query_text",
 ]
 
@@ -179,14 +180,18 @@ def _selected(query: Mapping[str, str]) -> str:
     return query.get("labelSelector", "").partition("=")[0]
 
 
+def metadata_of(body: Any) -> Mapping[str, Any]:
+    """The metadata of an object; nothing if it has none, or is none."""
+    metadata = body.get("metadata") if isinstance(body, Mapping) else None
+    return metadata if isinstance(metadata, Mapping) else {}
+
+
 def job_of(path: str, query: Mapping[str, str], body: Any) -> str:
     """The placeholder of the Job that a request is about; empty for none.
 
     An object is about the Job whose name it has, whatever other names its program knows.
     """
-    metadata = body.get("metadata") if isinstance(body, Mapping) else None
-    name = metadata.get("name") if isinstance(metadata, Mapping) else None
-    return next(iter([*jobs_in(name), *jobs_in([path, *query.values(), body])]), "")
+    return next(iter([*jobs_in(metadata_of(body).get("name")), *jobs_in([path, *query.values(), body])]), "")
 
 
 def query_text(query: Mapping[str, str]) -> str:
@@ -205,8 +210,7 @@ def about(value: Any) -> list[str]:
     A pod is about the Job whose label it has, whatever other names its program knows.
     """
     if isinstance(value, Mapping):
-        metadata = value.get("metadata")
-        labels = metadata.get("labels") if isinstance(metadata, Mapping) else None
+        labels = metadata_of(value).get("labels")
         named = jobs_in([labels.get(name) for name in _JOB_LABELS]) if isinstance(labels, Mapping) else []
         if named:
             return named

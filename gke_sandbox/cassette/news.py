@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .model import Chunk, Step, about, is_watch
+from .model import Chunk, Step, about, is_watch, metadata_of
 
 __all__ = ["Followed", "News", "news_of"]
 
@@ -161,8 +161,7 @@ class Followed:
         self._pods[_name(pod)] = pod
 
     def _see(self, body: Mapping[str, Any]) -> None:
-        metadata = body.get("metadata")
-        version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
+        version = metadata_of(body).get("resourceVersion")
         if isinstance(version, str) and version:
             self._version = version
 
@@ -179,5 +178,4 @@ def _ended_well(step: Step) -> bool:
 
 
 def _name(pod: Mapping[str, Any]) -> str:
-    metadata = pod.get("metadata")
-    return str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
+    return str(metadata_of(pod).get("name", ""))

@@ -47,10 +47,10 @@ class Player:
         self.cassette = cassette
         self.timing = timing
         self.matcher = Matcher(cassette, strict=strict, runner=runner_text())
-        self.by_name = {step.name: step for step in cassette.steps}
         self.streams: list[Stream] = []
         self.broken: CassetteError | None = None
-        self._row = [news for step in cassette.steps if step.follows for news in news_of(step, self.by_name)]
+        follows = (step for step in cassette.steps if step.follows)
+        self._row = [news for step in follows for news in news_of(step, self.matcher.by_name)]
         self._followed: dict[str, Followed] = {}
         self._open = 0
         self._thread = 0
@@ -136,7 +136,7 @@ class Player:
             came = self.matcher.came(name)
             if came is None:
                 return None
-            due = max(due, came + (piece.at - self.by_name[name].at) / 1000)
+            due = max(due, came + (piece.at - self.matcher.by_name[name].at) / 1000)
         for job in jobs:
             made = self.matcher.made(job)
             if made is None:

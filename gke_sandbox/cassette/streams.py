@@ -29,7 +29,7 @@ class Stream:
         self._step = step
         self._opened = opened
         self._pieces: list[bytes] = []
-        self._news = news_of(step, player.by_name) if news is None else news
+        self._news = news_of(step, player.matcher.by_name) if news is None else news
         self._in_order = news is None and not any(each.chunk.event is not None for each in self._news)
         player.streams.append(self)
 

@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from .errors import AlreadyExists, NetworkError, SandboxError, ServerError
+from .errors import AlreadyExists, Conflict, NetworkError, SandboxError, ServerError
 from .kube.client import KubeClient
 from .kube.resources import CONFIG_MAPS, JOBS, Resource
 from .kube.retry import Retry
@@ -29,6 +29,11 @@ replay."""
 
 STRANGER_TRIES = 4
 """How often one is tried that has never answered, a second or two: the address may be wrong."""
+
+CONFLICT_TRIES, CONFLICT_DELAY, MAX_CONFLICT_DELAY = 5, 0.05, 0.2
+"""Quick attempts of one creation, and their delays, when the server answers 409 Conflict: it creates nothing if it
+cannot update the namespace's ResourceQuota, because too many objects are being created at once. The delays add up
+to 0.55 s at most. A ConfigMap that is later than that can cost more than a new Job."""
 
 # A round trip above this makes the ConfigMap so late that the kubelet's next look, 13 s later, finds it when
 # it is taken in by environment (measured: `late-configmap`); a mounted one costs half a second.
@@ -105,14 +110,28 @@ class _Patience:
     """When a request of one creation is sent again, and when its error is passed on.
 
     All of them have one budget, that begins with the first failure: `PATIENCE_SECONDS`, and never beyond
-    `deadline`.
+    `deadline`. The quick retries after a Conflict are not part of it.
     """
 
     def __init__(self, client: KubeClient, deadline: float, uniform: Callable[[], float]) -> None:
         self._client = client
         self._uniform = uniform
         self._retry: Retry | None = None
+        self._conflicts = Retry(
+            tries=CONFLICT_TRIES,
+            first=CONFLICT_DELAY,
+            longest=MAX_CONFLICT_DELAY,
+            deadline=deadline,
+            uniform=uniform,
+        )
         self.deadline = deadline
+
+    async def pause_briefly(self, error: Conflict) -> bool:
+        """Wait a moment before a quick retry; return False if there were enough of them."""
+        pause = self._conflicts.failed(error)
+        if pause is not None:
+            await anyio.sleep(pause)
+        return pause is not None
 
     async def pause_or_raise(self, error: SandboxError) -> None:
         """Wait for the next try, or raise `error`: see `Retry.pause_or_raise`."""
@@ -143,9 +162,10 @@ class _Post:
         self.may_have_arrived = False
 
     async def send(self) -> dict[str, Any] | SandboxError:
-        """POST, and again while the answer is lost. Returns the error of what surely did not arrive.
+        """POST; retry a few times, quickly, after a Conflict, and while the response is lost.
 
-        Raises what cannot pass after a lost answer, and a lost answer when there is no patience left.
+        Return the error if the server did not create the object. After a lost response, raise an error that cannot
+        pass, and any error when there is no patience left.
         """
         while True:
             try:
@@ -153,6 +173,8 @@ class _Post:
             except SandboxError as error:
                 if isinstance(error, ServerError) or (isinstance(error, NetworkError) and error.sent):
                     self.may_have_arrived = True
+                if isinstance(error, Conflict) and await self._patience.pause_briefly(error):
+                    continue
                 if not self.may_have_arrived:
                     return error
                 await self._patience.pause_or_raise(error)

@@ -162,7 +162,7 @@ class AlreadyExists(ApiError):
 
 
 class Conflict(ApiError):
-    """409, reason Conflict: a precondition does not hold."""
+    """409, reason Conflict: a precondition does not hold, or other requests changed the same object meanwhile."""
 
 
 class Expired(ApiError):

@@ -148,10 +148,12 @@ async def _delete(client: KubeClient, namespace: str, leftover: Leftover) -> boo
                 propagation_policy="Background",
                 preconditions={"uid": leftover.uid},
             )
-        except (NotFound, Conflict):
+        except NotFound:
             # After a lost answer it is gone because of us.
             return retry.failures > 0
         except SandboxError as error:
+            if isinstance(error, Conflict) and "precondition" in error.message.lower():
+                return retry.failures > 0
             await retry.pause_or_raise(error)
         else:
             return True

@@ -10,7 +10,16 @@ import anyio
 import httpx
 import pytest
 
-from gke_sandbox import AsyncSandbox, Cluster, Forbidden, NetworkError, ServerError, TooManyRequests
+from gke_sandbox import (
+    AlreadyExists,
+    AsyncSandbox,
+    Cluster,
+    Conflict,
+    Forbidden,
+    NetworkError,
+    ServerError,
+    TooManyRequests,
+)
 from gke_sandbox.creation import Attempt, create
 from gke_sandbox.local.faults import Action, Answer, Drop, Fault, Forbid, Match, Refuse
 from gke_sandbox.local.pace import Pace
@@ -145,6 +154,92 @@ async def test_a_cluster_that_cannot_be_reached_is_a_network_error() -> None:
         with pytest.raises(NetworkError):
             await cluster.sandbox.run("pass")
         assert anyio.current_time() - began < 10
+
+
+# -- conflicts ---------------------------------------------------------------------------------------------
+
+CONFLICT = Answer.quota_conflict()
+
+
+@pytest.mark.parametrize("times", [1, 4])
+@pytest.mark.parametrize("match", [POST_JOB, POST_CONFIG_MAP], ids=["job", "configmap"])
+def test_conflicts_on_a_post_are_retried_in_place_and_soon(match: Match, times: int) -> None:
+    async def run() -> None:
+        async with pods(program(out("x")), Fault(CONFLICT, match, times)) as cluster:
+            began = anyio.current_time()
+            assert (await cluster.sandbox.run("pass")).stdout == "x"
+            posts = [request.at for request in cluster.transport.requests if request.method == "POST"]
+            assert posts[-1] - began < 0.8
+            counts = cluster.requests.count("POST jobs"), cluster.requests.count("POST configmaps")
+            assert counts == ((1 + times, 1) if match is POST_JOB else (1, 1 + times))
+            await anyio.sleep(20)
+            assert cluster.left() == []
+            assert len(cluster.runtime.specs) == 1
+
+    run_on_mock_clock(run)
+
+
+@mock_clock
+async def test_after_five_conflicts_on_the_configmap_a_new_job_is_made() -> None:
+    async with pods(program(out("x")), Fault(CONFLICT, POST_CONFIG_MAP, times=5)) as cluster:
+        assert (await cluster.sandbox.run("pass")).stdout == "x"
+        assert cluster.requests.count("POST jobs") == 2
+        await anyio.sleep(20)
+        assert cluster.left() == []
+        assert len(cluster.runtime.specs) == 1
+
+
+@pytest.mark.parametrize("match", [POST_JOB, POST_CONFIG_MAP], ids=["job", "configmap"])
+def test_conflicts_without_end_are_an_error_that_says_what_to_do_and_nothing_runs(match: Match) -> None:
+    async def run() -> None:
+        async with pods(program(), Fault(CONFLICT, match, None)) as cluster:
+            began = anyio.current_time()
+            with pytest.raises(Conflict, match='resourcequotas "gke-sandbox": the object has been') as caught:
+                await cluster.sandbox.run("pass", startup_timeout=300)
+            assert anyio.current_time() - began < 65
+            assert caught.value.hint == "Nothing was created. Try again later, with fewer requests at once."
+            await anyio.sleep(20)
+            assert cluster.left() == []
+            assert cluster.runtime.specs == []
+
+    run_on_mock_clock(run)
+
+
+@pytest.mark.parametrize("match", [POST_JOB, POST_CONFIG_MAP], ids=["job", "configmap"])
+def test_a_conflict_after_a_lost_response_makes_no_second_job(match: Match) -> None:
+    async def run() -> None:
+        faults = Fault(Drop(carried_out=True), match), Fault(CONFLICT, match, times=8, skip=1)
+        async with pods(program(out("x")), *faults) as cluster:
+            assert (await cluster.sandbox.run("pass")).stdout == "x"
+            await anyio.sleep(20)
+            assert cluster.left() == []
+            assert cluster.requests.count("DELETE jobs/*") == 1
+            assert len(cluster.runtime.specs) == 1
+
+    run_on_mock_clock(run)
+
+
+@mock_clock
+async def test_an_object_that_exists_is_not_a_conflict() -> None:
+    exists = Fault(Answer(409, "AlreadyExists", "it already exists"), POST_JOB)
+    async with pods(program(), exists) as cluster:
+        with pytest.raises(AlreadyExists):
+            await cluster.sandbox.run("pass")
+        assert cluster.requests.count("POST jobs") == 1
+
+
+@mock_clock
+async def test_a_map_with_a_conflict_on_every_tenth_post_is_complete() -> None:
+    faults = [
+        Fault(CONFLICT, match, skip=skip) for match in (POST_JOB, POST_CONFIG_MAP) for skip in (0, 9, 19, 29)
+    ]
+    async with pods(program(out("x")), *faults) as cluster:
+        results = await cluster.sandbox.map(["pass"] * 40, limit=20)
+        assert [result.stdout for result in results] == ["x"] * 40
+        assert cluster.requests.count("POST jobs") == cluster.requests.count("POST configmaps") == 44
+        await anyio.sleep(20)
+        assert cluster.left() == []
+        assert len(cluster.runtime.specs) == 40
 
 
 # -- an answer that is none -------------------------------------------------------------------------------
@@ -283,6 +378,29 @@ def test_nobody_knows_the_pauses_beforehand() -> None:
         run_on_mock_clock(run)
         seen.add(client.at[1] - client.at[0])
     assert len(seen) > 1
+
+
+def conflict() -> Conflict:
+    return Conflict("the object has been modified", code=409, reason="Conflict")
+
+
+def test_the_pauses_after_a_conflict_are_short_and_random() -> None:
+    assert pauses(FakeClient(*(conflict() for _ in range(4)))) == pytest.approx([0.05, 0.1, 0.2, 0.2, 0])
+    assert pauses(FakeClient(*(conflict() for _ in range(4))), lambda: 0.0) == pytest.approx(
+        [0.025, 0.05, 0.1, 0.1, 0]
+    )
+
+
+def test_after_the_short_pauses_a_conflict_is_waited_out_like_other_trouble() -> None:
+    client = FakeClient(*(conflict() for _ in range(7)))
+    assert pauses(client) == pytest.approx([0.05, 0.1, 0.2, 0.2, 0.2, 0.4, 0.8, 0])
+
+
+def test_a_conflict_is_not_waited_for_beyond_the_deadline() -> None:
+    client = FakeClient(*(conflict() for _ in range(20)))
+    with pytest.raises(Conflict):
+        pauses(client, deadline=0.5)
+    assert sum(client.at) == pytest.approx(0.05 + 0.1 + 0.2)
 
 
 def test_the_servers_own_wish_is_waited_for() -> None:

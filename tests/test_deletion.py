@@ -40,6 +40,17 @@ async def test_a_deletion_that_fails_is_tried_again() -> None:
 
 
 @mock_clock
+async def test_a_deletion_that_meets_a_conflict_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    conflict = Answer(409, "Conflict", 'Operation cannot be fulfilled on jobs.batch "x": it has been modified')
+    async with pods(program(), Fault(conflict, DELETE_JOB, times=2)) as cluster:
+        await cluster.sandbox.run("pass")
+        await anyio.sleep(20)
+        assert cluster.left() == []
+    assert cluster.sandbox.leftovers == []
+    assert warnings(caplog) == []
+
+
+@mock_clock
 async def test_a_job_is_deleted_after_an_outage_that_its_cancelled_run_met() -> None:
     async with pods(Script(chunks=[(0.0, START)])) as cluster, anyio.create_task_group() as beside:
 

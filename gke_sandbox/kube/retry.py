@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import anyio
 
-from ..errors import ApiError, NetworkError, SandboxError, ServerError, TooManyRequests
+from ..errors import ApiError, Conflict, NetworkError, SandboxError, ServerError, TooManyRequests
 
 __all__ = ["MAX_RETRY_AFTER", "Retry", "may_pass"]
 
@@ -17,8 +17,12 @@ MAX_RETRY_AFTER = 120.0
 
 
 def may_pass(error: SandboxError) -> bool:
-    """Whether trying again may help: a broken connection, 5xx, 429. Never for what the server has decided."""
-    return isinstance(error, (NetworkError, ServerError, TooManyRequests))
+    """Whether trying again may help: a broken connection, 5xx, 429, or 409 with the reason Conflict.
+
+    Conflict means that other requests changed the same object at the same time. If the request had a precondition,
+    the caller must check first whether that is the reason.
+    """
+    return isinstance(error, (NetworkError, ServerError, TooManyRequests, Conflict))
 
 
 class Retry:

@@ -227,6 +227,9 @@ def _hint(
     if kind is Invalid:
         fields = [cause.field for cause in causes if cause.field and cause.field != "[]"]
         return f"The server refuses: {', '.join(dict.fromkeys(fields))}." if fields else ""
+    if kind is Conflict and call.method == "POST":
+        # https://github.com/kubernetes/kubernetes/issues/67761
+        return "Nothing was created. Try again later, with fewer requests at once."
     return ""
 
 

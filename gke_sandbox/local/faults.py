@@ -118,6 +118,18 @@ class Answer:
         return cls(504, "Timeout", message, carried_out=carried_out)
 
     @classmethod
+    def quota_conflict(cls, quota: str = "gke-sandbox") -> Answer:
+        """The response to a POST when the server could not update the ResourceQuota; nothing is created.
+
+        It happens when many objects are created at once. https://github.com/kubernetes/kubernetes/issues/67761
+        """
+        message = (
+            f'Operation cannot be fulfilled on resourcequotas "{quota}": the object has been modified; please '
+            "apply your changes to the latest version and try again"
+        )
+        return cls(409, "Conflict", message)
+
+    @classmethod
     def bad_gateway(cls) -> Answer:
         """What a load balancer in front of the server answers: HTML, no Status."""
         return cls(502, "", "", text="<html><head><title>502 Bad Gateway</title></head></html>\n")

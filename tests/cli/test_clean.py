@@ -210,6 +210,14 @@ async def test_what_may_pass_is_tried_again() -> None:
 
 
 @mock_clock
+async def test_a_conflict_that_is_not_about_the_uid_is_tried_again() -> None:
+    modified = Answer(409, "Conflict", 'Operation cannot be fulfilled on jobs.batch "a": it has been modified')
+    async with cluster(Fault(modified, Match("delete", "jobs"), times=2)) as kit:
+        await kit.make("a")
+        assert names((await kit.clean(older_than=0)).deleted) == ["a"]
+
+
+@mock_clock
 async def test_a_job_that_is_gone_or_has_another_in_its_place_is_left_alone() -> None:
     async with cluster() as kit:
         await kit.make("gone", "replaced")

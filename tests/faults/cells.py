@@ -71,7 +71,7 @@ ANSWERS: dict[str, Action] = {
     "403": Forbid(),
     "404": Answer(404, "NotFound", "the server could not find the requested resource"),
     "409": Answer(409, "AlreadyExists", "it already exists"),
-    "409 of another kind": Answer(409, "Conflict", "the object has been modified"),
+    "409, Conflict": Answer.quota_conflict(),
     "410": Answer(410, "Expired", "The resourceVersion is too old."),
     "429 with Retry-After": Answer.too_many_requests(2),
     "429 without Retry-After": Answer.too_many_requests(None),

@@ -30,17 +30,18 @@ from .cells import (
 
 SUCCESS = "succeeded"
 REFUSED = {"401": "Unauthorized", "403": "Forbidden", "404": "NotFound"}
-CONFLICT = {"409": "AlreadyExists", "409 of another kind": "Conflict"}
+EXISTS = {"409": "AlreadyExists"}
+CONFLICT = {"409, Conflict": "Conflict"}
 EXPIRED = {"410": "Expired"}
 
 # A fault that strikes once and is not in here costs nothing but time.
 ONCE: dict[str, dict[str, str]] = {
-    "list pods": {**REFUSED, **CONFLICT},
+    "list pods": {**REFUSED, **EXISTS},
     # A watch that is forbidden is done without: the pods are listed again and again.
-    "watch pods": {**REFUSED, **CONFLICT, "403": SUCCESS},
-    "create job": {**REFUSED, **CONFLICT, **EXPIRED},
-    "get job": {**REFUSED, **CONFLICT, **EXPIRED},
-    "create configmap": {**REFUSED, **CONFLICT, **EXPIRED},
+    "watch pods": {**REFUSED, **EXISTS, "403": SUCCESS},
+    "create job": {**REFUSED, **EXISTS, **EXPIRED},
+    "get job": {**REFUSED, **EXISTS, **EXPIRED},
+    "create configmap": {**REFUSED, **EXISTS, **EXPIRED},
     # A pod that is gone has no log: the result is the pod's own word, and says that output may be missing.
     # A log that begins with something else at the second reading counts as rotated.
     # Without the permission to read it the result of a program that has run is lost.
@@ -56,7 +57,7 @@ ONCE: dict[str, dict[str, str]] = {
 }
 
 # What cannot be had at all. A fault that strikes each time and is not in here is survived.
-BROKEN = [fault for fault in ANSWERS if fault not in {**REFUSED, **CONFLICT, **EXPIRED}]
+BROKEN = [fault for fault in ANSWERS if fault not in {**REFUSED, **EXISTS, **EXPIRED}]
 NETWORK = [fault for fault in BROKEN if fault.startswith(("connection", "reset", "stall"))]
 SERVER = [fault for fault in BROKEN if fault.startswith("5")]
 BUSY = [fault for fault in BROKEN if fault.startswith("429")]
@@ -71,6 +72,7 @@ NOT_MADE = {
     **by(NETWORK, "NetworkError"),
     **by(SERVER, "ServerError"),
     **by(BUSY, "TooManyRequests"),
+    **CONFLICT,
 }
 # What arrived though its answer did not makes the program run, and that is seen. What may have arrived must not be
 # begun anew, nor called a program that has not run.
@@ -79,6 +81,7 @@ NO_PROGRAM = {
     **by([*NETWORK, *SERVER], "ResultLost"),
     **by([*ARRIVED, "reset in the middle"], SUCCESS),
     **by(BUSY, "TooManyRequests"),
+    **CONFLICT,
     "connection refused": "NetworkError",
 }
 ALWAYS: dict[str, dict[str, str]] = {
@@ -92,7 +95,7 @@ ALWAYS: dict[str, dict[str, str]] = {
     # A log that ends in the same place each time tells what stood before it; the rest is the pod's word.
     "read log": {
         **ONCE["read log"],
-        **by([*BROKEN, *CONFLICT, *EXPIRED], "ResultLost"),
+        **by([*BROKEN, *EXISTS, *EXPIRED], "ResultLost"),
         **by([cut for cut in LOG if not cut.endswith("after frame 4")], "succeeded, output may be missing"),
     },
     "delete job": {},

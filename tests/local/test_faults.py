@@ -55,6 +55,16 @@ async def test_a_fault_happens_as_often_as_it_says_to_what_it_matches() -> None:
         assert kit.cluster.misbehaviour.happened(fault) == 2
 
 
+async def test_a_quota_conflict_creates_nothing() -> None:
+    async with running(faults=[Fault(Answer.quota_conflict("q"), CREATE)]) as kit:
+        refused = await kit.client.post(CONFIG_MAPS, json=config_map())
+        code, reason, message = refusal(refused)
+        assert (code, reason) == (409, "Conflict")
+        assert message.startswith('Operation cannot be fulfilled on resourcequotas "q": the object has been')
+        assert (await kit.client.get(CONFIG_MAPS)).json()["items"] == []
+        assert (await kit.client.post(CONFIG_MAPS, json=config_map())).status_code == 201
+
+
 @pytest.mark.parametrize(
     ("match", "fits"),
     [

@@ -236,7 +236,7 @@ class ExecAuth(httpx.Auth):
         config = self._config
         if shared.current is not None or PurePath(config.command).name != GKE_PLUGIN:
             return None
-        if plugin_program(config.command, self._environ) is not None:
+        if plugin_program(config, self._environ) is not None:
             return None
         from .google import google_auth
 

@@ -10,7 +10,6 @@ import os
 import re
 import selectors
 import shlex
-import shutil
 import signal
 import ssl
 import subprocess
@@ -26,6 +25,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from .credentials import ClientCertificate, check_token
+from .programs import find_program
 
 __all__ = [
     "ClusterInfo",
@@ -180,11 +180,20 @@ def exec_info(config: ExecConfig, cluster: ClusterInfo, *, interactive: bool) ->
     return text + "\n"
 
 
-def plugin_program(command: str, environ: Mapping[str, str]) -> str | None:
-    """The file that `command` means, None if there is none. Only a bare name is looked for on PATH."""
+def plugin_program(config: ExecConfig, environ: Mapping[str, str]) -> str | None:
+    """Return the absolute path of the plugin, or None if there is no such file.
+
+    Only a bare name is looked for on PATH. Raise `ConfigError` if it is found through an empty or relative entry.
+    """
+    command = config.command
     if os.path.dirname(command):
-        return command if os.path.isfile(command) else None
-    return shutil.which(command, path=environ.get("PATH", os.defpath))
+        return os.path.abspath(command) if os.path.isfile(command) else None
+    try:
+        return find_program(
+            command, environ.get("PATH", os.defpath), fix="name the plugin by an absolute path in the kubeconfig"
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{config.source}: the exec plugin {error.message}", hint=error.hint) from None
 
 
 class PluginRun:
@@ -236,7 +245,7 @@ class PluginRun:
             raise self._failed(f"gave no credentials: {error}") from error
 
     def _start(self) -> subprocess.Popen[bytes]:
-        program = plugin_program(self.config.command, self.environ)
+        program = plugin_program(self.config, self.environ)
         if program is None:
             raise self._not_there()
         environment = {**self.environ, **dict(self.config.env), "KUBERNETES_EXEC_INFO": self._info}

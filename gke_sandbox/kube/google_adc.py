@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timezone
 from typing import Any
@@ -18,6 +20,7 @@ import httpx
 
 from ..errors import ConfigError, NetworkError, SandboxError
 from .google_credentials import Token, google_http
+from .programs import find_program
 from .status import plain
 
 __all__ = ["FileCredentials", "HttpxRequest"]
@@ -231,7 +234,7 @@ def _make(info: Mapping[str, Any], scopes: Sequence[str]) -> Any:
     if kind == "external_account_authorized_user":
         return _class("google.auth.external_account_authorized_user").from_info(info)
     if kind == "external_account":
-        return _federated(info).from_info(info, scopes=list(scopes))
+        return _federated(info).from_info(_with_program(info), scopes=list(scopes))
     if kind == "impersonated_service_account":
         return _impersonated(info, scopes)
     if kind == "gdch_service_account":
@@ -255,6 +258,26 @@ def _federated(info: Mapping[str, Any]) -> Any:
         # google-auth would want the token's request to show it.
         raise ConfigError("workload identity federation with an X.509 certificate is not supported")
     return _class("google.auth.identity_pool")
+
+
+def _with_program(info: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return `info` with the absolute path of the program that gives the token, if it names one to find on PATH.
+
+    Raise `ConfigError` if it is found through an empty or relative entry of PATH.
+    """
+    source: Any = info.get("credential_source")
+    executable: Any = source.get("executable") if isinstance(source, Mapping) else None
+    command = executable.get("command") if isinstance(executable, Mapping) else None
+    # google-auth splits the command in the same way, and runs it with this process's environment.
+    words = shlex.split(command) if isinstance(command, str) else []
+    if not words or os.path.dirname(words[0]):
+        return info
+    fix = "name the program by an absolute path"
+    program = find_program(words[0], os.environ.get("PATH", os.defpath), fix=fix)
+    if program is None:
+        return info
+    found = {**executable, "command": shlex.join([program, *words[1:]])}
+    return {**info, "credential_source": {**source, "executable": found}}
 
 
 def _impersonated(info: Mapping[str, Any], scopes: Sequence[str]) -> Any:

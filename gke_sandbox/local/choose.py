@@ -19,7 +19,9 @@ def choose_runtime(isolation: Literal["auto", "gvisor", "process"]) -> GVisorRun
 
     ``gvisor``: runsc is a must, a container is run with it for trial (0.2 s and more), and `ConfigError` says why
     it does not work. ``process``: plain processes. ``auto``: gVisor where it works, else plain processes. That
-    nothing isolates the code is then said on stderr, once in the life of this Python process.
+    nothing isolates the code is then said on stderr, once in the life of this Python process. A runsc that is
+    found through an empty or relative entry of PATH is a `ConfigError` for ``auto`` too: a file in the current
+    directory must not turn the isolation off.
     """
     if isolation not in ("auto", "gvisor", "process"):
         raise ConfigError(f"unknown isolation {isolation!r}: it is auto, gvisor or process")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import anyio
 
+from ..kube.programs import find_program
 from .bundle import Interpreter, NotShowable, write_bundle
 from .children import Child, Children, Command
 from .process import SYSTEM_PATH, ProcessContainer
@@ -40,16 +40,17 @@ class GVisorUnavailable(Exception):
 class GVisorRuntime:
     """Runs containers with runsc. One small supervisor process serves all of them; no threads.
 
-    Raises `GVisorUnavailable` when runsc is not on PATH or when a first container, run for trial, does not work.
+    Raises `GVisorUnavailable` when runsc is not on PATH or when a first container, run for trial, does not work,
+    and `ConfigError` when runsc is found through an empty or relative entry of PATH.
     """
 
     name = "gvisor"
 
     def __init__(self) -> None:
-        runsc = shutil.which("runsc")
+        runsc = find_program("runsc", os.environ.get("PATH", os.defpath))
         if runsc is None:
             raise GVisorUnavailable("runsc is not on PATH")
-        self._runsc = os.path.abspath(runsc)
+        self._runsc = runsc
         try:
             self._interpreter = Interpreter.running()
         except NotShowable as error:

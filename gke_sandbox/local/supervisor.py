@@ -367,8 +367,12 @@ def _execute(argv: list[str], env: dict[str, str]) -> None:
     folders = [""] if "/" in argv[0] else env.get("PATH", "").split(":")
     refused: OSError | None = None
     for folder in folders:
+        file = os.path.join(folder, argv[0])
+        # As with runc.
+        if not ("/" in argv[0] or os.path.isabs(folder) or os.path.isdir(file)) and os.access(file, os.X_OK):
+            raise ValueError("cannot run executable found relative to current directory")
         try:
-            os.execve(os.path.join(folder, argv[0]), argv, env)
+            os.execve(file, argv, env)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except PermissionError as error:

@@ -285,5 +285,26 @@ def test_a_bare_name_is_looked_for_on_path(tmp_path: Path) -> None:
     assert len(plugin.runs) == 1
 
 
+@pytest.mark.parametrize("name", ["kubelogin", "gke-gcloud-auth-plugin"])
+@pytest.mark.parametrize("entry", ["", ".", "bin"])
+def test_a_plugin_in_an_empty_or_relative_entry_of_path_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str, name: str
+) -> None:
+    (tmp_path / "good").mkdir()
+    good = write_plugin(tmp_path / "good", TOKEN, name=name)
+    bad = write_plugin(tmp_path / entry, TOKEN, name=name)
+    monkeypatch.chdir(tmp_path)
+    cluster = ClusterInfo(server=f"https://cluster{tmp_path}")
+    with pytest.raises(ConfigError) as caught:
+        ask(auth(name, cluster, environ={"PATH": f"{entry}:{good.path.parent}"}), Server())
+    assert str(caught.value).startswith(f'user "u": the exec plugin {name}: found through ')
+    assert str(bad.path) in str(caught.value)
+    assert "name the plugin by an absolute path in the kubeconfig" in caught.value.hint
+    assert bad.runs == good.runs == []
+
+    assert ask(auth(name, cluster, environ={"PATH": f"{good.path.parent}:{entry}"}), Server()) == 200
+    assert (len(bad.runs), len(good.runs)) == (0, 1)
+
+
 def test_white_space_is_no_control_character() -> None:
     assert visible("a\tb\r\n\x00\x9b\u200b") == "a\tb\r\nU+0000U+009BU+200B"

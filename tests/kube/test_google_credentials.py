@@ -154,6 +154,61 @@ def test_federation_whose_subject_token_is_not_there(tmp_path: Path) -> None:
         google_auth(environ=environ(tmp_path, pool)).token()
 
 
+def executable(command: str) -> dict[str, object]:
+    return {
+        "type": "external_account",
+        "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q",
+        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+        "token_url": STS_URL,
+        "credential_source": {"executable": {"command": command, "timeout_millis": 5000}},
+    }
+
+
+def write_executable(path: Path) -> None:
+    told = {
+        "version": 1,
+        "success": True,
+        "token_type": "urn:ietf:params:oauth:token-type:jwt",
+        "id_token": str(path),
+        "expiration_time": 4_000_000_000,
+    }
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\nprintf '%s' '{json.dumps(told)}'\necho \"$0 $@\" > {path}.log\n")
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize("after", ["", ":", ":bin"])
+def test_federation_runs_the_program_of_an_absolute_entry_of_path(
+    after: str, httpx_mock: HTTPXMock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("good", "bin", "."):
+        write_executable(tmp_path / folder / "subject-token")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}/good{after}")
+    monkeypatch.setenv("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES", "1")
+    httpx_mock.add_response(url=STS_URL, method="POST", json=fixture("sts_token"))
+    auth = google_auth(environ=environ(tmp_path, executable("subject-token --flag")))
+    assert auth.token() == "ya29.federated"
+    assert sent_form(httpx_mock)["subject_token"] == [f"{tmp_path}/good/subject-token"]
+    assert (tmp_path / "good" / "subject-token.log").read_text() == f"{tmp_path}/good/subject-token --flag\n"
+
+
+@pytest.mark.parametrize("entry", ["", ".", "bin"])
+def test_federation_with_a_program_in_an_empty_or_relative_entry_of_path_is_refused(
+    entry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("good", "bin", "."):
+        write_executable(tmp_path / folder / "subject-token")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{entry}:{tmp_path}/good")
+    monkeypatch.setenv("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES", "1")
+    with pytest.raises(ConfigError, match=r"subject-token: found through .* of PATH, as ") as caught:
+        google_auth(environ=environ(tmp_path, executable("subject-token"))).token()
+    assert str(tmp_path / "credentials.json") in caught.value.message
+    assert "name the program by an absolute path" in caught.value.hint
+    assert list(tmp_path.rglob("*.log")) == []
+
+
 def impersonated(source: object) -> dict[str, object]:
     return {
         "type": "impersonated_service_account",

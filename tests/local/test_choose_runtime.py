@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -62,6 +63,23 @@ def test_gvisor_as_a_must_fails_without_runsc_and_names_both_ways_out(
         choose_runtime("gvisor")
     assert "install runsc" in caught.value.hint
     assert "'process'" in caught.value.hint
+
+
+@pytest.mark.parametrize("isolation", ["auto", "gvisor"])
+@pytest.mark.parametrize("path", ["/no/such/folder:", ":{good}", ".", "bin", ".:{good}"])
+def test_a_runsc_in_an_empty_or_relative_entry_of_path_is_an_error_and_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, isolation: Literal["auto", "gvisor"]
+) -> None:
+    for folder in (tmp_path, tmp_path / "bin", tmp_path / "good"):
+        folder.mkdir(exist_ok=True)
+        (folder / "runsc").write_text(f"#!/bin/sh\ntouch {tmp_path}/was-run\n")
+        (folder / "runsc").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", path.format(good=tmp_path / "good"))
+    with pytest.raises(ConfigError, match=r"runsc: found through .* of PATH, as .*/runsc; programs") as caught:
+        choose_runtime(isolation)
+    assert caught.value.hint == "Remove empty and relative entries from PATH."
+    assert not (tmp_path / "was-run").exists()
 
 
 def test_an_unknown_isolation_is_refused() -> None:

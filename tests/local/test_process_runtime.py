@@ -17,7 +17,7 @@ import anyio
 import pytest
 
 from gke_sandbox.local.process import ProcessRuntime
-from gke_sandbox.local.runtime import ContainerExit
+from gke_sandbox.local.runtime import ContainerExit, ContainerStartError
 
 from .containers import container, is_alive, python, run, running
 from .runtime_behaviours import *  # noqa: F403
@@ -358,3 +358,18 @@ await container.aclose()
         output, _ = process.communicate()
     assert b"exit_code=143" in output
     assert_all_ends(temporary)
+
+
+@pytest.mark.parametrize("path", ["{up}bin", "/no/such/folder:{up}bin", "{up}bin:/bin"])
+async def test_a_program_in_a_relative_entry_of_path_is_not_started(runtime: ProcessRuntime, path: str) -> None:
+    with pytest.raises(
+        ContainerStartError, match='"sh": cannot run executable found relative to current directory'
+    ):
+        await runtime.start(container("sh", "-c", "exit", env={"PATH": path.format(up="../" * 30)}))
+
+
+async def test_an_absolute_entry_of_path_that_comes_first_decides(runtime: ProcessRuntime) -> None:
+    ended, _ = await run(
+        runtime, container("sh", "-c", "exit 3", env={"PATH": "no-such:/bin::" + "../" * 30 + "bin"})
+    )
+    assert ended.exit_code == 3

@@ -1,0 +1,33 @@
+"""Find programs on PATH, and refuse those that are found through an empty or relative entry."""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import ConfigError
+from .status import plain
+
+__all__ = ["find_program"]
+
+
+def find_program(name: str, path: str, *, fix: str = "") -> str | None:
+    """Return the absolute path of the program `name`, or None if no directory of `path` contains it.
+
+    `path` is the value of PATH. The first entry with an executable file of this name decides, as in Go. If this
+    entry is empty or relative, raise `ConfigError`: the file is found from the current directory, whose content
+    may come from someone else. `fix` is another sentence for its hint.
+    """
+    # https://pkg.go.dev/os/exec#hdr-Executables_in_the_current_directory
+    for entry in path.split(os.pathsep) if path else ():
+        file = os.path.join(entry or os.curdir, name)
+        if os.path.isdir(file) or not os.access(file, os.X_OK):
+            continue
+        if os.path.isabs(entry):
+            return file
+        what = f"the relative entry '{plain(entry, 200)}'" if entry else "an empty entry"
+        raise ConfigError(
+            f"{name}: found through {what} of PATH, as {plain(os.path.abspath(file), 500)}; programs found "
+            "relative to the current directory are not run",
+            hint=f"Remove empty and relative entries from PATH{f', or {fix}' if fix else ''}.",
+        )
+    return None

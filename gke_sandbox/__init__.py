@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .blocking import BlockingStream, Sandbox
+    from ._stream import ExecutionStream
+    from ._wire.frames import Dropped
     from .cluster import Cluster
     from .errors import (
         AlreadyExists,
@@ -43,15 +44,14 @@ if TYPE_CHECKING:
         TooManyRequests,
         Unauthorized,
     )
-    from .kube.overrides import Overrides
-    from .protocol import Dropped
+    from .kube.config.overrides import Overrides
     from .result import Event, ExecutionResult, Finished, OutputChunk, PhaseChanged, Timings, Waiting
     from .sandbox import AsyncSandbox
     from .settings import Settings
-    from .stream import ExecutionStream
+    from .sync import BlockingStream, Sandbox
 
 _HOMES = {
-    "blocking": ("BlockingStream", "Sandbox"),
+    "sync": ("BlockingStream", "Sandbox"),
     "cluster": ("Cluster",),
     "errors": (
         "AlreadyExists",
@@ -77,12 +77,12 @@ _HOMES = {
         "TooManyRequests",
         "Unauthorized",
     ),
-    "kube.overrides": ("Overrides",),
-    "protocol": ("Dropped",),
+    "kube.config.overrides": ("Overrides",),
+    "_wire.frames": ("Dropped",),
     "result": ("Event", "ExecutionResult", "Finished", "OutputChunk", "PhaseChanged", "Timings", "Waiting"),
     "sandbox": ("AsyncSandbox",),
     "settings": ("Settings",),
-    "stream": ("ExecutionStream",),
+    "_stream": ("ExecutionStream",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -9,13 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
-from .kube.overrides import NO_OVERRIDES, Overrides
+from .kube.config.overrides import NO_OVERRIDES, Overrides
 
 if TYPE_CHECKING:
-    from .cassette.ways import Recording, Replaying
+    from .cassette.handles import Recording, Replaying
     from .kube.client import KubeClient, Transport
-    from .kube.config import ClusterConfig
-    from .kube.google import Endpoint, GkeName
+    from .kube.config.loader import ClusterConfig
+    from .kube.gke import Endpoint, GkeName
 
 Isolation = Literal["auto", "gvisor", "process"]
 
@@ -91,7 +91,7 @@ class Cluster:
         `location` is a region or a zone. `endpoint` is ``ip``, ``private`` (the IP address in the VPC), ``dns``
         or ``auto``: what gcloud would use. Raises `ConfigError` for what cannot be such a name.
         """
-        from .kube.google import check_gke
+        from .kube.gke import check_gke
 
         which = check_gke(project, location, name, endpoint)
         return cls("gke", gke_name=which, endpoint=endpoint, overrides=overrides)
@@ -131,7 +131,7 @@ class Cluster:
         keeps the recorded pauses. `scenario`: the cassette must be of that one. A file that cannot be used raises
         `CassetteError` when a Sandbox opens.
         """
-        from .cassette.ways import Replaying
+        from .cassette.handles import Replaying
 
         return cls("replay", cassette=Replaying(os.fspath(path), scenario, strict, timing))
 
@@ -150,14 +150,14 @@ class Cluster:
         be, or if there is a secret in it. No headers with credentials are recorded. `scenario` is by default the
         file's name without its endings; `notes` are for the reader.
         """
-        from .cassette.ways import Recording
+        from .cassette.handles import Recording
 
         return cls("recording", cassette=Recording(os.fspath(path), scenario, notes), recorded=cluster or cls())
 
     @property
     def records(self) -> Recording | None:
         """What `recording` writes; None for every other cluster."""
-        from .cassette.ways import Recording
+        from .cassette.handles import Recording
 
         return self.cassette if isinstance(self.cassette, Recording) else None
 
@@ -176,7 +176,7 @@ class Cluster:
         return self._connect_http()
 
     def _connect_cassette(self, namespace: str | None) -> Connection:
-        from .cassette.ways import Replaying
+        from .cassette.handles import Replaying
 
         if isinstance(self.cassette, Replaying):
             transport, recorded = self.cassette.open()
@@ -189,8 +189,8 @@ class Cluster:
         return replace(inner, client=inner.client.wrapped(around))
 
     def _connect_http(self) -> Connection:
-        from .kube.at_exit import delete_now
         from .kube.client import KubeClient
+        from .kube.http.sync_delete import delete_now
         from .kube.resources import JOBS
 
         found = self._find()
@@ -202,10 +202,10 @@ class Cluster:
 
     def _find(self) -> ClusterConfig:
         from .errors import ConfigError
-        from .kube.config import find_cluster, in_cluster, load_kubeconfig, overridden
+        from .kube.config.loader import find_cluster, in_cluster, load_kubeconfig, overridden
 
         if self.gke_name is not None:
-            from .kube.google import gke_config
+            from .kube.gke import gke_config
 
             return overridden(gke_config(*self.gke_name, endpoint=self.endpoint), self.overrides)
         if self.kind == "kubeconfig":
@@ -232,7 +232,7 @@ class Cluster:
 
 def _embedded(transport: Transport | None, kill_all: Callable[[], None]) -> Connection:
     from .kube.client import KubeClient
-    from .kube.config import ClusterConfig
+    from .kube.config.loader import ClusterConfig
 
     config = ClusterConfig(server="https://embedded.invalid", source="an embedded cluster")
     return Connection(KubeClient(config, transport=transport), None, lambda *_: kill_all())

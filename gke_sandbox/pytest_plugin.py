@@ -87,7 +87,7 @@ def gke_sandbox_cassette(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 
 def _replayed(item: pytest.Item, path: Path) -> Iterator[Cluster]:
-    from .cassette.ways import Replaying
+    from .cassette.handles import Replaying
     from .cluster import Cluster
 
     replaying = Replaying(str(path), scenario=path.stem, once=True)
@@ -116,8 +116,8 @@ def _check(check: Callable[[], None]) -> None:
 def _recorded(request: pytest.FixtureRequest, path: Path) -> Iterator[Cluster]:
     from uuid import uuid4
 
-    from .cassette.file import check_writable
-    from .cassette.ways import Recording
+    from .cassette.format import check_writable
+    from .cassette.handles import Recording
     from .cluster import Cluster
 
     _check(lambda: check_writable(path))

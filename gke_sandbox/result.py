@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from .protocol import Dropped
+from ._wire.frames import Dropped
 
 Status = Literal["succeeded", "failed", "signaled", "timed_out", "out_of_memory", "killed"]
 """How a run ended, in one word.

@@ -13,16 +13,16 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
+from ._engine.cleanup import CLOSE_SECONDS, Deletions
+from ._engine.create import Attempt
+from ._engine.execution import Execution
+from ._engine.pod_watch import PodWatch
+from ._stream import ExecutionStream
+from ._wire.manifests import SESSION_LABEL, lifetime
 from .cluster import Cluster, Connection
-from .creation import Attempt
-from .deletion import CLOSE_SECONDS, Deletions
 from .errors import SandboxClosed, SpecError
-from .execution import Execution
-from .manifests import SESSION_LABEL, lifetime
-from .pods import PodWatch
 from .result import Event, ExecutionResult, Finished
 from .settings import Program, Settings
-from .stream import ExecutionStream
 
 
 class AsyncSandbox:

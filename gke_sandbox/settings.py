@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from . import names
+from ._wire.frames import Names, safe_name
 from .errors import SpecError
-from .protocol import Names, safe_name
-from .quantity import Quantity, QuantityError, parse_quantity
+from .kube import names
+from .kube.quantity import Quantity, QuantityError, parse_quantity
 
 __all__ = ["GVISOR", "MAIN", "MANAGED_BY", "MANAGER", "SESSION_LABEL", "Program", "Settings", "Toleration"]
 

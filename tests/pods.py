@@ -10,12 +10,12 @@ from typing import Any
 import httpx
 
 from gke_sandbox import AsyncSandbox, Cluster
+from gke_sandbox._wire.frames import encode
 from gke_sandbox.local.faults import Fault, Misbehaviour
-from gke_sandbox.local.pace import Pace
-from gke_sandbox.local.runtime import ContainerExit
-from gke_sandbox.local.scripted import Script, ScriptedRuntime
+from gke_sandbox.local.latency import Pace
+from gke_sandbox.local.runtimes.base import ContainerExit
+from gke_sandbox.local.runtimes.scripted import Script, ScriptedRuntime
 from gke_sandbox.local.transport import LocalTransport
-from gke_sandbox.protocol import encode
 
 START = encode("start", b'{"protocol": 1, "python": "3.11.2"}')
 

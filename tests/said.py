@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gke_sandbox.diagnosis.signs import Place
+from gke_sandbox._diagnosis.patterns import Place
 
 NO_SUCH_HOST = (
     'failed to pull and unpack image "registry.invalid/nosuch:1": failed to resolve reference '

@@ -9,8 +9,8 @@ import pytest
 
 from gke_sandbox import Cluster
 from gke_sandbox.errors import ConfigError
-from gke_sandbox.kube.config import ClusterConfig
-from gke_sandbox.kube.overrides import Overrides
+from gke_sandbox.kube.config.loader import ClusterConfig
+from gke_sandbox.kube.config.overrides import Overrides
 
 
 @pytest.fixture

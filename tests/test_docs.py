@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gke_sandbox.diagnosis import CAUSES
+from gke_sandbox._diagnosis import CAUSES
 
 from . import troubleshooting
 

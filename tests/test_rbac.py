@@ -12,16 +12,16 @@ import pytest
 import yaml
 
 from gke_sandbox import AsyncSandbox, Cluster, Forbidden, ResultLost, SandboxError
+from gke_sandbox._fakes.api_request import parse
+from gke_sandbox._wire.manifests import build
 from gke_sandbox.cassette import load
 from gke_sandbox.cli.clean import Cleaning
 from gke_sandbox.kube.client import KubeClient
-from gke_sandbox.kube.config import ClusterConfig
-from gke_sandbox.kube.requests import parse
+from gke_sandbox.kube.config.loader import ClusterConfig
+from gke_sandbox.kube.quantity import parse_quantity
 from gke_sandbox.kube.resources import JOBS
 from gke_sandbox.local import Caller, LocalTransport, Namespace, Rule, ScriptedRuntime
 from gke_sandbox.local.faults import Action, Drop, Fault, Match, Misbehaviour, RefusePod
-from gke_sandbox.manifests import build
-from gke_sandbox.quantity import parse_quantity
 from gke_sandbox.settings import Program, Settings
 
 from .clock import run_on_mock_clock

@@ -20,7 +20,7 @@ from gke_sandbox import (
 )
 from gke_sandbox.local import LocalTransport, choose_runtime
 from gke_sandbox.local.faults import Delay, Fault, Match
-from gke_sandbox.local.scripted import Script
+from gke_sandbox.local.runtimes.scripted import Script
 
 from .pods import START, out, pods
 

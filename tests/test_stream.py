@@ -7,9 +7,9 @@ from collections.abc import Callable
 import anyio
 import pytest
 
+from gke_sandbox._stream import ExecutionStream
 from gke_sandbox.errors import StartError
 from gke_sandbox.result import ExecutionResult, Finished, OutputChunk, PhaseChanged
-from gke_sandbox.stream import ExecutionStream
 
 pytestmark = pytest.mark.anyio
 

@@ -7,9 +7,9 @@ import pytest
 
 from gke_sandbox import AsyncSandbox, Cluster, Forbidden
 from gke_sandbox.local.faults import Fault, Forbid, Match, Misbehaviour
-from gke_sandbox.local.pace import Pace
-from gke_sandbox.local.runtime import ContainerSpec
-from gke_sandbox.local.scripted import Script, ScriptedRuntime
+from gke_sandbox.local.latency import Pace
+from gke_sandbox.local.runtimes.base import ContainerSpec
+from gke_sandbox.local.runtimes.scripted import Script, ScriptedRuntime
 from gke_sandbox.local.transport import LocalTransport
 
 from .clock import mock_clock

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gke_sandbox.diagnosis import CAUSES, Cause
-from gke_sandbox.diagnosis.causes import Place
+from gke_sandbox._diagnosis import CAUSES, Cause
+from gke_sandbox._diagnosis.causes import Place
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "troubleshooting.md"
 BEGIN, END = "<!-- tables -->\n", "<!-- end of tables -->\n"

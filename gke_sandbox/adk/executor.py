@@ -15,18 +15,18 @@ from google.adk.code_executors.code_execution_utils import CodeExecutionInput, C
 from pydantic import ConfigDict, Field, PrivateAttr
 from pydantic_core import CoreSchema, core_schema
 
-from .. import names
 from ..cluster import Cluster
 from ..errors import SandboxClosed, SandboxError, SpecError
-from . import fields, hooks
+from ..kube import names
+from . import fields, unsupported
 from .files import input_files
 from .results import of_error, of_result
 
 if TYPE_CHECKING:
     from google.adk.agents.invocation_context import InvocationContext
 
-    from ..blocking import Sandbox
     from ..settings import Settings
+    from ..sync import Sandbox
 
 __all__ = ["AGENT_LABEL", "INVOCATION_ANNOTATION", "GkeCodeExecutor"]
 
@@ -70,7 +70,7 @@ class _Opened:
         """The one for every thread. Nothing is opened yet: the Sandbox does that in its first run."""
         made = self._made.get("sandbox")
         if made is None:
-            from ..blocking import Sandbox
+            from ..sync import Sandbox
 
             # Of two threads that come here at once one wins, and what the other has made was never opened.
             made = self._made.setdefault("sandbox", Sandbox(cluster, namespace=namespace))
@@ -153,7 +153,7 @@ class GkeCodeExecutor(BaseCodeExecutor):
     def __init__(
         self, kubeconfig_path: str | None = None, kubeconfig_context: str | None = None, **data: Any
     ) -> None:
-        hooks.refuse(type(self), BaseCodeExecutor)  # Again: a class can be changed after it was made.
+        unsupported.refuse(type(self), BaseCodeExecutor)  # Again: a class can be changed after it was made.
         known = type(self).model_fields
         aliases = fields.aliases(known.values())
         for name in data:
@@ -173,11 +173,11 @@ class GkeCodeExecutor(BaseCodeExecutor):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        hooks.refuse(cls, GkeCodeExecutor)
+        unsupported.refuse(cls, GkeCodeExecutor)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in hooks.HOOKS:
-            raise hooks.refusal(name)
+        if name in unsupported.HOOKS:
+            raise unsupported.refusal(name)
         if name not in type(self).model_fields:
             super().__setattr__(name, value)
             return

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import AliasChoices, AliasPath
 
 from ..errors import SpecError
-from ..quantity import QuantityError, parse_quantity
+from ..kube.quantity import QuantityError, parse_quantity
 from ..settings import Settings
 
 __all__ = ["FIELDS", "LIMIT_OF", "aliases", "in_field_names", "lowered", "to_settings"]

@@ -15,9 +15,9 @@ from ..errors import ResultLost, SandboxClosed, SandboxError, SpecError, StartEr
 from ..result import ExecutionResult
 from ..settings import Settings
 from . import skills
+from .compat import made, takes_bytes
 from .fields import in_field_names
 from .files import output_files
-from .releases import made, takes_bytes
 
 __all__ = ["STDERR_HEADING", "TIMED_OUT", "of_error", "of_result"]
 
@@ -125,7 +125,7 @@ def _killed(result: ExecutionResult) -> str:
     said = ": ".join(part for part in (result.reason, result.message) if part)
     if not result.cause:
         return f"The program was killed: {said or 'nobody says by what'}"
-    from ..diagnosis import cause
+    from .._diagnosis import cause
 
     why = cause(result.cause)
     words = f"The program was killed: {why.summary}" + (f" ({said})" if said else "")

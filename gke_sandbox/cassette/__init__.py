@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from .file import load, save
+from .format import load, save
 from .model import Cassette
-from .recording import RecordingTransport, Tape
-from .replay import Player, ReplayTransport
+from .player import Player, ReplayTransport
+from .recorder import RecordingTransport, Tape
 
 __all__ = ["Cassette", "Player", "RecordingTransport", "ReplayTransport", "Tape", "load", "save"]

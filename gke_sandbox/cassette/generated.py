@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from ..kube.requests import ApiRequest, parse
+from .._fakes.api_request import ApiRequest, parse
 from ..settings import SESSION_LABEL
 from .model import Exchange, is_watch
 from .placeholders import PLACEHOLDER, escape

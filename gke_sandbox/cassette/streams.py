@@ -13,10 +13,10 @@ import httpx
 from .ends import ERRORS
 from .model import Answer, Step
 from .news import Followed, News, news_of
-from .normal import event_line
+from .normalize import event_line
 
 if TYPE_CHECKING:
-    from .replay import Player
+    from .player import Player
 
 __all__ = ["Stream", "Watch"]
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from .console import Console, OutputFailed, open_closed_streams
-from .options import Parser, UsageError
-from .status import BROKEN_PIPE, FAILED, USAGE
+from .exit_codes import BROKEN_PIPE, FAILED, USAGE
+from .parsing import Parser, UsageError
 
 if TYPE_CHECKING:
     from ..sandbox import AsyncSandbox
@@ -37,7 +37,7 @@ gke-sandbox run --help shows what a run can be given.
 def build_parser() -> Parser:
     """The whole command line."""
     from .. import __version__
-    from . import clean, cluster, run
+    from . import clean, cluster_info, run
 
     parser = Parser(
         prog="gke-sandbox",
@@ -49,7 +49,7 @@ def build_parser() -> Parser:
     )
     subcommands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     run.add_parser(subcommands)
-    cluster.add_parser(subcommands)
+    cluster_info.add_parser(subcommands)
     clean.add_parser(subcommands)
     return parser
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from . import options, settings_options, status
+from . import exit_codes, options, parsing
 from .console import Console, one_line, print_text
-from .failure import logging_shown, tell
+from .errors import logging_shown, tell
 
 if TYPE_CHECKING:
+    from .._engine.orphans import Leftover
     from ..errors import SandboxError
     from ..kube.client import KubeClient
-    from ..leftovers import Leftover
 
 DEFAULT_AGE = 3600.0
 
@@ -36,7 +36,7 @@ examples:
 """
 
 
-def add_parser(subcommands: argparse._SubParsersAction[options.Parser]) -> None:
+def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
     """Register ``clean``."""
     parser = subcommands.add_parser(
         "clean", help="delete Jobs that were left behind", description=_DESCRIPTION, epilog=_EPILOG
@@ -44,17 +44,17 @@ def add_parser(subcommands: argparse._SubParsersAction[options.Parser]) -> None:
     group = parser.add_argument_group("what to delete")
     group.add_argument(
         "--older-than",
-        type=options.seconds,
+        type=parsing.seconds,
         metavar="TIME",
         help="every Job that was made longer ago than this: 90s, 10m, 1h, 2d "
         "(default: 1h, and not before its own deadline)",
     )
     group.add_argument("--all", action="store_true", help="every Job, also those of runs in flight")
     group.add_argument("--dry-run", action="store_true", help="delete nothing; show what would be deleted")
-    settings_options.add_cluster(parser)
+    options.add_cluster(parser)
     group = parser.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="print what was done, or the error, as one JSON object")
-    names = options.option_names(parser)
+    names = parsing.option_names(parser)
     parser.set_defaults(
         command=lambda given, console: command(given, console, names),
         hint_on_unrecognized="gke-sandbox clean --help shows the options",
@@ -77,9 +77,9 @@ class Cleaning:
 
     async def carry_out(self, client: KubeClient, now: datetime) -> None:
         """Find the Jobs and, but for a dry run, delete them."""
-        from .. import leftovers
+        from .._engine import orphans
 
-        found = await leftovers.find(client, self.namespace, now)
+        found = await orphans.find(client, self.namespace, now)
         self.doomed = [
             each
             for each in found
@@ -87,7 +87,7 @@ class Cleaning:
         ]
         self.spared = len(found) - len(self.doomed)
         if not self.dry_run:
-            await leftovers.remove(client, self.namespace, self.doomed, self._told)
+            await orphans.remove(client, self.namespace, self.doomed, self._told)
 
     def _told(self, leftover: Leftover, error: SandboxError | None) -> None:
         if error is None:
@@ -99,15 +99,15 @@ class Cleaning:
 def command(
     given: argparse.Namespace, console: Console, names: dict[str, str], *, now: datetime | None = None
 ) -> int:
-    """Do what `given` asks for, tell it, and return the exit status. `now` is the time of day."""
+    """Do what `given` asks for, tell it, and return the exit exit_codes. `now` is the time of day."""
     from ..errors import SandboxError
 
     if given.program_args is not None:
-        raise options.UsageError("arguments after -- are for the program of gke-sandbox run")
+        raise parsing.UsageError("arguments after -- are for the program of gke-sandbox run")
     if given.local:
-        raise options.UsageError("--local: the embedded cluster ends with its command, and leaves nothing")
+        raise parsing.UsageError("--local: the embedded cluster ends with its command, and leaves nothing")
     if given.all and given.older_than is not None:
-        raise options.UsageError("--all excludes --older-than")
+        raise parsing.UsageError("--all excludes --older-than")
     try:
         with logging_shown(console):
             cleaning = _clean(given, console, datetime.now(timezone.utc) if now is None else now)
@@ -117,7 +117,7 @@ def command(
         console.print_json(_json(cleaning))
     else:
         _tell_people(cleaning, console)
-    return status.FAILED if cleaning.failed else 0
+    return exit_codes.FAILED if cleaning.failed else 0
 
 
 def _clean(given: argparse.Namespace, console: Console, now: datetime) -> Cleaning:
@@ -126,7 +126,7 @@ def _clean(given: argparse.Namespace, console: Console, now: datetime) -> Cleani
 
     from ..settings import Settings
 
-    cluster, settings = settings_options.cluster(given), settings_options.settings(given)
+    cluster, settings = options.cluster(given), options.settings(given)
     namespace = Settings(**settings).namespace if "namespace" in settings else None
     connection = cluster.connect(namespace)
     older_than = DEFAULT_AGE if given.older_than is None else given.older_than

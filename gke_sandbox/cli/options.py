@@ -1,159 +1,339 @@
-"""What options are made of: the parser, the types of their values, and which option is which setting."""
+"""The options that say where a program runs and how: the cluster, and every field of `settings.Settings`."""
 
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Mapping
-from typing import Any, NoReturn
+import dataclasses
+import os
+from typing import TYPE_CHECKING, Any
 
-from .console import print_text
+from . import input_files, parsing
+from .parsing import UsageError
 
-_SECONDS = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([smhd]?)", re.ASCII)
-_SECONDS_OF = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_BYTES = re.compile(r"(\d{1,18})(|k|M|G|Ki|Mi|Gi)", re.ASCII)
-_BYTES_OF = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
-# https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/, as `kubectl taint` writes it
-_TOLERATION = re.compile(r"(?P<key>[^=:]+)(?:=(?P<value>[^:]*))?(?::(?P<effect>[A-Za-z]+))?")
+if TYPE_CHECKING:
+    from ..cluster import Cluster
+    from ..kube.config.overrides import Overrides
 
-#: The arguments of `Program` that are not options of the same name.
-_PROGRAM = {"code": "the program", "files": "--file", "stdin": "--stdin", "args": "the arguments after --"}
-
-
-class UsageError(Exception):
-    """The command line cannot be what is meant. Nothing was sent to a cluster."""
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+#: The options that name a real cluster, or say who one is there, by their destinations.
+_CLUSTER = ("kubeconfig", "context", "gke", "endpoint", "server", "token", "impersonate", "impersonate_groups")
+_MAPPINGS = ("node_selector", "labels", "annotations")
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse with our manners: no guessed abbreviations, errors raised, not printed."""
+def _setting(group: argparse._ArgumentGroup, *names: str, dest: str, about: str, **more: Any) -> None:
+    """An option for the setting `dest`: not set unless it is given; the help shows the setting's own default."""
+    from ..settings import Settings
 
-    def __init__(self, **settings: Any) -> None:
-        settings.setdefault("allow_abbrev", False)
-        settings.setdefault("formatter_class", _Help)
-        super().__init__(**settings)
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message.removeprefix("argument "), f"{self.prog} --help shows what can be given")
-
-    def _print_message(self, message: str, file: object = None) -> None:  # noqa: ARG002 - theirs
-        """Only help and version come here. argparse itself would not notice that they could not be printed."""
-        print_text(message)
+    default = next(field.default for field in dataclasses.fields(Settings) if field.name == dest)
+    if isinstance(default, (str, int, float)) and dest != "namespace":
+        about += f" (default: {default:g})" if isinstance(default, float) else f" (default: {default})"
+    more.setdefault("type", parsing.text)
+    group.add_argument(*names, dest=dest, default=argparse.SUPPRESS, help=about, **more)
 
 
-class _Help(argparse.RawDescriptionHelpFormatter):
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=32)
+def add_environment(group: argparse._ArgumentGroup) -> None:
+    """``--env``."""
+    _setting(
+        group,
+        *("-e", "--env"),
+        dest="env",
+        action="append",
+        type=parsing.variable,
+        metavar="K[=V]",
+        about="set an environment variable; K alone takes its value from the environment here (repeatable)",
+    )
 
 
-# -- the types of values: argparse shows an ArgumentTypeError behind the option's name ----------------------
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the cluster (by default: in a pod, its own; else as kubectl finds it)")
+    group.add_argument(
+        "--kubeconfig", metavar="PATH", help="kubeconfig file (default: $KUBECONFIG, ~/.kube/config)"
+    )
+    group.add_argument("--context", type=parsing.text, metavar="NAME", help="context of the kubeconfig")
+    group.add_argument(
+        "--gke",
+        type=parsing.text,
+        metavar="PROJECT/LOCATION/NAME",
+        help="GKE cluster, reached with Google's Application Default Credentials; no kubeconfig",
+    )
+    group.add_argument(
+        "--gke-endpoint",
+        dest="endpoint",
+        choices=("auto", "ip", "private", "dns"),
+        help="with --gke: which of its addresses; auto takes the IP address, or the DNS name where IP addresses "
+        "are switched off (default: auto)",
+    )
+    group.add_argument(
+        "--server", type=parsing.text, metavar="URL", help="address of the API server, in the kubeconfig's place"
+    )
+    group.add_argument(
+        "--token",
+        type=parsing.text,
+        metavar="TOKEN",
+        help="bearer token, in the place of the user's credentials (others on this machine can see it)",
+    )
+    group.add_argument(
+        "--as", dest="impersonate", type=parsing.text, metavar="USER", help="act as this user (impersonation)"
+    )
+    group.add_argument(
+        "--as-group",
+        dest="impersonate_groups",
+        action="append",
+        type=parsing.text,
+        metavar="GROUP",
+        help="act as a member of this group (repeatable)",
+    )
+    _setting(
+        group,
+        *("-n", "--namespace"),
+        dest="namespace",
+        metavar="NAME",
+        about="namespace (default: the context's or the pod's own, else default)",
+    )
+    group.add_argument("--local", action="store_true", help="no cluster: run on this machine, in the embedded one")
+    group.add_argument(
+        "--isolation",
+        choices=("auto", "gvisor", "process"),
+        help="with --local: gvisor needs runsc; process isolates nothing; auto takes gvisor if there is runsc "
+        "(default: auto)",
+    )
 
 
-def text(given: str) -> str:
-    """Text that can be sent: an argument that is not UTF-8 reaches Python as lone surrogates."""
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("limits (times: 90, 90s, 5m, 2h, 1d; resources: as Kubernetes writes them)")
+    _setting(
+        group,
+        "--timeout",
+        dest="timeout",
+        type=parsing.seconds,
+        metavar="TIME",
+        about="the program is killed after this time",
+    )
+    _setting(
+        group,
+        "--startup-timeout",
+        dest="startup_timeout",
+        type=parsing.seconds,
+        metavar="TIME",
+        about="give up if the program has not started after this time",
+    )
+    _setting(group, "--cpu", dest="cpu_limit", metavar="CPU", about="CPU limit")
+    _setting(group, "--cpu-request", dest="cpu_request", metavar="CPU", about="CPU request, at most the limit")
+    _setting(group, "--memory", dest="memory_limit", metavar="SIZE", about="memory limit")
+    _setting(
+        group, "--memory-request", dest="memory_request", metavar="SIZE", about="memory request, at most the limit"
+    )
+    _setting(
+        group, "--ephemeral-storage", dest="ephemeral_storage_limit", metavar="SIZE", about="limit of disk space"
+    )
+    _setting(
+        group,
+        "--ephemeral-storage-request",
+        dest="ephemeral_storage_request",
+        metavar="SIZE",
+        about="request of disk space, at most the limit",
+    )
+    _setting(
+        group,
+        "--tmp-size",
+        dest="tmp_size",
+        metavar="SIZE",
+        about="size of the volume at /tmp, where there is one (see --delivery)",
+    )
+    _setting(
+        group,
+        "--max-output",
+        dest="max_output_bytes",
+        type=parsing.size,
+        metavar="BYTES",
+        about="take so much of stdout, and of stderr; drop the rest",
+    )
+    _setting(
+        group,
+        "--max-file-bytes",
+        dest="max_file_bytes",
+        type=parsing.size,
+        metavar="BYTES",
+        about="take so much of the files that the program made, together",
+    )
+    _setting(
+        group,
+        "--max-files",
+        dest="max_files",
+        type=parsing.number,
+        metavar="N",
+        about="take so many of the files that the program made",
+    )
+
+
+def add_pod(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the pod")
+    _setting(group, "--image", dest="image", metavar="IMAGE", about="container image; needs python3")
+    _setting(
+        group,
+        "--image-pull-policy",
+        dest="image_pull_policy",
+        choices=("Always", "IfNotPresent", "Never"),
+        about="when a node pulls the image",
+    )
+    _setting(
+        group,
+        "--image-pull-secret",
+        dest="image_pull_secrets",
+        action="append",
+        metavar="NAME",
+        about="Secret for the image's registry (repeatable)",
+    )
+    _setting(group, "--runtime-class", dest="runtime_class_name", metavar="NAME", about="RuntimeClass")
+    group.add_argument(
+        "--no-runtime-class",
+        dest="runtime_class_name",
+        action="store_const",
+        const=None,
+        default=argparse.SUPPRESS,
+        help="name no RuntimeClass: the cluster's default runtime, which may isolate less",
+    )
+    pairs = {"action": "append", "type": parsing.pair, "metavar": "K=V"}
+    _setting(
+        group, "--node-selector", dest="node_selector", about="only nodes with this label (repeatable)", **pairs
+    )
+    _setting(
+        group,
+        "--toleration",
+        dest="tolerations",
+        action="append",
+        type=parsing.toleration,
+        metavar="KEY[=VALUE][:EFFECT]",
+        about="tolerate this taint too, beside that of GKE's gVisor nodes (repeatable)",
+    )
+    _setting(group, "--priority-class", dest="priority_class_name", metavar="NAME", about="PriorityClass")
+    _setting(
+        group,
+        "--service-account",
+        dest="service_account_name",
+        metavar="NAME",
+        about="service account (its token is not mounted)",
+    )
+    _setting(
+        group,
+        "--run-as-user",
+        dest="run_as_user",
+        type=parsing.number,
+        metavar="UID",
+        about="user of the program, not 0",
+    )
+    _setting(
+        group,
+        "--run-as-group",
+        dest="run_as_group",
+        type=parsing.number,
+        metavar="GID",
+        about="group of the program, not 0",
+    )
+    _setting(group, "--label", dest="labels", about="label on Job, pod and ConfigMap (repeatable)", **pairs)
+    _setting(group, "--annotation", dest="annotations", about="annotation on Job and pod (repeatable)", **pairs)
+    _setting(
+        group,
+        "--delivery",
+        dest="delivery",
+        choices=("auto", "env", "mount"),
+        about="how the program enters the pod: by environment variables, which starts sooner, or by a volume",
+    )
+    _setting(
+        group,
+        "--ttl",
+        dest="ttl_seconds_after_finished",
+        type=parsing.whole_seconds,
+        metavar="TIME",
+        about="a finished Job that nobody could delete is gone after this time",
+    )
+
+
+# -- what was given ------------------------------------------------------------------------------------------
+
+
+def cluster(given: argparse.Namespace) -> Cluster:
+    """The cluster that the options name. Raises `UsageError` for options that exclude one another."""
+    from ..cluster import Cluster
+
+    named = cluster_options(given)
+    if given.isolation is not None and not given.local:
+        raise UsageError("--isolation goes with --local only")
+    if given.local and named:
+        raise UsageError(f"--local excludes {' and '.join(named)}")
+    if given.endpoint is not None and given.gke is None:
+        raise UsageError("--gke-endpoint goes with --gke only")
+    if given.local:
+        return Cluster.local(given.isolation or "auto")
+    if given.gke is not None:
+        others = [name for name in named if name in ("--kubeconfig", "--context", "--server")]
+        if others:
+            raise UsageError(f"--gke excludes {' and '.join(others)}")
+        return _gke(given)
+    if given.kubeconfig is not None or given.context is not None or given.server is not None:
+        return Cluster.kubeconfig(given.kubeconfig, given.context, overrides=_overrides(given))
+    return Cluster.auto(overrides=_overrides(given))
+
+
+def cluster_options(given: argparse.Namespace) -> list[str]:
+    """Which of the options that name a real cluster were given, as they are written."""
+    written = {"endpoint": "--gke-endpoint", "impersonate": "--as", "impersonate_groups": "--as-group"}
+    return [written.get(name, f"--{name}") for name in _CLUSTER if getattr(given, name) is not None]
+
+
+def _gke(given: argparse.Namespace) -> Cluster:
+    from ..cluster import Cluster
+    from ..errors import ConfigError
+    from ..kube.gke import parse_gke
+
     try:
-        given.encode()
-    except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError("is not UTF-8") from None
-    return given
+        return Cluster.gke(*parse_gke(given.gke), endpoint=given.endpoint or "auto", overrides=_overrides(given))
+    except ConfigError as error:
+        raise UsageError(f"--gke: {error.message}", error.hint) from None
 
 
-def seconds(given: str) -> float:
-    """``90``, ``1.5``, ``90s``, ``5m``, ``2h``, ``1d``."""
-    match = _SECONDS.fullmatch(given)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{given!r} is not a length of time, such as 90, 1.5, 90s, 5m, 2h or 1d")
-    return float(match[1]) * _SECONDS_OF[match[2]]
+def _overrides(given: argparse.Namespace) -> Overrides:
+    from ..kube.config.overrides import Overrides
+
+    for option, value in (("--server", given.server), ("--token", given.token), ("--as", given.impersonate)):
+        if value == "":
+            raise UsageError(f"{option}: must not be empty")
+    return Overrides(
+        server=given.server,
+        token=given.token,
+        user=given.impersonate,
+        groups=tuple(given.impersonate_groups or ()),
+    )
 
 
-def whole_seconds(given: str) -> int:
-    """Like `seconds`, without a fraction."""
-    length = seconds(given)
-    if not length.is_integer():
-        raise argparse.ArgumentTypeError(f"{given!r} is not a whole number of seconds")
-    return int(length)
+def settings(given: argparse.Namespace) -> dict[str, Any]:
+    """The settings that were given, and what follows from them. Their values are not checked yet."""
+    from ..settings import Settings
+
+    found = {
+        field.name: getattr(given, field.name) for field in dataclasses.fields(Settings) if field.name in given
+    }
+    if "env" in found:
+        found["env"] = input_files.environment(found["env"], os.environ)
+    for name in _MAPPINGS:
+        if name in found:
+            found[name] = dict(found[name])
+    if "tolerations" in found:
+        found["tolerations"] = [*Settings().tolerations, *found["tolerations"]]
+    for resource in ("cpu", "memory", "ephemeral_storage"):
+        _let_request_follow(found, f"{resource}_request", f"{resource}_limit")
+    return found
 
 
-def size(given: str) -> int:
-    """Bytes: ``1048576``, ``64k``, ``1Mi``."""
-    match = _BYTES.fullmatch(given)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{given!r} is not a number of bytes, such as 65536, 64k or 1Mi")
-    return int(match[1]) * _BYTES_OF[match[2]]
+def _let_request_follow(found: dict[str, Any], request: str, limit: str) -> None:
+    """A limit below the default request takes the request down with it, unless that was given too."""
+    from ..kube.quantity import QuantityError, parse_quantity
+    from ..settings import Settings
 
-
-def number(given: str) -> int:
-    """A whole number."""
-    if re.fullmatch(r"-?\d{1,18}", given, re.ASCII) is None:
-        raise argparse.ArgumentTypeError(f"{given!r} is not a whole number")
-    return int(given)
-
-
-def pair(given: str) -> tuple[str, str]:
-    """``K=V``."""
-    key, sign, value = text(given).partition("=")
-    if not key or not sign:
-        raise argparse.ArgumentTypeError(f"{given!r} is not of the form K=V")
-    return key, value
-
-
-def variable(given: str) -> tuple[str, str | None]:
-    """``K=V``, or ``K`` alone: its value is taken from the environment."""
-    key, sign, value = text(given).partition("=")
-    if not key:
-        raise argparse.ArgumentTypeError(f"{given!r} is not of the form K=V or K")
-    return key, value if sign else None
-
-
-def toleration(given: str) -> dict[str, str]:
-    """``KEY[=VALUE][:EFFECT]``, as `kubectl taint` writes a taint; without a value any is tolerated."""
-    match = _TOLERATION.fullmatch(text(given))
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{given!r} is not of the form KEY[=VALUE][:EFFECT]")
-    made = {"key": match["key"], "operator": "Exists" if match["value"] is None else "Equal"}
-    made.update({name: match[name] for name in ("value", "effect") if match[name] is not None})
-    return made
-
-
-# -- from settings to options and back -----------------------------------------------------------------------
-
-
-def option_names(parser: argparse.ArgumentParser) -> dict[str, str]:
-    """The option that sets each thing, by its destination: ``{"cpu_limit": "--cpu", ...}``."""
-    names: dict[str, str] = {}
-    for action in parser._actions:
-        long = [name for name in action.option_strings if name.startswith("--")]
-        if long and action.dest not in names:
-            names[action.dest] = long[0]
-    return names
-
-
-def in_options(message: str, options: Mapping[str, str]) -> str:
-    """A message of the library's, with the names of settings replaced by those of the options."""
-
-    def name(match: re.Match[str]) -> str:
-        return options.get(match[0], match[0])
-
-    def keyword(match: re.Match[str]) -> str:
-        return f"{options[match[1]]} {match[2]}" if match[1] in options else match[0]
-
-    # Only names of two words, and keywords with their value: "timeout" and "image" may just be words.
-    message = re.sub(r"\b([a-z]+(?:_[a-z]+)*)=\"([^\"]*)\"", keyword, message)
-    return re.sub(r"\b[a-z]+(?:_[a-z]+)+\b", name, message)
-
-
-def spec_error_in_options(field: str, message: str, options: Mapping[str, str]) -> str:
-    """What is wrong with a setting (`field` is its path), told of the option that it came from."""
-    match = re.match(r"(?:resources\.)?(\w+)(.*)", field, re.DOTALL)
-    reason = in_options(message.removeprefix(f"{field}: "), options)
-    if match is None:
-        return f"{field}: {reason}"
-    name = _PROGRAM.get(match[1]) or options.get(match[1], match[1])
-    entry = match[2]
-    keyed = re.fullmatch(r"\[(['\"].*['\"])\]", entry, re.DOTALL)
-    if keyed is not None:
-        entry = f" {keyed[1]}"
-    return f"{name}{entry}: {reason}"
+    if limit not in found or request in found:
+        return
+    try:
+        below = parse_quantity(found[limit]).nano < parse_quantity(getattr(Settings, request)).nano
+    except QuantityError:
+        return  # Settings says what is wrong with it
+    if below:
+        found[request] = found[limit]

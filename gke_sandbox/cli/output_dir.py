@@ -14,8 +14,8 @@ import secrets
 import stat
 from collections.abc import Iterator, Mapping
 
-from ..protocol import safe_name
-from .options import UsageError
+from .._wire.frames import safe_name
+from .parsing import UsageError
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 

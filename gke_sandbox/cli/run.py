@@ -6,22 +6,22 @@ import argparse
 import contextlib
 from typing import TYPE_CHECKING
 
-from . import inputs, options, settings_options, status
+from . import exit_codes, input_files, options, parsing
 from .console import Console
-from .failure import logging_shown, tell
+from .errors import logging_shown, tell
 
 if TYPE_CHECKING:
-    from ..cassette.ways import Recording
+    from ..cassette.handles import Recording
     from ..cluster import Cluster
     from ..sandbox import AsyncSandbox
     from ..settings import Program
     from .output_dir import OutputDirectory
-    from .session import Session
+    from .run_session import Session
 
 _DESCRIPTION = """\
 Run a Python program in a gVisor pod of its own and delete the pod. The program's stdout, stderr and exit
 status become those of this command, as they come. The program is SCRIPT, or stdin if SCRIPT is -, or CODE;
-it runs as main.py in an empty directory, beside its --file inputs. Arguments for it go after --.
+it runs as main.py in an empty directory, beside its --file input_files. Arguments for it go after --.
 """
 
 _EPILOG = """\
@@ -39,22 +39,22 @@ examples:
 """
 
 
-def add_parser(subcommands: argparse._SubParsersAction[options.Parser]) -> None:
+def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
     """Register ``run``."""
     parser = subcommands.add_parser(
         "run",
         help="run a Python program in a sandbox",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        usage="gke-sandbox run [options] (SCRIPT | - | -c CODE) [-- ARGUMENT ...]",
+        usage="gke-sandbox run [parsing] (SCRIPT | - | -c CODE) [-- ARGUMENT ...]",
     )
     _add_program(parser)
-    settings_options.add_cluster(parser)
+    options.add_cluster(parser)
     _add_cassette(parser)
-    settings_options.add_limits(parser)
-    settings_options.add_pod(parser)
+    options.add_limits(parser)
+    options.add_pod(parser)
     _add_output(parser)
-    names = options.option_names(parser)
+    names = parsing.option_names(parser)
     parser.set_defaults(
         command=lambda given, console: command(given, console, names),
         hint_on_unrecognized="gke-sandbox run --help shows the options; arguments for the program go after --",
@@ -74,7 +74,7 @@ def _add_program(parser: argparse.ArgumentParser) -> None:
         help="put this file beside the program, as NAME if given (repeatable)",
     )
     group.add_argument("--stdin", metavar="FILE", help="the program's stdin; - passes on this command's")
-    settings_options.add_environment(group)
+    options.add_environment(group)
 
 
 def _add_cassette(parser: argparse.ArgumentParser) -> None:
@@ -112,7 +112,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def command(given: argparse.Namespace, console: Console, names: dict[str, str]) -> int:
-    """Run the program that `given` names and return the exit status. `names` are the options of settings."""
+    """Run the program that `given` names and return the exit exit_codes. `names` are the options of settings."""
     from ..errors import SandboxError
 
     try:
@@ -123,9 +123,9 @@ def command(given: argparse.Namespace, console: Console, names: dict[str, str]) 
 
 
 def _run(given: argparse.Namespace, console: Console, opened: contextlib.ExitStack, names: dict[str, str]) -> int:
-    """Check everything, run, report. Raises `UsageError`, `SandboxError`, `OutputFailed`."""
+    """Check everything, run, output. Raises `UsageError`, `SandboxError`, `OutputFailed`."""
     from .output_dir import OutputDirectory
-    from .session import Session
+    from .run_session import Session
 
     cluster, recording = _cluster(given)
     sandbox = _sandbox(given, cluster)
@@ -149,14 +149,14 @@ def _run(given: argparse.Namespace, console: Console, opened: contextlib.ExitSta
 def _cluster(given: argparse.Namespace) -> tuple[Cluster, Recording | None]:
     """The cluster, and the recording that it is to be, if any. Raises `UsageError`."""
     if given.replay is not None:
-        named = settings_options.cluster_options(given)
+        named = options.cluster_options(given)
         named += [f"--{name}" for name in ("local", "isolation", "record") if getattr(given, name)]
         if named:
-            raise options.UsageError(f"--replay excludes {' and '.join(named)}")
+            raise parsing.UsageError(f"--replay excludes {' and '.join(named)}")
         from ..cluster import Cluster
 
         return Cluster.replay(_file("--replay", given.replay)), None
-    cluster = settings_options.cluster(given)
+    cluster = options.cluster(given)
     if given.record is None:
         return cluster, None
     recorded = type(cluster).recording(_file("--record", given.record), cluster)
@@ -166,12 +166,12 @@ def _cluster(given: argparse.Namespace) -> tuple[Cluster, Recording | None]:
 
 def _file(option: str, path: str) -> str:
     if not path:
-        raise options.UsageError(f"{option}: must name a file")
+        raise parsing.UsageError(f"{option}: must name a file")
     return path
 
 
 def _sandbox(given: argparse.Namespace, cluster: Cluster) -> AsyncSandbox:
-    settings = settings_options.settings(given)
+    settings = options.settings(given)
     if given.open_sandbox is not None:
         made: AsyncSandbox = given.open_sandbox(cluster, **settings)
         return made
@@ -184,12 +184,12 @@ def _program(given: argparse.Namespace) -> Program:
     from ..settings import Program
 
     if given.script == "-" and given.stdin == "-":
-        raise options.UsageError("stdin cannot be both the program and its input")
-    code = inputs.read_code(given.script, given.code)
-    files = inputs.read_files(given.files)
+        raise parsing.UsageError("stdin cannot be both the program and its input")
+    code = input_files.read_code(given.script, given.code)
+    files = input_files.read_files(given.files)
     stdin = None
     if given.stdin is not None:
-        stdin = inputs.read_stdin() if given.stdin == "-" else inputs.read(given.stdin)
+        stdin = input_files.read_stdin() if given.stdin == "-" else input_files.read(given.stdin)
     return Program(code=code, files=files, args=given.program_args or (), stdin=stdin)
 
 
@@ -201,26 +201,26 @@ def _report(
     *,
     verbose: bool,
 ) -> int:
-    """Write the files, say what there is to say, and return the exit status."""
-    from . import report
+    """Write the files, say what there is to say, and return the exit exit_codes."""
+    from . import output
 
     result, settings = session.result, session.sandbox.settings
     assert result is not None
     paths, problems = directory.write(result.files) if directory is not None else (None, [])
     lost = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
     if console.json:
-        value = report.result_json(result, session.sandbox.namespace, paths)
+        value = output.result_json(result, session.sandbox.namespace, paths)
         if problems:
             value["error"] = {"kind": "OutputFiles", "message": lost, "hint": ""}
         console.print_json(value)
     else:
-        for note in report.notes(result):
+        for note in output.notes(result):
             console.note(note)
         if verbose and directory is None and result.files:
             console.note(f"files came back ({len(result.files)}); --output-dir DIR keeps them")
-        ending = report.ending(result, settings, names)
+        ending = output.ending(result, settings, names)
         if ending is not None:
             console.error(ending.error, ending.hint)
         if problems:
             console.error(lost)
-    return status.FAILED if problems else status.of_result(result)
+    return exit_codes.FAILED if problems else exit_codes.of_result(result)

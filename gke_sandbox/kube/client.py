@@ -14,9 +14,12 @@ import httpx
 
 from .._version import __version__
 from ..errors import ServerError
-from .config import ClusterConfig
-from .credentials import ClientCertificate
-from .network import (
+from .auth.static import ClientCertificate
+from .config.loader import ClusterConfig
+from .http.proxy import Proxy
+from .http.rotating import RotatingTransport, plugin_certificate
+from .http.tls import proxy_ssl_context, ssl_context, warn_if_insecure
+from .http.transport import (
     PLAIN_TIMEOUT,
     Body,
     RoundTrip,
@@ -26,11 +29,8 @@ from .network import (
     proxy_for,
     stream_timeout,
 )
-from .proxies import Proxy
 from .resources import PODS, Resource
-from .rotation import RotatingTransport, plugin_certificate
 from .status import Call, json_answer, plain, refusal, warning_texts
-from .tls import proxy_ssl_context, ssl_context, warn_if_insecure
 from .watch import LineDecoder, LineTooLong, WatchEvent, parse_event
 
 if TYPE_CHECKING:

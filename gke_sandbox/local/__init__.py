@@ -12,13 +12,13 @@ All kinds of faults are in `gke_sandbox.local.faults`.
 
 from __future__ import annotations
 
-from .access import Caller, Rule
-from .choose import choose_runtime
+from .apiserver.rbac import Caller, Rule
 from .cluster import Namespace, Quota
 from .faults import Fault, Match, Misbehaviour
-from .pace import Pace
-from .runtime import Container, ContainerExit, ContainerSpec, ContainerStartError, Runtime
-from .scripted import Script, ScriptedRuntime
+from .latency import Pace
+from .runtimes.base import Container, ContainerExit, ContainerSpec, ContainerStartError, Runtime
+from .runtimes.scripted import Script, ScriptedRuntime
+from .runtimes.select import choose_runtime
 from .transport import LocalTransport, SentRequest
 
 __all__ = [

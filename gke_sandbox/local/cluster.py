@@ -9,15 +9,15 @@ from datetime import datetime
 
 from anyio.abc import TaskGroup
 
-from .access import Caller
-from .events import Recorder
+from .apiserver.pod_security import Level
+from .apiserver.rbac import Caller
+from .apiserver.resources import NAMESPACES, NODES, RUNTIME_CLASSES, Served
+from .controllers.events import Recorder
+from .controllers.logs import ContainerLog
 from .faults import Misbehaviour
-from .logs import ContainerLog
+from .latency import Pace
 from .objects import Calendar, Json, Names
-from .pace import Pace
-from .pod_security import Level
-from .runtime import Runtime
-from .served import NAMESPACES, NODES, RUNTIME_CLASSES, Served
+from .runtimes.base import Runtime
 from .store import Store
 
 NODE = "node1"

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from .apiserver.errors import already_exists
+from .apiserver.resources import ALL, JOBS, PODS, Served
+from .notify import Signal
 from .objects import Calendar, Json, Key, Names, is_deleting, owner_uids, with_metadata
-from .served import ALL, JOBS, PODS, Served
-from .signals import Signal
-from .statuses import already_exists
 
 # The kinds whose metadata.generation counts changes of their spec.
 _WITH_GENERATION = (JOBS.kind, PODS.kind)

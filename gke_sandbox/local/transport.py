@@ -23,23 +23,23 @@ import anyio
 import httpx
 from anyio.abc import TaskGroup
 
-from ..kube.bodies import Body, Timeouts
-from ..kube.requests import ApiRequest, parse
-from .access import Caller
-from .api import ApiServer
+from .._fakes.api_request import ApiRequest, parse
+from .._fakes.body import Body, Timeouts
+from .apiserver.api import ApiServer
+from .apiserver.errors import Refusal, failure
+from .apiserver.rbac import Caller
+from .apiserver.resources import ALL, CONFIG_MAPS, JOBS, PODS
+from .apiserver.responses import Reply, json_reply, refused
 from .cluster import Cluster, Namespace, Settings, as_namespaces
-from .deletion import GarbageCollector
+from .controllers.gc import GarbageCollector
+from .controllers.jobs import JobController
+from .controllers.kubelet import Kubelet
+from .controllers.scheduler import Scheduler
 from .faults import Action, Answer, Delay, Drop, Forbid, Misbehaviour, Refuse
-from .faulty import Whole, with_faults
-from .jobs import JobController
-from .kubelet import Kubelet
+from .faulty_body import Whole, with_faults
+from .latency import Pace
 from .objects import Json
-from .pace import Pace
-from .replies import Reply, json_reply, refused
-from .runtime import Runtime
-from .scheduler import Scheduler
-from .served import ALL, CONFIG_MAPS, JOBS, PODS
-from .statuses import Refusal, failure
+from .runtimes.base import Runtime
 
 _GVISOR_LABELS = {"sandbox.gke.io/runtime": "gvisor"}
 _KEPT_REQUESTS = 10_000

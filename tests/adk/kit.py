@@ -24,8 +24,8 @@ from pydantic import PrivateAttr
 from gke_sandbox import Cluster
 from gke_sandbox.adk import GkeCodeExecutor
 from gke_sandbox.local.faults import Fault, Misbehaviour
-from gke_sandbox.local.process import ProcessRuntime
-from gke_sandbox.local.scripted import Script, ScriptedRuntime
+from gke_sandbox.local.runtimes.process import ProcessRuntime
+from gke_sandbox.local.runtimes.scripted import Script, ScriptedRuntime
 from gke_sandbox.local.transport import LocalTransport
 
 #: google-adk warns of itself and of its dependencies; what this package warns of stays an error.

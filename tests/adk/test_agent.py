@@ -15,19 +15,7 @@ from google.genai import types
 from gke_sandbox import Cluster, ReplayMismatch
 from gke_sandbox.adk import GkeCodeExecutor
 from gke_sandbox.local.faults import BadImage, Fault, NoNode
-from tests.adk.kit import (
-    ADK,
-    QUIET,
-    RUNS_IN_THREADS,
-    aconverse,
-    agent,
-    block,
-    converse,
-    local,
-    on,
-    scripted,
-    seen,
-)
+from tests.adk.kit import ADK, QUIET, RUNS_IN_THREADS, aconverse, agent, block, converse, local, on, scripted, seen
 from tests.pods import program
 
 pytestmark = QUIET

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from gke_sandbox.adk import GkeCodeExecutor
-from gke_sandbox.adk.hooks import HOOKS
 from gke_sandbox.adk.results import STDERR_HEADING
+from gke_sandbox.adk.unsupported import HOOKS
 from tests.adk.kit import QUIET
 
 pytestmark = QUIET

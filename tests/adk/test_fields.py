@@ -12,7 +12,7 @@ from pydantic import AliasChoices, AliasPath, Field, ValidationError
 
 from gke_sandbox import Cluster
 from gke_sandbox.adk import GkeCodeExecutor
-from gke_sandbox.adk.hooks import HOOKS
+from gke_sandbox.adk.unsupported import HOOKS
 from gke_sandbox.errors import SpecError
 from tests.adk.kit import QUIET, execute, exit_code, on, scripted
 from tests.pods import out, program

@@ -14,8 +14,8 @@ import pytest
 from gke_sandbox.adk import GkeCodeExecutor
 from gke_sandbox.errors import SpecError
 from gke_sandbox.local.faults import Answer, Fault, Match, NoNode
-from gke_sandbox.local.runtime import ContainerExit
-from gke_sandbox.local.scripted import Script
+from gke_sandbox.local.runtimes.base import ContainerExit
+from gke_sandbox.local.runtimes.scripted import Script
 from tests.adk.kit import HAS_EXIT_CODE, QUIET, Agent, Context, execute, exit_code, on, scripted, seen
 from tests.pods import START, err, exit_frame, out, program
 

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 from gke_sandbox import AsyncSandbox, Cluster
 from gke_sandbox.cassette import Cassette, Player, RecordingTransport, ReplayTransport, Tape, load
 from gke_sandbox.local.faults import Fault, Misbehaviour
-from gke_sandbox.local.pace import Pace
-from gke_sandbox.local.runtime import ContainerSpec
-from gke_sandbox.local.scripted import Script, ScriptedRuntime
+from gke_sandbox.local.latency import Pace
+from gke_sandbox.local.runtimes.base import ContainerSpec
+from gke_sandbox.local.runtimes.scripted import Script, ScriptedRuntime
 from gke_sandbox.local.transport import LocalTransport
 from tests.clock import run_on_mock_clock
 from tests.pods import out, program

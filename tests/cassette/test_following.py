@@ -12,17 +12,8 @@ import trio
 
 from gke_sandbox import AsyncSandbox, Cluster, Sandbox, SandboxError
 from gke_sandbox.cassette import Player, RecordingTransport, ReplayTransport, Tape, load
-from gke_sandbox.local.faults import (
-    Answer,
-    CutBody,
-    EndWatch,
-    ExpireWatch,
-    Fault,
-    Forbid,
-    Match,
-    Misbehaviour,
-)
-from gke_sandbox.local.scripted import Script, ScriptedRuntime
+from gke_sandbox.local.faults import Answer, CutBody, EndWatch, ExpireWatch, Fault, Forbid, Match, Misbehaviour
+from gke_sandbox.local.runtimes.scripted import Script, ScriptedRuntime
 from gke_sandbox.local.transport import LocalTransport
 from tests.clock import run_on_mock_clock
 from tests.pods import START, Shared, exit_frame, out

@@ -18,8 +18,8 @@ from gke_sandbox.cassette import Cassette, Player, RecordingTransport, ReplayTra
 from gke_sandbox.cassette.model import Step
 from gke_sandbox.errors import ApiError, CassetteError
 from gke_sandbox.local.faults import Answer, CutBody, Drop, EndWatch, Fault, Match, NoNode, Refuse
-from gke_sandbox.local.runtime import ContainerExit
-from gke_sandbox.local.scripted import Script
+from gke_sandbox.local.runtimes.base import ContainerExit
+from gke_sandbox.local.runtimes.scripted import Script
 from tests.clock import run_on_mock_clock
 from tests.pods import START, out, program
 

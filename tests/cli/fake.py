@@ -17,6 +17,7 @@ from typing import Any
 import anyio
 import anyio.abc
 
+from gke_sandbox._stream import ExecutionStream
 from gke_sandbox.cli import main
 from gke_sandbox.cluster import Cluster
 from gke_sandbox.errors import StartError
@@ -31,7 +32,6 @@ from gke_sandbox.result import (
     Waiting,
 )
 from gke_sandbox.settings import Settings
-from gke_sandbox.stream import ExecutionStream
 
 
 @dataclass(frozen=True)

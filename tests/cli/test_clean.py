@@ -12,19 +12,19 @@ from pathlib import Path
 import anyio
 import pytest
 
-from gke_sandbox import leftovers
+from gke_sandbox._engine import orphans
+from gke_sandbox._engine.orphans import Leftover
+from gke_sandbox._wire.manifests import build
 from gke_sandbox.cli import main
 from gke_sandbox.cli.clean import Cleaning, _age
 from gke_sandbox.errors import SandboxError, ServerError
 from gke_sandbox.kube.client import KubeClient
-from gke_sandbox.kube.config import ClusterConfig
+from gke_sandbox.kube.config.loader import ClusterConfig
 from gke_sandbox.kube.resources import CONFIG_MAPS, JOBS
-from gke_sandbox.leftovers import Leftover
 from gke_sandbox.local.faults import Answer, Drop, Fault, Forbid, Match, Misbehaviour
-from gke_sandbox.local.pace import Pace
-from gke_sandbox.local.scripted import Script, ScriptedRuntime
+from gke_sandbox.local.latency import Pace
+from gke_sandbox.local.runtimes.scripted import Script, ScriptedRuntime
 from gke_sandbox.local.transport import LocalTransport
-from gke_sandbox.manifests import build
 from gke_sandbox.settings import Program, Settings
 from tests.clock import mock_clock, run_on_mock_clock
 from tests.http_cluster import HttpCluster, http_cluster
@@ -96,7 +96,7 @@ async def test_the_oldest_come_first_and_their_state_is_told() -> None:
         await kit.make("finished")
         await anyio.sleep(20)
         await kit.make("running")
-        found = await leftovers.find(kit.client, "default", kit.now())
+        found = await orphans.find(kit.client, "default", kit.now())
         assert [(each.job, each.finished) for each in found] == [("finished", True), ("running", False)]
         assert found[0].age == pytest.approx(20, abs=1)
 
@@ -109,7 +109,7 @@ async def test_a_run_that_may_be_in_flight_is_spared_until_its_deadline() -> Non
         cleaning = await kit.clean(older_than=60, spare=True)
         assert (cleaning.deleted, cleaning.spared) == ([], 1)
         # A cluster whose controllers do not work: it has not ended at its deadline of 630 s.
-        (left,) = await leftovers.find(kit.client, "default", kit.now() + timedelta(seconds=200))
+        (left,) = await orphans.find(kit.client, "default", kit.now() + timedelta(seconds=200))
         assert not left.may_be_in_flight
         assert names((await kit.clean(older_than=60)).deleted) == ["long"]
 
@@ -119,7 +119,7 @@ async def test_a_job_that_is_being_deleted_is_left_out() -> None:
     async with cluster() as kit:
         await kit.make("going")
         await kit.client.delete(JOBS, "default", "going", propagation_policy="Foreground")
-        assert await leftovers.find(kit.client, "default", kit.now()) == []
+        assert await orphans.find(kit.client, "default", kit.now()) == []
 
 
 @mock_clock
@@ -127,7 +127,7 @@ async def test_a_list_that_took_too_long_begins_anew() -> None:
     expired = Answer(410, "Expired", "The provided continue parameter is too old.")
     async with cluster(Fault(expired, Match("list", "jobs"), skip=1)) as kit:
         await kit.make(*(f"job-{n}" for n in range(5)))
-        assert len(await leftovers.find(kit.client, "default", kit.now(), page_size=3)) == 5
+        assert len(await orphans.find(kit.client, "default", kit.now(), page_size=3)) == 5
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_what_is_not_a_list_of_jobs_is_the_servers_error(text: str) -> None:
     async def run() -> None:
         async with cluster(Fault(Answer(200, "", "", text=text), Match("list", "jobs"), None)) as kit:
             with pytest.raises(ServerError, match="not a list of Jobs"):
-                await leftovers.find(kit.client, "default", kit.now())
+                await orphans.find(kit.client, "default", kit.now())
 
     run_on_mock_clock(run)
 
@@ -182,7 +182,7 @@ async def test_jobs_of_others_are_not_looked_at() -> None:
 async def test_more_jobs_than_one_page_holds() -> None:
     async with cluster() as kit:
         await kit.make(*(f"job-{n}" for n in range(8)))
-        found = await leftovers.find(kit.client, "default", kit.now(), page_size=3)
+        found = await orphans.find(kit.client, "default", kit.now(), page_size=3)
         assert len(found) == 8
         lists = [request for request in kit.transport.requests if request.verb == "list"]
         assert len(lists) == 3
@@ -221,13 +221,13 @@ async def test_a_conflict_that_is_not_about_the_uid_is_tried_again() -> None:
 async def test_a_job_that_is_gone_or_has_another_in_its_place_is_left_alone() -> None:
     async with cluster() as kit:
         await kit.make("gone", "replaced")
-        found = await leftovers.find(kit.client, "default", kit.now())
+        found = await orphans.find(kit.client, "default", kit.now())
         for name in ("gone", "replaced"):
             await kit.client.delete(JOBS, "default", name, propagation_policy="Background")
         await anyio.sleep(10)
         await kit.make("replaced")
         told: list[tuple[Leftover, SandboxError | None]] = []
-        await leftovers.remove(kit.client, "default", found, lambda *each: told.append(each))
+        await orphans.remove(kit.client, "default", found, lambda *each: told.append(each))
         assert told == []
         assert kit.jobs() == ["replaced"]
 

@@ -78,11 +78,11 @@ def test_the_options_of_clean_are_told_of() -> None:
 
 
 def test_the_exit_statuses_in_the_docs_are_the_ones_in_the_code() -> None:
-    from gke_sandbox.cli import status
+    from gke_sandbox.cli import exit_codes
 
     documented = set(re.findall(r"^\| (\d+(?:, \d+)*) \|", DOCS.read_text(), re.MULTILINE))
     numbers = {int(number) for row in documented for number in row.split(", ")}
-    ours = {value for value in vars(status).values() if type(value) is int}
+    ours = {value for value in vars(exit_codes).values() if type(value) is int}
     assert numbers == ours | {128 + 1, 128 + 2, 128 + 15}
 
 

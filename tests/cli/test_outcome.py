@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gke_sandbox._wire.frames import Dropped
 from gke_sandbox.errors import (
     ConfigError,
     Forbidden,
@@ -17,7 +18,6 @@ from gke_sandbox.errors import (
     SandboxError,
     StartError,
 )
-from gke_sandbox.protocol import Dropped
 
 from .fake import Step, command, err, finished, out, phases
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gke_sandbox.cli import main
-from gke_sandbox.cli.options import in_options, seconds, size, toleration
+from gke_sandbox.cli.parsing import in_options, seconds, size, toleration
 
 from .fake import command
 

@@ -27,8 +27,8 @@ from gke_sandbox.local.faults import (
     StallBody,
     SwapEvents,
 )
-from gke_sandbox.local.pace import Pace
-from gke_sandbox.local.scripted import Script, ScriptedRuntime
+from gke_sandbox.local.latency import Pace
+from gke_sandbox.local.runtimes.scripted import Script, ScriptedRuntime
 from gke_sandbox.local.transport import LocalTransport
 from tests.clock import run_on_mock_clock
 from tests.pods import START, exit_frame, out

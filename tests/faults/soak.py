@@ -54,7 +54,7 @@ FAULTY = 0.15
 
 def serve(seed: int) -> None:
     """Print the port, and answer until stdin ends."""
-    from gke_sandbox.local.scripted import ScriptedRuntime
+    from gke_sandbox.local.runtimes.scripted import ScriptedRuntime
     from gke_sandbox.local.transport import LocalTransport
     from tests.pods import out, program
 

@@ -30,8 +30,8 @@ from gke_sandbox.local.faults import (
     Preempt,
     StallBody,
 )
-from gke_sandbox.local.pace import Pace
-from gke_sandbox.local.scripted import Script, ScriptedRuntime
+from gke_sandbox.local.latency import Pace
+from gke_sandbox.local.runtimes.scripted import Script, ScriptedRuntime
 from gke_sandbox.local.transport import LocalTransport
 from tests.clock import mock_clock, run_on_mock_clock
 from tests.pods import START, Pods, Shared, exit_frame, out, pods, program

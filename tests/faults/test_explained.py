@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from gke_sandbox import ExecutionResult, Finished, ResultLost, SandboxError, StartError, Waiting
-from gke_sandbox.diagnosis import cause
-from gke_sandbox.inquiry import EACH_STARTING_SECONDS
+from gke_sandbox._diagnosis import cause
+from gke_sandbox._engine.startup_probe import EACH_STARTING_SECONDS
 from gke_sandbox.local.faults import (
     Action,
     Answer,
@@ -30,9 +30,9 @@ from gke_sandbox.local.faults import (
     RefusePod,
     ShutDownNode,
 )
-from gke_sandbox.local.pace import Pace
-from gke_sandbox.local.runtime import ContainerExit, ContainerStartError
-from gke_sandbox.local.scripted import Script
+from gke_sandbox.local.latency import Pace
+from gke_sandbox.local.runtimes.base import ContainerExit, ContainerStartError
+from gke_sandbox.local.runtimes.scripted import Script
 from tests.clock import mock_clock, run_on_mock_clock
 from tests.pods import START, Pods, Shared, out, pods, program
 

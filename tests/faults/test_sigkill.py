@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import httpx
 import trio
 
-from gke_sandbox.kube.requests import parse
-from gke_sandbox.local.scripted import Script, ScriptedRuntime
+from gke_sandbox._fakes.api_request import parse
+from gke_sandbox.local.runtimes.scripted import Script, ScriptedRuntime
 from gke_sandbox.local.transport import LocalTransport
 from tests.pods import START, exit_frame, out
 
@@ -44,8 +44,10 @@ CLIENTS = """
 import os, sys
 import anyio, httpx
 from gke_sandbox import AsyncSandbox, Cluster
-from gke_sandbox.kube import client, config, watch
-from gke_sandbox import sandbox, execution
+from gke_sandbox.kube import client, watch
+from gke_sandbox.kube.config import loader
+from gke_sandbox import sandbox
+from gke_sandbox._engine import execution
 
 server, count = sys.argv[1], int(sys.argv[2])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .kubeconfigs import Write
+from .config.kubeconfigs import Write
 
 
 @pytest.fixture

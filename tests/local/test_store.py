@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from gke_sandbox.local.apiserver.errors import Refusal
+from gke_sandbox.local.apiserver.resources import CONFIG_MAPS, EVENTS, JOBS, PODS, Served
+from gke_sandbox.local.apiserver.selectors import parse
 from gke_sandbox.local.objects import Calendar, Key, Names
-from gke_sandbox.local.selectors import parse
-from gke_sandbox.local.served import CONFIG_MAPS, EVENTS, JOBS, PODS, Served
-from gke_sandbox.local.statuses import Refusal
 from gke_sandbox.local.store import Change, History, Store
 
 NOW = datetime(2026, 11, 22, 21, 20, 9, 750_000, tzinfo=timezone.utc)

@@ -9,17 +9,9 @@ from typing import Literal
 
 import anyio
 
-from gke_sandbox import (
-    AsyncSandbox,
-    ExecutionResult,
-    Finished,
-    OutputChunk,
-    SandboxError,
-    StartError,
-    Waiting,
-)
+from gke_sandbox import AsyncSandbox, ExecutionResult, Finished, OutputChunk, SandboxError, StartError, Waiting
+from gke_sandbox._wire.frames import Dropped
 from gke_sandbox.errors import ApiError
-from gke_sandbox.protocol import Dropped
 
 from .table import Expected, Run, Scenario
 

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gke_sandbox.cassette.meaning import meaning
+from gke_sandbox._wire.frames import Decoder, Exit, Limits, Output, OutputFile, Start
+from gke_sandbox.cassette.canonical import meaning
 from gke_sandbox.cassette.model import Cassette, Step
 from gke_sandbox.cassette.placeholders import PLACEHOLDER
-from gke_sandbox.protocol import Decoder, Exit, Limits, Output, OutputFile, Start
 
 __all__ = ["Drift", "drift"]
 

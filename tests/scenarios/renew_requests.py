@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gke_sandbox._wire.manifests import Manifests, build
 from gke_sandbox.cassette import Cassette, load, save
 from gke_sandbox.cassette.model import Step
-from gke_sandbox.manifests import Manifests, build
 from gke_sandbox.settings import Program, Settings
 
 from .table import SCENARIOS

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gke_sandbox import Forbidden, Invalid, SandboxError, StartError, Unauthorized
-from gke_sandbox.protocol import Dropped
+from gke_sandbox._wire.frames import Dropped
 
 __all__ = ["SCENARIOS", "Expected", "Run", "Scenario"]
 

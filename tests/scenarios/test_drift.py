@@ -13,8 +13,8 @@ from gke_sandbox import AsyncSandbox
 from gke_sandbox.cassette import Cassette, load
 from gke_sandbox.cassette.model import Answer, Chunk, Step
 from gke_sandbox.local.faults import Drop, Fault, Match
-from gke_sandbox.local.runtime import ContainerExit
-from gke_sandbox.local.scripted import Script
+from gke_sandbox.local.runtimes.base import ContainerExit
+from gke_sandbox.local.runtimes.scripted import Script
 from tests.cassette.kit import record
 from tests.pods import START, exit_frame, out, program
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from gke_sandbox.cassette import load
-from gke_sandbox.cassette.file import write
-from gke_sandbox.cassette.secret import find_secret
+from gke_sandbox.cassette.format import write
+from gke_sandbox.cassette.secrets import find_secret
 from gke_sandbox.errors import CassetteError
 
 from .clusters import FIXTURES

@@ -1,0 +1,95 @@
+"""What `Cluster.replay` and `Cluster.recording` hold: values that make transports when a Sandbox connects.
+
+Copies, deep ones too, are one and the same: who copies an agent means the same run. What was pickled goes to
+another process, and begins anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from .format import check_writable, load
+from .player import Player, ReplayTransport
+from .recorder import RecordingTransport, Tape
+
+__all__ = ["Recording", "Replaying"]
+
+
+@dataclass
+class Replaying:
+    """A cassette to be played: anew for each Sandbox, and checked when that closes.
+
+    With `once` all Sandboxes share one playing, and whoever made this calls `finish` in the end.
+    """
+
+    path: str
+    scenario: str | None = None
+    strict: bool = False
+    timing: bool = False
+    once: bool = False
+    _player: Player | None = field(default=None, init=False, repr=False, compare=False)
+
+    def open(self) -> tuple[httpx.AsyncBaseTransport, str | None]:
+        """A transport that replays, and the namespace that was recorded. Raises `CassetteError`."""
+        player = self._player
+        if player is None:
+            cassette = load(self.path, scenario=self.scenario)
+            player = Player(cassette, strict=self.strict, timing=self.timing)
+            self._player = player if self.once else None
+        return ReplayTransport(player, check=not self.once), player.cassette.header.namespace
+
+    @property
+    def used(self) -> bool:
+        """With `once`: whether a Sandbox has opened it."""
+        return self._player is not None
+
+    def finish(self) -> None:
+        """With `once`: raise `ReplayMismatch` if the run was not the recorded one."""
+        if self._player is not None:
+            self._player.finish()
+
+    def __copy__(self) -> Replaying:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Replaying:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_player": None}
+
+
+@dataclass
+class Recording:
+    """A file to record into. All Sandboxes that use it make one recording, written as each of them closes."""
+
+    path: str
+    scenario: str | None = None
+    notes: str = ""
+    _tape: Tape | None = field(default=None, init=False, repr=False, compare=False)
+
+    def around(self, inner: httpx.AsyncBaseTransport, base: str) -> httpx.AsyncBaseTransport:
+        """A transport that passes everything on to `inner` and records it; see there for `base`.
+
+        Raises `CassetteError` if the file could not be written: better now than after the run.
+        """
+        if self._tape is None:
+            check_writable(self.path)
+            self._tape = Tape(self.path, scenario=self.scenario, notes=self.notes)
+        return RecordingTransport(inner, self._tape, base=base)
+
+    def discard(self) -> None:
+        """Write nothing: what was in the file before stays."""
+        if self._tape is not None:
+            self._tape.discarded = True
+
+    def __copy__(self) -> Recording:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Recording:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_tape": None}

@@ -1,0 +1,1 @@
+"""Credentials for API requests: static, exec plugins, Google, impersonation."""

@@ -1,0 +1,1 @@
+"""Find a cluster: kubeconfig files, the pod's service account, overrides."""

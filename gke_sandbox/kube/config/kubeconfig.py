@@ -1,0 +1,244 @@
+"""Kubeconfig files as values: parsing one, merging several. Pure: `config` does the reading."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...errors import ConfigError
+from .yaml import parse_yaml
+
+__all__ = ["Entry", "Kubeconfig", "merge", "parse", "quoted"]
+
+QUOTED = 80
+
+
+def quoted(name: str) -> str:
+    """A name as errors show it: on one line, without control characters, and not without end."""
+    shown = name if len(name) <= QUOTED else f"{name[:QUOTED]}..."
+    return '"' + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown) + '"'
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One named cluster, user or context, as it stands in its file. Errors name all three.
+
+    `fields` holds what is there and not null, each of its type: see `KINDS`.
+    """
+
+    kind: str
+    name: str
+    file: Path
+    fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {quoted(self.name)} in {self.file}"
+
+    def text(self, key: str) -> str:
+        """The field's text; empty when it is missing."""
+        return str(self.fields.get(key, ""))
+
+    def flag(self, key: str) -> bool:
+        """The field's truth; False when it is missing."""
+        return bool(self.fields.get(key, False))
+
+    def data(self, key: str) -> bytes:
+        """The field's bytes, decoded; empty when it is missing."""
+        return bytes(self.fields.get(key, b""))
+
+    def path(self, key: str) -> Path | None:
+        """The path in a field; a relative one begins at the directory of the file that it stands in."""
+        text = self.text(key)
+        return self.beside(text) if text else None
+
+    def beside(self, path: str) -> Path:
+        """`path` as seen from the directory of the file that this stands in."""
+        return Path(os.path.normpath(self.file.parent / path))
+
+
+@dataclass(frozen=True)
+class Kubeconfig:
+    """What one file says, or several that were merged."""
+
+    clusters: Mapping[str, Entry] = field(default_factory=dict)
+    users: Mapping[str, Entry] = field(default_factory=dict)
+    contexts: Mapping[str, Entry] = field(default_factory=dict)
+    current_context: str = ""
+
+
+# A type takes a value that is not null and a phrase that says where it stands.
+Type = Callable[[Any, str], Any]
+
+
+def _text(value: Any, where: str) -> str:
+    # client-go takes no number or truth value for text either: `token: 0123` would be `83`.
+    if not isinstance(value, str):
+        raise ConfigError(f"{where} is not text", hint="Put the value in quotes.")
+    return value
+
+
+def _flag(value: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{where} is neither true nor false")
+    return value
+
+
+_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
+
+
+def _data(value: Any, where: str) -> bytes:
+    # Line breaks are no error, blanks are: as client-go.
+    text = _text(value, where).replace("\n", "").replace("\r", "")
+    if not _BASE64.fullmatch(text):
+        raise ConfigError(f"{where} is not base64")
+    return base64.b64decode(text)
+
+
+def _anything(value: Any, _where: str) -> Any:
+    return value
+
+
+def _list_of(item: Type, missing: Any) -> Type:
+    def check(value: Any, where: str) -> list[Any]:
+        if not isinstance(value, list):
+            raise ConfigError(f"{where} is not a list")
+        return [missing if one is None else item(one, f"{where}[{at}]") for at, one in enumerate(value)]
+
+    return check
+
+
+def _map_of(item: Type, missing: Any) -> Type:
+    def check(value: Any, where: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where} is not a mapping")
+        return {
+            key: missing if one is None else item(one, f"{where}: {quoted(key)}") for key, one in value.items()
+        }
+
+    return check
+
+
+def _fields(types: Mapping[str, Type]) -> Type:
+    def check(value: Any, where: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where} is not a mapping")
+        # What is unknown is left alone: newer files must not break older programs.
+        return {
+            key: type_(value[key], f"{where}: {key}") for key, type_ in types.items() if value.get(key) is not None
+        }
+
+    return check
+
+
+def _extensions(value: Any, where: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for item in _list_of(_fields({"name": _text, "extension": _anything}), {})(value, where):
+        name = item.get("name", "")
+        if name in found:
+            raise ConfigError(f"{where}: two are named {quoted(name)}")
+        found[name] = item.get("extension")
+    return found
+
+
+# https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/
+KINDS: Mapping[str, Mapping[str, Type]] = {
+    "cluster": {
+        "server": _text,
+        "tls-server-name": _text,
+        "insecure-skip-tls-verify": _flag,
+        "certificate-authority": _text,
+        "certificate-authority-data": _data,
+        "proxy-url": _text,
+        "disable-compression": _flag,
+        "extensions": _extensions,
+    },
+    "user": {
+        "client-certificate": _text,
+        "client-certificate-data": _data,
+        "client-key": _text,
+        "client-key-data": _data,
+        "token": _text,
+        "tokenFile": _text,
+        "as": _text,
+        "as-uid": _text,
+        "as-groups": _list_of(_text, ""),
+        "as-user-extra": _map_of(_list_of(_text, ""), []),
+        "username": _text,
+        "password": _text,
+        "auth-provider": _fields({"name": _text, "config": _map_of(_text, "")}),
+        "exec": _fields(
+            {
+                "command": _text,
+                "args": _list_of(_text, ""),
+                "env": _list_of(_fields({"name": _text, "value": _text}), {}),
+                "apiVersion": _text,
+                "installHint": _text,
+                "provideClusterInfo": _flag,
+                "interactiveMode": _text,
+            }
+        ),
+        "extensions": _extensions,
+    },
+    "context": {"cluster": _text, "user": _text, "namespace": _text, "extensions": _extensions},
+}
+
+
+def parse(content: bytes, file: Path) -> Kubeconfig:
+    """The kubeconfig in `content`; an empty file is an empty one. Unknown fields are left alone.
+
+    Raises `ConfigError` naming `file`: not YAML, another kind of file, a field of the wrong type wherever it
+    stands, two entries of one name.
+    """
+    value = parse_yaml(content, str(file))
+    if value is None:
+        return Kubeconfig()
+    if not isinstance(value, dict):
+        raise ConfigError(f"{file} is not a kubeconfig: a mapping is expected")
+    for key, expected in (("apiVersion", "v1"), ("kind", "Config")):
+        if value.get(key) not in (None, "", expected):
+            raise ConfigError(f"{file} is not a kubeconfig: its {key} is not {expected}")
+    current = _fields({"current-context": _text, "extensions": _extensions})(value, str(file))
+    return Kubeconfig(
+        clusters=_entries(value, "cluster", file),
+        users=_entries(value, "user", file),
+        contexts=_entries(value, "context", file),
+        current_context=current.get("current-context", ""),
+    )
+
+
+def _entries(value: Mapping[str, Any], kind: str, file: Path) -> dict[str, Entry]:
+    key = f"{kind}s"
+    items = value.get(key)
+    if items is None:
+        return {}
+    entries: dict[str, Entry] = {}
+    # An entry, its name and what it names may all be missing: client-go takes them as empty.
+    for item in _list_of(_fields({"name": _text, kind: _anything}), {})(items, f"{file}: {key}"):
+        name = item.get("name", "")
+        where = str(Entry(kind, name, file))
+        if name in entries:
+            raise ConfigError(f"{file}: two {key} are named {quoted(name)}")
+        entries[name] = Entry(kind, name, file, _fields(KINDS[kind])(item.get(kind, {}), where))
+    return entries
+
+
+def merge(configs: Iterable[Kubeconfig]) -> Kubeconfig:
+    """Several files as one: of two entries of one name the first counts, whole, and the first current-context.
+
+    https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/#merging-kubeconfig-files
+    """
+    clusters: dict[str, Entry] = {}
+    users: dict[str, Entry] = {}
+    contexts: dict[str, Entry] = {}
+    current = ""
+    for config in configs:
+        clusters = {**config.clusters, **clusters}
+        users = {**config.users, **users}
+        contexts = {**config.contexts, **contexts}
+        current = current or config.current_context
+    return Kubeconfig(clusters, users, contexts, current)

@@ -1,0 +1,1 @@
+"""Connections: TLS, proxies, rotation of client certificates, bounded bodies."""

@@ -1,0 +1,183 @@
+"""Refusals as the API server words them: a ``Status`` body with its code, and the errors of single fields.
+
+https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ..objects import Json
+from .resources import Served
+
+
+class Refusal(Exception):
+    """A request was refused: the HTTP answer to give."""
+
+    def __init__(
+        self,
+        code: int,
+        reason: str,
+        message: str,
+        *,
+        details: Json | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.details = details
+        self.retry_after = retry_after
+
+    def body(self) -> Json:
+        return failure(self.code, self.reason, self.message, self.details)
+
+
+def failure(code: int, reason: str, message: str, details: Json | None = None) -> Json:
+    """The body of a Status that tells of a failure."""
+    status: Json = {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": message,
+        "reason": reason,
+    }
+    if details is not None:
+        status["details"] = details
+    status["code"] = code
+    return status
+
+
+def success(served: Served, name: str, uid: str) -> Json:
+    """What a DELETE answers when the object is gone."""
+    details = {**_details(served, name), "uid": uid}
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+
+
+def bad_request(message: str) -> Refusal:
+    return Refusal(400, "BadRequest", message)
+
+
+def not_found(served: Served, name: str) -> Refusal:
+    message = f'{served.qualified} "{name}" not found'
+    return Refusal(404, "NotFound", message, details=_details(served, name))
+
+
+def no_such_path() -> Refusal:
+    return Refusal(404, "NotFound", "the server could not find the requested resource", details={})
+
+
+def method_not_allowed() -> Refusal:
+    message = "the server does not allow this method on the requested resource"
+    return Refusal(405, "MethodNotAllowed", message, details={})
+
+
+def unsupported_media_type() -> Refusal:
+    message = "the body of the request was in an unknown format - accepted media types include: application/json"
+    return Refusal(415, "UnsupportedMediaType", message)
+
+
+def already_exists(served: Served, name: str) -> Refusal:
+    message = f'{served.qualified} "{name}" already exists'
+    return Refusal(409, "AlreadyExists", message, details=_details(served, name))
+
+
+def conflict(served: Served, name: str, why: str) -> Refusal:
+    message = f'Operation cannot be fulfilled on {served.qualified} "{name}": {why}'
+    return Refusal(409, "Conflict", message, details=_details(served, name))
+
+
+def forbidden(served: Served, name: str, why: str) -> Refusal:
+    subject = f'{served.qualified} "{name}"' if name else served.qualified
+    return Refusal(403, "Forbidden", f"{subject} is forbidden: {why}", details=_details(served, name))
+
+
+def expired(message: str) -> Refusal:
+    return Refusal(410, "Expired", message)
+
+
+def too_large(limit: int) -> Refusal:
+    return Refusal(413, "RequestEntityTooLarge", f"Request entity too large: limit is {limit}")
+
+
+def too_new(asked: int, current: int) -> Refusal:
+    """A list at a resourceVersion that does not come within the time that the server waits."""
+    details = {
+        "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
+        "retryAfterSeconds": 1,
+    }
+    message = f"Timeout: Too large resource version: {asked}, current: {current}"
+    return Refusal(504, "Timeout", message, details=details, retry_after=1)
+
+
+def _details(served: Served, name: str) -> Json:
+    details: Json = {}
+    if name:
+        details["name"] = name
+    if served.group:
+        details["group"] = served.group
+    details["kind"] = served.plural
+    return details
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """One thing wrong with one field. `detail` is the server's whole text after the field's path."""
+
+    field: str
+    reason: str
+    detail: str
+
+
+def invalid_value(field: str, value: object, why: str) -> FieldError:
+    return FieldError(field, "FieldValueInvalid", f"Invalid value: {_quoted(value)}: {why}")
+
+
+def required(field: str, why: str = "") -> FieldError:
+    return FieldError(field, "FieldValueRequired", "Required value" + (f": {why}" if why else ""))
+
+
+def not_supported(field: str, value: object, supported: Sequence[str]) -> FieldError:
+    listed = ", ".join(f'"{one}"' for one in supported)
+    detail = f"Unsupported value: {_quoted(value)}: supported values: {listed}"
+    return FieldError(field, "FieldValueNotSupported", detail)
+
+
+def duplicate(field: str, value: object) -> FieldError:
+    return FieldError(field, "FieldValueDuplicate", f"Duplicate value: {_quoted(value)}")
+
+
+def not_allowed(field: str, why: str) -> FieldError:
+    return FieldError(field, "FieldValueForbidden", f"Forbidden: {why}")
+
+
+def too_long(field: str, limit: int) -> FieldError:
+    return FieldError(field, "FieldValueTooLong", f"Too long: may not be more than {limit} bytes")
+
+
+def value_not_found(field: str, value: str) -> FieldError:
+    return FieldError(field, "FieldValueNotFound", f"Not found: {_quoted(value)}")
+
+
+def _quoted(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def invalid(kind: str, group: str, name: str, errors: Iterable[FieldError]) -> Refusal:
+    """422 with every error found. `errors` is not empty."""
+    listed = list(dict.fromkeys(errors))
+    texts = [f"{error.field}: {error.detail}" for error in listed]
+    text = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
+    subject = f"{kind}.{group}" if group else kind
+    details: Json = {"name": name} if name else {}
+    if group:
+        details["group"] = group
+    details["kind"] = kind
+    details["causes"] = [
+        {"reason": error.reason, "message": error.detail, "field": error.field} for error in listed
+    ]
+    return Refusal(422, "Invalid", f'{subject} "{name}" is invalid: {text}', details=details)

@@ -1,0 +1,116 @@
+"""Events: what the scheduler, the autoscaler, the kubelet and the Job controller tell about an object.
+
+https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Literal
+
+from ..apiserver.resources import EVENTS
+from ..objects import Calendar, Json, Key
+from ..store import Store
+
+EventType = Literal["Normal", "Warning"]
+
+_Same = tuple[str, str, str, str]
+
+# A real server forgets an Event after an hour; a count keeps a busy cluster's memory bounded as well.
+_MOST_EVENTS = 2000
+
+
+class Recorder:
+    """Writes core/v1 Events; one that says the same of the same object again only counts up."""
+
+    def __init__(self, store: Store, calendar: Calendar, node: str) -> None:
+        self._store = store
+        self._calendar = calendar
+        self._node = node
+        self._known: dict[_Same, Key] = {}
+        self._order: deque[tuple[_Same | None, Key]] = deque()
+        self._last = 0
+
+    def scheduler(self, pod: Json, kind: EventType, reason: str, message: str, action: str) -> None:
+        """The scheduler's are of the newer sort: with an eventTime, without a count."""
+        event = self._event(pod, kind, reason, message)
+        event.update(
+            source={},
+            firstTimestamp=None,
+            lastTimestamp=None,
+            eventTime=self._calendar.micro_stamp(),
+            action=action,
+            reportingComponent="default-scheduler",
+            reportingInstance="default-scheduler-node",
+        )
+        self._create(event, None)
+
+    def kubelet(self, pod: Json, kind: EventType, reason: str, message: str, container: str | None = None) -> None:
+        source = {"component": "kubelet", "host": self._node}
+        path = f"spec.containers{{{container}}}" if container else None
+        self._count(pod, kind, reason, message, source, path)
+
+    def autoscaler(self, pod: Json, reason: str, message: str) -> None:
+        self._count(pod, "Normal", reason, message, {"component": "cluster-autoscaler"}, None)
+
+    def job_controller(self, job: Json, kind: EventType, reason: str, message: str) -> None:
+        self._count(job, kind, reason, message, {"component": "job-controller"}, None)
+
+    def _count(
+        self, about: Json, kind: EventType, reason: str, message: str, source: Json, path: str | None
+    ) -> None:
+        same = (about["metadata"]["uid"], source["component"], reason, message)
+        stamp = self._calendar.stamp()
+        known = self._known.get(same)
+        before = self._store.get(known) if known else None
+        if known is not None and before is not None:
+            self._store.update(known, {**before, "count": before["count"] + 1, "lastTimestamp": stamp})
+            return
+        event = self._event(about, kind, reason, message)
+        if path:
+            event["involvedObject"]["fieldPath"] = path
+        event.update(
+            source=source,
+            firstTimestamp=stamp,
+            lastTimestamp=stamp,
+            count=1,
+            eventTime=None,
+            reportingComponent=source["component"],
+            reportingInstance=source.get("host", ""),
+        )
+        self._known[same] = self._create(event, same)
+
+    def _event(self, about: Json, kind: EventType, reason: str, message: str) -> Json:
+        metadata = about["metadata"]
+        # The name ends in nanoseconds; two at the same moment must not have the same.
+        self._last = max(self._last + 1, int(self._calendar.now().timestamp() * 1_000_000) * 1000)
+        return {
+            "kind": "Event",
+            "apiVersion": "v1",
+            "metadata": {
+                "name": f"{metadata['name']}.{self._last:x}",
+                "namespace": metadata.get("namespace", "default"),
+            },
+            "involvedObject": {
+                "kind": about["kind"],
+                "namespace": metadata.get("namespace", ""),
+                "name": metadata["name"],
+                "uid": metadata["uid"],
+                "apiVersion": about["apiVersion"],
+                "resourceVersion": metadata.get("resourceVersion", ""),
+            },
+            "reason": reason,
+            "message": message,
+            "type": kind,
+        }
+
+    def _create(self, event: Json, same: _Same | None) -> Key:
+        stored = self._store.create(EVENTS, self._store.prepare(event))
+        key = Key(EVENTS.plural, stored["metadata"]["namespace"], stored["metadata"]["name"])
+        self._order.append((same, key))
+        if len(self._order) > _MOST_EVENTS:
+            forgotten, oldest = self._order.popleft()
+            self._store.remove(oldest)
+            if forgotten is not None:
+                del self._known[forgotten]
+        return key

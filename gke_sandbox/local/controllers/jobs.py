@@ -1,0 +1,347 @@
+"""The Job controller: makes pods, counts how they end, says when the Job is complete or has failed.
+
+https://kubernetes.io/docs/concepts/workloads/controllers/job/
+"""
+
+from __future__ import annotations
+
+import math
+
+import anyio
+import anyio.lowlevel
+
+from ..apiserver.admission import admit_pod
+from ..apiserver.defaults import JOB_FINALIZER
+from ..apiserver.errors import Refusal
+from ..apiserver.resources import JOBS, PODS
+from ..cluster import Cluster
+from ..faults import EndJob
+from ..notify import Signal
+from ..objects import Json, Key, controller_uid, is_deleting, with_metadata
+from ..store import Change
+from .gc import DeleteOptions, delete
+
+_LONGEST_CREATE_RETRY = 60.0
+# A pod that failed is replaced after 10 s, the next one after 20 s, and so on up to 10 minutes.
+_FIRST_BACKOFF = 10.0
+_LONGEST_BACKOFF = 600.0
+
+_DEADLINE = ("DeadlineExceeded", "Job was active longer than specified deadline")
+_BACKOFF_LIMIT = ("BackoffLimitExceeded", "Job has reached the specified backoff limit")
+_COMPLETED = ("CompletionsReached", "Reached expected number of succeeded pods")
+_SUSPENDED = ("JobSuspended", "Job suspended")
+
+
+class JobController:
+    """Runs one worker for each Job."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._workers: dict[str, _JobWorker] = {}
+
+    def changed(self, change: Change) -> None:
+        """To be called with every change of the store."""
+        if change.key.plural == JOBS.plural:
+            uid = change.object["metadata"]["uid"]
+            if change.type == "ADDED":
+                worker = _JobWorker(self._cluster, change.key, uid)
+                self._workers[uid] = worker
+                self._cluster.tasks.start_soon(self._run, worker)
+            elif uid in self._workers:
+                self._workers[uid].wake(anyio.current_time() + self._cluster.pace.job_sync)
+        elif change.key.plural == PODS.plural:
+            owner = controller_uid(change.object)
+            if owner in self._workers:
+                self._workers[owner].wake(anyio.current_time() + self._cluster.pace.job_batch)
+            elif owner is None and change.before is not None and controller_uid(change.before):
+                self._cluster.tasks.start_soon(self._release_orphan, change.key)
+
+    async def _release_orphan(self, key: Key) -> None:
+        """A pod that belongs to no Job any more is not to wait for one."""
+        await anyio.sleep(self._cluster.pace.job_sync)
+        pod = self._cluster.store.get(key)
+        if pod is not None:
+            _release(self._cluster, pod)
+
+    async def _run(self, worker: _JobWorker) -> None:
+        await worker.run()
+        del self._workers[worker.uid]
+
+
+class _JobWorker:
+    """Brings one Job and its pods forward, until the Job is gone."""
+
+    def __init__(self, cluster: Cluster, key: Key, uid: str) -> None:
+        self._cluster = cluster
+        self._store = cluster.store
+        self._key = key
+        self.uid = uid
+        self._changed = Signal()
+        self._due = anyio.current_time() + cluster.pace.job_sync
+        self._started: float | None = None
+        self._start_stamp: str | None = None
+        self._finished: float | None = None
+        self._refused = 0
+        self._next_create = 0.0
+        fault = cluster.misbehaviour.first(EndJob, JOBS.plural, key.namespace, key.name)
+        self._ends_after = math.inf if fault is None else fault.after
+
+    def wake(self, at: float) -> None:
+        """Look at the Job at that time of the event loop's, if not before."""
+        self._due = min(self._due, at)
+        self._changed.notify()
+
+    async def run(self) -> None:
+        while True:
+            await anyio.lowlevel.checkpoint()
+            while self._due > anyio.current_time():
+                await self._changed.wait_until(self._due)
+            self._due = math.inf
+            job = self._store.get(self._key)
+            if job is None or job["metadata"]["uid"] != self.uid:
+                for pod in self._pods():
+                    _release(self._cluster, pod)
+                return
+            self.wake(self._sync(job))
+
+    def _pods(self) -> list[Json]:
+        pods = (self._store.get(key) for key in self._store.dependents(self.uid) if key.plural == PODS.plural)
+        return [pod for pod in pods if pod is not None]
+
+    def _sync(self, job: Json) -> float:
+        """Do what is to be done now; return when to look again if nothing changes."""
+        if self._finished is not None:
+            return self._expire(job)
+        if job["spec"]["suspend"]:
+            self._suspend(job)
+            return math.inf
+        now = anyio.current_time()
+        if self._started is None:
+            # The deadline counts from startTime, which has whole seconds: it comes up to a second early.
+            self._started = now - self._cluster.calendar.now().microsecond / 1_000_000
+            self._start_stamp = self._cluster.calendar.stamp()
+        job = self._count(job)
+        pods = [pod for pod in self._pods() if _is_active(pod)]
+        verdict = self._verdict(job)
+        if verdict is None:
+            self._create_missing(job, pods, now)
+        else:
+            job = self._condemn(job, verdict, pods)
+        self._report(verdict)
+        if self._finished is not None:
+            return self._expire(self._store.get(self._key) or job)
+        if verdict is not None:
+            return math.inf
+        return min(self._deadline(job), self._next_create if self._next_create > now else math.inf)
+
+    def _deadline(self, job: Json) -> float:
+        started = math.inf if self._started is None else self._started
+        return started + min(self._ends_after, float(job["spec"].get("activeDeadlineSeconds", math.inf)))
+
+    def _count(self, job: Json) -> Json:
+        """Take the pods that have ended into the status, and their finalizers from them.
+
+        The uids stand in the status while the finalizers are being taken away, so that a controller that is
+        interrupted neither forgets a pod nor counts it twice.
+        """
+        ended = [
+            pod
+            for pod in self._pods()
+            if JOB_FINALIZER in pod["metadata"].get("finalizers", ()) and (_succeeded(pod) or _failed(pod))
+        ]
+        if not ended:
+            return job
+        succeeded = [pod["metadata"]["uid"] for pod in ended if _succeeded(pod)]
+        failed = [pod["metadata"]["uid"] for pod in ended if not _succeeded(pod)]
+        uncounted = {"succeeded": succeeded, "failed": failed}
+        status = job["status"]
+        self._set_status(job, uncountedTerminatedPods={name: uids for name, uids in uncounted.items() if uids})
+        for pod in ended:
+            _release(self._cluster, pod)
+        if failed:
+            total = status.get("failed", 0) + len(failed)
+            backoff = min(_FIRST_BACKOFF * 2 ** (total - 1), _LONGEST_BACKOFF)
+            self._next_create = anyio.current_time() + backoff
+        return self._set_status(
+            self._store.get(self._key) or job,
+            uncountedTerminatedPods={},
+            succeeded=status.get("succeeded", 0) + len(succeeded) or None,
+            failed=status.get("failed", 0) + len(failed) or None,
+        )
+
+    def _verdict(self, job: Json) -> tuple[str, str, str] | None:
+        """Which condition will end the Job, with its reason and message; None: it goes on."""
+        for condition in job["status"].get("conditions", ()):
+            if condition["type"] in ("FailureTarget", "SuccessCriteriaMet"):
+                return condition["type"], condition["reason"], condition["message"]
+        spec, status = job["spec"], job["status"]
+        if status.get("failed", 0) > spec["backoffLimit"]:
+            return ("FailureTarget", *_BACKOFF_LIMIT)
+        if anyio.current_time() >= self._deadline(job):
+            return ("FailureTarget", *_DEADLINE)
+        succeeded = status.get("succeeded", 0)
+        if "completions" in spec:
+            done = succeeded >= spec["completions"]
+        else:
+            # A work queue: one success means that there is no work left.
+            done = succeeded > 0 and not any(_is_active(pod) for pod in self._pods())
+        return ("SuccessCriteriaMet", *_COMPLETED) if done else None
+
+    def _create_missing(self, job: Json, active: list[Json], now: float) -> None:
+        spec, status = job["spec"], job["status"]
+        wanted: int = spec["parallelism"]
+        if "completions" in spec:
+            wanted = min(wanted, spec["completions"] - status.get("succeeded", 0))
+        elif status.get("succeeded", 0):
+            wanted = len(active)
+        if is_deleting(job) or now < self._next_create:
+            return
+        for _ in range(wanted - len(active)):
+            if not self._create_pod(job):
+                return
+
+    def _create_pod(self, job: Json) -> bool:
+        metadata, template = job["metadata"], job["spec"]["template"]
+        owner = {
+            "apiVersion": JOBS.api_version,
+            "kind": JOBS.kind,
+            "name": metadata["name"],
+            "uid": self.uid,
+            "controller": True,
+            "blockOwnerDeletion": True,
+        }
+        pod: Json = {
+            "kind": PODS.kind,
+            "apiVersion": PODS.api_version,
+            "metadata": {
+                **template["metadata"],
+                "generateName": f"{metadata['name']}-",
+                "namespace": metadata["namespace"],
+                "ownerReferences": [owner],
+                "finalizers": [*template["metadata"].get("finalizers", ()), JOB_FINALIZER],
+            },
+            "spec": template["spec"],
+        }
+        try:
+            stored = self._store.create(PODS, admit_pod(self._cluster, pod))
+        except Refusal as refusal:
+            message = f"Error creating: {refusal.message}"
+            self._cluster.events.job_controller(job, "Warning", "FailedCreate", message)
+            delay = self._cluster.pace.create_retry * 2**self._refused
+            self._next_create = anyio.current_time() + min(delay, _LONGEST_CREATE_RETRY)
+            self._refused += 1
+            return False
+        self._refused = 0
+        message = f"Created pod: {stored['metadata']['name']}"
+        self._cluster.events.job_controller(job, "Normal", "SuccessfulCreate", message)
+        return True
+
+    def _condemn(self, job: Json, verdict: tuple[str, str, str], active: list[Json]) -> Json:
+        """Say how the Job will end, and delete the pods that still run."""
+        job = self._add_condition(job, verdict)
+        for pod in active:
+            metadata = pod["metadata"]
+            delete(self._cluster, Key(PODS.plural, metadata["namespace"], metadata["name"]), DeleteOptions())
+            message = f"Deleted pod: {metadata['name']}"
+            self._cluster.events.job_controller(job, "Normal", "SuccessfulDelete", message)
+        return self._count(job)
+
+    def _report(self, verdict: tuple[str, str, str] | None) -> None:
+        """Write the numbers, and the final condition when the last pod has ended."""
+        job = self._store.get(self._key)
+        if job is None:
+            return
+        pods = self._pods()
+        active = [pod for pod in pods if _is_active(pod)]
+        terminating = [pod for pod in pods if is_deleting(pod) and not _has_ended(pod)]
+        ready = sum(_is_ready(pod) for pod in active)
+        job = self._set_status(
+            job,
+            startTime=self._start_stamp,
+            active=len(active) or None,
+            terminating=len(terminating),
+            uncountedTerminatedPods={},
+            ready=ready,
+        )
+        if verdict is None or active or terminating:
+            return
+        kind, reason, message = verdict
+        complete = kind == "SuccessCriteriaMet"
+        if complete:
+            job = self._set_status(job, completionTime=self._cluster.calendar.stamp())
+        self._add_condition(job, ("Complete" if complete else "Failed", reason, message))
+        if complete:
+            self._cluster.events.job_controller(job, "Normal", "Completed", "Job completed")
+        else:
+            self._cluster.events.job_controller(job, "Warning", reason, message)
+        self._finished = anyio.current_time()
+
+    def _suspend(self, job: Json) -> None:
+        conditions = [one["type"] for one in job["status"].get("conditions", ())]
+        if "Suspended" not in conditions:
+            job = self._add_condition(job, ("Suspended", *_SUSPENDED))
+            self._cluster.events.job_controller(job, "Normal", "Suspended", _SUSPENDED[1])
+
+    def _expire(self, job: Json) -> float:
+        """Delete a finished Job when its time to live is over.
+
+        https://kubernetes.io/docs/concepts/workloads/controllers/ttlafterfinished/
+        """
+        seconds = job["spec"].get("ttlSecondsAfterFinished")
+        if seconds is None or self._finished is None or is_deleting(job):
+            return math.inf
+        if anyio.current_time() < self._finished + float(seconds):
+            return self._finished + float(seconds)
+        delete(self._cluster, self._key, DeleteOptions("Foreground", uid=self.uid))
+        return math.inf
+
+    def _add_condition(self, job: Json, condition: tuple[str, str, str]) -> Json:
+        kind, reason, message = condition
+        conditions = job["status"].get("conditions", [])
+        if any(one["type"] == kind for one in conditions):
+            return job
+        stamp = self._cluster.calendar.stamp()
+        added = {
+            "type": kind,
+            "status": "True",
+            "lastProbeTime": stamp,
+            "lastTransitionTime": stamp,
+            "reason": reason,
+            "message": message,
+        }
+        return self._set_status(job, conditions=[*conditions, added])
+
+    def _set_status(self, job: Json, **changes: object) -> Json:
+        status = {**job["status"], **changes}
+        status = {name: value for name, value in status.items() if value is not None}
+        return self._store.update(self._key, {**job, "status": status})
+
+
+def _release(cluster: Cluster, pod: Json) -> None:
+    """Take the tracking finalizer away."""
+    metadata = pod["metadata"]
+    kept = [one for one in metadata.get("finalizers", ()) if one != JOB_FINALIZER]
+    key = Key(PODS.plural, metadata["namespace"], metadata["name"])
+    cluster.store.update(key, with_metadata(pod, finalizers=kept or None))
+
+
+def _succeeded(pod: Json) -> bool:
+    return bool(pod["status"]["phase"] == "Succeeded")
+
+
+def _failed(pod: Json) -> bool:
+    # A pod that is being deleted counts as failed: it may never come to an end of its own.
+    return pod["status"]["phase"] == "Failed" or is_deleting(pod)
+
+
+def _has_ended(pod: Json) -> bool:
+    return pod["status"]["phase"] in ("Succeeded", "Failed")
+
+
+def _is_active(pod: Json) -> bool:
+    return not _has_ended(pod) and not is_deleting(pod)
+
+
+def _is_ready(pod: Json) -> bool:
+    conditions = pod["status"].get("conditions", ())
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)

@@ -1,0 +1,80 @@
+"""The scheduler: gives pods their node, or says why none takes them.
+
+There is one node, as large as need be; a pod's nodeSelector is held against its labels.
+https://kubernetes.io/docs/concepts/scheduling-eviction/kube-scheduler/
+"""
+
+from __future__ import annotations
+
+import anyio
+
+from ..apiserver.resources import NODES, PODS
+from ..cluster import NODE, Cluster
+from ..faults import NoNode
+from ..objects import Json, Key, is_deleting
+from ..store import Change
+from .gc import DeleteOptions, delete
+from .pod_status import disrupted, scheduled, unschedulable
+
+
+class Scheduler:
+    """Binds each new pod, in a task of its own."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def changed(self, change: Change) -> None:
+        """To be called with every change of the store."""
+        if change.key.plural == PODS.plural and change.type == "ADDED":
+            uid = change.object["metadata"]["uid"]
+            self._cluster.tasks.start_soon(self._schedule, change.key, uid)
+
+    async def _schedule(self, key: Key, uid: str) -> None:
+        await anyio.sleep(self._cluster.pace.schedule)
+        while pod := self._unbound(key, uid):
+            fault = self._cluster.misbehaviour.first(NoNode, PODS.plural, key.namespace, key.name)
+            if fault is None and not self._fits(pod):
+                fault = NoNode()
+            if fault is None:
+                self._bind(key, pod)
+                return
+            self._refuse(key, pod, fault.message)
+            if fault.autoscaler is not None:
+                self._cluster.events.autoscaler(pod, *fault.autoscaler)
+            if fault.seconds is None:
+                return
+            await anyio.sleep(fault.seconds)
+
+    def _unbound(self, key: Key, uid: str) -> Json | None:
+        pod = self._cluster.store.get(key)
+        if pod is None or pod["metadata"]["uid"] != uid or is_deleting(pod):
+            return None
+        return pod
+
+    def _fits(self, pod: Json) -> bool:
+        node = self._cluster.store.get(Key(NODES.plural, "", NODE))
+        labels = node["metadata"].get("labels", {}) if node else {}
+        return all(labels.get(key) == value for key, value in pod["spec"].get("nodeSelector", {}).items())
+
+    def _bind(self, key: Key, pod: Json) -> None:
+        message = f"Successfully assigned {key.namespace}/{key.name} to {NODE}"
+        self._cluster.store.update(key, scheduled(pod, NODE, self._cluster.calendar.stamp()))
+        self._cluster.events.scheduler(pod, "Normal", "Scheduled", message, "Binding")
+
+    def _refuse(self, key: Key, pod: Json, message: str) -> None:
+        self._cluster.store.update(key, unschedulable(pod, message, self._cluster.calendar.stamp()))
+        self._cluster.events.scheduler(pod, "Warning", "FailedScheduling", message, "Scheduling")
+
+
+def preempt(cluster: Cluster, key: Key) -> None:
+    """Delete a pod to make room for one that is more important.
+
+    https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/
+    """
+    pod = cluster.store.get(key)
+    if pod is not None and not is_deleting(pod):
+        message = "default-scheduler: preempting to accommodate a higher priority pod"
+        stamp = cluster.calendar.stamp()
+        cluster.store.update(key, disrupted(pod, "PreemptionByScheduler", message, stamp))
+        cluster.events.scheduler(pod, "Normal", "Preempted", f"Preempted on node {NODE}", "Preempting")
+        delete(cluster, key, DeleteOptions())

@@ -1,0 +1,1 @@
+"""What runs a container of the embedded cluster: gVisor, a process, or a script."""

@@ -1,0 +1,238 @@
+"""Containers under gVisor on this machine, through ``runsc``: a bundle and a sandbox of its own for each.
+
+No network but loopback, no capabilities, a read-only root (`bundle` says what is in it), scratch space in memory
+with the sizes asked for. As root or, with runsc's ``-rootless``, as an ordinary user who may make user namespaces.
+No cgroups: the memory that the applications hold is looked at every 0.1 s, and a container over its limit (the
+sizes of its scratch space come on top) is killed: OOMKilled, exit code 128, as a node with gVisor reports it. The
+CPU limit is not honoured, nor is the image: the Python that runs us runs the code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio
+
+from ...kube.programs import find_program
+from .base import ContainerSpec, ContainerStartError
+from .bundle import Interpreter, NotShowable, write_bundle
+from .process import SYSTEM_PATH, ProcessContainer
+from .process_client import Child, Children, Command
+from .process_supervisor import remove_tree
+
+#: The faster first. runsc of 2023 and later has systrap, earlier ones have ptrace.
+_PLATFORMS = ("systrap", "ptrace")
+_PROBE_SECONDS = 30
+
+
+class GVisorUnavailable(Exception):
+    """Why runsc cannot be used on this machine, in words."""
+
+
+class GVisorRuntime:
+    """Runs containers with runsc. One small supervisor process serves all of them; no threads.
+
+    Raises `GVisorUnavailable` when runsc is not on PATH or when a first container, run for trial, does not work,
+    and `ConfigError` when runsc is found through an empty or relative entry of PATH.
+    """
+
+    name = "gvisor"
+
+    def __init__(self) -> None:
+        runsc = find_program("runsc", os.environ.get("PATH", os.defpath))
+        if runsc is None:
+            raise GVisorUnavailable("runsc is not on PATH")
+        self._runsc = runsc
+        try:
+            self._interpreter = Interpreter.running()
+        except NotShowable as error:
+            raise GVisorUnavailable(f"the Python that runs this cannot be shown to a sandbox: {error}") from error
+        self._flags = _find_flags(self._runsc, self._interpreter)
+        self._children = Children()
+
+    async def start(self, spec: ContainerSpec) -> GVisorContainer:
+        """Start one container and return when it runs. Raises `ContainerStartError`."""
+        try:
+            directory = self._children.directory()
+        except OSError as error:
+            raise ContainerStartError(f"cannot make a directory for the container: {error}") from error
+        try:
+            write_bundle(spec, directory, self._interpreter)
+        except OSError as error:
+            remove_tree(directory)
+            raise ContainerStartError(f"cannot write the container's bundle: {error}") from error
+        # Not the pod's name: sandboxes of one name get into each other's way, even with different roots.
+        name = "gke-sandbox-" + uuid.uuid4().hex
+        memory = spec.memory_limit
+        if memory is not None:
+            memory += sum(size or 0 for size in spec.scratch.values())
+        command = Command(
+            argv=[*_command(self._runsc, self._flags, directory), "run", "-bundle", directory, name],
+            env={"PATH": SYSTEM_PATH},
+            directory=directory,
+            cwd=directory,
+            memory=memory,
+            application_memory=True,
+            rlimits={"RLIMIT_CORE": 0},
+        )
+        child = await self._children.start(command)
+        try:
+            await _started(child, directory)
+        except BaseException:
+            await child.aclose()
+            raise
+        return GVisorContainer(child, self._children, command.argv, name)
+
+    def kill_all(self) -> None:
+        """Kill every container at once and free everything, without an event loop; a later start begins anew.
+
+        Happens by itself when this object goes, at interpreter exit, and when this process is killed.
+        """
+        self._children.close()
+
+
+class GVisorContainer(ProcessContainer):
+    """A container in a sandbox whose ``runsc run`` is a child of the supervisor.
+
+    Killing that one takes sandbox and gofer along: they are descendants.
+    """
+
+    out_of_memory_code = 128
+
+    def __init__(self, child: Child, children: Children, run: Sequence[str], name: str) -> None:
+        super().__init__(child)
+        self._children = children
+        self._run = run
+        self._name = name
+
+    async def terminate(self) -> None:
+        argv = [*self._run[: self._run.index("run")], "kill", self._name, "TERM"]
+        # Who cannot be asked is killed when the grace period is over; a container that has just ended need not be.
+        with contextlib.suppress(ContainerStartError, OSError):
+            directory = self._children.directory()
+            command = Command(argv=argv, env={"PATH": SYSTEM_PATH}, directory=directory, cwd=directory)
+            messenger = await self._children.start(command)
+            try:
+                await messenger.wait()
+            finally:
+                await messenger.aclose()
+
+
+def _command(runsc: str, flags: Sequence[str], directory: str) -> list[str]:
+    return [runsc, "-root", f"{directory}/state", "-log", f"{directory}/log", "-log-format", "json", *flags]
+
+
+async def _started(child: Child, directory: str) -> None:
+    """Wait until runsc says that the container runs, or has run. Raises `ContainerStartError`."""
+    while child.ended is None and not _runs(directory):
+        with anyio.move_on_after(0.01):
+            await child.wait()
+    if child.ended is not None:
+        why = _failure(directory)
+        if why and child.ended.exit_code == 128:
+            raise ContainerStartError(why)
+
+
+def _runs(directory: str) -> bool:
+    # runsc keeps the state of a container in a JSON file. Quotes inside of its strings are escaped, so nothing in
+    # a program or its environment reads like this; and a file that is half written does not have it yet.
+    for path in Path(directory, "state").glob("*.state"):
+        with contextlib.suppress(FileNotFoundError):
+            return b'"status":"running"' in path.read_bytes()
+    return False
+
+
+def _failure(directory: str) -> str:
+    """What runsc's log gives as its last error; empty if there is none."""
+    try:
+        log = Path(directory, "log").read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
+    why = ""
+    # Some versions end the line of an error, others do not.
+    decoder = json.JSONDecoder()
+    while (log := log.lstrip()).startswith("{"):
+        try:
+            entry, end = decoder.raw_decode(log)
+        except ValueError:
+            break
+        if entry.get("level") in ("error", "fatal"):
+            why = entry.get("msg", "")
+        log = log[end:]
+    return why
+
+
+def _find_flags(runsc: str, interpreter: Interpreter) -> list[str]:
+    """Flags with which runsc runs Python here, tried. Raises `GVisorUnavailable`."""
+    known = _run([runsc, "flags"]).stdout
+    flags = ["-network", "none", "-ignore-cgroups"]
+    if "-overlay2 " in known:
+        flags += ["-overlay2", "none"]  # newer ones would put a writable layer over the root
+    if "-gofer-network-namespace " in known:
+        flags += ["-gofer-network-namespace", "new"]  # the default would leave a mount below -root
+    if os.geteuid() != 0:
+        flags.append("-rootless")
+    failures = []
+    for platform in _PLATFORMS:
+        candidate = [*flags, "-platform", platform]
+        why = _try(runsc, candidate, interpreter)
+        if not why:
+            return candidate
+        failures.append(f"with platform {platform}: {why}")
+    raise GVisorUnavailable("runsc does not work here: " + "; ".join(failures))
+
+
+def _try(runsc: str, flags: Sequence[str], interpreter: Interpreter) -> str:
+    """Run a container for trial; why it does not work, or an empty string."""
+    spec = ContainerSpec(
+        namespace="",
+        pod="probe",
+        pod_uid="",
+        name="probe",
+        command=("python3", "-S", "-c", "print('it runs')"),
+        run_as_user=65534,
+        run_as_group=65534,
+    )
+    directory = tempfile.mkdtemp(prefix="gke-sandbox-")
+    try:
+        write_bundle(spec, directory, interpreter)
+        name = "gke-sandbox-" + uuid.uuid4().hex
+        done = _run([*_command(runsc, flags, directory), "run", "-bundle", directory, name])
+        if (done.returncode, done.stdout) == (0, "it runs\n"):
+            return ""
+        return _failure(directory) or (done.stdout.strip() or f"exit status {done.returncode}")[-500:]
+    except OSError as error:
+        return str(error)
+    finally:
+        remove_tree(directory)
+
+
+def _run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command of runsc to its end, its output in one; killed with all it started when it takes too long."""
+    with subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={"PATH": SYSTEM_PATH},
+        cwd="/",
+        start_new_session=True,
+        text=True,
+        errors="replace",
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=_PROBE_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return subprocess.CompletedProcess(argv, 1, f"no end after {_PROBE_SECONDS} seconds\n")
+        finally:
+            process.kill()
+    return subprocess.CompletedProcess(argv, process.returncode, output)

@@ -1,0 +1,65 @@
+"""`Cluster.replay` and `Cluster.recording` as values: what their copies share."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+
+import pytest
+
+from gke_sandbox import Cluster, ReplayMismatch, Sandbox
+from gke_sandbox.cassette.handles import Replaying
+from gke_sandbox.local import LocalTransport, ScriptedRuntime
+from tests.pods import out, program
+
+
+def recording(path: Path) -> Cluster:
+    return Cluster.recording(path, Cluster.transport(LocalTransport(ScriptedRuntime(program(out("x"))))))
+
+
+def run(cluster: Cluster, code: str) -> None:
+    with Sandbox(cluster) as sandbox:
+        sandbox.run(code)
+
+
+def test_a_deep_copy_is_recorded_on_the_same_tape(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    original = recording(path)
+    copied = copy.deepcopy(original)
+    run(original, "print(1)")
+    run(copied, "print(2)")
+    text = path.read_text()
+    assert "print(1)" in text
+    assert "print(2)" in text
+
+
+def test_discarding_a_recording_is_for_its_deep_copies_too(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    original = recording(path)
+    copied = copy.deepcopy(original)
+    with Sandbox(copied) as sandbox:
+        sandbox.run("print(1)")
+        assert original.records is not None
+        original.records.discard()
+    assert not path.exists()
+
+
+def test_a_deep_copy_plays_on_where_the_cassette_is_played_once(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    run(recording(path), "print(1)")
+    replaying = Replaying(str(path), once=True)
+    original = Cluster("replay", cassette=replaying)
+    run(copy.deepcopy(original), "print(1)")
+    assert replaying.used
+    replaying.finish()
+    with pytest.raises(ReplayMismatch):
+        run(original, "print(1)")
+
+
+def test_what_was_pickled_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    run(recording(path), "print(1)")
+    original = Cluster("replay", cassette=Replaying(str(path), once=True))
+    run(original, "print(1)")
+    run(pickle.loads(pickle.dumps(original)), "print(1)")

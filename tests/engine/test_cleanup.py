@@ -1,0 +1,132 @@
+"""The deletion of Jobs: kept at while the Sandbox is open, ten seconds when it closes, and told when it fails."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from gke_sandbox import ConfigError
+from gke_sandbox._engine.cleanup import Deletions
+from gke_sandbox._engine.create import Attempt
+from gke_sandbox.local.faults import Answer, Fault, Forbid, Match, Refuse
+from gke_sandbox.local.runtimes.scripted import Script
+
+from ..clock import mock_clock
+from ..pods import START, pods, program
+
+DELETE_JOB = Match("delete", "jobs")
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+@mock_clock
+async def test_close_gives_up_after_ten_seconds_and_names_what_is_left() -> None:
+    async with pods(program(), Fault(Refuse(), DELETE_JOB, times=None)) as cluster:
+        result = await cluster.sandbox.run("pass")
+        began = anyio.current_time()
+    assert anyio.current_time() - began <= 11
+    assert cluster.sandbox.leftovers == [result.job]
+
+
+@mock_clock
+async def test_a_deletion_that_fails_is_tried_again() -> None:
+    async with pods(program(), Fault(Answer.unavailable(), DELETE_JOB, times=2)) as cluster:
+        await cluster.sandbox.run("pass")
+        await anyio.sleep(20)
+        assert cluster.left() == []
+    assert cluster.sandbox.leftovers == []
+
+
+@mock_clock
+async def test_a_deletion_that_meets_a_conflict_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    conflict = Answer(409, "Conflict", 'Operation cannot be fulfilled on jobs.batch "x": it has been modified')
+    async with pods(program(), Fault(conflict, DELETE_JOB, times=2)) as cluster:
+        await cluster.sandbox.run("pass")
+        await anyio.sleep(20)
+        assert cluster.left() == []
+    assert cluster.sandbox.leftovers == []
+    assert warnings(caplog) == []
+
+
+@mock_clock
+async def test_a_job_is_deleted_after_an_outage_that_its_cancelled_run_met() -> None:
+    async with pods(Script(chunks=[(0.0, START)])) as cluster, anyio.create_task_group() as beside:
+
+        async def heal() -> None:
+            await anyio.sleep(60)
+            cluster.transport.misbehaviour.clear()
+
+        with anyio.move_on_after(3):
+            await cluster.sandbox.run("pass")
+        cluster.transport.misbehaviour.add(Fault(Refuse(), times=None))
+        beside.start_soon(heal)
+        await anyio.sleep(60 + 12)
+        assert cluster.left() == []
+        assert cluster.sandbox.jobs == []
+        assert cluster.sandbox.leftovers == []
+
+
+@mock_clock
+async def test_a_deletion_is_given_up_when_the_job_is_gone_by_itself(caplog: pytest.LogCaptureFixture) -> None:
+    async with pods(program(), Fault(Refuse(), DELETE_JOB, None), timeout=20, startup_timeout=40) as cluster:
+        result = await cluster.sandbox.run("pass")
+        await anyio.sleep(20 + 40 + 30 + 60 + 10)
+        assert cluster.sandbox.jobs == []
+        assert cluster.sandbox.leftovers == [result.job]
+    (told,) = warnings(caplog)
+    assert "cannot reach" in told
+
+
+@mock_clock
+async def test_closing_tries_at_once_what_waits_to_be_tried_again() -> None:
+    async with pods(program(), Fault(Answer.unavailable(60), DELETE_JOB)) as cluster:
+        await cluster.sandbox.run("pass")
+        await anyio.sleep(5)
+        assert cluster.sandbox.jobs
+        began = anyio.current_time()
+    assert anyio.current_time() - began < 1
+    assert cluster.sandbox.leftovers == []
+
+
+@mock_clock
+async def test_what_the_server_said_last_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async with pods(program(), Fault(Answer.too_many_requests(30), DELETE_JOB, None)) as cluster:
+        await cluster.sandbox.run("pass")
+        began = anyio.current_time()
+    assert anyio.current_time() - began <= 11
+    (told,) = warnings(caplog)
+    assert "429 TooManyRequests" in told
+
+
+@mock_clock
+async def test_a_forbidden_deletion_is_told_once_with_the_rule_to_add(caplog: pytest.LogCaptureFixture) -> None:
+    async with pods(program(), Fault(Forbid(), DELETE_JOB, None)) as cluster:
+        for _ in range(3):
+            await cluster.sandbox.run("pass")
+            await anyio.sleep(1)
+        assert len(cluster.sandbox.leftovers) == 3
+        assert cluster.sandbox.jobs == []
+    (told,) = warnings(caplog)
+    assert 'resources: ["jobs"], verbs: ["delete"]' in told
+
+
+class Refusing:
+    """Stands for a client that may delete nothing."""
+
+    async def delete(self, *asked: object, **options: object) -> None:
+        raise ConfigError("no")
+
+    def warn_once(self, text: str, key: str = "") -> None:
+        """Warn nobody."""
+
+
+@mock_clock
+async def test_only_the_newest_thousand_leftovers_are_remembered() -> None:
+    ended: list[None] = []
+    async with anyio.create_task_group() as tasks:
+        deletions = Deletions(Refusing(), "default", tasks)  # type: ignore[arg-type]
+        for number in range(1001):
+            deletions.start(Attempt(f"job-{number}"), 100, lambda: ended.append(None))
+    assert (len(ended), len(set(deletions.leftovers)), deletions.jobs) == (1001, 1000, set())

@@ -1,0 +1,445 @@
+"""Making the Job and its ConfigMap: never a second Job that runs, and trouble that passes is waited out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from gke_sandbox import (
+    AlreadyExists,
+    AsyncSandbox,
+    Cluster,
+    Conflict,
+    Forbidden,
+    NetworkError,
+    ServerError,
+    TooManyRequests,
+)
+from gke_sandbox._engine.create import Attempt, create
+from gke_sandbox.local.faults import Action, Answer, Drop, Fault, Forbid, Match, Refuse
+from gke_sandbox.local.latency import Pace
+from gke_sandbox.local.runtimes.scripted import ScriptedRuntime
+from gke_sandbox.local.transport import LocalTransport
+from gke_sandbox.settings import Program, Settings
+
+from ..clock import mock_clock, run_on_mock_clock
+from ..pods import Pods, out, pods, program
+
+POST_JOB, POST_CONFIG_MAP = Match("create", "jobs"), Match("create", "configmaps")
+
+
+@pytest.mark.parametrize(
+    ("fault", "posts"),
+    [
+        # A refused connection never reaches the server, which counts what it was asked.
+        (Fault(Refuse(), POST_JOB), (1, 1)),
+        (Fault(Answer.too_many_requests(), POST_JOB), (2, 1)),
+        (Fault(Drop(carried_out=True), POST_JOB), (2, 1)),
+        (Fault(Drop(carried_out=False), POST_JOB), (2, 1)),
+        (Fault(Answer.timed_out(), POST_JOB), (2, 1)),
+        (Fault(Refuse(), POST_CONFIG_MAP), (2, 1)),
+        (Fault(Answer.too_many_requests(), POST_CONFIG_MAP), (2, 2)),
+        (Fault(Drop(carried_out=True), POST_CONFIG_MAP), (1, 2)),
+        (Fault(Drop(carried_out=False), POST_CONFIG_MAP), (1, 2)),
+        (Fault(Answer.internal_error(), POST_CONFIG_MAP), (1, 2)),
+    ],
+)
+def test_a_post_that_fails_once_still_makes_one_job(fault: Fault, posts: tuple[int, int]) -> None:
+    """The ConfigMap that surely did not arrive begins all anew; a lost answer is asked for again."""
+
+    async def run() -> None:
+        async with pods(program(out("x")), fault) as cluster:
+            result = await cluster.sandbox.run("pass")
+            await anyio.sleep(20)
+            assert cluster.left() == []
+            counts = cluster.requests.count("POST jobs"), cluster.requests.count("POST configmaps")
+            assert counts == posts
+            ran = len(cluster.runtime.specs)
+        assert result.stdout == "x"
+        assert ran == 1
+
+    run_on_mock_clock(run)
+
+
+@pytest.mark.parametrize("match", [POST_JOB, POST_CONFIG_MAP])
+@pytest.mark.parametrize("then", [Refuse(), Answer.too_many_requests(), Answer.unavailable()])
+def test_after_a_lost_answer_no_other_trouble_begins_a_second_job(match: Match, then: object) -> None:
+    async def run() -> None:
+        faults = Fault(Drop(carried_out=True), match), Fault(then, match, skip=1)  # type: ignore[arg-type]
+        async with pods(program(out("x")), *faults) as cluster:
+            result = await cluster.sandbox.run("pass")
+            await anyio.sleep(20)
+            assert cluster.left() == []
+            assert len(cluster.runtime.specs) == 1
+            assert cluster.requests.count("DELETE jobs/*") == 1
+        assert result.stdout == "x"
+
+    run_on_mock_clock(run)
+
+
+@mock_clock
+async def test_a_refusal_after_a_lost_answer_deletes_the_job_that_may_be_there() -> None:
+    faults = Fault(Drop(carried_out=True), POST_JOB), Fault(Forbid(), POST_JOB, skip=1)
+    async with pods(program(), *faults) as cluster:
+        with pytest.raises(Forbidden):
+            await cluster.sandbox.run("pass")
+        await anyio.sleep(10)
+        assert cluster.left() == []
+
+
+class LatePosts(httpx.AsyncBaseTransport):
+    """Carries the POST of a Job out a second late, also when nobody waits for its answer any more."""
+
+    def __init__(self, cluster: LocalTransport) -> None:
+        self._cluster = cluster
+
+    async def __aenter__(self) -> LatePosts:
+        self._tasks = await anyio.create_task_group().__aenter__()
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        await self._tasks.__aexit__(None, None, None)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.method != "POST" or not request.url.path.endswith("/jobs"):
+            return await self._cluster.handle_async_request(request)
+        answers: list[httpx.Response] = []
+        answered = anyio.Event()
+
+        async def carry_out() -> None:
+            await anyio.sleep(1)
+            answers.append(await self._cluster.handle_async_request(request))
+            answered.set()
+
+        self._tasks.start_soon(carry_out)
+        await answered.wait()
+        return answers[0]
+
+
+@mock_clock
+async def test_a_job_whose_post_outlives_its_cancelled_run_is_deleted_too() -> None:
+    async with LocalTransport(ScriptedRuntime(program()), pace=Pace.recorded()) as cluster:
+        async with AsyncSandbox(Cluster.transport(LatePosts(cluster))) as sandbox:
+            with anyio.move_on_after(0.5):
+                await sandbox.run("pass")
+        await anyio.sleep(10)
+        assert cluster.leftovers() == []
+        assert sandbox.leftovers == []
+
+
+@pytest.mark.parametrize("match", [POST_JOB, POST_CONFIG_MAP])
+def test_a_refusal_is_raised_and_leaves_nothing(match: Match) -> None:
+    async def run() -> None:
+        async with pods(program(), Fault(Forbid(), match)) as cluster:
+            with pytest.raises(Forbidden) as caught:
+                await cluster.sandbox.run("pass")
+            await anyio.sleep(10)
+            assert cluster.left() == []
+            deletes = cluster.requests.count("DELETE jobs/*")
+        assert deletes == (0 if match is POST_JOB else 1)
+        assert caught.value.hint
+
+    run_on_mock_clock(run)
+
+
+@mock_clock
+async def test_a_cluster_that_cannot_be_reached_is_a_network_error() -> None:
+    async with pods(program(), Fault(Refuse(), times=None)) as cluster:
+        began = anyio.current_time()
+        with pytest.raises(NetworkError):
+            await cluster.sandbox.run("pass")
+        assert anyio.current_time() - began < 10
+
+
+# -- conflicts ---------------------------------------------------------------------------------------------
+
+CONFLICT = Answer.quota_conflict()
+
+
+@pytest.mark.parametrize("times", [1, 4])
+@pytest.mark.parametrize("match", [POST_JOB, POST_CONFIG_MAP], ids=["job", "configmap"])
+def test_conflicts_on_a_post_are_retried_in_place_and_soon(match: Match, times: int) -> None:
+    async def run() -> None:
+        async with pods(program(out("x")), Fault(CONFLICT, match, times)) as cluster:
+            began = anyio.current_time()
+            assert (await cluster.sandbox.run("pass")).stdout == "x"
+            posts = [request.at for request in cluster.transport.requests if request.method == "POST"]
+            assert posts[-1] - began < 0.8
+            counts = cluster.requests.count("POST jobs"), cluster.requests.count("POST configmaps")
+            assert counts == ((1 + times, 1) if match is POST_JOB else (1, 1 + times))
+            await anyio.sleep(20)
+            assert cluster.left() == []
+            assert len(cluster.runtime.specs) == 1
+
+    run_on_mock_clock(run)
+
+
+@mock_clock
+async def test_after_five_conflicts_on_the_configmap_a_new_job_is_made() -> None:
+    async with pods(program(out("x")), Fault(CONFLICT, POST_CONFIG_MAP, times=5)) as cluster:
+        assert (await cluster.sandbox.run("pass")).stdout == "x"
+        assert cluster.requests.count("POST jobs") == 2
+        await anyio.sleep(20)
+        assert cluster.left() == []
+        assert len(cluster.runtime.specs) == 1
+
+
+@pytest.mark.parametrize("match", [POST_JOB, POST_CONFIG_MAP], ids=["job", "configmap"])
+def test_conflicts_without_end_are_an_error_that_says_what_to_do_and_nothing_runs(match: Match) -> None:
+    async def run() -> None:
+        async with pods(program(), Fault(CONFLICT, match, None)) as cluster:
+            began = anyio.current_time()
+            with pytest.raises(Conflict, match='resourcequotas "gke-sandbox": the object has been') as caught:
+                await cluster.sandbox.run("pass", startup_timeout=300)
+            assert anyio.current_time() - began < 65
+            assert caught.value.hint == "Nothing was created. Try again later, with fewer requests at once."
+            await anyio.sleep(20)
+            assert cluster.left() == []
+            assert cluster.runtime.specs == []
+
+    run_on_mock_clock(run)
+
+
+@pytest.mark.parametrize("match", [POST_JOB, POST_CONFIG_MAP], ids=["job", "configmap"])
+def test_a_conflict_after_a_lost_response_makes_no_second_job(match: Match) -> None:
+    async def run() -> None:
+        faults = Fault(Drop(carried_out=True), match), Fault(CONFLICT, match, times=8, skip=1)
+        async with pods(program(out("x")), *faults) as cluster:
+            assert (await cluster.sandbox.run("pass")).stdout == "x"
+            await anyio.sleep(20)
+            assert cluster.left() == []
+            assert cluster.requests.count("DELETE jobs/*") == 1
+            assert len(cluster.runtime.specs) == 1
+
+    run_on_mock_clock(run)
+
+
+@mock_clock
+async def test_an_object_that_exists_is_not_a_conflict() -> None:
+    exists = Fault(Answer(409, "AlreadyExists", "it already exists"), POST_JOB)
+    async with pods(program(), exists) as cluster:
+        with pytest.raises(AlreadyExists):
+            await cluster.sandbox.run("pass")
+        assert cluster.requests.count("POST jobs") == 1
+
+
+@mock_clock
+async def test_a_map_with_a_conflict_on_every_tenth_post_is_complete() -> None:
+    faults = [
+        Fault(CONFLICT, match, skip=skip) for match in (POST_JOB, POST_CONFIG_MAP) for skip in (0, 9, 19, 29)
+    ]
+    async with pods(program(out("x")), *faults) as cluster:
+        results = await cluster.sandbox.map(["pass"] * 40, limit=20)
+        assert [result.stdout for result in results] == ["x"] * 40
+        assert cluster.requests.count("POST jobs") == cluster.requests.count("POST configmaps") == 44
+        await anyio.sleep(20)
+        assert cluster.left() == []
+        assert len(cluster.runtime.specs) == 40
+
+
+# -- an answer that is none -------------------------------------------------------------------------------
+
+NO_OBJECT = ["{}", '{"metadata": null}', '{"metadata": {"name": "another", "uid": "1"}}', '{"metadata": []}']
+
+
+@pytest.mark.parametrize("match", [POST_JOB, POST_CONFIG_MAP], ids=["job", "configmap"])
+@pytest.mark.parametrize("text", NO_OBJECT)
+def test_a_201_that_is_not_the_object_is_no_answer(match: Match, text: str) -> None:
+    async def run() -> None:
+        async with pods(program(out("x")), Fault(Answer(201, "", "", text=text), match)) as cluster:
+            assert (await cluster.sandbox.run("pass")).stdout == "x"
+            assert len(cluster.runtime.specs) == 1
+
+    run_on_mock_clock(run)
+
+
+@mock_clock
+async def test_a_201_that_is_never_the_object_is_the_servers_error_and_the_job_is_deleted() -> None:
+    faults = Fault(Answer(201, "", "", text="{}", carried_out=True), POST_JOB, None)
+    async with pods(program(), faults, startup_timeout=10) as cluster:
+        with pytest.raises(ServerError, match="not the object"):
+            await cluster.sandbox.run("pass")
+        await anyio.sleep(10)
+        assert cluster.left() == []
+        assert cluster.requests.count("POST jobs") > 1
+
+
+# -- patience ---------------------------------------------------------------------------------------------
+
+
+async def outage(cluster: Pods, action: Action, seconds: float) -> None:
+    """Everything goes wrong in this way for a while, from now on."""
+    cluster.transport.misbehaviour.add(Fault(action, times=None))
+    await anyio.sleep(seconds)
+    cluster.transport.misbehaviour.clear()
+
+
+@pytest.mark.parametrize("seconds", [3, 30])
+@pytest.mark.parametrize("action", [Answer.unavailable(), Answer.too_many_requests(None), Drop(), Refuse()])
+def test_an_outage_of_a_server_that_is_there_is_waited_out(action: Action, seconds: float) -> None:
+    async def run() -> None:
+        async with pods(program(out("x"))) as cluster, anyio.create_task_group() as beside:
+            await cluster.sandbox.run("pass")
+            beside.start_soon(outage, cluster, action, seconds)
+            result = await cluster.sandbox.run("pass")
+            assert seconds < result.timings.returned < seconds + 13
+        assert result.stdout == "x"
+
+    run_on_mock_clock(run)
+
+
+@mock_clock
+async def test_a_server_in_trouble_has_a_minute_and_no_more() -> None:
+    async with pods(program(), Fault(Answer.unavailable(), POST_JOB, None)) as cluster:
+        began = anyio.current_time()
+        with pytest.raises(ServerError):
+            await cluster.sandbox.run("pass", startup_timeout=300)
+        assert 30 < anyio.current_time() - began <= 60
+        assert cluster.requests.count("POST jobs") < 20
+
+
+@mock_clock
+async def test_a_server_that_has_never_answered_is_told_soon() -> None:
+    async with pods(program(), Fault(Refuse(), times=None)) as cluster:
+        began = anyio.current_time()
+        with pytest.raises(NetworkError, match="cannot reach"):
+            await cluster.sandbox.run("pass", startup_timeout=300)
+        assert anyio.current_time() - began < 2
+
+
+# -- the pauses -------------------------------------------------------------------------------------------
+
+
+class FakeClient:
+    """Stands for a client whose server answers as it is told to; keeps what it is asked to create, and when."""
+
+    has_answered = True
+
+    def __init__(self, *errors: Exception, round_trip: float | None = None) -> None:
+        self._errors = list(errors)
+        self.round_trip = round_trip
+        self.created: list[dict[str, Any]] = []
+        self.at: list[float] = []
+
+    async def create(self, resource: object, namespace: str, body: dict[str, Any], **options: object) -> object:
+        self.at.append(anyio.current_time())
+        if self._errors:
+            raise self._errors.pop(0)
+        self.created.append(body)
+        return {**body, "metadata": {**body["metadata"], "uid": "u-1"}}
+
+
+def busy(retry_after: float | None = None) -> TooManyRequests:
+    return TooManyRequests("busy", code=429, reason="TooManyRequests", retry_after=retry_after)
+
+
+def pauses(
+    client: FakeClient, uniform: Callable[[], float] = lambda: 1.0, deadline: float = math.inf
+) -> list[float]:
+    """Between the requests of one creation."""
+
+    async def run() -> None:
+        limit = anyio.current_time() + deadline
+        args = Settings(), Program(code="pass"), "s", lambda: "gke-sandbox-x", lambda _: None, limit, uniform
+        await create(client, *args)  # type: ignore[arg-type]
+
+    try:
+        run_on_mock_clock(run)
+    finally:
+        client.at = [later - sooner for sooner, later in zip(client.at, client.at[1:], strict=False)]
+    return client.at
+
+
+def test_the_pauses_double_up_to_ten_seconds() -> None:
+    client = FakeClient(*(busy() for _ in range(8)))
+    assert pauses(client) == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10, 10, 0])
+
+
+def test_the_upper_half_of_each_pause_is_chance() -> None:
+    assert pauses(FakeClient(busy(), busy()), lambda: 0.0) == pytest.approx([0.1, 0.2, 0])
+    assert pauses(FakeClient(busy(), busy()), lambda: 0.5) == pytest.approx([0.15, 0.3, 0])
+
+
+def test_nobody_knows_the_pauses_beforehand() -> None:
+    """Without a seam of the test's, they are random."""
+    seen = set()
+    for _ in range(5):
+        client = FakeClient(busy())
+
+        async def run(client: FakeClient = client) -> None:
+            given = Settings(), Program(code="pass"), "s", lambda: "gke-sandbox-x", lambda _: None
+            await create(client, *given, math.inf)  # type: ignore[arg-type]
+
+        run_on_mock_clock(run)
+        seen.add(client.at[1] - client.at[0])
+    assert len(seen) > 1
+
+
+def conflict() -> Conflict:
+    return Conflict("the object has been modified", code=409, reason="Conflict")
+
+
+def test_the_pauses_after_a_conflict_are_short_and_random() -> None:
+    assert pauses(FakeClient(*(conflict() for _ in range(4)))) == pytest.approx([0.05, 0.1, 0.2, 0.2, 0])
+    assert pauses(FakeClient(*(conflict() for _ in range(4))), lambda: 0.0) == pytest.approx(
+        [0.025, 0.05, 0.1, 0.1, 0]
+    )
+
+
+def test_after_the_short_pauses_a_conflict_is_waited_out_like_other_trouble() -> None:
+    client = FakeClient(*(conflict() for _ in range(7)))
+    assert pauses(client) == pytest.approx([0.05, 0.1, 0.2, 0.2, 0.2, 0.4, 0.8, 0])
+
+
+def test_a_conflict_is_not_waited_for_beyond_the_deadline() -> None:
+    client = FakeClient(*(conflict() for _ in range(20)))
+    with pytest.raises(Conflict):
+        pauses(client, deadline=0.5)
+    assert sum(client.at) == pytest.approx(0.05 + 0.1 + 0.2)
+
+
+def test_the_servers_own_wish_is_waited_for() -> None:
+    assert pauses(FakeClient(busy(7), busy(3))) == pytest.approx([7, 3, 0])
+
+
+def test_a_wish_that_is_shorter_than_the_pause_does_not_shorten_it() -> None:
+    assert pauses(FakeClient(*(busy(1) for _ in range(4)))) == pytest.approx([1, 1, 1, 1.6, 0])
+
+
+def test_nothing_is_waited_for_beyond_the_deadline() -> None:
+    client = FakeClient(*(busy() for _ in range(20)))
+    with pytest.raises(TooManyRequests):
+        pauses(client, deadline=5)
+    assert sum(client.at) == pytest.approx(0.2 + 0.4 + 0.8 + 1.6)
+
+
+def test_a_wish_beyond_the_deadline_is_not_waited_for() -> None:
+    client = FakeClient(busy(30))
+    with pytest.raises(TooManyRequests):
+        pauses(client, deadline=20)
+    assert client.at == []
+
+
+# -- a far away cluster -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("round_trip", "volumes"), [(0.3, True), (0.05, False), (None, False)])
+def test_a_far_away_cluster_gets_its_content_mounted(round_trip: float | None, volumes: bool) -> None:
+    client = FakeClient(round_trip=round_trip)
+    attempts: list[Attempt] = []
+
+    async def run() -> None:
+        await create(
+            client, Settings(), Program(code="pass"), "s", lambda: "gke-sandbox-x", attempts.append, math.inf
+        )  # type: ignore[arg-type]
+
+    run_on_mock_clock(run)
+    job, config_map = client.created
+    assert ("volumes" in job["spec"]["template"]["spec"]) is volumes
+    assert config_map["metadata"]["ownerReferences"][0]["uid"] == "u-1"
+    assert attempts == [Attempt("gke-sandbox-x", may_exist=True, may_run=True)]

@@ -1,0 +1,253 @@
+"""Exec plugins in the client: client certificates, Google credentials in a plugin's place, requests sent again."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import ssl
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+import anyio.streams.tls
+import httpx
+import pytest
+import trustme
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from pytest_httpx import HTTPXMock
+
+from gke_sandbox.errors import ConfigError
+from gke_sandbox.kube.auth.exec import ClusterInfo, ExecAuth
+from gke_sandbox.kube.auth.static import ClientCertificate
+from gke_sandbox.kube.client import KubeClient
+from gke_sandbox.kube.config.loader import ClusterConfig
+from gke_sandbox.kube.http.rotating import RotatingTransport
+from gke_sandbox.kube.resources import PODS
+
+from ..servers import Answer, Memory
+from .plugins import TOKEN, Plugin, Server, ask, ask_async, auth, pair, write_plugin
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def ca() -> trustme.CA:
+    return trustme.CA()
+
+
+# Client certificates
+
+
+class TlsServer:
+    """Wants a client certificate; refuses with 401 whoever shows one for a name in `refused`."""
+
+    def __init__(self, ca: trustme.CA, *refused: str) -> None:
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        ca.issue_cert("127.0.0.1").configure_cert(self.context)
+        self.context.verify_mode = ssl.CERT_REQUIRED
+        ca.configure_trust(self.context)
+        self.refused = refused
+        self.shown: list[str] = []
+
+    async def serve(self, *, task_status: anyio.abc.TaskStatus[int]) -> None:
+        async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+            task_status.started(listener.extra(anyio.abc.SocketAttribute.local_port))
+            await listener.serve(self._one)
+
+    async def _one(self, stream: anyio.abc.SocketStream) -> None:
+        async with await anyio.streams.tls.TLSStream.wrap(
+            stream, ssl_context=self.context, standard_compatible=False
+        ) as tls:
+            names: Any = dict(tls.extra(anyio.streams.tls.TLSAttribute.peer_certificate))  # type: ignore[arg-type]
+            name = names["subjectAltName"][0][1]
+            try:
+                while b"GET " in await tls.receive():
+                    self.shown.append(name)
+                    status = "401 Unauthorized" if name in self.refused else "200 OK"
+                    await tls.send(f"HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+            except (anyio.EndOfStream, anyio.BrokenResourceError):
+                return
+
+
+def certificates(ca: trustme.CA, tmp_path: Path, *names: str) -> Plugin:
+    return write_plugin(tmp_path, f"give({[pair(ca, name) for name in names]!r}[n - 1])")
+
+
+async def test_the_client_shows_a_plugins_certificate_and_the_next_one_on_a_new_connection(
+    ca: trustme.CA, tmp_path: Path
+) -> None:
+    plugin, server = certificates(ca, tmp_path, "one", "two"), TlsServer(ca, "one")
+    async with anyio.create_task_group() as group:
+        port = await group.start(server.serve)
+        address = f"https://127.0.0.1:{port}"
+        who = auth(plugin, ClusterInfo(server=address))
+        cluster = ClusterConfig(server=address, ca_data=ca.cert_pem.bytes(), auth=who)
+        async with KubeClient(cluster) as client:
+            for _ in range(2):
+                await client.get(PODS, "ns", "a")
+        group.cancel_scope.cancel()
+    assert server.shown == ["one", "two", "two"]
+    assert len(plugin.runs) == 2
+
+
+# Google's plugin, where it is not installed
+
+GKE = "gke-gcloud-auth-plugin"
+TOKEN_URL = "https://oauth2.googleapis.com/token"
+USER = {"type": "authorized_user", "client_id": "c", "client_secret": "s3cret", "refresh_token": "r3fresh-s3cret"}
+
+
+def google_environ(folder: Path, user: object = None) -> dict[str, str]:
+    """The environment of a machine without the plugin, with Google credentials if `user` is given."""
+    found = {"PATH": str(folder / "bin"), "CLOUDSDK_CONFIG": str(folder / "gcloud"), "NO_GCE_CHECK": "true"}
+    if user is not None:
+        (folder / "adc.json").write_text(json.dumps(user))
+        found["GOOGLE_APPLICATION_CREDENTIALS"] = str(folder / "adc.json")
+    return found
+
+
+def google(folder: Path, user: object = None, command: str = GKE, **fields: Any) -> ExecAuth:
+    # Each test has a cluster of its own, and with it credentials of its own.
+    cluster = ClusterInfo(server=f"https://cluster{folder}")
+    return auth(command, cluster, fields=fields, environ=google_environ(folder, user))
+
+
+@pytest.mark.parametrize("command", [GKE, f"/no/such/sdk/bin/{GKE}"])
+@pytest.mark.parametrize("flow", ["sync", "async"])
+def test_a_missing_gke_plugin_is_answered_by_google_credentials_and_said_so_once(
+    tmp_path: Path, flow: str, command: str, httpx_mock: HTTPXMock, caplog: pytest.LogCaptureFixture
+) -> None:
+    for n in (1, 2):
+        httpx_mock.add_response(url=TOKEN_URL, json={"access_token": f"g{n}", "expires_in": 3600})
+    server = Server("g1")
+    with caplog.at_level(logging.WARNING, "gke_sandbox"):
+        for _ in range(2):
+            who = google(tmp_path, USER, command, args=("--use_application_default_credentials",))
+            assert (ask(who, server) if flow == "sync" else anyio.run(ask_async, who, server)) == 200
+    assert server.sent == ["Bearer g1", "Bearer g2", "Bearer g2"]
+    assert [record.getMessage() for record in caplog.records if GKE in record.getMessage()] == [
+        f'user "u": {command} is not installed; Google\'s Application Default Credentials are used instead, '
+        "without its arguments (--use_application_default_credentials)"
+    ]
+
+
+def test_it_is_asked_for_the_scopes_of_the_plugin(tmp_path: Path, httpx_mock: HTTPXMock) -> None:
+    httpx_mock.add_response(url=TOKEN_URL, json={"access_token": "g1", "expires_in": 3600})
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    account = {
+        "type": "service_account",
+        "project_id": "p",
+        "private_key": key.decode(),
+        "client_email": "runner@p.iam.gserviceaccount.com",
+        "token_uri": TOKEN_URL,
+    }
+    ask(google(tmp_path, account), Server())
+    (request,) = httpx_mock.get_requests()
+    claims = parse_qs(request.content.decode())["assertion"][0].split(".")[1]
+    assert set(json.loads(base64.urlsafe_b64decode(claims + "=="))["scope"].split()) == {
+        "https://www.googleapis.com/auth/cloud-platform",
+        "https://www.googleapis.com/auth/userinfo.email",
+    }
+
+
+@pytest.mark.parametrize("flow", ["sync", "async"])
+def test_without_plugin_and_google_credentials_both_ways_out_are_named(tmp_path: Path, flow: str) -> None:
+    who = google(tmp_path, install_hint="Install it with apt.\x1b[0m")
+    with pytest.raises(ConfigError, match="is not installed") as caught:
+        ask(who, Server()) if flow == "sync" else anyio.run(ask_async, who, Server())
+    for way in ("Install it with apt.U+001B[0m", "gcloud auth application-default login", "service account"):
+        assert way in caught.value.hint
+
+
+def test_a_gke_plugin_that_is_there_is_run(tmp_path: Path) -> None:
+    plugin = write_plugin(tmp_path / "bin", TOKEN, name=GKE)
+    server = Server()
+    assert ask(google(tmp_path, USER), server) == 200
+    assert server.sent == ["Bearer t1"]
+    assert len(plugin.runs) == 1
+
+
+def test_another_missing_plugin_is_not_answered_by_google(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="was not found"):
+        ask(google(tmp_path, USER, "aws-iam-authenticator"), Server())
+
+
+# In the client
+
+
+async def test_a_client_repeats_a_refused_creation_whole(tmp_path: Path) -> None:
+    plugin = write_plugin(tmp_path, TOKEN)
+    server = Memory([Answer(401, {"kind": "Status"}), Answer(201, {"kind": "Pod"})])
+    cluster = ClusterConfig(server="https://cluster:6443", auth=auth(plugin))
+    body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}}
+    async with KubeClient(cluster, transport=server) as client:
+        assert await client.create(PODS, "ns", body) == {"kind": "Pod"}
+    assert [json.loads(request.content) for request in server.requests] == [body, body]
+    assert server.open_streams == 0
+
+
+# The transport underneath
+
+
+def rotating(shown: list[ClientCertificate | None]) -> tuple[RotatingTransport, dict[str, Memory]]:
+    """A transport for certificates, the last of `shown` being the newest, and what it opened for each."""
+    opened: dict[str, Memory] = {}
+
+    def open_for(certificate: ClientCertificate | None) -> Memory:
+        name = certificate.certificate.decode() if certificate else "none"
+        opened[name] = Memory(lambda _: Answer(body={"kind": "Pod"}))
+        return opened[name]
+
+    return RotatingTransport(open_for, lambda: shown[-1]), opened
+
+
+def named(name: str) -> ClientCertificate:
+    return ClientCertificate(name.encode(), b"key")
+
+
+async def test_what_is_under_way_ends_on_its_own_connection() -> None:
+    shown: list[ClientCertificate | None] = [named("one")]
+    transport, opened = rotating(shown)
+    async with KubeClient(ClusterConfig(server="https://cluster"), transport=transport) as client:
+        assert opened["none"].closed == 0
+        async with client.log("ns", "a") as chunks:
+            assert opened["none"].closed == 1
+            shown.append(named("two"))
+            await client.get(PODS, "ns", "a")
+            assert (opened["one"].closed, opened["two"].closed) == (0, 0)
+            assert [chunk async for chunk in chunks] == [b'{"kind": "Pod"}']
+        assert (opened["one"].closed, opened["two"].closed) == (1, 0)
+    assert {name: memory.closed for name, memory in opened.items()} == {"none": 1, "one": 1, "two": 1}
+    assert {name: len(memory.requests) for name, memory in opened.items()} == {"none": 0, "one": 1, "two": 1}
+
+
+async def test_leaving_closes_what_is_under_way_too() -> None:
+    shown: list[ClientCertificate | None] = [None]
+    transport, opened = rotating(shown)
+    async with transport:
+        request = httpx.Request("GET", "https://cluster/", extensions={"timeout": {"read": 1}})
+        kept = await transport.handle_async_request(request)
+        shown.append(named("one"))
+        await (await transport.handle_async_request(request)).aclose()
+    assert {name: memory.closed for name, memory in opened.items()} == {"none": 1, "one": 1}
+    await kept.aclose()
+
+
+async def test_a_request_that_fails_keeps_no_old_transport_open() -> None:
+    shown: list[ClientCertificate | None] = [None]
+    broken = Memory([httpx.ConnectError("refused")])
+    transport = RotatingTransport(lambda c: Memory([Answer(body={})]) if c else broken, lambda: shown[-1])
+    async with transport:
+        request = httpx.Request("GET", "https://cluster/", extensions={"timeout": {"read": 1}})
+        with pytest.raises(httpx.ConnectError):
+            await transport.handle_async_request(request)
+        shown.append(named("one"))
+        await (await transport.handle_async_request(request)).aclose()
+        assert broken.closed == 1

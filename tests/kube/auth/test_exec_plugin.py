@@ -1,0 +1,310 @@
+"""What an exec plugin is told, and what comes of what it writes. With real programs."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from gke_sandbox.errors import ConfigError
+from gke_sandbox.kube.auth.exec import ClusterInfo
+from gke_sandbox.kube.auth.exec_plugin import exec_info, parse_credentials, visible
+
+from .plugins import (
+    CLUSTER,
+    ENVIRON,
+    TOKEN,
+    V1,
+    V1BETA1,
+    Server,
+    ask,
+    auth,
+    config,
+    credential,
+    pair,
+    write_plugin,
+)
+
+
+@pytest.fixture(scope="module")
+def ca() -> trustme.CA:
+    return trustme.CA()
+
+
+# What the plugin is told
+
+
+def payload(interactive: bool = False, version: str = V1BETA1, cluster: str = "") -> str:
+    spec = f'{cluster}"interactive":{json.dumps(interactive)}'
+    return f'{{"kind":"ExecCredential","apiVersion":"{version}","spec":{{{spec}}}}}\n'
+
+
+FULL = ClusterInfo(
+    server="https://cluster:6443/prefix",
+    tls_server_name="kubernetes",
+    insecure_skip_tls_verify=True,
+    ca_data=b"PEM",
+    proxy_url="http://proxy:3128",
+    disable_compression=True,
+    config={"b": [1, {"y": None, "x": "<&>"}], "a": "\u2028é"},
+)
+FULL_JSON = (
+    '"cluster":{"server":"https://cluster:6443/prefix","tls-server-name":"kubernetes",'
+    '"insecure-skip-tls-verify":true,"certificate-authority-data":"UEVN","proxy-url":"http://proxy:3128",'
+    '"disable-compression":true,"config":{"a":"\\u2028é","b":[1,{"x":"\\u003c\\u0026\\u003e","y":null}]}},'
+)
+
+
+@pytest.mark.parametrize("version", [V1, V1BETA1])
+@pytest.mark.parametrize(
+    ("cluster", "provided", "expected"),
+    [
+        (FULL, False, ""),
+        (FULL, True, FULL_JSON),
+        (CLUSTER, True, '"cluster":{"server":"https://cluster:6443"},'),
+    ],
+)
+def test_the_exec_info_is_client_gos_to_the_byte(
+    version: str, cluster: ClusterInfo, provided: bool, expected: str
+) -> None:
+    entry = config("p", api_version=version, interactive_mode="Never", provide_cluster_info=provided)
+    assert exec_info(entry, cluster, interactive=False) == payload(False, version, expected)
+
+
+def test_an_extension_that_is_not_json_is_refused() -> None:
+    with pytest.raises(ConfigError, match='user "u"'):
+        auth("p", ClusterInfo(server="https://c", config={"a": object()}), fields={"provide_cluster_info": True})
+
+
+def test_the_environment_is_ours_then_the_configs_then_the_exec_info(tmp_path: Path) -> None:
+    plugin = write_plugin(tmp_path, TOKEN)
+    environ = {**ENVIRON, "BOTH": "ours", "OURS": "1", "KUBERNETES_EXEC_INFO": "older"}
+    entry = {"env": (("BOTH", "theirs"), ("EMPTY", ""), ("KUBERNETES_EXEC_INFO", "old")), "args": ("a b", "--c")}
+    ask(auth(plugin, fields=entry, environ=environ), Server())
+    told: Any = plugin.runs[0]
+    assert told["args"] == ["a b", "--c"]
+    assert {key: told["environ"].get(key) for key in ("BOTH", "OURS", "EMPTY")} == {
+        "BOTH": "theirs",
+        "OURS": "1",
+        "EMPTY": "",
+    }
+    assert told["environ"]["KUBERNETES_EXEC_INFO"] == payload()
+
+
+NOT_A_TERMINAL = "standard input is not a terminal"
+
+
+@pytest.mark.parametrize("version", [V1, V1BETA1])
+@pytest.mark.parametrize(
+    ("mode", "terminal", "unavailable", "expected"),
+    [
+        ("Never", False, None, False),
+        ("Never", True, None, False),
+        ("Never", True, "busy", False),
+        ("IfAvailable", False, None, False),
+        ("IfAvailable", True, None, True),
+        ("IfAvailable", True, "", False),
+        ("IfAvailable", True, "busy", False),
+        ("IfAvailable", False, "busy", False),
+        ("Always", True, None, True),
+        ("Always", False, None, NOT_A_TERMINAL),
+        ("Always", False, "busy", NOT_A_TERMINAL),
+        ("Always", True, "", "standard input is unavailable"),
+        ("Always", True, "used for the program", "standard input is unavailable: used for the program"),
+    ],
+)
+def test_whether_the_plugin_may_ask(
+    tmp_path: Path, version: str, mode: str, terminal: bool, unavailable: str | None, expected: bool | str
+) -> None:
+    plugin = write_plugin(tmp_path, TOKEN, version=version)
+    fields = {"api_version": version, "interactive_mode": mode}
+    more: Any = {"is_terminal": lambda: terminal, "stdin_unavailable": unavailable}
+    if isinstance(expected, str):
+        with pytest.raises(ConfigError) as caught:
+            ask(auth(plugin, fields=fields, **more), Server())
+        assert plugin.runs == []
+        assert caught.value.message.endswith(expected)
+        return
+    ask(auth(plugin, fields=fields, **more), Server())
+    told: Any = plugin.runs[0]
+    assert told["environ"]["KUBERNETES_EXEC_INFO"] == payload(expected, version)
+
+
+def test_the_default_mode_is_if_available_for_v1beta1() -> None:
+    assert config("p").interactive_mode == "IfAvailable"
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"api_version": ""}, "apiVersion"),
+        ({"api_version": "client.authentication.k8s.io/v1alpha1"}, "v1alpha1"),
+        ({"command": ""}, "command"),
+        ({"api_version": V1}, "interactiveMode"),
+        ({"interactive_mode": "invalid"}, "'invalid'"),
+        ({"env": (("", "x"),)}, "env"),
+        ({"env": (("A=B", "x"),)}, "env"),
+        ({"args": ("a\0b",)}, "args"),
+    ],
+)
+def test_an_entry_that_client_go_refuses(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        config("p", **fields)
+
+
+def test_a_variable_may_be_empty() -> None:
+    assert config("p", env=(("A", ""),)).env == (("A", ""),)
+
+
+# What comes of what it writes
+
+
+T = {"token": "t0ken-s3cret"}
+WRITTEN: list[tuple[str, object, str]] = [
+    ("nothing", b"", "it wrote nothing"),
+    ("white space", b"\n", "it wrote nothing"),
+    ("not JSON", b"Please log in first", "is not JSON"),
+    ("not text", b"\xff\xfe\xfd", "is not JSON"),
+    ("deep", b"[" * 100_000, "is not JSON"),
+    ("a list", [], "no ExecCredential"),
+    ("no kind", {"apiVersion": V1BETA1, "status": T}, "no ExecCredential"),
+    ("another kind", credential(T, kind="Status"), "no ExecCredential"),
+    ("no apiVersion", {"kind": "ExecCredential", "status": T}, "has no apiVersion"),
+    ("another version", credential(T, V1), f"has the apiVersion {V1}, and {V1BETA1} is"),
+    ("an unknown version", credential(T, "v\x1b[1m"), "vU+001B"),
+    ("no status", {"kind": "ExecCredential", "apiVersion": V1BETA1}, "has no status"),
+    ("null status", credential(None), "has no status"),
+    ("wrong status", credential("t"), "not an object"),
+    ("empty status", credential({}), "neither a token nor a certificate"),
+    ("empty token", credential({"token": ""}), "neither a token nor a certificate"),
+    ("token that is a number", credential({"token": 7}), "token is not text"),
+    ("token with a line break", credential({"token": "a\nb"}), "the token holds white space"),
+    ("certificate alone", credential({**T, "clientCertificateData": "c"}), "only one of"),
+    ("key alone", credential({"clientKeyData": "k"}), "only one of"),
+    ("bad PEM", credential({"clientCertificateData": "bad", "clientKeyData": "k3y-s3cret"}), "cannot be used"),
+    ("bad time", credential({**T, "expirationTimestamp": "tomorrow"}), "expirationTimestamp"),
+    ("no such day", credential({**T, "expirationTimestamp": "2030-02-31T00:00:00Z"}), "expirationTimestamp"),
+    ("time as a number", credential({**T, "expirationTimestamp": 5}), "expirationTimestamp is not text"),
+]
+
+
+@pytest.mark.parametrize(("written", "says"), [row[1:] for row in WRITTEN], ids=[row[0] for row in WRITTEN])
+def test_output_that_gives_no_credentials(written: object, says: str) -> None:
+    output = written if isinstance(written, bytes) else json.dumps(written).encode()
+    with pytest.raises(ConfigError) as caught:
+        parse_credentials(output, V1BETA1)
+    assert says in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("version", [V1, V1BETA1])
+def test_a_token_in_either_version(version: str) -> None:
+    found = parse_credentials(json.dumps(credential({"token": "t"}, version)).encode(), version)
+    assert (found.token, found.certificate, found.expires_at) == ("t", None, None)
+
+
+def test_a_certificate_is_pem_as_it_stands(ca: trustme.CA) -> None:
+    status = pair(ca, "someone")
+    found = parse_credentials(json.dumps(credential(status)).encode(), V1BETA1)
+    assert found.certificate is not None
+    assert found.certificate.certificate.decode() == status["clientCertificateData"]
+    assert status["clientKeyData"][40:80] not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1970-01-01T00:00:10Z", 10.0),
+        ("1970-01-01T00:00:10.5Z", 10.5),
+        ("1970-01-01T01:00:10+01:00", 10.0),
+        ("1969-12-31T23:30:10-00:30", 10.0),
+    ],
+)
+def test_expiration_in_any_form_of_rfc_3339(text: str, seconds: float) -> None:
+    status = {"token": "t", "expirationTimestamp": text}
+    assert parse_credentials(json.dumps(credential(status)).encode(), V1BETA1).expires_at == seconds
+
+
+FAILURES: list[tuple[str, str, str]] = [
+    ("exit code", "sys.exit(73)", "exit code 73"),
+    ("signal", "os.kill(os.getpid(), 9)", "signal 9"),
+    ("no credentials", "print('{}')", "no ExecCredential"),
+    ("too much", "sys.stdout.write('x' * 3_000_000)", "more than 1 MiB"),
+    ("what it said", "print('log in\\x1b[1m first', file=sys.stderr); sys.exit(1)", "log inU+001B[1m first"),
+    (
+        "its last words",
+        "[print('line', i, file=sys.stderr) for i in range(9)]; sys.exit(1)",
+        "it said: line 4 / line 5 / line 6 / line 7 / line 8",
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "says"), [row[1:] for row in FAILURES], ids=[row[0] for row in FAILURES])
+def test_a_plugin_that_fails(tmp_path: Path, body: str, says: str) -> None:
+    server = Server()
+    with pytest.raises(ConfigError) as caught:
+        ask(auth(write_plugin(tmp_path, body)), server)
+    assert says in caught.value.message
+    assert 'user "u"' in caught.value.message
+    assert server.sent == []
+
+
+def test_a_plugin_that_failed_is_tried_again_by_the_next_request(tmp_path: Path) -> None:
+    who = auth(write_plugin(tmp_path, f"sys.exit(1) if n == 1 else {TOKEN}"))
+    with pytest.raises(ConfigError):
+        ask(who, Server())
+    assert ask(who, Server()) == 200
+
+
+def test_its_standard_error_passes_through_as_it_comes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ask(auth(write_plugin(tmp_path, f"print('visit é', file=sys.stderr)\n{TOKEN}")), Server())
+    assert capsys.readouterr().err == "visit é\n"
+
+
+@pytest.mark.parametrize("command", ["no-such-plugin", "/no/such/plugin"])
+def test_a_plugin_that_is_not_there_says_how_to_install_it(command: str) -> None:
+    with pytest.raises(ConfigError, match="was not found") as caught:
+        ask(auth(command, fields={"install_hint": "Run \x1b[1minstall\x1b[0m\nthen again"}), Server())
+    assert caught.value.hint == "Run U+001B[1minstallU+001B[0m\nthen again"
+
+
+def test_a_plugin_that_may_not_be_run(tmp_path: Path) -> None:
+    plugin = write_plugin(tmp_path, TOKEN)
+    plugin.path.chmod(0o644)
+    with pytest.raises(ConfigError, match="cannot be run: Permission denied"):
+        ask(auth(plugin), Server())
+
+
+def test_a_bare_name_is_looked_for_on_path(tmp_path: Path) -> None:
+    plugin = write_plugin(tmp_path, TOKEN, name="kubelogin")
+    assert ask(auth("kubelogin", environ={"PATH": f"{tmp_path}:{os.defpath}"}), Server()) == 200
+    assert len(plugin.runs) == 1
+
+
+@pytest.mark.parametrize("name", ["kubelogin", "gke-gcloud-auth-plugin"])
+@pytest.mark.parametrize("entry", ["", ".", "bin"])
+def test_a_plugin_in_an_empty_or_relative_entry_of_path_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str, name: str
+) -> None:
+    (tmp_path / "good").mkdir()
+    good = write_plugin(tmp_path / "good", TOKEN, name=name)
+    bad = write_plugin(tmp_path / entry, TOKEN, name=name)
+    monkeypatch.chdir(tmp_path)
+    cluster = ClusterInfo(server=f"https://cluster{tmp_path}")
+    with pytest.raises(ConfigError) as caught:
+        ask(auth(name, cluster, environ={"PATH": f"{entry}:{good.path.parent}"}), Server())
+    assert str(caught.value).startswith(f'user "u": the exec plugin {name}: found through ')
+    assert str(bad.path) in str(caught.value)
+    assert "name the plugin by an absolute path in the kubeconfig" in caught.value.hint
+    assert bad.runs == good.runs == []
+
+    assert ask(auth(name, cluster, environ={"PATH": f"{good.path.parent}:{entry}"}), Server()) == 200
+    assert (len(bad.runs), len(good.runs)) == (0, 1)
+
+
+def test_white_space_is_no_control_character() -> None:
+    assert visible("a\tb\r\n\x00\x9b\u200b") == "a\tb\r\nU+0000U+009BU+200B"

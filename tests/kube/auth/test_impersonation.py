@@ -1,0 +1,119 @@
+"""Acting as somebody else: the headers, their escaping, and where they are sent."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from gke_sandbox.errors import ConfigError
+from gke_sandbox.kube.auth.static import BearerToken, Impersonation
+from gke_sandbox.kube.client import KubeClient
+from gke_sandbox.kube.config.loader import ClusterConfig
+from gke_sandbox.kube.resources import PODS
+
+from ..servers import Answer, Memory
+
+pytestmark = pytest.mark.anyio
+
+FULL = Impersonation(
+    user="jane",
+    uid="u-1",
+    groups=("admins", "devs"),
+    extra={"Sc/ope": ("a", "b"), "plain": ("c",)},
+)
+
+
+@pytest.mark.parametrize(
+    ("who", "expected"),
+    [
+        (Impersonation("jane"), [("Impersonate-User", "jane")]),
+        (
+            FULL,
+            [
+                ("Impersonate-User", "jane"),
+                ("Impersonate-Uid", "u-1"),
+                ("Impersonate-Group", "admins"),
+                ("Impersonate-Group", "devs"),
+                ("Impersonate-Extra-Sc%2fope", "a"),
+                ("Impersonate-Extra-Sc%2fope", "b"),
+                ("Impersonate-Extra-plain", "c"),
+            ],
+        ),
+    ],
+)
+def test_headers(who: Impersonation, expected: list[tuple[str, str]]) -> None:
+    assert who.headers() == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "escaped"),
+    [
+        ("alpha-1.2_3", "alpha-1.2_3"),
+        ("example.com/scope", "example.com%2fscope"),
+        ("100%", "100%25"),
+        ("already%2f", "already%252f"),
+        ("a b", "a%20b"),
+        ("a:b", "a%3ab"),
+        ("é", "%c3%a9"),
+        ("line\nbreak", "line%0abreak"),
+        ("!#$&'*+-.^_`|~", "!#$&'*+-.^_`|~"),
+    ],
+)
+def test_what_cannot_stand_in_a_headers_name_is_escaped(key: str, escaped: str) -> None:
+    # https://kubernetes.io/docs/reference/access-authn-authz/authentication/#user-impersonation
+    who = Impersonation("jane", extra={key: ("v",)})
+    assert who.headers()[1] == (f"Impersonate-Extra-{escaped}", "v")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"user": "", "groups": ("admins",)},
+        {"user": "", "uid": "1"},
+        {"user": "", "extra": {"a": ("b",)}},
+        {"user": "jane\r\nX-Evil: 1"},
+        {"user": "jane", "groups": ("a\nb",)},
+        {"user": "jane", "extra": {"a": ("\x00",)}},
+    ],
+)
+def test_what_no_server_would_understand_is_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        Impersonation(**fields)  # type: ignore[arg-type]
+
+
+async def sent(config: ClusterConfig) -> httpx.Headers:
+    server = Memory([Answer(body={"kind": "Pod"})])
+    async with KubeClient(config, transport=server) as client:
+        await client.get(PODS, "ns", "a")
+    return server.requests[0].headers
+
+
+async def test_a_client_sends_them_with_its_own_credentials() -> None:
+    headers = await sent(ClusterConfig(server="https://cluster", auth=BearerToken("t0ken"), impersonation=FULL))
+    assert headers["Authorization"] == "Bearer t0ken"
+    assert headers.get_list("Impersonate-Group") == ["admins", "devs"]
+    assert headers.get_list("Impersonate-Extra-Sc%2fope") == ["a", "b"]
+
+
+async def test_they_are_sent_over_plain_http_where_credentials_are_not() -> None:
+    headers = await sent(
+        ClusterConfig(server="http://cluster", auth=BearerToken("t0ken"), impersonation=Impersonation("jane"))
+    )
+    assert headers["Impersonate-User"] == "jane"
+    assert "Authorization" not in headers
+
+
+async def test_values_are_sent_as_utf_8() -> None:
+    headers = await sent(ClusterConfig(server="https://cluster", impersonation=Impersonation("zoë")))
+    assert (b"Impersonate-User", "zoë".encode()) in headers.raw
+
+
+async def test_without_impersonation_there_is_no_such_header() -> None:
+    headers = await sent(ClusterConfig(server="https://cluster"))
+    assert not [name for name in headers if name.startswith("impersonate")]
+
+
+def test_a_request_that_impersonates_already_is_left_alone() -> None:
+    headers = httpx.Headers({"impersonate-user": "somebody"})
+    FULL.add_to(headers)
+    assert headers.multi_items() == [("impersonate-user", "somebody")]

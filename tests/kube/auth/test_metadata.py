@@ -1,0 +1,116 @@
+"""The metadata server: the service account of a machine on Google's cloud, or of a pod."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+from pytest_httpx import HTTPXMock
+
+from gke_sandbox.errors import ConfigError, NetworkError
+from gke_sandbox.kube.auth.google import SCOPES, MetadataServer, google_auth
+
+TOKEN = json.loads((Path(__file__).parents[3] / "fixtures" / "google" / "token.json").read_text())
+
+
+def environ(folder: Path, **more: str) -> dict[str, str]:
+    """The environment of a program without a credentials file."""
+    return {"CLOUDSDK_CONFIG": str(folder / "gcloud"), **more}
+
+
+def metadata(**more: str) -> tuple[MetadataServer, list[float]]:
+    """A metadata server, and the pauses that it makes."""
+    pauses: list[float] = []
+    return MetadataServer(SCOPES, {"GCE_METADATA_HOST": "metadata.test", **more}, sleep=pauses.append), pauses
+
+
+def test_the_metadata_server_is_asked_for_the_token(httpx_mock: HTTPXMock, tmp_path: Path) -> None:
+    httpx_mock.add_response(url="http://169.254.169.254/", headers={"Metadata-Flavor": "Google"})
+    httpx_mock.add_response(json=TOKEN)
+    auth = google_auth(environ=environ(tmp_path))
+    assert auth.token() == "ya29.first"
+    request = httpx_mock.get_requests()[1]
+    assert request.url.host == "metadata.google.internal"
+    assert request.url.path == "/computeMetadata/v1/instance/service-accounts/default/token"
+    assert request.url.params["scopes"] == ",".join(SCOPES)
+    assert request.headers["Metadata-Flavor"] == "Google"
+    assert "metadata.google.internal" in repr(auth)
+
+
+def test_another_metadata_server_can_be_named(httpx_mock: HTTPXMock, tmp_path: Path) -> None:
+    httpx_mock.add_response(json=TOKEN)
+    assert google_auth(environ=environ(tmp_path, GCE_METADATA_HOST="127.0.0.1:8080")).token() == "ya29.first"
+    assert httpx_mock.get_requests()[0].url.netloc == b"127.0.0.1:8080"
+
+
+def test_another_clouds_metadata_server_is_not_googles(httpx_mock: HTTPXMock, tmp_path: Path) -> None:
+    httpx_mock.add_response(url="http://169.254.169.254/", text="1.0 latest")
+    with pytest.raises(ConfigError, match="no metadata server answers at 169") as caught:
+        google_auth(environ=environ(tmp_path), otherwise="Or do something else.").token()
+    assert "GOOGLE_APPLICATION_CREDENTIALS is not set" in caught.value.message
+    assert str(tmp_path / "gcloud") in caught.value.message
+    assert "gcloud auth application-default login" in caught.value.hint
+    assert caught.value.hint.endswith("Or do something else.")
+
+
+def test_the_metadata_server_need_not_be_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="NO_GCE_CHECK is set"):
+        google_auth(environ=environ(tmp_path, NO_GCE_CHECK="true")).token()
+
+
+def test_a_metadata_server_that_is_not_there_is_tried_three_times(httpx_mock: HTTPXMock) -> None:
+    for _ in range(3):
+        httpx_mock.add_exception(httpx.ConnectTimeout("silence"), url="http://192.0.2.1/")
+    server, pauses = metadata(GCE_METADATA_HOST="", GCE_METADATA_IP="192.0.2.1")
+    assert not server.answers()
+    assert pauses == [0.5, 1.0]
+
+
+def test_a_metadata_server_that_starts_is_waited_for(httpx_mock: HTTPXMock) -> None:
+    httpx_mock.add_exception(httpx.ConnectError("refused"))
+    httpx_mock.add_response(status_code=503)
+    httpx_mock.add_response(json=TOKEN)
+    server, pauses = metadata()
+    assert server.fetch().value == "ya29.first"
+    assert pauses == [1.0, 2.0]
+
+
+def test_a_metadata_server_that_never_answers(httpx_mock: HTTPXMock) -> None:
+    for _ in range(5):
+        httpx_mock.add_exception(httpx.ConnectError("refused"))
+    with pytest.raises(NetworkError, match=r"metadata\.test: refused") as caught:
+        metadata()[0].fetch()
+    assert "NetworkPolicy" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "message"),
+    [
+        (404, b"", "knows no service account"),
+        (403, b"Permission denied", "gives no token: HTTP 403: Permission denied"),
+        (200, b'{"access_token": "ya29.secret"}', "something that is no token"),
+        (200, b"ya29.secret", "something that is no token"),
+        (200, b'{"access_token": "ya29 secret", "expires_in": 5}', "its token holds white space"),
+    ],
+)
+def test_a_metadata_server_without_a_token(
+    httpx_mock: HTTPXMock, status: int, content: bytes, message: str
+) -> None:
+    httpx_mock.add_response(status_code=status, content=content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        metadata()[0].fetch()
+    assert "ya29" not in str(caught.value) + caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("GCE_METADATA_HOST", "no host:x", "is not the name of a host"),
+        ("GCE_METADATA_TIMEOUT", "soon", "GCE_METADATA_TIMEOUT is not a number"),
+    ],
+)
+def test_a_wrong_setting_of_the_metadata_server(name: str, value: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        metadata(**{name: value})[0].fetch()

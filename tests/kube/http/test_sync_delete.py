@@ -1,0 +1,92 @@
+"""Deleting without an event loop."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+from collections.abc import Iterator
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import pytest
+
+from gke_sandbox.kube.auth.static import Impersonation
+from gke_sandbox.kube.config.loader import ClusterConfig
+from gke_sandbox.kube.http.sync_delete import delete_now
+from gke_sandbox.kube.resources import JOBS
+
+
+class Server(HTTPServer):
+    """Answers 403 for a name that begins with ``no``, 404 for ``gone``, else 200."""
+
+    deleted: list[tuple[str, dict[str, str]]]
+    headers: list[Message]
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_DELETE(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.deleted.append((self.path, body))
+        self.server.headers.append(self.headers)
+        name = self.path.rsplit("/", 1)[-1]
+        self.send_response(403 if name.startswith("no") else 404 if name == "gone" else 200)
+        self.end_headers()
+        self.wfile.write(b"words of the server")
+
+    def log_message(self, *args: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as running:
+        running.deleted, running.headers = [], []
+        thread = Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def address(server: Server) -> str:
+    return f"http://127.0.0.1:{server.server_address[1]}/prefix"
+
+
+def test_each_name_gets_one_delete_with_everything_that_belongs_to_it(server: Server) -> None:
+    delete_now(ClusterConfig(server=address(server)), JOBS, "ns", ["a", "b"])
+    body = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+    assert server.deleted == [
+        ("/prefix/apis/batch/v1/namespaces/ns/jobs/a", body),
+        ("/prefix/apis/batch/v1/namespaces/ns/jobs/b", body),
+    ]
+
+
+def test_it_is_the_user_who_is_impersonated_that_deletes(server: Server) -> None:
+    who = Impersonation("jürgen", groups=("a", "b"))
+    delete_now(ClusterConfig(server=address(server), impersonation=who), JOBS, "ns", ["a"])
+    headers = server.headers[0]
+    assert headers["Impersonate-User"].encode("latin-1").decode() == "jürgen"
+    assert headers.get_all("Impersonate-Group") == ["a", "b"]
+
+
+def test_a_refusal_is_logged_and_the_others_are_deleted(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "gke_sandbox"):
+        delete_now(ClusterConfig(server=address(server)), JOBS, "ns", ["no", "gone", "b"])
+    assert len(server.deleted) == 3
+    assert [record.message for record in caplog.records] == ["Job no was not deleted at exit: words of the server"]
+
+
+def test_a_server_that_is_not_there_is_logged_with_the_names_that_are_left(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    with caplog.at_level(logging.WARNING, "gke_sandbox"):
+        delete_now(ClusterConfig(server=f"http://127.0.0.1:{port}"), JOBS, "ns", ["a", "b"])
+    assert len(caplog.records) == 1
+    assert "Job a, b may be left in namespace ns" in caplog.records[0].message

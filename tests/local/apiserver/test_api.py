@@ -1,0 +1,418 @@
+"""The API server: verbs, refusals in its own words, watches, timeouts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gke_sandbox.local import Caller, Namespace, Rule
+
+from ..kit import CONFIG_MAPS, JOBS, PODS, config_map, job, refusal, running
+
+pytestmark = pytest.mark.anyio
+
+
+# Creating: decoding and validation.
+
+
+async def test_an_unknown_field_is_refused_warned_of_or_dropped_as_field_validation_says() -> None:
+    body = {**job(), "extra": 1}
+    body["spec"]["template"]["spec"]["containers"][0]["imagee"] = "x"
+    async with running() as kit:
+        strict = await kit.client.post(JOBS, json=body, params={"fieldValidation": "Strict"})
+        assert refusal(strict) == (
+            400,
+            "BadRequest",
+            'Job in version "v1" cannot be handled as a Job: strict decoding error: unknown field '
+            '"spec.template.spec.containers[0].imagee", unknown field "extra"',
+        )
+        warned = await kit.client.post(JOBS, json=body, params={"dryRun": "All"})
+        assert warned.headers.get_list("warning") == [
+            '299 - "unknown field \\"spec.template.spec.containers[0].imagee\\""',
+            '299 - "unknown field \\"extra\\""',
+        ]
+        ignored = await kit.client.post(JOBS, json=body, params={"fieldValidation": "Ignore"})
+        assert (ignored.status_code, "warning" in ignored.headers) == (201, False)
+        assert "extra" not in ignored.json()
+
+
+async def test_a_field_that_comes_twice_is_a_strict_error() -> None:
+    text = json.dumps(config_map()).replace('"kind"', '"immutable": true, "immutable": true, "kind"', 1)
+    async with running() as kit:
+        response = await kit.client.post(CONFIG_MAPS, content=text, params={"fieldValidation": "Strict"})
+    assert 'strict decoding error: duplicate field "immutable"' in refusal(response)[2]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            {"backoffLimit": "0"},
+            "cannot unmarshal string into Go struct field JobSpec.spec.backoffLimit of type int32",
+        ),
+        ({"backoffLimit": 0.5}, "cannot unmarshal number 0.5 into Go struct field JobSpec.spec.backoffLimit"),
+        ({"backoffLimit": 2**31}, "cannot unmarshal number 2147483648 into"),
+        ({"suspend": "no"}, "cannot unmarshal string into Go struct field JobSpec.spec.suspend of type bool"),
+        (
+            {"template": []},
+            "cannot unmarshal array into Go struct field JobSpec.spec.template of type v1.PodTemplateSpec",
+        ),
+        (
+            {"template": {"spec": {"containers": [{"command": "python3"}]}}},
+            "cannot unmarshal string into Go struct field "
+            "Container.spec.template.spec.containers.command of type []string",
+        ),
+        (
+            {"template": {"spec": {"containers": [{"resources": {"limits": {"cpu": "1x"}}}]}}},
+            "unable to parse quantity's suffix|quantities must match the regular expression",
+        ),
+    ],
+)
+async def test_a_value_of_the_wrong_type_is_a_bad_request(spec: dict[str, Any], message: str) -> None:
+    body = job()
+    body["spec"].update(spec)
+    async with running() as kit:
+        code, reason, text = refusal(await kit.client.post(JOBS, json=body))
+    assert (code, reason) == (400, "BadRequest")
+    assert text.startswith('Job in version "v1" cannot be handled as a Job: ')
+    assert any(part in text for part in message.split("|"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "json parse error"),
+        (b"[1]", "cannot unmarshal array into Go value"),
+        (b"[" * 100_000, "json parse error"),
+        (b'{"kind": "Pod", "apiVersion": "batch/v1"}', "unknown conversion"),
+        (b'{"kind": "Job", "apiVersion": "v1"}', "does not match the expected API version (batch/v1)"),
+    ],
+)
+async def test_a_body_that_is_no_job_is_a_bad_request(content: bytes, message: str) -> None:
+    async with running() as kit:
+        code, reason, text = refusal(await kit.client.post(JOBS, content=content))
+    assert (code, reason) == (400, "BadRequest")
+    assert message in text
+
+
+async def test_a_body_of_another_type_is_not_taken() -> None:
+    async with running() as kit:
+        response = await kit.client.post(JOBS, content=b"x", headers={"content-type": "text/plain"})
+    assert refusal(response)[:2] == (415, "UnsupportedMediaType")
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "detail"),
+    [
+        ({"container": {"image": ""}}, "containers[0].image", "Required value"),
+        ({"container": {"image": " x"}}, "containers[0].image", "must not have leading or trailing whitespace"),
+        ({"container": {"name": "a.b"}}, "containers[0].name", "must not contain dots"),
+        ({"container": {"imagePullPolicy": "Now"}}, "containers[0].imagePullPolicy", "Unsupported value"),
+        ({"container": {"env": [{"name": "A=B", "value": ""}]}}, "containers[0].env[0].name", "printable ASCII"),
+        ({"container": {"env": [{"name": "", "value": ""}]}}, "containers[0].env[0].name", "Required value"),
+        (
+            {"container": {"env": [{"name": "A", "valueFrom": {}}]}},
+            "containers[0].env[0].valueFrom",
+            "must specify one of",
+        ),
+        (
+            {"container": {"volumeMounts": [{"name": "x", "mountPath": "/x"}]}},
+            "containers[0].volumeMounts[0].name",
+            'Not found: "x"',
+        ),
+        (
+            {"container": {"resources": {"limits": {"memory": "-1"}}}},
+            "containers[0].resources.limits[memory]",
+            "must be greater than or equal to 0",
+        ),
+        (
+            {"container": {"resources": {"limits": {"gpu": "1"}}}},
+            "containers[0].resources.limits[gpu]",
+            "must be a standard resource for containers",
+        ),
+        ({"pod": {"restartPolicy": "Always"}}, "restartPolicy", 'valid values: "OnFailure", "Never"'),
+        ({"pod": {"runtimeClassName": ""}}, "runtimeClassName", "a lowercase RFC 1123 subdomain"),
+        ({"pod": {"volumes": [{"name": "a"}, {"name": "a"}]}}, "volumes[1].name", 'Duplicate value: "a"'),
+        (
+            {"pod": {"tolerations": [{"operator": "Equal"}]}},
+            "tolerations[0].operator",
+            "operator must be Exists when `key` is empty",
+        ),
+        ({"pod": {"securityContext": {"runAsUser": -1}}}, "securityContext.runAsUser", "must be between 0 and"),
+        ({"pod": {"nodeSelector": {"a b": "c"}}}, "nodeSelector", "name part must consist of"),
+        ({"pod": {"initContainers": [{"name": "x"}]}}, "initContainers", "the embedded cluster does not do this"),
+    ],
+)
+async def test_a_pod_template_that_breaks_a_rule_is_refused_with_the_fields_path(
+    change: dict[str, Any], field: str, detail: str
+) -> None:
+    async with running() as kit:
+        response = await kit.client.post(JOBS, json=job(**change))
+    assert refusal(response)[:2] == (422, "Invalid")
+    causes = response.json()["details"]["causes"]
+    found = [cause["message"] for cause in causes if cause["field"] == f"spec.template.spec.{field}"]
+    assert any(detail in message for message in found), causes
+
+
+@pytest.mark.parametrize(
+    ("spec", "detail"),
+    [
+        ({"backoffLimit": -1}, "spec.backoffLimit: Invalid value: -1: must be greater than or equal to 0"),
+        ({"activeDeadlineSeconds": -5}, "spec.activeDeadlineSeconds: Invalid value: -5"),
+        ({"completionMode": "Some"}, 'spec.completionMode: Unsupported value: "Some"'),
+    ],
+)
+async def test_a_job_that_breaks_a_rule_is_refused(spec: dict[str, Any], detail: str) -> None:
+    async with running() as kit:
+        assert detail in refusal(await kit.client.post(JOBS, json=job(**spec)))[2]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "detail"),
+    [
+        ({}, "metadata.name: Required value: name or generateName is required"),
+        ({"name": "a", "labels": {"x": "y z"}}, 'metadata.labels: Invalid value: "y z": a valid label must be'),
+        ({"name": "a", "annotations": {"x": "y" * 300_000}}, "metadata.annotations: Too long"),
+        ({"name": "a", "ownerReferences": [{"kind": "Job"}]}, "metadata.ownerReferences[0].uid: Invalid value"),
+        ({"name": "a", "finalizers": ["mine"]}, "nor is it fully qualified"),
+        ({"name": "a" * 254}, "metadata.name: Invalid value"),
+    ],
+)
+async def test_metadata_that_breaks_a_rule_is_refused(metadata: dict[str, Any], detail: str) -> None:
+    async with running() as kit:
+        response = await kit.client.post(CONFIG_MAPS, json={**config_map(), "metadata": metadata})
+    assert detail in refusal(response)[2]
+
+
+async def test_a_name_is_made_from_generate_name() -> None:
+    async with running() as kit:
+        body = {**config_map(), "metadata": {"generateName": "run-"}}
+        names = {(await kit.create(CONFIG_MAPS, body))["metadata"]["name"] for _ in range(3)}
+    assert len(names) == 3
+    assert all(name.startswith("run-") and len(name) == 9 for name in names)
+
+
+async def test_config_map_keys_and_base64_are_checked() -> None:
+    async with running() as kit:
+        bad_key = await kit.client.post(CONFIG_MAPS, json=config_map(data={"a b": ""}))
+        assert 'data[a b]: Invalid value: "a b": a valid config key' in refusal(bad_key)[2]
+        twice = await kit.client.post(CONFIG_MAPS, json=config_map(data={"a": ""}, binaryData={"a": ""}))
+        assert "duplicate of key present in binaryData" in refusal(twice)[2]
+        not_base64 = await kit.client.post(CONFIG_MAPS, json=config_map(binaryData={"a": "*"}))
+        assert "illegal base64 data at input byte 0" in refusal(not_base64)[2]
+
+
+async def test_a_config_map_holds_a_mebibyte_of_decoded_values_and_no_more() -> None:
+    async with running() as kit:
+        await kit.create(CONFIG_MAPS, config_map("full", data={"a": "x" * 1_048_573}, binaryData={"b": "AAAA"}))
+        over = await kit.client.post(CONFIG_MAPS, json=config_map("over", data={"a": "ä" * 524_289}))
+        assert refusal(over)[0] == 422
+
+
+async def test_quantities_come_back_in_their_canonical_form() -> None:
+    resources = {"limits": {"cpu": "1500m", "memory": "1024Mi"}, "requests": {"cpu": 0.5}}
+    async with running() as kit:
+        created = await kit.create(JOBS, job(container={"resources": resources}))
+    (container,) = created["spec"]["template"]["spec"]["containers"]
+    assert container["resources"] == {"limits": {"cpu": "1500m", "memory": "1Gi"}, "requests": {"cpu": "500m"}}
+
+
+async def test_half_a_character_is_replaced_as_gos_decoder_does() -> None:
+    async with running() as kit:
+        response = await kit.client.post(
+            CONFIG_MAPS, content=b'{"metadata": {"name": "a"}, "data": {"k": "a\\ud800b"}}'
+        )
+    assert response.json()["data"] == {"k": "a\ufffdb"}
+
+
+async def test_the_bodys_namespace_must_be_the_paths() -> None:
+    async with running() as kit:
+        body = config_map()
+        body["metadata"]["namespace"] = "other"
+        assert "namespace of the provided object" in refusal(await kit.client.post(CONFIG_MAPS, json=body))[2]
+
+
+async def test_nothing_is_created_in_a_namespace_that_is_not_there() -> None:
+    async with running() as kit:
+        response = await kit.client.post(JOBS.replace("default", "nowhere"), json=job())
+        assert refusal(response) == (404, "NotFound", 'namespaces "nowhere" not found')
+        listed = await kit.get(PODS.replace("default", "nowhere"))
+        assert listed["items"] == []
+
+
+async def test_a_dry_run_changes_nothing() -> None:
+    async with running() as kit:
+        await kit.create(JOBS, job(), dryRun="All")
+        await kit.create(CONFIG_MAPS, config_map())
+        deleted = await kit.client.delete(f"{CONFIG_MAPS}/config", params={"dryRun": "All"})
+        assert deleted.status_code == 200
+        assert kit.cluster.leftovers() == ["configmaps/default/config"]
+        assert refusal(await kit.client.post(JOBS, json=job(), params={"dryRun": "Some"}))[0] == 422
+
+
+# Changing.
+
+
+async def test_an_immutable_config_map_cannot_be_changed_nor_made_mutable() -> None:
+    async with running() as kit:
+        await kit.create(CONFIG_MAPS, config_map(immutable=True, data={"a": "1"}))
+        path = f"{CONFIG_MAPS}/config"
+        changed = await kit.client.put(path, json=config_map(immutable=True, data={"a": "2"}))
+        assert refusal(changed)[2] == (
+            'ConfigMap "config" is invalid: data: Forbidden: field is immutable when `immutable` is set'
+        )
+        thawed = await kit.client.put(path, json=config_map(data={"a": "1"}))
+        assert "immutable: Forbidden" in refusal(thawed)[2]
+        merge = {"content-type": "application/merge-patch+json"}
+        labelled = await kit.client.patch(path, json={"metadata": {"labels": {"x": "y"}}}, headers=merge)
+        assert (labelled.status_code, labelled.json()["metadata"]["labels"]) == (200, {"x": "y"})
+        assert refusal(await kit.client.patch(path, json={}))[:2] == (415, "UnsupportedMediaType")
+
+
+async def test_an_update_of_an_old_version_is_a_conflict() -> None:
+    async with running() as kit:
+        created = await kit.create(CONFIG_MAPS, config_map(data={"a": "1"}))
+        path = f"{CONFIG_MAPS}/config"
+        assert (await kit.client.put(path, json={**created, "data": {"a": "2"}})).status_code == 200
+        late = await kit.client.put(path, json={**created, "data": {"a": "3"}})
+        assert refusal(late)[:2] == (409, "Conflict")
+
+
+async def test_a_delete_can_demand_a_uid() -> None:
+    async with running() as kit:
+        created = await kit.create(CONFIG_MAPS, config_map())
+        path = f"{CONFIG_MAPS}/config"
+        refused = await kit.delete(path, preconditions={"uid": "other"})
+        assert refusal(refused)[:2] == (409, "Conflict")
+        assert "Precondition failed: UID in precondition: other" in refusal(refused)[2]
+        uid = created["metadata"]["uid"]
+        assert (await kit.delete(path, preconditions={"uid": uid})).json()["status"] == "Success"
+        assert refusal(await kit.delete(path)) == (404, "NotFound", 'configmaps "config" not found')
+
+
+async def test_a_propagation_policy_that_there_is_not_is_refused() -> None:
+    async with running() as kit:
+        await kit.create(CONFIG_MAPS, config_map())
+        assert refusal(await kit.delete(f"{CONFIG_MAPS}/config", propagationPolicy="Sideways"))[0] == 422
+
+
+async def test_a_collection_is_deleted_by_its_selector() -> None:
+    async with running() as kit:
+        for name in ("a", "b"):
+            body = config_map(name)
+            body["metadata"]["labels"] = {"name": name}
+            await kit.create(CONFIG_MAPS, body)
+        await kit.client.delete(CONFIG_MAPS, params={"labelSelector": "name=a"})
+        assert kit.cluster.leftovers() == ["configmaps/default/b"]
+
+
+# Reading.
+
+
+async def test_a_list_comes_in_pages_whose_watch_misses_nothing() -> None:
+    async with running() as kit:
+        for name in "abcde":
+            await kit.create(CONFIG_MAPS, config_map(name))
+        names, token, first = [], "", None
+        while first is None or token:
+            page = await kit.get(CONFIG_MAPS, limit="2", **({"continue": token} if token else {}))
+            first = first or page["metadata"]["resourceVersion"]
+            assert page["metadata"]["resourceVersion"] == first
+            names += [item["metadata"]["name"] for item in page["items"]]
+            token = page["metadata"].get("continue", "")
+        assert names == list("abcde")
+        assert refusal(await kit.client.get(CONFIG_MAPS, params={"continue": "x"}))[0] == 400
+
+
+async def test_a_page_token_expires_with_the_history() -> None:
+    async with running() as kit:
+        for name in "abc":
+            await kit.create(CONFIG_MAPS, config_map(name))
+        token = (await kit.get(CONFIG_MAPS, limit="1"))["metadata"]["continue"]
+        await kit.create(CONFIG_MAPS, config_map("d"))
+        kit.cluster.expire_watches()
+        late = await kit.client.get(CONFIG_MAPS, params={"limit": "1", "continue": token})
+        assert refusal(late)[:2] == (410, "Expired")
+
+
+async def test_lists_can_be_selected_and_span_namespaces() -> None:
+    async with running(namespaces=("default", "other")) as kit:
+        await kit.create(CONFIG_MAPS, config_map("a"))
+        await kit.create(CONFIG_MAPS.replace("default", "other"), config_map("b"))
+        everywhere = await kit.get("/api/v1/configmaps")
+        assert [item["metadata"]["name"] for item in everywhere["items"]] == ["a", "b"]
+        assert "kind" not in everywhere["items"][0]
+        one = await kit.get("/api/v1/configmaps", fieldSelector="metadata.namespace=other")
+        assert [item["metadata"]["name"] for item in one["items"]] == ["b"]
+
+
+async def test_a_number_in_the_query_that_is_none_is_a_bad_request() -> None:
+    async with running() as kit:
+        assert refusal(await kit.client.get(PODS, params={"limit": "many"}))[0] == 400
+        version = await kit.client.get(PODS, params={"resourceVersion": "x"})
+        assert refusal(version)[2].startswith("invalid resource version")
+
+
+async def test_version_health_and_discovery_answer() -> None:
+    async with running() as kit:
+        assert (await kit.get("/version"))["gitVersion"].startswith("v1.36")
+        assert (await kit.client.get("/readyz")).text == "ok"
+        assert (await kit.get("/api"))["versions"] == ["v1"]
+        assert [group["name"] for group in (await kit.get("/apis"))["groups"]] == ["batch", "node.k8s.io"]
+        core = await kit.get("/api/v1")
+        assert {"pods", "pods/log", "configmaps"} <= {one["name"] for one in core["resources"]}
+        assert (await kit.get("/apis/batch/v1"))["groupVersion"] == "batch/v1"
+
+
+async def test_namespaces_nodes_and_runtime_classes_can_be_read() -> None:
+    async with running(namespaces=("default", Namespace("strict", pod_security="restricted"))) as kit:
+        assert (await kit.get("/api/v1/namespaces/strict"))["status"] == {"phase": "Active"}
+        assert (await kit.get("/apis/node.k8s.io/v1/runtimeclasses/gvisor"))["handler"] == "runsc"
+        (node,) = (await kit.get("/api/v1/nodes"))["items"]
+        assert node["metadata"]["labels"]["sandbox.gke.io/runtime"] == "gvisor"
+        assert refusal(await kit.client.get("/api/v1/namespaces/none"))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "code"),
+    [
+        ("GET", "/nothing", 404),
+        ("GET", "/api/v1/namespaces/default/secrets", 404),
+        ("GET", f"{PODS}/x/status", 404),
+        ("GET", f"{PODS}/x/y/z", 404),
+        ("PATCH", f"{JOBS}/x", 405),
+        ("POST", f"{JOBS}/x", 405),
+        ("POST", "/apis/batch/v1/jobs", 405),
+        ("POST", "/version", 405),
+        ("DELETE", "/api/v1/nodes/node1", 405),
+        ("GET", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", 405),
+    ],
+)
+async def test_what_is_not_served_is_told(method: str, path: str, code: int) -> None:
+    async with running() as kit:
+        assert (await kit.client.request(method, path)).status_code == code
+
+
+async def test_a_caller_without_permission_is_told_what_it_lacks() -> None:
+    rules = (Rule(("get", "list"), ("",), ("pods",)),)
+    async with running(caller=Caller.service_account("default", "reader", rules)) as kit:
+        assert (await kit.client.get(PODS)).status_code == 200
+        watched = await kit.client.get(PODS, params={"watch": "true"})
+        assert refusal(watched)[2] == (
+            'pods is forbidden: User "system:serviceaccount:default:reader" cannot watch resource "pods" in '
+            'API group "" in the namespace "default"'
+        )
+        assert refusal(await kit.client.get("/api/v1/pods"))[0] == 403
+        assert "at the cluster scope" in refusal(await kit.client.get("/api/v1/nodes"))[2]
+        body = {
+            "kind": "SelfSubjectAccessReview",
+            "apiVersion": "authorization.k8s.io/v1",
+            "spec": {"nonResourceAttributes": {"path": "/version", "verb": "get"}},
+        }
+        reviews = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        assert (await kit.create(reviews, body))["status"] == {"allowed": True}
+        me = {"kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1"}
+        who = await kit.create("/apis/authentication.k8s.io/v1/selfsubjectreviews", me)
+        assert who["status"]["userInfo"]["username"] == "system:serviceaccount:default:reader"

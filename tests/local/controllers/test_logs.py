@@ -1,0 +1,216 @@
+"""A container's log: lines, pieces, following, rotation, and the answers when there is none."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from gke_sandbox.local import Pace, Script
+from tests.clock import run_on_mock_clock
+
+from ..kit import JOBS, PODS, Kit, Stream, job, refusal, running
+
+pytestmark = pytest.mark.anyio
+
+MEBIBYTE = 1 << 20
+
+
+async def started(kit: Kit, phase: str = "Running") -> None:
+    await kit.create(JOBS, job())
+    await kit.phase(phase)
+
+
+async def read(kit: Kit, **query: str) -> bytes:
+    async with kit.log(**query) as log:
+        assert log.response.status_code == 200
+        return await log.all()
+
+
+async def test_a_followed_log_brings_each_line_as_it_is_finished_and_ends_with_the_container() -> None:
+    script = Script(chunks=[(0.0, b"one\ntw"), (0.05, b"o\nthr"), (0.1, b"ee")], ends_at=0.15)
+    async with running(script) as kit:
+        await started(kit)
+        async with kit.log(follow="true", container="code-runner") as log:
+            assert log.response.headers["content-type"] == "text/plain"
+            pieces = [piece async for piece in log.pieces]
+    assert pieces == [b"one\n", b"two\n", b"three"]
+
+
+async def test_a_log_that_is_not_followed_ends_where_it_is() -> None:
+    async with running(Script(chunks=[(0.0, b"one\ntwo")])) as kit:
+        await started(kit)
+        async with kit.log(follow="true") as log:
+            assert await anext(log.pieces) == b"one\n"
+        assert await read(kit) == b"one\n"
+
+
+async def test_a_line_over_16_kib_goes_on_in_pieces_of_that_size_before_it_is_finished() -> None:
+    async with running(Script(chunks=[(0.0, b"x" * 40_000)])) as kit:
+        await started(kit)
+        async with kit.log(follow="true") as log:
+            assert [len(await anext(log.pieces)) for _ in range(2)] == [16_384, 16_384]
+        assert len(await read(kit)) == 32_768
+
+
+@pytest.mark.parametrize("size", [7, 16_384, 16_385])
+async def test_the_log_is_the_same_however_the_output_is_cut(size: int) -> None:
+    text = b"a\n\n" + b"b" * 16_384 + b"\n" + b"c" * 20_000 + b"\nrest"
+    chunks = [(0.0, text[start : start + size]) for start in range(0, len(text), size)]
+    async with running(Script(chunks=chunks, ends_at=0.0)) as kit:
+        await started(kit, "Succeeded")
+        assert await read(kit, follow="true") == text
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ({"tailLines": "2"}, b"two\nthree\n"),
+        ({"tailLines": "0"}, b""),
+        ({"tailLines": "9"}, b"one\ntwo\nthree\n"),
+        ({"limitBytes": "5"}, b"one\nt"),
+        ({"limitBytes": "5", "tailLines": "1", "follow": "true"}, b"three"),
+        ({"sinceSeconds": "3600"}, b"one\ntwo\nthree\n"),
+        ({"sinceTime": "2026-11-22T00:59:00.123456789Z"}, b""),
+        ({"sinceTime": "2026-11-21T00:00:00+01:00"}, b"one\ntwo\nthree\n"),
+    ],
+)
+async def test_a_part_of_a_log_can_be_asked_for(query: dict[str, str], text: bytes) -> None:
+    async with running(Script(chunks=[(0.0, b"one\ntwo\nthree\n")], ends_at=0.0)) as kit:
+        await started(kit, "Succeeded")
+        assert await read(kit, **query) == text
+
+
+def test_timestamps_and_since_seconds_go_by_when_a_line_was_written() -> None:
+    async def main() -> None:
+        async with running(Script(chunks=[(0.0, b"old\n"), (60.0, b"new\n")])) as kit:
+            await started(kit)
+            await anyio.sleep(65)
+            assert await read(kit, sinceSeconds="10") == b"new\n"
+            stamped = (await read(kit, timestamps="true")).split(b"\n")
+            assert stamped[0].startswith(b"2026-11-22T00:00:00.0")
+            assert stamped[1].startswith(b"2026-11-22T00:01:00.0")
+            assert [line.split(b" ")[1] for line in stamped[:2]] == [b"old", b"new"]
+
+    run_on_mock_clock(main)
+
+
+@pytest.mark.parametrize(
+    ("query", "code", "message"),
+    [
+        ({"tailLines": "-1"}, 422, "tailLines: Invalid value: -1: must be greater than or equal to 0"),
+        ({"limitBytes": "0"}, 422, "limitBytes: Invalid value: 0: must be greater than 0"),
+        ({"stream": "Stdout"}, 422, "stream: Forbidden: may not be specified"),
+        ({"sinceSeconds": "1", "sinceTime": "2026-11-22T00:00:00Z"}, 422, "at most one of"),
+        ({"tailLines": "x"}, 400, "invalid syntax"),
+        ({"sinceTime": "yesterday"}, 400, "parsing time"),
+        ({"container": "other"}, 400, "container other is not valid for pod "),
+        ({"previous": "true"}, 400, 'previous terminated container "code-runner" in pod'),
+    ],
+)
+async def test_a_question_that_makes_no_sense_is_refused(query: dict[str, str], code: int, message: str) -> None:
+    async with running(Script(ends_at=0.0)) as kit:
+        await started(kit, "Succeeded")
+        response = await kit.client.get(f"{PODS}/{kit.pod()['metadata']['name']}/log", params=query)
+        assert refusal(response)[0] == code
+        assert message in refusal(response)[2]
+
+
+async def test_before_its_container_runs_a_pod_has_no_log_and_says_why() -> None:
+    env = {"env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "none", "key": "k"}}}]}
+    images = {"image": "registry.invalid/x:1"}
+    async with running(pace=Pace(config_wait=0.0, image_backoff=0.2)) as kit:
+        await kit.create(JOBS, job("env", container=env))
+        await kit.waiting("CreateContainerConfigError")
+        path = f"{PODS}/{kit.pod()['metadata']['name']}/log"
+        assert refusal(await kit.client.get(path))[2].endswith("is waiting to start: CreateContainerConfigError")
+        await kit.delete(f"{JOBS}/env")
+        await kit.until(lambda: kit.pods() == [])
+        await kit.create(JOBS, job("image", container=images))
+        await kit.waiting("ErrImagePull")
+        path = f"{PODS}/{kit.pod()['metadata']['name']}/log"
+        assert refusal(await kit.client.get(path))[2].endswith("is waiting to start: image can't be pulled")
+
+
+async def test_a_pod_without_a_node_answers_with_nothing_at_all() -> None:
+    async with running() as kit:
+        await kit.create(JOBS, job(pod={"nodeSelector": {"a": "b"}}))
+        await kit.until(kit.pods)
+        response = await kit.client.get(f"{PODS}/{kit.pod()['metadata']['name']}/log")
+        assert (response.status_code, response.content) == (204, b"")
+
+
+async def test_the_log_goes_with_its_pod_and_who_follows_it_comes_to_the_end() -> None:
+    async with running(Script(chunks=[(0.0, b"one\n")], stops_after=None)) as kit:
+        await started(kit)
+        path = f"{PODS}/{kit.pod()['metadata']['name']}"
+        async with kit.log(follow="true") as log:
+            assert await anext(log.pieces) == b"one\n"
+            await kit.delete(path, gracePeriodSeconds=0)
+            assert await log.all() == b""
+        assert refusal(await kit.client.get(f"{path}/log"))[:2] == (404, "NotFound")
+
+
+def test_a_log_whose_output_stays_open_does_not_end_with_the_container() -> None:
+    async def main() -> None:
+        async with running(Script(chunks=[(0.0, b"one\n")], ends_at=0.0, log_never_ends=True)) as kit:
+            await started(kit, "Succeeded")
+            async with kit.log(follow="true") as log:
+                assert await anext(log.pieces) == b"one\n"
+                with anyio.move_on_after(1000) as waited:
+                    await log.all()
+                assert waited.cancelled_caught
+            assert kit.runtime.running == 1
+
+    run_on_mock_clock(main)
+
+
+def test_the_followed_log_ends_some_time_after_the_container() -> None:
+    async def main() -> None:
+        async with running(Script(chunks=[(0.0, b"one\n")], ends_at=0.0), pace=Pace(log_end=1.0)) as kit:
+            await started(kit, "Succeeded")
+            begin = anyio.current_time()
+            assert await read(kit, follow="true") == b"one\n"
+            assert anyio.current_time() - begin == pytest.approx(1.0)
+
+    run_on_mock_clock(main)
+
+
+def test_a_log_over_10_mib_is_rotated_at_the_kubelets_next_look() -> None:
+    """Who follows misses nothing; who comes later gets what came after, and later nothing at all."""
+    line = b"x" * 9_999 + b"\n"
+    flood = line * (11 * MEBIBYTE // len(line))
+    script = Script(chunks=[(1.0, flood), (11.0, b"after\n"), (21.0, b"more\n")])
+
+    async def follow(kit: Kit, seen: list[int]) -> None:
+        async with kit.log(follow="true") as log:
+            await count(log, seen)
+
+    async def count(log: Stream, seen: list[int]) -> None:
+        async for piece in log.pieces:
+            seen[0] += len(piece)
+
+    async def main() -> None:
+        seen = [0]
+        async with running(script) as kit, anyio.create_task_group() as tasks:
+            await started(kit)
+            tasks.start_soon(follow, kit, seen)
+            await anyio.sleep(5)
+            assert len(await read(kit)) == len(flood)
+            await anyio.sleep(7)
+            assert await read(kit) == b"after\n"
+            await anyio.sleep(10)
+            assert await read(kit) == b"after\nmore\n"
+            assert seen == [len(flood) + len(b"after\nmore\n")]
+            tasks.cancel_scope.cancel()
+
+    run_on_mock_clock(main)
+
+
+def test_a_rotated_log_is_empty_when_nothing_came_after() -> None:
+    async def main() -> None:
+        async with running(Script(chunks=[(1.0, b"x" * 11 * MEBIBYTE + b"\n")])) as kit:
+            await started(kit)
+            await anyio.sleep(12)
+            assert await read(kit) == b""
+
+    run_on_mock_clock(main)

@@ -1,0 +1,229 @@
+"""Containers under gVisor: what all runtimes do, and what only a sandbox can keep."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from gke_sandbox.local.runtimes.base import ContainerExit
+from gke_sandbox.local.runtimes.bundle import Interpreter, NotShowable
+from gke_sandbox.local.runtimes.gvisor import GVisorRuntime, GVisorUnavailable
+
+from .containers import container, python, run, running
+from .runtime_behaviours import *  # noqa: F403
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """One event loop: a start takes a third of a second, and what is below it is tested with processes on both."""
+    return "trio"
+
+
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[GVisorRuntime, Path]]:
+    """A runtime whose trial run worked, and the directory in which all of its files are."""
+    folder = tmp_path_factory.mktemp("gvisor")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(folder))
+        try:
+            runtime = GVisorRuntime()
+        except GVisorUnavailable as why:
+            pytest.skip(str(why))
+        assert os.listdir(folder) == [], "the trial run has left something"
+        yield runtime, folder
+        runtime.kill_all()
+        assert os.listdir(folder) == []
+
+
+@pytest.fixture
+def runtime(tried: tuple[GVisorRuntime, Path]) -> Iterator[GVisorRuntime]:
+    runtime, temporary = tried
+    yield runtime
+    assert list(temporary.glob("*/*")) == []
+    assert sandboxes(temporary) == {}
+
+
+def sandboxes(temporary: Path) -> dict[int, str]:
+    """The processes of runsc that are about something below this directory: pid, command line."""
+    found = {}
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if str(temporary) in line and "process_supervisor.py" not in line:
+            found[int(file.parent.name)] = line
+    return found
+
+
+async def test_the_program_is_an_ordinary_user_and_alone(runtime: GVisorRuntime) -> None:
+    code = """
+import os, socket
+print(os.getuid(), os.getgid(), os.getpid(), socket.gethostname(), os.getcwd())
+status = open("/proc/self/status").read()
+print([line.split()[1] for line in status.splitlines() if line.startswith(("CapEff", "CapBnd", "CapPrm"))])
+print(sorted(name for name in os.listdir("/proc") if name.isdigit()))
+"""
+    _, output = await run(runtime, python(code))
+    assert output.decode().splitlines() == ["1001 1001 1 job-x7x2p /", str(["0" * 16] * 3), "['1']"]
+
+
+async def test_there_is_no_network_but_loopback(runtime: GVisorRuntime) -> None:
+    code = """
+import errno, socket
+server = socket.create_server(("127.0.0.1", 0))
+with socket.create_connection(server.getsockname()): print("loopback")
+try: socket.create_connection(("192.0.2.1", 80), timeout=5)
+except OSError as error: print(error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH))
+print([name for _, name in socket.if_nameindex()])
+"""
+    _, output = await run(runtime, python(code))
+    assert output == b"loopback\nTrue\n['lo']\n"
+
+
+async def test_of_this_machine_only_the_interpreter_and_usr_are_shown(
+    runtime: GVisorRuntime, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("of this machine")
+    code = """
+import os, sys
+known = ("/proc", "/sys", "/dev", "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", *sys.argv[2:])
+def walk(folder):
+    for entry in os.scandir(folder):
+        if entry.path not in known:
+            if entry.is_dir(follow_symlinks=False):
+                walk(entry.path)
+            else:
+                print(entry.path)
+walk("/")
+print("secret" if os.path.exists(sys.argv[1]) else "")
+"""
+    shown = Interpreter.running().prefixes
+    _, output = await run(runtime, container("python3", "-u", "-c", code, str(secret), *shown))
+    *found, secrets = output.decode().split("\n")[:-1]
+    names = ("group", "hostname", "hosts", "ld.so.cache", "nsswitch.conf", "passwd")
+    assert set(found) <= {f"/etc/{name}" for name in names}
+    assert secrets == ""
+
+
+async def test_packages_of_a_virtual_environment_are_not_shown(runtime: GVisorRuntime) -> None:
+    _, output = await run(runtime, python("import sys; print(sys.prefix == sys.base_prefix, sys.executable)"))
+    assert output.decode() == f"True {Interpreter.running().executable}\n"
+
+
+async def test_only_scratch_space_can_be_written(runtime: GVisorRuntime) -> None:
+    code = """
+import os
+for folder in ("/", "/etc", "/usr", "/root", "/app", "/tmp", "/scratch", "/dev/shm"):
+    try:
+        open(folder + "/x", "w").close()
+    except OSError as error:
+        print(folder, error.errno in (13, 30))
+    else:
+        print(folder, "written")
+"""
+    _, output = await run(runtime, python(code, files={"/app/runner": b""}, scratch={"/scratch": None}))
+    lines = dict(line.split() for line in output.decode().splitlines())
+    assert lines == {
+        **dict.fromkeys(("/", "/etc", "/usr", "/root", "/app"), "True"),
+        **dict.fromkeys(("/tmp", "/scratch", "/dev/shm"), "written"),
+    }
+
+
+async def test_scratch_space_has_the_size_of_its_limit(runtime: GVisorRuntime) -> None:
+    code = """
+written = 0
+try:
+    with open("/scratch/x", "wb", buffering=0) as file:
+        while True:
+            written += file.write(bytes(1 << 16))
+except OSError as error:
+    print(error.strerror, written)
+"""
+    _, output = await run(runtime, python(code, scratch={"/scratch": 1 << 20}))
+    assert output == b"No space left on device 1048576\n"
+
+
+async def test_scratch_space_does_not_count_as_memory(runtime: GVisorRuntime) -> None:
+    code = "open('/tmp/x', 'wb').write(bytes(100 << 20)); print(sum(range(3_000_000)) > 0)"
+    ended, output = await run(runtime, python(code, scratch={"/tmp": 128 << 20}, memory_limit=120 << 20))
+    assert (ended.reason, output) == ("Completed", b"True\n")
+
+
+async def test_five_start_at_once(runtime: GVisorRuntime) -> None:
+    outputs: set[bytes] = set()
+
+    async def one(number: int) -> None:
+        outputs.add((await run(runtime, python(f"print({number})")))[1])
+
+    with anyio.fail_after(50):
+        async with anyio.create_task_group() as tasks:
+            for number in range(5):
+                tasks.start_soon(one, number)
+    assert outputs == {b"%d\n" % number for number in range(5)}
+
+
+async def test_a_sandbox_that_hangs_is_ended(runtime: GVisorRuntime, tried: tuple[GVisorRuntime, Path]) -> None:
+    """Every process of runsc is stopped: nobody answers a SIGTERM any more."""
+    async with running(runtime, python("print('ready')\nimport signal; signal.pause()")) as (started, lines):
+        await lines.next()
+        for pid in sandboxes(tried[1]):
+            os.kill(pid, signal.SIGSTOP)
+        await started.stop(0.2)
+        assert await started.wait() == ContainerExit(137, "Error")
+
+
+async def test_kill_all_ends_everything_and_the_next_start_begins_anew(
+    runtime: GVisorRuntime, tried: tuple[GVisorRuntime, Path]
+) -> None:
+    async with running(runtime, python("print('ready')\nimport signal; signal.pause()")) as (started, lines):
+        await lines.next()
+        runtime.kill_all()
+        assert (sandboxes(tried[1]), os.listdir(tried[1])) == ({}, [])
+        assert await started.wait() == ContainerExit(137, "Error")
+    assert (await run(runtime, python("print(1)")))[1] == b"1\n"
+
+
+async def test_it_runs_on_asyncio_too(runtime: GVisorRuntime) -> None:
+    """On an event loop of its own, in a thread, while trio runs this one."""
+
+    async def main() -> tuple[ContainerExit, bytes]:
+        return await run(runtime, python("print(1)"))
+
+    ended = await anyio.to_thread.run_sync(lambda: anyio.run(main, backend="asyncio"))
+    assert ended == (ContainerExit(0, "Completed"), b"1\n")
+
+
+def test_an_interpreter_whose_prefix_holds_the_home_directory_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", os.path.join(os.path.realpath(sys.base_prefix), "somebody"))
+    with pytest.raises(NotShowable, match="holds the home directory"):
+        Interpreter.running()
+
+
+def test_without_runsc_the_reason_is_that_it_is_not_on_path(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(GVisorUnavailable, match="runsc is not on PATH"):
+        GVisorRuntime()
+
+
+def test_a_runsc_that_does_not_work_gives_its_own_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    runsc = tmp_path / "runsc"
+    runsc.write_text("#!/bin/sh\necho creating sandbox: operation not permitted >&2\nexit 128\n")
+    runsc.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(GVisorUnavailable, match="with platform ptrace: creating sandbox: operation not permitted"):
+        GVisorRuntime()

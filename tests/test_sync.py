@@ -1,0 +1,541 @@
+"""Sandbox: threads, Ctrl-C, interpreter exit, fork. What concerns the whole process runs in one of its own."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+
+from gke_sandbox import (
+    CassetteError,
+    Cluster,
+    ConfigError,
+    Finished,
+    NotFound,
+    OutputChunk,
+    Sandbox,
+    SandboxClosed,
+    SpecError,
+)
+from gke_sandbox.local import LocalTransport, ScriptedRuntime, choose_runtime
+from gke_sandbox.local.faults import Delay, Fault, Forbid, Match, Misbehaviour
+from gke_sandbox.sync import _Task
+
+from .http_cluster import HttpCluster, http_cluster
+from .pods import out, program
+
+ROOT = Path(__file__).parent.parent
+LOCAL = Cluster.local("process")
+
+
+def loops() -> list[threading.Thread]:
+    """The threads of Sandboxes that are open."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("gke-sandbox")]
+
+
+def test_run_in_a_block() -> None:
+    with Sandbox(LOCAL) as sandbox:
+        assert sandbox.run("print(6 * 7)").stdout == "42\n"
+        assert sandbox.namespace == "default"
+        assert sandbox.leftovers == []
+
+
+def test_it_opens_with_the_first_run_and_close_joins_its_thread() -> None:
+    sandbox = Sandbox(LOCAL)
+    assert loops() == []
+    assert sandbox.run("print(1)").stdout == "1\n"
+    assert len(loops()) == 1
+    sandbox.close()
+    assert loops() == []
+    sandbox.close()
+    with pytest.raises(SandboxClosed) as caught:
+        sandbox.run("print(1)")
+    assert caught.value.ran == "no"
+
+
+def test_wrong_settings_are_refused_when_it_is_made() -> None:
+    with pytest.raises(SpecError, match="cpu_limit"):
+        Sandbox(LOCAL, cpu_limit="abc")
+    with pytest.raises(SpecError, match="timeuot"):
+        Sandbox(LOCAL, timeuot=3)
+
+
+def test_many_threads_share_one_sandbox() -> None:
+    with Sandbox(LOCAL) as sandbox, ThreadPoolExecutor(20) as threads:
+        results = list(threads.map(lambda n: sandbox.run(f"print({n})").stdout, range(20)))
+    assert results == [f"{n}\n" for n in range(20)]
+
+
+def test_map_keeps_the_order() -> None:
+    with Sandbox(LOCAL) as sandbox:
+        results = sandbox.map([f"print({n})" for n in range(6)], limit=3)
+    assert [result.stdout for result in results] == [f"{n}\n" for n in range(6)]
+
+
+def test_stream_is_an_iterator() -> None:
+    with Sandbox(LOCAL) as sandbox, sandbox.stream("print('a')") as events:
+        seen = list(events)
+    assert b"".join(event.data for event in seen if isinstance(event, OutputChunk)) == b"a\n"
+    assert isinstance(seen[-1], Finished)
+
+
+def test_leaving_a_stream_early_ends_the_run() -> None:
+    with Sandbox(LOCAL) as sandbox:
+        with sandbox.stream("import sys, time\nsys.stdout.write('a')\ntime.sleep(60)") as events:
+            for event in events:
+                if isinstance(event, OutputChunk):
+                    break
+        assert list(events) == []
+
+
+def test_close_from_another_thread_ends_the_runs() -> None:
+    errors: list[BaseException] = []
+    sandbox = Sandbox(LOCAL)
+    started = threading.Event()
+
+    def run() -> None:
+        try:
+            with sandbox.stream("import sys, time\nsys.stdout.write('a')\ntime.sleep(60)") as events:
+                for event in events:
+                    if isinstance(event, OutputChunk):
+                        started.set()
+        except SandboxClosed as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert started.wait(20)
+    sandbox.close()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert len(errors) == 1
+
+
+def test_a_sandbox_that_is_dropped_ends_its_thread() -> None:
+    sandbox = Sandbox(LOCAL)
+    sandbox.run("print(1)")
+    (thread,) = loops()
+    del sandbox
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_leftovers_are_named_after_close() -> None:
+    never = Fault(Forbid(), Match("delete", "jobs"), times=None)
+    transport = LocalTransport(choose_runtime("process"), misbehaviour=Misbehaviour(never))
+    with Sandbox(Cluster.transport(transport)) as sandbox:
+        result = sandbox.run("pass")
+    assert sandbox.leftovers == [result.job]
+
+
+def test_a_stream_that_is_read_after_close_says_that_the_sandbox_is_closed() -> None:
+    sandbox = Sandbox(LOCAL)
+    events = sandbox.stream("import time; time.sleep(60)")
+    next(events)
+    sandbox.close()
+    with pytest.raises(SandboxClosed):
+        next(events)
+    events.close()
+
+
+def test_threads_that_run_while_another_closes_get_a_result_or_are_told() -> None:
+    told: list[BaseException] = []
+
+    def run(sandbox: Sandbox) -> None:
+        try:
+            while True:
+                sandbox.run("pass")
+        except BaseException as error:  # noqa: BLE001 - it is looked at below
+            told.append(error)
+
+    for attempt in range(15):
+        sandbox = Sandbox(LOCAL)
+        assert sandbox.namespace == "default"
+        threads = [threading.Thread(target=run, args=(sandbox,), daemon=True) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        threads[0].join(attempt / 500)
+        sandbox.close()
+        for thread in threads:
+            thread.join(20)
+            assert not thread.is_alive()
+    assert {type(error) for error in told} == {SandboxClosed}
+
+
+class BrokenWatch(httpx.AsyncBaseTransport):
+    """A transport with a defect of its own, which ends the event loop."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/pods"):
+            raise RuntimeError("a defect")
+        status = {"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404}
+        return httpx.Response(404, json=status, request=request)
+
+
+def test_a_run_whose_event_loop_breaks_down_is_told_and_so_is_every_later_one() -> None:
+    with Sandbox(Cluster.transport(BrokenWatch())) as sandbox:
+        for _ in range(3):
+            with pytest.raises((SandboxClosed, NotFound)):
+                sandbox.run("pass")
+        for thread in loops():
+            thread.join(20)
+        with pytest.raises(SandboxClosed):
+            sandbox.run("pass")
+
+
+def test_a_sandbox_that_is_collected_in_its_own_thread_ends_it() -> None:
+    sandbox = Sandbox(LOCAL)
+    sandbox.run("pass")
+    (thread,) = loops()
+    opened = sandbox._open
+    assert opened is not None
+    portal, opened.cycle = opened.portal, opened  # type: ignore[attr-defined]
+    gc.disable()
+    try:
+        del sandbox, opened
+        portal.call(gc.collect)
+    finally:
+        gc.enable()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+# -- in processes of their own ----------------------------------------------------------------------------
+
+PRELUDE = """
+import logging, os, signal, sys, threading, time
+from gke_sandbox import *
+from gke_sandbox.local import LocalTransport, ScriptedRuntime, choose_runtime
+logging.basicConfig(level=logging.WARNING, format="%(message)s")
+transport = LocalTransport(choose_runtime("process"))
+sandbox = Sandbox(Cluster.transport(transport))
+def left():
+    return [job["metadata"]["name"] for job in transport.objects("jobs")]
+SLEEPS = "import time, os; os.write(1, b'pid %d ' % os.getpid()); time.sleep(60)"
+"""
+
+
+def process(code: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", PRELUDE + textwrap.dedent(code)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+    )
+
+
+def output(code: str) -> str:
+    running = process(code)
+    out, error = running.communicate(timeout=30)
+    assert running.returncode == 0, error
+    assert "Traceback" not in error, error
+    return out
+
+
+def test_ctrl_c_in_a_run_deletes_the_job_before_it_is_raised() -> None:
+    code = """
+    sandbox.namespace  # opens it
+    def announce():
+        while not transport.objects("pods") or not any("log" in r.path for r in list(transport.requests)):
+            time.sleep(0.01)
+        print("running", flush=True)
+    threading.Thread(target=announce, daemon=True).start()
+    try:
+        sandbox.run(SLEEPS)
+    except KeyboardInterrupt:
+        print("interrupted", left(), sandbox.leftovers, flush=True)
+    sandbox.close()
+    """
+    running = process(code)
+    assert running.stdout is not None
+    assert running.stdout.readline() == "running\n"
+    running.send_signal(signal.SIGINT)
+    out, error = running.communicate(timeout=30)
+    assert out == "interrupted [] []\n", error
+    assert running.returncode == 0, error
+
+
+def test_ctrl_c_that_another_thread_was_given_is_heeded() -> None:
+    """The kernel may give a signal to any thread; and one just before a wait for a lock does not end that wait."""
+    code = """
+    sandbox.namespace  # opens it
+    def interrupt():
+        while not transport.objects("pods"):
+            time.sleep(0.01)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+    threading.Thread(target=interrupt, daemon=True).start()
+    try:
+        sandbox.run(SLEEPS)
+    except KeyboardInterrupt:
+        print("interrupted", left(), flush=True)
+    sandbox.close()
+    """
+    assert output(code) == "interrupted []\n"
+
+
+def test_a_second_ctrl_c_gives_up_and_names_what_is_left() -> None:
+    code = """
+    from gke_sandbox.local.faults import *
+    transport = LocalTransport(choose_runtime("process"), misbehaviour=Misbehaviour(
+        Fault(Delay(60), Match("delete", "jobs"), times=None)))
+    sandbox = Sandbox(Cluster.transport(transport))
+    sandbox.namespace  # opens it
+    def announce():
+        while not transport.objects("pods"):
+            time.sleep(0.01)
+        print("running", flush=True)
+        while not any(request.method == "DELETE" for request in transport.requests):
+            time.sleep(0.01)
+        print("deleting", flush=True)
+    threading.Thread(target=announce, daemon=True).start()
+    try:
+        sandbox.run(SLEEPS)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    os._exit(0)
+    """
+    running = process(code)
+    assert running.stdout is not None
+    assert running.stdout.readline() == "running\n"
+    running.send_signal(signal.SIGINT)
+    assert running.stdout.readline() == "deleting\n"
+    running.send_signal(signal.SIGINT)
+    out, error = running.communicate(timeout=30)
+    assert out == "interrupted\n", error
+    assert "Job gke-sandbox-" in error
+
+
+def test_interpreter_exit_without_close_kills_what_runs_and_does_not_hang() -> None:
+    code = """
+    pids = []
+    def run():
+        with sandbox.stream(SLEEPS) as events:
+            for event in events:
+                if isinstance(event, OutputChunk):
+                    print(event.data.decode(), end="", flush=True)
+                    ready.set()
+    ready = threading.Event()
+    threading.Thread(target=run, daemon=True).start()
+    ready.wait(20)
+    """
+    out = output(code)
+    # It was killed before the interpreter ended.
+    pid, deadline = int(out.split()[1]), time.monotonic() + 10
+    while runs(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there, and is more than what is left of one."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_interpreter_exit_after_runs_is_quiet() -> None:
+    assert output("print(sandbox.run('print(1)').stdout, end='')") == "1\n"
+
+
+def test_a_forked_child_begins_anew_and_leaves_its_parents_jobs_alone() -> None:
+    code = """
+    local = Sandbox(Cluster.local("process"))
+    print(local.run("print('parent')").stdout, end="", flush=True)
+    session = local._open.sandbox.session
+    pid = os.fork()
+    if pid == 0:
+        print(local.run("print('child')").stdout, end="", flush=True)
+        print(local._open.sandbox.session != session, flush=True)
+        sys.exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    print(local.run("print('parent again')").stdout, end="", flush=True)
+    local.close()
+    """
+    assert output(code) == "parent\nchild\nTrue\nparent again\n"
+
+
+def test_ctrl_c_in_a_map_does_not_wait_for_programs_that_had_not_begun() -> None:
+    code = """
+    sandbox.namespace  # opens it
+    def interrupt():
+        while len(transport.objects("pods")) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+    threading.Thread(target=interrupt, daemon=True).start()
+    began = time.monotonic()
+    try:
+        sandbox.map([SLEEPS] * 6, limit=2)
+    except KeyboardInterrupt:
+        print(left(), time.monotonic() - began < 8)
+    sandbox.close()
+    """
+    assert output(code) == "[] True\n"
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_an_interrupt_ends_a_call_on_the_loop_also_before_there_is_a_future_for_it(before: bool) -> None:
+    """Ctrl-C may come while the call is being handed to the loop, which has already begun it."""
+    began: list[str] = []
+
+    async def call(name: str) -> None:
+        began.append(name)
+        await anyio.sleep_forever()
+
+    async def main() -> None:
+        task = _Task(call, ["run"])
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as group:
+                if before:
+                    task.cancel()
+                group.start_soon(task.run)
+                await anyio.wait_all_tasks_blocked()
+                task.cancel()
+        assert task.ended
+
+    anyio.run(main)
+    assert began == ["run"]
+
+
+def test_ctrl_c_while_it_opens_leaves_no_thread() -> None:
+    code = """
+    for n in range(30):
+        sandbox = Sandbox(Cluster.local("process"))
+        def interrupt(after=n / 3000):
+            time.sleep(after)
+            os.kill(os.getpid(), signal.SIGINT)
+        timer = threading.Thread(target=interrupt)
+        try:
+            timer.start()
+            sandbox.namespace
+            time.sleep(1)
+        except KeyboardInterrupt:
+            timer.join()
+        sandbox.close()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and any(t.name.startswith("gke-sandbox") for t in threading.enumerate()):
+        time.sleep(0.01)
+    print([t.name for t in threading.enumerate() if t.name.startswith("gke-sandbox")])
+    """
+    assert output(code) == "[]\n"
+
+
+def test_a_signal_handler_may_close_what_is_just_being_opened() -> None:
+    code = """
+    opening = Sandbox(Cluster.local("process"))
+    signal.signal(signal.SIGTERM, lambda *_: opening.close())
+    class Slow(Cluster):
+        def connect(self, namespace=None):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)
+            return super().connect(namespace)
+    opening._cluster = Slow("local", isolation="process")
+    try:
+        opening.run("pass")
+    except SandboxClosed as error:
+        print("closed")
+    """
+    assert output(code) == "closed\n"
+
+
+def emptied(cluster: HttpCluster) -> bool:
+    """Whether the cluster is empty, or becomes so within ten seconds."""
+    deadline = time.monotonic() + 10
+    while cluster.transport.leftovers() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not cluster.transport.leftovers()
+
+
+def test_a_sandbox_that_is_dropped_right_before_interpreter_exit_has_its_job_deleted(tmp_path: Path) -> None:
+    with http_cluster() as cluster:
+        config = cluster.kubeconfig(tmp_path)
+        assert output(f"print(Sandbox(Cluster.kubeconfig({config!r})).run('print(1)').stdout, end='')") == "1\n"
+        assert emptied(cluster)
+
+
+def test_ctrl_c_in_close_leaves_the_deletion_to_interpreter_exit(tmp_path: Path) -> None:
+    with http_cluster() as cluster:
+        # The deletion over the loop is so late that only the one at exit can be in time.
+        cluster.transport.misbehaviour.add(Fault(Delay(60), Match("delete", "jobs")))
+        code = f"""
+        sandbox = Sandbox(Cluster.kubeconfig({cluster.kubeconfig(tmp_path)!r}))
+        sandbox.run("pass")
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        try:
+            sandbox.close()
+        except KeyboardInterrupt:
+            print("interrupted")
+        """
+        assert output(code) == "interrupted\n"
+        assert emptied(cluster)
+
+
+def test_a_forked_child_leaves_its_parents_stream_alone() -> None:
+    code = """
+    with sandbox, sandbox.stream("print(1)") as events:
+        next(events)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                next(events)
+            except SandboxClosed:
+                sys.exit(7)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        print(type(list(events)[-1]).__name__)
+    """
+    assert output(code) == "7\nFinished\n"
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_child_of_multiprocessing_deletes_its_jobs_when_it_ends(method: str, tmp_path: Path) -> None:
+    with http_cluster() as cluster:
+        script = tmp_path / "script.py"
+        script.write_text(
+            "import multiprocessing, sys\n"
+            "from gke_sandbox import *\n"
+            "def work(config):\n"
+            "    for event in Sandbox(Cluster.kubeconfig(config)).stream('import time; time.sleep(60)'):\n"
+            "        if isinstance(event, PhaseChanged) and event.phase == 'started':\n"
+            "            return\n"
+            "if __name__ == '__main__':\n"
+            "    Sandbox(Cluster.kubeconfig(sys.argv[1])).run('pass')\n"
+            "    child = multiprocessing.get_context(sys.argv[2]).Process(target=work, args=sys.argv[1:2])\n"
+            "    child.start(); child.join(); print(child.exitcode)\n"
+        )
+        ran = subprocess.run(
+            [sys.executable, str(script), cluster.kubeconfig(tmp_path), method],
+            capture_output=True,
+            text=True,
+            timeout=50,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=False,
+        )
+        assert (ran.stdout, ran.stderr) == ("0\n", "")
+        assert emptied(cluster)
+
+
+def test_a_cluster_that_is_not_there_is_one_error_and_no_group(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="none"):
+        Sandbox(Cluster.kubeconfig(str(tmp_path / "none"))).run("x")
+
+
+def test_what_goes_wrong_while_it_closes_is_raised_once_and_to_whoever_closes_it(tmp_path: Path) -> None:
+    cluster = Cluster.transport(LocalTransport(ScriptedRuntime(program(out("fine")))))
+    sandbox = Sandbox(Cluster.recording(tmp_path / "c.yaml", cluster))
+    assert sandbox.run("password = 'https://me:hunter2@example.org/'").stdout == "fine"
+    with pytest.raises(CassetteError, match="a password in an address"):
+        sandbox.close()
+    sandbox.close()

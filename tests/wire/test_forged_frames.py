@@ -1,0 +1,160 @@
+"""Logs forged to do harm, and logs of any bytes: caps hold, memory and time are bounded, cuts do not matter."""
+
+from __future__ import annotations
+
+import itertools
+import tracemalloc
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gke_sandbox._wire.frames import Decoder, Dropped, Exit, Limits, Output, OutputFile, Start, encode, safe_name
+from tests.wire.frames import EXIT, START, decode, file_frame, one_by_one, outcome
+
+
+@pytest.mark.timeout(20)
+def test_zlib_bombs_do_not_unfold() -> None:
+    bomb = file_frame("bomb", b"\0" * (64 << 20))
+    decoder = Decoder(Limits(file_bytes=1 << 20))
+    tracemalloc.start()
+    try:
+        for i in range(500):
+            assert decoder.feed(bomb) == []
+            assert decoder.dropped == Dropped(files=i + 1)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+FLOODS = [
+    b"\x1e",
+    b"\x1e\n",
+    b"\x1eout 0\n\n",
+    b"\x1eout 1\nx\n",
+    b"\x1eout 1999999\n",
+    b'\x1efile 0 "a"\n\n',
+    b'\x1efile 0 "../a"\n\n',
+    b"\x1eexit 0\n\n",
+    b"\x1eexit 4000\n",
+    b'\x1efile 4000000 "a"\n',
+    b"\x1efile 1 " + b"a" * 3000,
+    b"no frame at all",
+]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("piece", FLOODS)
+def test_a_flood_takes_linear_time(piece: bytes) -> None:
+    """1 MiB of it, which a forged length may keep waiting: what looks at each byte often does not end in time."""
+    decoder = Decoder()
+    for _ in range(16):
+        decoder.feed(piece * (65536 // len(piece)))
+
+
+@pytest.mark.parametrize("piece", FLOODS)
+def test_a_flood_takes_bounded_memory(piece: bytes) -> None:
+    chunk = piece * (4096 // len(piece))
+    decoder = Decoder(Limits(file_bytes=1000))
+    tracemalloc.start()
+    try:
+        for _ in range(32):
+            decoder.feed(chunk)
+        remembered = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    waiting = 32 * len(chunk) if b"1999999" in piece else 0
+    assert remembered < (96 << 10) + waiting
+    assert len(decoder.outside) <= 64 << 10
+
+
+@pytest.mark.timeout(30)
+def test_a_flood_of_single_bytes_takes_linear_time() -> None:
+    decoder = Decoder()
+    for _ in range(20):
+        for byte in one_by_one(b'\x1efile 4000000 "' + b"a" * 3000 + b"\x1eout 30000\n" + b"\x1e" * 30000):
+            decoder.feed(byte)
+
+
+@pytest.mark.timeout(20)
+def test_deep_names_take_memory_by_their_length_only() -> None:
+    frames = [file_frame("/".join([f"d{i}"] + ["a"] * 500), b"") for i in range(100)]
+    decoder = Decoder()
+    tracemalloc.start()
+    try:
+        for frame in frames:
+            assert len(decoder.feed(frame)) == 1
+        assert tracemalloc.get_traced_memory()[0] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+# -- however cut ------------------------------------------------------------------------------------------
+
+names_ = st.sampled_from(["a", "a/b", "./a", "b//c", "../x", "", "é", "x" * 300, "c"]) | st.text(max_size=8)
+payloads = st.binary(max_size=40) | st.sampled_from([b"\x1e", b"\n", b"\x1eout 1\n", EXIT, START])
+pieces = st.one_of(
+    st.just(START),
+    st.builds(encode, st.sampled_from(["out", "err"]), payloads),
+    st.builds(file_frame, names_, payloads),
+    st.builds(encode, st.just("file"), payloads, names_),
+    st.builds(encode, st.sampled_from(["start", "exit", "news"]), payloads),
+    payloads,
+    st.builds(
+        lambda kind, length: f"\x1e{kind} {length}\n".encode(),
+        st.sampled_from(["out", "err", "file", "exit", "start"]),
+        st.integers(0, 60) | st.just(10**12),
+    ),
+    st.just(EXIT),
+)
+logs = st.lists(pieces, max_size=12).map(b"".join)
+small = Limits(output_bytes=50, file_bytes=60, file_count=2)
+
+
+def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
+    bounds = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+    return [data[a:b] for a, b in itertools.pairwise(bounds)]
+
+
+@given(logs, st.lists(st.integers(0, 10_000), max_size=8))
+def test_the_result_is_the_same_however_the_log_is_cut(data: bytes, places: list[int]) -> None:
+    whole = outcome([data], small)
+    assert outcome(cut(data, places), small) == whole
+    assert outcome(one_by_one(data), small) == whole
+
+
+@given(st.lists(st.binary(max_size=300)))
+def test_no_bytes_make_it_raise(chunks: list[bytes]) -> None:
+    decode(chunks)
+
+
+@given(logs)
+def test_caps_hold_whatever_the_log_says(data: bytes) -> None:
+    frames, decoder = decode([data], small)
+    output = [frame for frame in frames if isinstance(frame, Output)]
+    files = [frame for frame in frames if isinstance(frame, OutputFile)]
+    for stream in ("stdout", "stderr"):
+        assert sum(len(frame.data) for frame in output if frame.stream == stream) <= small.output_bytes
+    assert sum(len(frame.data) for frame in files) <= small.file_bytes
+    assert len(files) <= small.file_count
+    assert all(safe_name(frame.name) == frame.name for frame in files)
+    assert sum(isinstance(frame, Exit) for frame in frames) <= 1
+    assert sum(isinstance(frame, Start) for frame in frames) <= 1
+    assert decoder.exited == any(isinstance(frame, Exit) for frame in frames)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["stdout", "stderr"]), st.binary(min_size=1, max_size=80)), max_size=8),
+    st.dictionaries(st.from_regex(r"[a-z]{1,3}(\.txt)?", fullmatch=True), st.binary(max_size=80), max_size=4),
+)
+@settings(max_examples=50)
+def test_what_a_runner_writes_comes_out_again(output: list[tuple[str, bytes]], files: dict[str, bytes]) -> None:
+    log = START + b"".join(encode("out" if stream == "stdout" else "err", data) for stream, data in output)
+    log += b"".join(file_frame(name, data) for name, data in files.items()) + EXIT
+    frames, decoder = decode([log])
+    for stream in ("stdout", "stderr"):
+        said = b"".join(f.data for f in frames if isinstance(f, Output) and f.stream == stream)
+        assert said == b"".join(data for where, data in output if where == stream)
+    assert {f.name: f.data for f in frames if isinstance(f, OutputFile)} == files
+    assert (decoder.outside, decoder.dropped, decoder.exited) == (b"", Dropped(), True)

@@ -1,0 +1,356 @@
+"""The log protocol: what recorded logs say, and the decoder's rules one by one."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import zlib
+from pathlib import Path
+
+import pytest
+
+from gke_sandbox._wire.frames import PROTOCOL, Dropped, Exit, Frame, Limits, Output, OutputFile, Start, encode
+from tests.wire.frames import EXIT, EXIT_0, START, decode, exit_frame, file_frame, one_by_one, outcome
+
+LOGS = Path(__file__).with_name("recorded_logs")
+
+
+def recorded(name: str) -> list[bytes]:
+    chunks = json.loads((LOGS / f"{name}.json").read_text())["chunks"]
+    return [base64.b64decode(each["base64"]) if "base64" in each else each["text"].encode() for each in chunks]
+
+
+def ended(code: int | None, seconds: float, *, signal: int | None = None, timed_out: bool = False) -> Exit:
+    return Exit(code, signal, timed_out, seconds, Dropped())
+
+
+HELLO = Start("3.11.2", 1)
+TRACEBACK = (
+    b"Traceback (most recent call last):\n"
+    b'  File "/tmp/work/main.py", line 3, in <module>\n    f()\n'
+    b'  File "/tmp/work/main.py", line 2, in f\n    return 1/0\n           ~^~\n'
+    b"ZeroDivisionError: division by zero\n"
+)
+
+#: What each recorded log says, neighbouring outputs of one stream as one.
+RECORDED: dict[str, list[Frame]] = {
+    "deadline-exceeded": [HELLO, Output("stdout", b"started\n")],
+    "execution-bytes": [
+        HELLO,
+        Output("stdout", "ñandú 🦉".encode() + b"\xff\x00\x1eout 3\n"),
+        ended(0, 0.081),
+    ],
+    "execution-exit-3": [
+        HELLO,
+        Output("stdout", b"to stdout\n"),
+        Output("stderr", b"to stderr\n"),
+        ended(3, 0.087),
+    ],
+    "execution-files": [
+        HELLO,
+        Output("stdout", b"3\n"),
+        OutputFile("bytes.bin", bytes(range(256))),
+        OutputFile("sum.txt", b"6"),
+        ended(0, 0.088),
+    ],
+    "execution-mounted": [HELLO, Output("stdout", b"hola\n"), ended(0, 0.101)],
+    "execution-out-of-memory": [HELLO, Output("stdout", b"before\n")],
+    "execution-runs-to-log-end": [HELLO, Output("stdout", b"hola\n"), ended(0, 0.065)],
+    "execution-signal": [HELLO, Output("stdout", b"bye\n"), ended(None, 0.044, signal=11)],
+    "execution-streaming": [
+        HELLO,
+        *(
+            Output(stream, b"%s %d\n" % (word, i))  # type: ignore[arg-type]
+            for i in range(5)
+            for stream, word in (("stdout", b"line"), ("stderr", b"err"))
+        ),
+        ended(0, 1.325),
+    ],
+    "execution-success": [HELLO, Output("stdout", b"hola\n"), ended(0, 0.091)],
+    "execution-time-limit": [
+        HELLO,
+        Output("stdout", b"started\n"),
+        ended(None, 2.003, signal=9, timed_out=True),
+    ],
+    "execution-traceback": [HELLO, Output("stderr", TRACEBACK), ended(1, 0.072)],
+    "job-deleted-by-client": [HELLO, Output("stdout", b"started\n")],
+    "late-configmap": [HELLO, Output("stdout", b"late\n"), ended(0, 0.082)],
+    "program-forges-frames": [HELLO],
+    "program-stops-the-runner": [HELLO],
+    "python-missing": [],
+    "two-executions-one-watch": [HELLO, Output("stdout", b"0\n"), ended(0, 0.063)],
+    "two-executions-one-watch-2": [HELLO, Output("stdout", b"1\n"), ended(0, 0.083)],
+}
+
+
+def test_every_recorded_log_is_checked() -> None:
+    assert {path.stem for path in LOGS.glob("*.json")} == {*RECORDED, "execution-output-capped"}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_recorded_log(name: str) -> None:
+    chunks = recorded(name)
+    as_recorded = outcome(chunks)
+    assert as_recorded[0] == RECORDED[name]
+    assert outcome([b"".join(chunks)]) == as_recorded
+    assert outcome(one_by_one(b"".join(chunks))) == as_recorded
+
+
+@pytest.mark.parametrize("cut", ["recorded", "whole", "bytes"])
+def test_recorded_log_whose_runner_dropped_output(cut: str) -> None:
+    chunks = recorded("execution-output-capped")
+    data = b"".join(chunks)
+    frames, outside, dropped, _, exited = outcome(
+        {"recorded": chunks, "whole": [data], "bytes": one_by_one(data)}[cut]
+    )
+    start, output, end = frames
+    assert start == HELLO
+    assert output.stream == "stdout"
+    assert output.data.replace(b"\n", b"").strip(b"x") == b""
+    assert end == Exit(0, None, False, 1.091, Dropped(stdout=228929))
+    assert (outside, dropped, exited) == (b"", Dropped(), True)
+
+
+def test_forged_frames_are_kept_for_the_diagnosis() -> None:
+    _, decoder = decode(recorded("program-forges-frames"))
+    assert decoder.outside == b'\x1efile 4 "../../evil"\nAAAA\n\x1eexit 2\n{}\n'
+    assert decoder.dropped == Dropped(files=1)
+    assert not decoder.exited
+
+
+def test_what_a_loader_says_without_python_is_kept_for_the_diagnosis() -> None:
+    _, decoder = decode(recorded("python-missing"))
+    assert b'error finding executable "no-such-python" in PATH' in decoder.outside
+    assert not decoder.started
+
+
+def test_frames_follow_text_on_the_same_line() -> None:
+    frames, decoder = decode([b"warning without a newline" + START + EXIT])
+    assert frames[0] == HELLO
+    assert decoder.outside == b"warning without a newline"
+    assert decoder.exited
+
+
+def test_a_log_that_begins_within_a_frame_gives_what_follows() -> None:
+    frames, _ = decode([b"end of a payload\n" + encode("out", b"later\n") + EXIT])
+    assert frames == [Output("stdout", b"later\n"), ended(0, 0.5)]
+
+
+def test_payloads_may_hold_frames() -> None:
+    inner = START + encode("out", b"x") + EXIT
+    frames, decoder = decode([START + encode("out", inner) + EXIT])
+    assert frames == [HELLO, Output("stdout", inner), ended(0, 0.5)]
+    assert decoder.outside == b""
+
+
+def test_an_empty_output_is_no_event() -> None:
+    frames, decoder = decode([START + encode("out", b"") + EXIT])
+    assert frames == [HELLO, ended(0, 0.5)]
+    assert decoder.outside == b""
+
+
+def test_neighbouring_outputs_of_one_chunk_come_as_one() -> None:
+    chunk = b"".join(encode(kind, b"x") for kind in ("out", "out", "err", "out"))
+    frames, _ = decode([chunk])
+    assert frames == [Output("stdout", b"xx"), Output("stderr", b"x"), Output("stdout", b"x")]
+
+
+def test_another_protocol_is_told() -> None:
+    frames, _ = decode([encode("start", b'{"protocol": 7}')])
+    assert frames == [Start("", 7)]
+    assert PROTOCOL == 1
+
+
+def test_everything_after_the_exit_frame_is_ignored() -> None:
+    frames, decoder = decode([START + EXIT + exit_frame(code=3) + encode("out", b"late"), b"more"])
+    assert frames == [HELLO, ended(0, 0.5)]
+    assert decoder.outside == b""
+    assert decoder.feed(START) == []
+
+
+def test_a_second_start_is_no_frame() -> None:
+    frames, decoder = decode([START + START])
+    assert frames == [HELLO]
+    assert decoder.outside == START
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"null",
+        b"not json",
+        b"\xff",
+        b"[" * 4000,
+        json.dumps({**EXIT_0, "code": None}).encode(),
+        json.dumps({**EXIT_0, "signal": 9}).encode(),
+        json.dumps({**EXIT_0, "signal": "9"}).encode(),
+        json.dumps({**EXIT_0, "code": 256}).encode(),
+        json.dumps({**EXIT_0, "code": -1}).encode(),
+        json.dumps({**EXIT_0, "code": True}).encode(),
+        json.dumps({**EXIT_0, "code": 1.0}).encode(),
+        json.dumps({**EXIT_0, "code": None, "signal": 0}).encode(),
+        json.dumps({**EXIT_0, "code": None, "signal": 65}).encode(),
+        json.dumps({**EXIT_0, "timed_out": 1}).encode(),
+        json.dumps({**EXIT_0, "seconds": -1}).encode(),
+        json.dumps({**EXIT_0, "seconds": float("nan")}).encode(),
+        json.dumps({**EXIT_0, "seconds": float("inf")}).encode(),
+        json.dumps({**EXIT_0, "seconds": 10**400}).encode(),
+        json.dumps({**EXIT_0, "seconds": True}).encode(),
+        json.dumps({**EXIT_0, "dropped": None}).encode(),
+        json.dumps({**EXIT_0, "dropped": {"out": 0}}).encode(),
+        json.dumps({**EXIT_0, "dropped": {"out": -1, "err": 0}}).encode(),
+        json.dumps({**EXIT_0, "dropped": {"out": 1 << 60, "err": 0}}).encode(),
+        json.dumps({**EXIT_0, "padding": "x" * 5000}).encode(),
+    ],
+)
+def test_an_exit_frame_of_the_wrong_form_is_none(payload: bytes) -> None:
+    forged = encode("exit", payload)
+    frames, decoder = decode([START + forged + EXIT])
+    assert frames == [HELLO, ended(0, 0.5)]
+    assert decoder.outside == forged
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"{}",
+        b'{"python": "3"}',
+        b'{"protocol": 1}',
+        b'{"protocol": "1", "python": "3"}',
+        b'{"protocol": true}',
+    ],
+)
+def test_a_start_frame_of_the_wrong_form_is_none(payload: bytes) -> None:
+    frames, decoder = decode([encode("start", payload)])
+    assert frames == []
+    assert decoder.outside == encode("start", payload)
+    assert not decoder.started
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"\x1eout 1000000000000\n",
+        b"\x1eout 999999999\n",
+        b'\x1efile 999999999 "a"\n',
+        b"\x1eexit 999999\n",
+        b"\x1eout -1\n",
+        b"\x1eout 01\n",
+        b"\x1eout 1.0\n",
+        b"\x1eout \xd9\xa1\n",
+        b"\x1eout\n",
+        b'\x1eout 1 "meta"\n',
+        b"\x1efile 1\n",
+        b"\x1efile 1 not-json\n",
+        b"\x1efile 1 [1]\n",
+        b"\x1efile 1 " + b"[" * 2500 + b"\n",
+        b'\x1efile 1 "' + b"a" * 9000 + b'"\n',
+        b"\x1enews 4\n",
+        b"\x1eOUT 1\n",
+        b"\x1e out 1\n",
+        b"\x1e\n",
+        b"\x1e\x1e\x1e",
+    ],
+)
+def test_a_header_of_the_wrong_form_is_skipped_and_hides_nothing(header: bytes) -> None:
+    frames, decoder = decode([START + header + encode("out", b"x") + EXIT])
+    assert frames == [HELLO, Output("stdout", b"x"), ended(0, 0.5)]
+    assert decoder.outside == header
+
+
+def test_a_payload_that_no_newline_follows_hides_nothing() -> None:
+    frames, decoder = decode([START + b"\x1eout 10\n" + encode("out", b"hello world") + EXIT])
+    assert frames == [HELLO, Output("stdout", b"hello world"), ended(0, 0.5)]
+    assert decoder.outside == b"\x1eout 10\n"
+
+
+@pytest.mark.parametrize("kind", ["out", "err"])
+def test_output_over_the_cap_is_dropped_and_counted(kind: str) -> None:
+    chunks = [encode(kind, b"abcd"), encode(kind, b"efgh"), encode(kind, b"ijkl"), EXIT]
+    frames, decoder = decode(chunks, Limits(output_bytes=6))
+    assert b"".join(f.data for f in frames if isinstance(f, Output)) == b"abcdef"
+    assert decoder.dropped == (Dropped(stdout=6) if kind == "out" else Dropped(stderr=6))
+    assert decoder.exited
+
+
+def test_each_stream_has_a_cap_of_its_own() -> None:
+    frames, decoder = decode([encode("out", b"abcd") + encode("err", b"abcd")], Limits(output_bytes=4))
+    assert frames == [Output("stdout", b"abcd"), Output("stderr", b"abcd")]
+    assert decoder.dropped == Dropped()
+
+
+def test_files_together_stay_below_the_cap() -> None:
+    log = [
+        file_frame("a", b"x" * 60),
+        file_frame("b", b"x" * 60),
+        file_frame("c", b"x" * 40),
+        file_frame("d", b""),
+    ]
+    frames, decoder = decode(log, Limits(file_bytes=100))
+    assert [f.name for f in frames if isinstance(f, OutputFile)] == ["a", "c", "d"]
+    assert decoder.dropped == Dropped(files=1)
+
+
+def test_files_over_the_count_are_dropped_and_counted() -> None:
+    frames, decoder = decode([file_frame(f"f{i}", b"") for i in range(5)], Limits(file_count=3))
+    assert len(frames) == 3
+    assert decoder.dropped == Dropped(files=2)
+
+
+def test_a_file_of_exactly_the_cap_comes_back() -> None:
+    data = bytes(range(256)) * 4
+    frames, _ = decode([file_frame("a", data)], Limits(file_bytes=len(data)))
+    assert frames == [OutputFile("a", data)]
+
+
+def test_a_file_that_does_not_compress_fits_into_the_longest_frame() -> None:
+    data = random.Random(1).randbytes(1 << 20)
+    frames, _ = decode([file_frame("a", data)], Limits(file_bytes=len(data)))
+    assert frames == [OutputFile("a", data)]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"not base64!",
+        b"AAAA",
+        base64.b64encode(b"not zlib"),
+        base64.b64encode(zlib.compress(b"truncated" * 100)[:-6]),
+        base64.b64encode(zlib.compress(b"x") + b"trailing"),
+        base64.b64encode(zlib.compress(b"x")) + b"\n",
+        "é".encode(),
+    ],
+)
+def test_a_file_that_is_not_one_whole_zlib_stream_is_dropped(payload: bytes) -> None:
+    forged = encode("file", payload, "a.txt")
+    frames, decoder = decode([forged + file_frame("a.txt", b"real")])
+    assert frames == [OutputFile("a.txt", b"real")]
+    assert decoder.dropped == Dropped(files=1)
+    assert decoder.outside == forged
+
+
+@pytest.mark.parametrize("second", ["a/b", "./a/b", "a//b", "a", "a/b/c"])
+def test_a_file_whose_name_clashes_with_an_earlier_one_is_dropped(second: str) -> None:
+    frames, decoder = decode([file_frame("a/b", b"1"), file_frame(second, b"2")])
+    assert frames == [OutputFile("a/b", b"1")]
+    assert decoder.dropped == Dropped(files=1)
+
+
+def test_a_files_name_is_normalised() -> None:
+    frames, _ = decode([file_frame("./out//plots/./a.png", b"")])
+    assert frames == [OutputFile("out/plots/a.png", b"")]
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil", "/etc/passwd", "a/../../b", "", ".", "a\0b", "..", "a\\..\\b", "\ud800"]
+)
+def test_a_file_whose_name_leaves_the_directory_is_dropped(name: str) -> None:
+    frames, decoder = decode([file_frame(name, b"x")])
+    assert frames == []
+    assert decoder.dropped == Dropped(files=1)

@@ -1,0 +1,500 @@
+"""Job and ConfigMap: against bodies that a real server took, against Kubernetes' rules, and field by field."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gke_sandbox._wire.manifests import CONTAINER, MANAGED_BY, SESSION_LABEL, Manifests, build
+from gke_sandbox._wire.payload import runner_text
+from gke_sandbox.errors import PayloadTooLarge, SpecError
+from gke_sandbox.kube import names
+from gke_sandbox.kube.quantity import parse_quantity
+from gke_sandbox.settings import Program, Settings, Toleration
+from tests.kubernetes_rules import field_errors, restricted_violations
+
+HERE = Path(__file__).parent
+DOCS = HERE.parents[1] / "docs" / "manifests.md"
+NAME, SESSION, UID = "gke-sandbox-0123456789", "0123abcd", "18960708-402a-47e7-aded-412945bb4243"
+Delivery = Literal["env", "mount"]
+BOTH: list[Delivery] = ["env", "mount"]
+
+
+def make(program: Program | None = None, **settings: Any) -> Manifests:
+    return build(Settings(**settings), program or Program(code="print(1)\n"), name=NAME, session=SESSION)
+
+
+def pod_of(manifests: Manifests) -> dict[str, Any]:
+    pod: dict[str, Any] = manifests.job["spec"]["template"]["spec"]
+    return pod
+
+
+def container_of(manifests: Manifests) -> dict[str, Any]:
+    (container,) = pod_of(manifests)["containers"]
+    found: dict[str, Any] = container
+    return found
+
+
+everything = {
+    "labels": {"team": "a", "empty": ""},
+    "annotations": {"adk.agent.google.com/invocation-id": "e-1"},
+    "node_selector": {"sandbox.gke.io/runtime": "gvisor"},
+    "tolerations": [{"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 0}],
+    "env": {"A": "1", "EMPTY": ""},
+    "image_pull_secrets": ["registry"],
+    "image_pull_policy": "Always",
+    "priority_class_name": "low",
+    "service_account_name": "runner",
+    "ttl_seconds_after_finished": 0,
+    "timeout": 0.5,
+}
+nothing = {"runtime_class_name": None, "tolerations": []}
+
+
+# -- against what a real server took -----------------------------------------------------------------------
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value with its path; entries of lists that have a name go by it."""
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from leaves(item, f"{path}.{key}")
+    elif isinstance(value, list) and value:
+        for i, item in enumerate(value):
+            name = item.get("name", i) if isinstance(item, dict) else i
+            yield from leaves(item, f"{path}[{name}]")
+    else:
+        yield path, value
+
+
+POD = ".spec.template.spec"
+BOX = f"{POD}.containers[code-runner]"
+#: Where our bodies differ from those that the recorder sent, and why.
+COMMON = {
+    f"{BOX}.command[1]": "ours passes -u: the runner's output is never held back",
+    f"{BOX}.command[2]": "moved by -u; mounted, the runner's file",
+    ".data.runner": "the recorder's throw-away runner was left out",
+    ".data.request": "the recorder's runner took another form of request",
+}
+BY_ENV = {
+    **COMMON,
+    f"{BOX}.command[3]": "moved by -u",
+    f"{BOX}.volumeMounts": "empty lists are not sent",
+    f"{POD}.volumes": "empty lists are not sent",
+}
+BY_MOUNT = {
+    **COMMON,
+    **{
+        f"{BOX}.env[GKE_SANDBOX_{key}].{rest}": "the recorder passed the content by environment all the same"
+        for key in ("RUNNER", "REQUEST", "CODE_0")
+        for rest in ("name", "valueFrom.configMapKeyRef.name", "valueFrom.configMapKeyRef.key")
+    },
+    f"{BOX}.resources.requests.ephemeral-storage": "the volume's size is added to it",
+    f"{BOX}.resources.limits.ephemeral-storage": "raised to hold the volume",
+}
+PROGRAMS = {
+    "execution-success": Program(code="print('hola')\n"),
+    "execution-mounted": Program(code="print('hola')\n"),
+    "execution-files": Program(
+        code=(
+            "rows = open('data.csv').read().split()\n"
+            "open('sum.txt','w').write(str(sum(map(int, rows))))\n"
+            "open('bytes.bin','wb').write(bytes(range(256)))\n"
+            "print(len(rows))\n"
+        ),
+        files={"data.csv": "1\n2\n3\n"},
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("scenario", "delivery", "differences"),
+    [
+        ("execution-success", "env", BY_ENV),
+        ("execution-files", "env", BY_ENV),
+        ("execution-mounted", "mount", BY_MOUNT),
+    ],
+)
+def test_bodies_are_those_a_real_server_took_but_for_listed_differences(
+    scenario: str, delivery: Delivery, differences: dict[str, str]
+) -> None:
+    recorded = json.loads((HERE / "recorded_bodies" / f"{scenario}.json").read_text())
+    settings = Settings(
+        delivery=delivery,
+        timeout=15,
+        startup_timeout=15,
+        memory_request="64Mi",
+        memory_limit="128Mi",
+        ephemeral_storage_limit="80Mi" if delivery == "mount" else "64Mi",
+        tmp_size="16Mi",
+    )
+    owner = recorded["config_map"]["metadata"]["ownerReferences"][0]
+    session = recorded["job"]["metadata"]["labels"][SESSION_LABEL]
+    built = build(settings, PROGRAMS[scenario], name=owner["name"], session=session)
+    ours = dict(leaves(built.job)) | {f"cm{path}": v for path, v in leaves(built.config_map(owner["uid"]))}
+    theirs = dict(leaves(recorded["job"])) | {f"cm{path}": v for path, v in leaves(recorded["config_map"])}
+    different = {path for path in ours.keys() | theirs.keys() if ours.get(path, ours) != theirs.get(path, theirs)}
+    assert {path.removeprefix("cm") for path in different} == set(differences)
+
+
+# -- against Kubernetes' rules -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("delivery", BOTH)
+@pytest.mark.parametrize("settings", [{}, everything, nothing], ids=["defaults", "everything", "nothing"])
+def test_every_field_exists_has_its_type_and_is_not_empty(delivery: Delivery, settings: dict[str, Any]) -> None:
+    program = Program(code=b"\xff", files={"a": b"1"}, stdin="x", args=["a"])
+    manifests = make(program, delivery=delivery, **settings)
+    assert field_errors("Job", manifests.job) == []
+    assert field_errors("ConfigMap", manifests.config_map(UID)) == []
+    json.dumps(manifests.job, allow_nan=False)
+
+
+@pytest.mark.parametrize("delivery", BOTH)
+@pytest.mark.parametrize("settings", [{}, everything, nothing], ids=["defaults", "everything", "nothing"])
+def test_the_restricted_pod_security_standard_takes_the_pod(delivery: Delivery, settings: dict[str, Any]) -> None:
+    assert restricted_violations(pod_of(make(delivery=delivery, **settings))) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "violation"),
+    [
+        (["hostNetwork"], True, "hostNetwork"),
+        (["securityContext", "seccompProfile", "type"], "Unconfined", "seccompProfile"),
+        (["securityContext", "seccompProfile"], {}, "seccompProfile"),
+        (["securityContext", "runAsNonRoot"], None, "runAsNonRoot"),
+        (["securityContext", "runAsUser"], 0, "runAsUser"),
+        (["containers", 0, "securityContext", "allowPrivilegeEscalation"], True, "allowPrivilegeEscalation"),
+        (["containers", 0, "securityContext", "capabilities"], {}, "capabilities.drop"),
+        (["containers", 0, "securityContext", "capabilities", "add"], ["NET_RAW"], "capabilities.add"),
+        (["containers", 0, "securityContext", "privileged"], True, "privileged"),
+        (["volumes", 0, "hostPath"], {"path": "/"}, "volume hostPath"),
+    ],
+)
+def test_the_check_for_restricted_finds_what_is_wrong(path: list[Any], value: Any, violation: str) -> None:
+    pod = copy.deepcopy(pod_of(make(delivery="mount")))
+    at: Any = pod
+    for step in path[:-1]:
+        at = at[step]
+    at[path[-1]] = value
+    assert violation in restricted_violations(pod)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"nosuchField": 1}, ".nosuchField: Job has no such field"),
+        ({"metadata": {"labels": {}}}, ".metadata.labels: is empty"),
+        ({"spec": {"backoffLimit": "0"}}, ".spec.backoffLimit: '0' is no <class 'int'>"),
+        ({"spec": {"backofflimit": 0}}, ".spec.backofflimit: JobSpec has no such field"),
+    ],
+)
+def test_the_check_of_fields_finds_what_is_wrong(change: dict[str, Any], error: str) -> None:
+    assert error in field_errors("Job", {**make().job, **change})
+
+
+@pytest.mark.parametrize("delivery", BOTH)
+def test_names_keys_and_references_fit_together(delivery: Delivery) -> None:
+    program = Program(code="x" * 200_000, files={f"f{i}": b"1" for i in range(5)}, stdin="x")
+    manifests = make(program, delivery=delivery, env={"A": "1"})
+    config_map = manifests.config_map(UID)
+    keys = config_map["data"].keys() | config_map.get("binaryData", {}).keys()
+    assert [error for key in keys for error in names.config_map_key(key)] == []
+    variables = [each["name"] for each in container_of(manifests)["env"]]
+    assert len(variables) == len(set(variables))
+    assert [error for name in variables for error in names.env_name(name)] == []
+    references = [
+        each["valueFrom"]["configMapKeyRef"] for each in container_of(manifests)["env"] if "valueFrom" in each
+    ]
+    volumes = {volume["name"]: volume for volume in pod_of(manifests).get("volumes", [])}
+    mounts = container_of(manifests).get("volumeMounts", [])
+    assert {mount["name"] for mount in mounts} == set(volumes)
+    if delivery == "env":
+        assert {each["key"] for each in references} == keys
+        assert {each["name"] for each in references} == {config_map["metadata"]["name"]}
+    else:
+        assert references == []
+        assert volumes["code"]["configMap"]["name"] == config_map["metadata"]["name"]
+
+
+# -- field by field ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("delivery", BOTH)
+def test_our_labels_stand_on_job_pod_and_config_map(delivery: Delivery) -> None:
+    manifests = make(delivery=delivery, labels={"team": "a"})
+    ours = {MANAGED_BY: "gke-sandbox", SESSION_LABEL: SESSION, "team": "a"}
+    assert manifests.job["metadata"]["labels"] == ours
+    assert manifests.job["spec"]["template"]["metadata"]["labels"] == ours
+    assert manifests.config_map(UID)["metadata"]["labels"] == ours
+
+
+def test_annotations_stand_on_job_and_pod() -> None:
+    annotations = {"adk.agent.google.com/invocation-id": "e-1"}
+    job = make(annotations=annotations).job
+    assert job["metadata"]["annotations"] == annotations
+    assert job["spec"]["template"]["metadata"]["annotations"] == annotations
+
+
+def test_the_config_map_is_immutable_and_owned_by_the_job() -> None:
+    config_map = make().config_map(UID)
+    assert config_map["immutable"] is True
+    assert config_map["metadata"]["name"] == NAME
+    assert config_map["metadata"]["ownerReferences"] == [
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "name": NAME,
+            "uid": UID,
+            "controller": True,
+            "blockOwnerDeletion": False,
+        }
+    ]
+
+
+def test_the_pod_is_hardened() -> None:
+    pod, container = pod_of(make()), container_of(make())
+    assert pod["runtimeClassName"] == "gvisor"
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["enableServiceLinks"] is False
+    assert pod["restartPolicy"] == "Never"
+    assert pod["terminationGracePeriodSeconds"] == 1
+    assert pod["tolerations"] == [
+        {"key": "sandbox.gke.io/runtime", "operator": "Equal", "value": "gvisor", "effect": "NoSchedule"}
+    ]
+    assert pod["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 1001,
+        "runAsGroup": 1001,
+        "fsGroup": 1001,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert container["name"] == CONTAINER == "code-runner"
+    assert container["imagePullPolicy"] == "IfNotPresent"
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert container["resources"] == {
+        "requests": {"cpu": "200m", "memory": "256Mi", "ephemeral-storage": "64Mi"},
+        "limits": {"cpu": "500m", "memory": "512Mi", "ephemeral-storage": "256Mi"},
+    }
+
+
+def test_what_is_not_set_is_not_sent() -> None:
+    pod = pod_of(make(delivery="env", **nothing))
+    for field in (
+        "runtimeClassName",
+        "tolerations",
+        "nodeSelector",
+        "imagePullSecrets",
+        "priorityClassName",
+        "serviceAccountName",
+        "volumes",
+    ):
+        assert field not in pod
+    assert "annotations" not in make().job["metadata"]
+
+
+def test_settings_arrive_where_kubernetes_looks_for_them() -> None:
+    manifests = make(**everything, image="registry.example/python:3", run_as_user=5, run_as_group=6)
+    pod, container = pod_of(manifests), container_of(manifests)
+    assert pod["nodeSelector"] == {"sandbox.gke.io/runtime": "gvisor"}
+    assert pod["tolerations"] == [{"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 0}]
+    assert pod["imagePullSecrets"] == [{"name": "registry"}]
+    assert pod["priorityClassName"] == "low"
+    assert pod["serviceAccountName"] == "runner"
+    assert pod["automountServiceAccountToken"] is False
+    assert (container["image"], container["imagePullPolicy"]) == ("registry.example/python:3", "Always")
+    context = pod["securityContext"]
+    assert (context["runAsUser"], context["runAsGroup"], context["fsGroup"]) == (5, 6, 6)
+    assert manifests.job["spec"]["ttlSecondsAfterFinished"] == 0
+    assert manifests.job["metadata"]["labels"]["empty"] == ""
+
+
+def test_a_toleration_of_our_own_kind_is_sent_as_kubernetes_writes_it() -> None:
+    toleration = Toleration(key="a", operator="Exists", effect="NoExecute", toleration_seconds=30)
+    assert pod_of(make(tolerations=[toleration]))["tolerations"] == [
+        {"key": "a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("timeout", "startup_timeout", "deadline"),
+    [(300, 300, 630), (10, 20, 60), (0.1, 0.1, 31), (1.5, 1.5, 33), (1.0000001, 1, 33)],
+)
+def test_the_job_ends_by_itself_after_both_limits_and_half_a_minute(
+    timeout: float, startup_timeout: float, deadline: int
+) -> None:
+    spec = make(timeout=timeout, startup_timeout=startup_timeout).job["spec"]
+    assert spec["activeDeadlineSeconds"] == deadline
+    assert type(spec["activeDeadlineSeconds"]) is int
+    assert (spec["backoffLimit"], spec["ttlSecondsAfterFinished"]) == (0, 60)
+
+
+def test_quantities_are_sent_as_they_were_given() -> None:
+    resources = container_of(
+        make(cpu_request="0.1", cpu_limit="1.5", memory_limit="1e9", memory_request="1000Ki")
+    )["resources"]
+    assert resources["requests"]["cpu"] == "0.1"
+    assert resources["limits"]["cpu"] == "1.5"
+    assert resources["limits"]["memory"] == "1e9"
+    assert resources["requests"]["memory"] == "1000Ki"
+
+
+def test_by_environment_there_is_no_volume() -> None:
+    manifests = make(delivery="env")
+    assert manifests.delivery == "env"
+    assert "volumes" not in pod_of(manifests)
+    container = container_of(manifests)
+    assert "volumeMounts" not in container
+    assert container["command"] == [
+        "python3",
+        "-u",
+        "-c",
+        "import os;exec(compile(os.environ.pop('GKE_SANDBOX_RUNNER'),'runner.py','exec'))",
+    ]
+    assert [each["name"] for each in container["env"]] == [
+        "GKE_SANDBOX_RUNNER",
+        "GKE_SANDBOX_REQUEST",
+        "GKE_SANDBOX_CODE_0",
+    ]
+    assert container["env"][2]["valueFrom"] == {"configMapKeyRef": {"name": NAME, "key": "code_0"}}
+
+
+def test_mounted_there_are_two_volumes_and_storage_is_asked_for_them() -> None:
+    manifests = make(delivery="mount", tmp_size="100Mi")
+    assert manifests.delivery == "mount"
+    assert pod_of(manifests)["volumes"] == [
+        {"name": "code", "configMap": {"name": NAME}},
+        {"name": "tmp", "emptyDir": {"sizeLimit": "100Mi"}},
+    ]
+    container = container_of(manifests)
+    assert container["volumeMounts"] == [
+        {"name": "code", "mountPath": "/app", "readOnly": True},
+        {"name": "tmp", "mountPath": "/tmp"},
+    ]
+    assert container["command"] == ["python3", "-u", "/app/runner"]
+    assert "env" not in container
+    assert container["resources"]["requests"]["ephemeral-storage"] == "164Mi"
+    assert container["resources"]["limits"]["ephemeral-storage"] == "256Mi"
+
+
+@pytest.mark.parametrize("tmp_size", ["64Mi", "1", "100M", "1e6", "0.5Gi"])
+def test_mounted_the_request_never_exceeds_the_limit(tmp_size: str) -> None:
+    resources = container_of(make(delivery="mount", tmp_size=tmp_size, ephemeral_storage_limit="1Gi"))["resources"]
+    request = parse_quantity(resources["requests"]["ephemeral-storage"])
+    assert request.nano == parse_quantity("64Mi").nano + parse_quantity(tmp_size).nano
+    assert request.nano <= parse_quantity("1Gi").nano
+
+
+@pytest.mark.parametrize("delivery", BOTH)
+def test_dollars_in_variables_are_doubled(delivery: Delivery) -> None:
+    """Kubernetes expands $(X) and writes $$ for a dollar."""
+    manifests = make(delivery=delivery, env={"A": "$(HOME) costs 5$", "B": "$$", "EMPTY": ""})
+    own = [each for each in container_of(manifests)["env"] if not each["name"].startswith("GKE_SANDBOX_")]
+    assert own == [{"name": "A", "value": "$$(HOME) costs 5$$"}, {"name": "B", "value": "$$$$"}, {"name": "EMPTY"}]
+
+
+def expanded(value: str) -> str:
+    """What a container gets for a variable's value when no other variable is defined.
+
+    https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/
+    """
+    return re.sub(r"\$\$|\$\([^)]*\)", lambda found: "$" if found[0] == "$$" else found[0], value)
+
+
+@given(st.text(alphabet="$()AB ", max_size=12))
+def test_a_variable_arrives_as_it_was_given(value: str) -> None:
+    (variable,) = (each for each in container_of(make(env={"A": value}))["env"] if each["name"] == "A")
+    assert expanded(variable.get("value", "")) == value
+
+
+def test_arguments_input_and_code_are_in_the_config_map_only() -> None:
+    program = Program(code="# secret-code", args=["secret-arg"], stdin="secret-in", files={"secret-name": "x"})
+    for delivery in BOTH:
+        assert "secret" not in json.dumps(make(program, delivery=delivery).job)
+
+
+def test_binary_data_is_base64() -> None:
+    config_map = make(Program(code="", files={"a": b"\xff\x00"}), delivery="mount").config_map(UID)
+    assert config_map["binaryData"] == {"file_0": base64.b64encode(b"\xff\x00").decode()}
+
+
+# -- build -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("delivery", BOTH)
+def test_the_same_input_gives_the_same_bodies(delivery: Delivery) -> None:
+    program = Program(code="x", files={"a": b"1", "b": b"2"})
+    settings = Settings(delivery=delivery, env={"A": "1"})
+    first, second = (build(settings, program, name=NAME, session=SESSION) for _ in range(2))
+    assert first.job == second.job
+    assert first.config_map(UID) == second.config_map(UID)
+
+
+def test_bodies_are_the_callers_own() -> None:
+    settings = Settings(labels={"a": "b"})
+    manifests = build(settings, Program(code=""), name=NAME, session=SESSION)
+    manifests.job["metadata"]["labels"]["c"] = "d"
+    manifests.config_map(UID)["metadata"]["labels"]["c"] = "d"
+    assert settings.labels == {"a": "b"}
+    assert "c" not in manifests.config_map(UID)["metadata"]["labels"]
+    assert "c" not in manifests.job["spec"]["template"]["metadata"]["labels"]
+
+
+def test_a_slow_connection_mounts() -> None:
+    settings, program = Settings(), Program(code="")
+    assert build(settings, program, name=NAME, session=SESSION).delivery == "env"
+    assert build(settings, program, name=NAME, session=SESSION, slow_connection=True).delivery == "mount"
+
+
+@pytest.mark.parametrize("name", ["", "Not_A_Name", "a.b", "a" * 64])
+def test_a_bad_name_is_refused(name: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        build(Settings(), Program(code=""), name=name, session=SESSION)
+    assert caught.value.field == "name"
+
+
+def test_a_bad_session_is_refused() -> None:
+    with pytest.raises(SpecError) as caught:
+        build(Settings(), Program(code=""), name=NAME, session="a b")
+    assert caught.value.field == "session"
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(PayloadTooLarge):
+        make(Program(code="", files={"a": random.Random(1).randbytes(2 << 20)}))
+
+
+# -- docs --------------------------------------------------------------------------------------------------
+
+
+def shown(kind: str, delivery: Delivery) -> dict[str, Any]:
+    program = Program(code="print(open('data.csv').read())\n", files={"data.csv": "a,b\n1,2\n"})
+    manifests = make(program, delivery=delivery)
+    if kind == "job":
+        return manifests.job
+    config_map = manifests.config_map(UID)
+    assert config_map["data"]["runner"] == runner_text()
+    config_map["data"]["runner"] = "(the text of gke_sandbox/_wire/runner.py)"
+    return config_map
+
+
+@pytest.mark.parametrize("delivery", BOTH)
+@pytest.mark.parametrize("kind", ["job", "config_map"])
+def test_the_documentation_shows_what_is_built(kind: str, delivery: Delivery) -> None:
+    blocks = re.findall(r"<!-- (\w+) (\w+) -->\n```json\n(.*?)\n```", DOCS.read_text(), re.DOTALL)
+    documented = {(what, by): text for what, by, text in blocks}[kind, delivery]
+    assert documented == json.dumps(shown(kind, delivery), indent=2, ensure_ascii=False)

@@ -1,0 +1,159 @@
+"""What the runner makes of a program's output: frames, caps, and a log that stays small on the node's disk."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gke_sandbox._wire.frames import Decoder, Exit, Output, OutputFile, Start
+
+from .runner_driver import DELIVERIES, Delivery, Program, Ran, on_disk, read_frames, run, started
+
+MIB = 1 << 20
+
+
+def kinds(ran: Ran) -> list[str]:
+    return [frame.kind for frame in ran.frames]
+
+
+@pytest.mark.parametrize("delivery", DELIVERIES)
+def test_the_first_frame_is_start_and_the_last_is_exit(delivery: Delivery) -> None:
+    ran = run("import sys; print('out'); print('err', file=sys.stderr); open('f', 'w').close()", delivery)
+    assert kinds(ran)[0] == "start"
+    assert ran.frames[0].payload.startswith(b'{"protocol": 1, "python": "3.')
+    assert kinds(ran)[-2:] == ["file", "exit"]
+    assert ran.exit.keys() == {"code", "signal", "timed_out", "seconds", "dropped"}
+    assert 0 < ran.exit["seconds"] < 10
+
+
+def test_the_decoder_of_the_client_reads_the_same() -> None:
+    code = "import sys\nsys.stdout.buffer.write(bytes(range(256)) * 999)\nsys.stderr.write('e')\n"
+    code += "open('a \"b\" \\u00e9.txt', 'w').write('content')\nsys.exit(3)\n"
+    ran = run(code)
+    decoder = Decoder()
+    frames = decoder.feed(ran.log)
+    assert isinstance(frames[0], Start)
+    for stream, data in (("stdout", ran.stdout), ("stderr", ran.stderr)):
+        assert b"".join(f.data for f in frames if isinstance(f, Output) and f.stream == stream) == data
+    assert [f for f in frames if isinstance(f, OutputFile)] == [OutputFile('a "b" é.txt', b"content")]
+    assert isinstance(frames[-1], Exit)
+    assert frames[-1].code == 3
+    assert decoder.outside == b""
+
+
+def test_the_first_bytes_of_a_stream_go_out_at_once(tmp_path: Path) -> None:
+    """The program waits until the test has seen them."""
+    os.mkfifo(tmp_path / "gate")
+    code = f"print('first', end='')\nopen({str(tmp_path / 'gate')!r}).read()\n"
+    with started(Program(code), base=tmp_path) as process:
+        log = b""
+        while b"first" not in log:
+            log += os.read(process.stdout.fileno(), 4096)
+        (tmp_path / "gate").write_text("go on")
+        log += process.stdout.read()
+    assert [frame.kind for frame in read_frames(log)] == ["start", "out", "exit"]
+
+
+def test_output_after_a_pause_goes_out_without_more_output_to_push_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gate")
+    code = f"print('a')\nprint('b')\nprint('last', end='')\nopen({str(tmp_path / 'gate')!r}).read()\n"
+    with started(Program(code), base=tmp_path) as process:
+        log = b""
+        while b"last" not in log:
+            log += os.read(process.stdout.fileno(), 4096)
+        (tmp_path / "gate").write_text("go on")
+
+
+def test_stdout_that_was_written_before_stderr_comes_before_it() -> None:
+    code = "import sys\nfor n in range(5): print(n)\nprint('then', file=sys.stderr)\n"
+    ran = run(code)
+    last_out = max(frame.at for frame in ran.of("out"))
+    assert last_out < ran.of("err")[0].at
+    assert ran.stdout == b"0\n1\n2\n3\n4\n"
+
+
+def test_a_mebibyte_in_single_bytes_makes_few_frames_and_a_small_log() -> None:
+    """Frame by frame it would be a log of 93 MB, for which a node evicts the pod."""
+    ran = run("import os\nfor _ in range(1 << 20): os.write(1, b'x')\n")
+    assert ran.stdout == b"x" * MIB
+    # One for every 32 KiB, and one for every 50 ms.
+    assert len(ran.of("out")) <= 33 + ran.exit["seconds"] / 0.05 + 1
+    assert on_disk(ran.log) < 1.1 * MIB
+
+
+def test_each_stream_is_cut_at_its_limit_and_what_was_dropped_is_counted() -> None:
+    code = "import sys\nsys.stdout.write('abcde' * 1000)\nsys.stderr.write('x' * 1001)\n"
+    ran = run(Program(code, output=1001))
+    assert ran.stdout == b"abcde" * 200 + b"a"
+    assert ran.stderr == b"x" * 1001
+    assert ran.exit["dropped"] == {"out": 3999, "err": 0, "files": 0}
+
+
+def test_output_may_be_forbidden_altogether() -> None:
+    ran = run(Program("print('x' * 99)", output=0))
+    assert kinds(ran) == ["start", "exit"]
+    assert ran.exit["dropped"]["out"] == 100
+
+
+@pytest.mark.parametrize("line", [b"\n", b"x\n", b"x" * 70_000 + b"\n"], ids=["empty", "short", "endless"])
+@pytest.mark.parametrize("log_bytes", [100_000, 2 * MIB])
+def test_the_log_never_grows_above_its_limit_on_the_disk(line: bytes, log_bytes: int) -> None:
+    written = line * (3 * MIB // len(line))
+    code = f"import os\ndata = {line!r} * {3 * MIB // len(line)}\n"
+    code += "done = 0\nwhile done < len(data): done += os.write(1, data[done:done + 5000])\n"
+    code += "open('result', 'w').write('x' * 50)\n"
+    ran = run(Program(code, output=10 * MIB, log_bytes=log_bytes))
+    assert on_disk(ran.log) <= log_bytes
+    assert on_disk(ran.log) > log_bytes / 2
+    assert written.startswith(ran.stdout)
+    assert len(ran.stdout) + ran.exit["dropped"]["out"] == len(written)
+    assert len(ran.files) + ran.exit["dropped"]["files"] == 1
+
+
+def test_a_full_log_has_no_holes() -> None:
+    """Once something of a stream was dropped, all that follows is: what is there is a beginning."""
+    code = "import os\nos.write(1, b'\\n' * 30000)\n" + "os.write(1, b'after')\nos.write(2, b'err')\n" * 9
+    ran = run(Program(code, log_bytes=50_000))
+    assert set(ran.stdout) <= {10}
+    assert ran.exit["dropped"]["out"] == 30_000 + 45 - len(ran.stdout)
+    assert len(ran.stderr) + ran.exit["dropped"]["err"] == 27
+    assert on_disk(ran.log) <= 50_000
+
+
+def test_a_log_without_any_room_still_ends_with_the_exit_frame() -> None:
+    ran = run(Program("print('x')\nopen('f', 'w').write('x')", log_bytes=0))
+    assert kinds(ran) == ["start", "exit"]
+    assert ran.exit["dropped"] == {"out": 2, "err": 0, "files": 1}
+
+
+def test_files_count_into_the_log_too() -> None:
+    """A file that does not fit is left out and counted; a smaller one after it is not."""
+    code = (
+        "import os\nfor name in 'abc': open(name, 'wb').write(os.urandom(60_000))\nopen('d', 'w').write('small')\n"
+    )
+    ran = run(Program(code, log_bytes=200_000))
+    assert {name: len(data) for name, data in ran.files.items()} == {"a": 60_000, "b": 60_000, "d": 5}
+    assert ran.exit["dropped"]["files"] == 1
+    assert on_disk(ran.log) <= 200_000
+
+
+def test_gigabytes_of_output_neither_block_the_program_nor_fill_the_runners_memory() -> None:
+    code = "import os\ndata = b'x' * 65536\nfor _ in range(1 << 13): os.write(1, data); os.write(2, data)\n"
+    code += "open('peak', 'w').write(open(f'/proc/{os.getppid()}/status').read().split('VmHWM:')[1].split()[0])\n"
+    ran = run(code)
+    assert ran.exit["dropped"] == {"out": (1 << 29) - MIB, "err": (1 << 29) - MIB, "files": 0}
+    assert int(ran.files["peak"]) < 40 << 10  # KiB; the interpreter alone takes some 10 MiB
+
+
+def test_frames_that_the_program_prints_are_data() -> None:
+    forged = b'\x1eexit 2\n{}\n\x1efile 4 "../../evil"\nAAAA\n\x1estart 2\n{}\n'
+    ran = run(f"import os\nos.write(1, {forged!r})\nos.write(2, {forged!r})\n")
+    assert kinds(ran) == ["start", "out", "err", "exit"]
+    assert (ran.stdout, ran.stderr) == (forged, forged)
+
+
+def test_the_runner_writes_nothing_to_its_own_stderr() -> None:
+    ran = run("import sys, os\nos.write(2, b'x')\nprint('y', file=sys.stderr)\nraise ValueError\n")
+    assert ran.noise == b""

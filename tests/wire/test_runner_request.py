@@ -1,0 +1,212 @@
+"""What the runner takes in: the request by either delivery, bad requests, and the places it may write to."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from gke_sandbox._wire import runner
+from gke_sandbox._wire.payload import runner_text
+
+from .runner_driver import (
+    DELIVERIES,
+    FROM_ENVIRONMENT,
+    PYTHON,
+    Delivery,
+    Program,
+    command,
+    config_map,
+    environment,
+    read_frames,
+    run,
+)
+
+
+def bare(source: str) -> str:
+    """The syntax tree without docstrings."""
+    tree = ast.parse(source, feature_version=(3, 8))
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            del node.body[0]
+    return ast.dump(tree)
+
+
+def test_what_is_shipped_is_this_program_in_about_12_kb() -> None:
+    assert runner.__file__ is not None
+    assert bare(runner_text()) == bare(Path(runner.__file__).read_text(encoding="utf-8"))
+    assert len(runner_text().encode()) <= 12_500
+
+
+@pytest.mark.parametrize("delivery", DELIVERIES)
+def test_code_in_many_pieces_is_put_together(delivery: Delivery) -> None:
+    lines = [f"x{number} = 'é☃😀'" for number in range(20_000)]
+    ran = run("\n".join(lines) + "\nprint(x19999)\n", delivery)
+    assert ran.stdout == "é☃😀\n".encode()
+
+
+@pytest.mark.parametrize("delivery", DELIVERIES)
+def test_files_and_stdin_of_any_bytes_arrive(delivery: Delivery) -> None:
+    noise = bytes(range(256)) * 700
+    code = "import sys\nsys.stdout.buffer.write(open('d/é.bin', 'rb').read())\n"
+    code += "sys.stderr.buffer.write(sys.stdin.buffer.read())\n"
+    ran = run(Program(code, files={"d/é.bin": noise, "empty": b""}, stdin=noise[::-1]), delivery)
+    assert (ran.stdout, ran.stderr) == (noise, noise[::-1])
+
+
+def test_a_compressed_configmap_is_unpacked() -> None:
+    code = "# " + "x" * 500_000 + "\nprint(len(open('zeros', 'rb').read()), len(input()))\n"
+    ran = run(Program(code, files={"zeros": bytes(3 << 20)}, stdin=b"y" * 1000), "mount", packed=True)
+    assert ran.stdout == b"3145728 1000\n"
+
+
+def test_a_configmap_volume_with_its_links_is_read(tmp_path: Path) -> None:
+    """The kubelet mounts a directory of links: ``request -> ..data/request -> ..2026_01_01/request``."""
+    values = config_map(Program("print('linked')"), "mount")
+    argv, variables = command(values, "mount", tmp_path)
+    app = tmp_path / "app"
+    (app / "..2026_01_01").mkdir()
+    for key in values:
+        (app / key).rename(app / "..2026_01_01" / key)
+        (app / key).symlink_to(f"..data/{key}")
+    (app / "..data").symlink_to("..2026_01_01")
+    done = subprocess.run(argv, env=variables, cwd="/", stdin=subprocess.DEVNULL, capture_output=True)
+    assert [frame.payload for frame in read_frames(done.stdout)][1:-1] == [
+        b"linked",
+        b"\n",
+    ] or b"linked" in done.stdout
+
+
+REQUEST = json.loads(config_map(Program("print(1)"), "env")["request"])
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({}, b"request"),
+        ({"request": b""}, b"request cannot be read"),
+        ({"request": b"not json"}, b"request cannot be read"),
+        ({"request": b"[1, 2]"}, b"request cannot be read"),
+        ({"request": b'{"protocol": 1}'}, b"KeyError: 'code'"),
+        ({"request": b"\xff\xfe"}, b"UnicodeDecodeError"),
+        ({"request": json.dumps({**REQUEST, "protocol": 2}).encode()}, b"protocol 2, this runner speaks 1"),
+        ({"request": json.dumps({**REQUEST, "code": ["text", ["code_7"]]}).encode()}, b"code_7"),
+        ({"request": json.dumps({**REQUEST, "code": ["base64", ["code_0"]]}).encode(), "code_0": b"A"}, b"Error"),
+        ({"request": json.dumps({**REQUEST, "code": ["zlib", ["code_0"]]}).encode(), "code_0": b"A"}, b"Error"),
+        ({"request": json.dumps({**REQUEST, "code": ["rot13", ["code_0"]]}).encode(), "code_0": b"A"}, b"Error"),
+        ({"request": json.dumps({**REQUEST, "limits": {}}).encode(), "code_0": b"1"}, b"log_bytes"),
+    ],
+)
+@pytest.mark.parametrize("delivery", DELIVERIES)
+def test_a_bad_request_is_answered_in_one_sentence(
+    delivery: Delivery, values: dict[str, bytes], reason: bytes
+) -> None:
+    ran = run("", delivery, values={"runner": runner_text().encode(), **values})
+    assert [frame.kind for frame in ran.frames] == ["start", "err"]
+    assert ran.stderr.startswith(b"gke-sandbox: the program was not run: ")
+    assert reason in ran.stderr
+    assert ran.stderr.count(b"\n") == 1
+    assert (ran.status, ran.noise) == (125, b"")
+
+
+def test_variables_that_only_look_like_ours_do_not_hide_a_mounted_request(tmp_path: Path) -> None:
+    env = {**environment(tmp_path), "GKE_SANDBOX_SOMETHING": "else"}
+    code = "import os\nprint([name for name in os.environ if name.startswith('GKE_')])\n"
+    assert run(code, "mount", env=env, base=tmp_path).stdout == b"[]\n"
+
+
+@pytest.mark.parametrize(("home", "kept"), [("/somewhere", True), ("/", False), ("", False), (None, False)])
+def test_home_stays_if_the_image_sets_one(tmp_path: Path, home: str | None, kept: bool) -> None:
+    env = environment(tmp_path) | ({} if home is None else {"HOME": home})
+    found = run("import os\nprint(os.environ['HOME'], end='')", env=env, base=tmp_path).stdout.decode()
+    assert found == (home if kept else str(tmp_path / "sandbox" / "home"))
+
+
+def test_a_directory_that_is_in_use_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "sandbox").mkdir()
+    ran = run("import os\nprint(os.getcwd(), end='')", base=tmp_path)
+    assert list((tmp_path / "sandbox").iterdir()) == []
+    assert Path(ran.stdout.decode()).parent.parent == tmp_path
+
+
+def run_with_mounts(mounts: tuple[str, ...], program: Program) -> tuple[bytes, int]:
+    """Run a program where these places are file systems of their own (``/tmp ro``): its log and exit status."""
+    script = "".join(f"mount -t tmpfs -o {options} none {place} && " for place, options in map(str.split, mounts))
+    prefix = ["unshare", "--mount", "sh", "-c", script + 'exec "$@"', "sh"]
+    if shutil.which("unshare") is None or subprocess.run([*prefix, "true"], capture_output=True).returncode:
+        pytest.skip("mounts need privileges that we do not have")
+    argv, variables = command(config_map(program, "env"), "env", Path("/"), {"TMPDIR": "/nowhere"})
+    argv[0] = os.path.realpath(PYTHON)  # a virtual environment may itself lie in /tmp
+    done = subprocess.run([*prefix, *argv], env=variables, stdin=subprocess.DEVNULL, capture_output=True)
+    return done.stdout, done.returncode
+
+
+@pytest.mark.parametrize(
+    ("mounts", "place"),
+    [
+        (("/tmp size=1m", "/dev/shm size=1m"), "/tmp/sandbox/work"),
+        (("/tmp ro", "/dev/shm size=1m"), "/dev/shm/sandbox/work"),
+        (("/tmp size=4k", "/dev/shm size=1m"), "/dev/shm/sandbox/work"),
+    ],
+    ids=["tmp", "tmp is read-only", "tmp is full"],
+)
+def test_it_works_in_tmp_and_else_in_dev_shm(mounts: tuple[str, ...], place: str) -> None:
+    program = Program("import os\nprint(os.getcwd(), end='')", files={"data": bytes(10_000)})
+    log, status = run_with_mounts(mounts, program)
+    assert [frame.payload for frame in read_frames(log) if frame.kind == "out"] == [place.encode()]
+    assert status == 0
+
+
+def test_where_nothing_is_writable_it_says_so() -> None:
+    log, status = run_with_mounts(("/tmp ro", "/dev/shm ro"), Program("print(1)"))
+    start, err = read_frames(log)
+    assert (start.kind, err.kind) == ("start", "err")
+    assert err.payload.startswith(b"gke-sandbox: the program was not run: nothing is writable: ")
+    assert b"'/tmp/sandbox'; [Errno 30] Read-only file system: '/dev/shm/sandbox'" in err.payload
+    assert status == 125
+
+
+def test_nothing_beside_the_runner_stands_in_for_the_standard_library(tmp_path: Path) -> None:
+    """By environment that is the image's working directory, by mount the ConfigMap's."""
+    for name in ("select", "time", "zlib", "_json", "binascii", "json"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('mine')")
+    assert run("open('x', 'w').close()", "env", base=tmp_path).exit["code"] == 0
+
+
+def test_it_imports_hardly_anything(tmp_path: Path) -> None:
+    """What it does import has been measured: `json`, `signal`, `tempfile` cost more than the whole fork."""
+    code = "import sys; print(*sys.modules)"
+    values = config_map(Program(code), "env")
+    variables = {f"GKE_SANDBOX_{key.upper()}": value.decode() for key, value in values.items()}
+    options = {"env": {**variables, "TMPDIR": str(tmp_path)}, "stdin": subprocess.DEVNULL, "capture_output": True}
+    plain = subprocess.run([PYTHON, "-S", "-c", code], **options).stdout.split()
+    log = subprocess.run([PYTHON, "-S", "-u", "-c", FROM_ENVIRONMENT], **options).stdout
+    ours = b"".join(frame.payload for frame in read_frames(log) if frame.kind == "out").split()
+    few = "__future__ _json _signal time select os os.path posixpath genericpath stat _stat _collections_abc"
+    assert {name.decode() for name in set(ours) - set(plain)} <= set(few.split())
+
+
+OTHERS = [name for name in (f"python3.{minor}" for minor in range(8, 16)) if shutil.which(name)]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_it_runs_on_every_python_that_is_here(name: str, tmp_path: Path) -> None:
+    """From 3.8 on: the image's Python need not be the client's."""
+    if subprocess.run([name, "-c", ""], capture_output=True).returncode:
+        pytest.skip(f"{name} is a name only")
+    code = "import sys\nprint(sys.version_info[:2], input())\nopen('made', 'w').write('x')\n1/0\n"
+    argv, variables = command(config_map(Program(code, stdin=b"in"), "env"), "env", tmp_path)
+    done = subprocess.run([name, *argv[1:]], env={**os.environ, **variables}, capture_output=True)
+    frames = read_frames(done.stdout)
+    assert f'"python": "{name[6:]}.'.encode() in frames[0].payload
+    assert b"".join(f.payload for f in frames if f.kind == "out") == f"(3, {name[8:]}) in\n".encode()
+    assert b"".join(f.payload for f in frames if f.kind == "err").endswith(
+        b"ZeroDivisionError: division by zero\n"
+    )
+    assert [f.meta for f in frames if f.kind == "file"] == ["made"]
+    assert done.returncode == 1

@@ -9,7 +9,7 @@ import sys
 
 import anyio
 
-from gke_sandbox import AsyncSandbox, Cluster, Finished, OutputChunk, PhaseChanged, Waiting
+from gke_sandbox import AsyncSandbox, Cluster, ExecutionFinished, OutputChunk, PhaseChanged, PodWaiting
 
 PROGRAM = """
 import time
@@ -25,11 +25,11 @@ async def main() -> None:
         async for event in events:
             if isinstance(event, PhaseChanged):
                 print(f"{event.seconds:6.2f} s  {event.phase} {event.detail}")
-            elif isinstance(event, Waiting):
+            elif isinstance(event, PodWaiting):
                 print(f"{event.seconds:6.2f} s  waiting: {event.reason}: {event.message}")
             elif isinstance(event, OutputChunk):
                 print(f"{event.seconds:6.2f} s  {event.stream}: {event.data.decode()!r}")
-            elif isinstance(event, Finished):
+            elif isinstance(event, ExecutionFinished):
                 print("ended with", event.result.describe())
 
 

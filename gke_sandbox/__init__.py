@@ -18,7 +18,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from ._stream import ExecutionStream
-    from ._wire.frames import Dropped
+    from ._wire.frames import DroppedOutput
     from .cluster import Cluster
     from .errors import (
         AlreadyExists,
@@ -44,14 +44,22 @@ if TYPE_CHECKING:
         TooManyRequests,
         Unauthorized,
     )
-    from .kube.config.overrides import Overrides
-    from .result import Event, ExecutionResult, Finished, OutputChunk, PhaseChanged, Timings, Waiting
+    from .kube.config.overrides import ConnectionOverrides
+    from .result import (
+        ExecutionEvent,
+        ExecutionFinished,
+        ExecutionResult,
+        OutputChunk,
+        PhaseChanged,
+        PodWaiting,
+        Timings,
+    )
     from .sandbox import AsyncSandbox
     from .settings import Settings
-    from .sync import BlockingStream, Sandbox
+    from .sync import Sandbox, SyncExecutionStream
 
 _HOMES = {
-    "sync": ("BlockingStream", "Sandbox"),
+    "sync": ("SyncExecutionStream", "Sandbox"),
     "cluster": ("Cluster",),
     "errors": (
         "AlreadyExists",
@@ -77,9 +85,17 @@ _HOMES = {
         "TooManyRequests",
         "Unauthorized",
     ),
-    "kube.config.overrides": ("Overrides",),
-    "_wire.frames": ("Dropped",),
-    "result": ("Event", "ExecutionResult", "Finished", "OutputChunk", "PhaseChanged", "Timings", "Waiting"),
+    "kube.config.overrides": ("ConnectionOverrides",),
+    "_wire.frames": ("DroppedOutput",),
+    "result": (
+        "ExecutionEvent",
+        "ExecutionResult",
+        "ExecutionFinished",
+        "OutputChunk",
+        "PhaseChanged",
+        "Timings",
+        "PodWaiting",
+    ),
     "sandbox": ("AsyncSandbox",),
     "settings": ("Settings",),
     "_stream": ("ExecutionStream",),
@@ -91,25 +107,25 @@ __all__ = [
     "ApiError",
     "AsyncSandbox",
     "BadRequest",
-    "BlockingStream",
     "CassetteError",
     "Cluster",
     "ConfigError",
     "Conflict",
-    "Dropped",
-    "Event",
+    "ConnectionOverrides",
+    "DroppedOutput",
+    "ExecutionEvent",
+    "ExecutionFinished",
     "ExecutionResult",
     "ExecutionStream",
     "Expired",
-    "Finished",
     "Forbidden",
     "Invalid",
     "NetworkError",
     "NotFound",
     "OutputChunk",
-    "Overrides",
     "PayloadTooLarge",
     "PhaseChanged",
+    "PodWaiting",
     "ReplayMismatch",
     "RequestEntityTooLarge",
     "ResultLost",
@@ -120,10 +136,10 @@ __all__ = [
     "Settings",
     "SpecError",
     "StartError",
+    "SyncExecutionStream",
     "Timings",
     "TooManyRequests",
     "Unauthorized",
-    "Waiting",
     "__version__",
 ]
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 import anyio
 
-from .result import Event, OutputChunk
+from .result import ExecutionEvent, OutputChunk
 
 # When so many events wait for a slow reader, output is joined to the last chunk of its stream. What waits is
 # then bounded by the caps on output, not by how finely the program cuts it.
@@ -27,7 +27,7 @@ class _Waiting:
 
 
 class ExecutionStream:
-    """What happens in one run, as it happens; the last event is `Finished`, with the result.
+    """What happens in one run, as it happens; the last event is `ExecutionFinished`, with the result.
 
     ::
 
@@ -42,7 +42,7 @@ class ExecutionStream:
     def __init__(self, start: Callable[[ExecutionStream], Callable[[], None]]) -> None:
         self._start = start
         self._cancel: Callable[[], None] | None = None
-        self._events: deque[Event | _Waiting] = deque()
+        self._events: deque[ExecutionEvent | _Waiting] = deque()
         self._last: dict[str, _Waiting] = {}
         self._changed: anyio.Event | None = None
         self._error: Exception | None = None
@@ -51,7 +51,7 @@ class ExecutionStream:
 
     # -- for the run --------------------------------------------------------------------------------------
 
-    def put(self, event: Event) -> None:
+    def put(self, event: ExecutionEvent) -> None:
         """Take an event from the run."""
         if self._closed:
             return
@@ -99,11 +99,11 @@ class ExecutionStream:
         if self._cancel is not None and not self._ended:
             self._cancel()
 
-    def __aiter__(self) -> AsyncIterator[Event]:
+    def __aiter__(self) -> AsyncIterator[ExecutionEvent]:
         self._begin()
         return self
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> ExecutionEvent:
         self._begin()
         while not self._events:
             if self._closed:

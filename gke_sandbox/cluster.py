@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
-from .kube.config.overrides import NO_OVERRIDES, Overrides
+from .kube.config.overrides import NO_OVERRIDES, ConnectionOverrides
 
 if TYPE_CHECKING:
     from .cassette.handles import Recording, Replaying
@@ -43,7 +43,7 @@ class Cluster:
     kind: Literal["auto", "kubeconfig", "in-cluster", "gke", "local", "transport", "replay", "recording"] = "auto"
     path: str | None = None
     context: str | None = None
-    overrides: Overrides = NO_OVERRIDES
+    overrides: ConnectionOverrides = NO_OVERRIDES
     isolation: Isolation = "auto"
     gke_name: GkeName | None = None
     endpoint: Endpoint = "auto"
@@ -53,7 +53,7 @@ class Cluster:
 
     @classmethod
     def auto(
-        cls, path: str | None = None, context: str | None = None, *, overrides: Overrides = NO_OVERRIDES
+        cls, path: str | None = None, context: str | None = None, *, overrides: ConnectionOverrides = NO_OVERRIDES
     ) -> Cluster:
         """In a pod: its own cluster. Elsewhere: the one that kubectl would use.
 
@@ -63,7 +63,7 @@ class Cluster:
 
     @classmethod
     def kubeconfig(
-        cls, path: str | None = None, context: str | None = None, *, overrides: Overrides = NO_OVERRIDES
+        cls, path: str | None = None, context: str | None = None, *, overrides: ConnectionOverrides = NO_OVERRIDES
     ) -> Cluster:
         """A cluster from a kubeconfig: `path`, else ``KUBECONFIG``, else ``~/.kube/config``.
 
@@ -72,7 +72,7 @@ class Cluster:
         return cls("kubeconfig", path=path, context=context, overrides=overrides)
 
     @classmethod
-    def in_cluster(cls, *, overrides: Overrides = NO_OVERRIDES) -> Cluster:
+    def in_cluster(cls, *, overrides: ConnectionOverrides = NO_OVERRIDES) -> Cluster:
         """The cluster in whose pod this program runs, as the pod's service account."""
         return cls("in-cluster", overrides=overrides)
 
@@ -84,7 +84,7 @@ class Cluster:
         name: str,
         *,
         endpoint: Endpoint = "auto",
-        overrides: Overrides = NO_OVERRIDES,
+        overrides: ConnectionOverrides = NO_OVERRIDES,
     ) -> Cluster:
         """A GKE cluster by its name, with Application Default Credentials: no kubeconfig, no gcloud.
 
@@ -136,7 +136,7 @@ class Cluster:
         return cls("replay", cassette=Replaying(os.fspath(path), scenario, strict, timing))
 
     @classmethod
-    def recording(
+    def record(
         cls,
         path: str | os.PathLike[str],
         cluster: Cluster | None = None,
@@ -156,7 +156,7 @@ class Cluster:
 
     @property
     def records(self) -> Recording | None:
-        """What `recording` writes; None for every other cluster."""
+        """What `record` writes; None for every other cluster."""
         from .cassette.handles import Recording
 
         return self.cassette if isinstance(self.cassette, Recording) else None

@@ -28,7 +28,6 @@ __all__ = [
     "ApiError",
     "BadRequest",
     "CassetteError",
-    "Cause",
     "ConfigError",
     "Conflict",
     "Expired",
@@ -45,6 +44,7 @@ __all__ = [
     "ServerError",
     "SpecError",
     "StartError",
+    "StatusCause",
     "TooManyRequests",
     "Unauthorized",
 ]
@@ -105,7 +105,7 @@ class PayloadTooLarge(SpecError):
 
 
 @dataclass(frozen=True)
-class Cause:
+class StatusCause:
     """One entry of ``Status.details.causes``."""
 
     reason: str = ""
@@ -126,7 +126,7 @@ class ApiError(SandboxError):
         *,
         code: int,
         reason: str,
-        causes: tuple[Cause, ...] = (),
+        causes: tuple[StatusCause, ...] = (),
         details: dict[str, object] | None = None,
         retry_after: float | None = None,
         request: str = "",

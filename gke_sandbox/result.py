@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from ._wire.frames import Dropped
+from ._wire.frames import DroppedOutput
 
 Status = Literal["succeeded", "failed", "signaled", "timed_out", "out_of_memory", "killed"]
 """How a run ended, in one word.
@@ -65,9 +65,9 @@ class ExecutionResult:
     stderr_bytes: bytes = b""
     files: Mapping[str, bytes] = field(default_factory=dict)
     """Files that the program made or changed in its working directory, by relative path."""
-    dropped: Dropped = field(default_factory=Dropped)
+    dropped: DroppedOutput = field(default_factory=DroppedOutput)
     """What was over the caps and is not here: bytes of each stream, count of files."""
-    output_may_be_missing: bool = False
+    output_truncated: bool = False
     """The log broke off or was rotated: bytes may be missing, and nobody can say how many."""
     reason: str = ""
     """Kubernetes' word for the end where it is not the program's own (``OOMKilled``, ``Evicted``)."""
@@ -107,7 +107,7 @@ class PhaseChanged:
 
 
 @dataclass(frozen=True)
-class Waiting:
+class PodWaiting:
     """The pod waits for something worth telling (an image pull, a node).
 
     `reason` is Kubernetes' word, `cause` its meaning, by its name in docs/troubleshooting.md.
@@ -129,10 +129,10 @@ class OutputChunk:
 
 
 @dataclass(frozen=True)
-class Finished:
+class ExecutionFinished:
     """The last event of a stream."""
 
     result: ExecutionResult
 
 
-Event = PhaseChanged | Waiting | OutputChunk | Finished
+ExecutionEvent = PhaseChanged | PodWaiting | OutputChunk | ExecutionFinished

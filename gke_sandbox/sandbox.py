@@ -21,7 +21,7 @@ from ._stream import ExecutionStream
 from ._wire.manifests import SESSION_LABEL, lifetime
 from .cluster import Cluster, Connection
 from .errors import SandboxClosed, SpecError
-from .result import Event, ExecutionResult, Finished
+from .result import ExecutionEvent, ExecutionFinished, ExecutionResult
 from .settings import Program, Settings
 
 
@@ -57,7 +57,7 @@ class AsyncSandbox:
         self._closed = False
         self._in_flight: dict[Execution, anyio.CancelScope] = {}
         self._deletions: Deletions | None = None
-        self.left_by: BaseException | None = None
+        self._exit_exception: BaseException | None = None
         """The error that leaves the block, for transports that have something to say at their end."""
 
     @property
@@ -105,7 +105,7 @@ class AsyncSandbox:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            self.left_by = error
+            self._exit_exception = error
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -127,7 +127,7 @@ class AsyncSandbox:
                 await self._leave_tasks(tasks, deletions)
             finally:
                 # Not within a scope of ours: a transport may have a task group of its own, entered before.
-                error = self.left_by
+                error = self._exit_exception
                 trace = None if error is None else error.__traceback__
                 await connection.client.__aexit__(None if error is None else type(error), error, trace)
 
@@ -141,7 +141,7 @@ class AsyncSandbox:
         try:
             await tasks.__aexit__(None, None, None)
         except BaseException as error:  # noqa: BLE001 - raised, out of its group
-            raise alone(error) from None
+            raise unwrap_exception_group(error) from None
         finally:
             deletions.give_up()
 
@@ -215,7 +215,7 @@ class AsyncSandbox:
         files: Mapping[str, str | bytes] | None = None,
         args: Sequence[str] = (),
         stdin: str | bytes | None = None,
-        emit: Callable[[Event], None] | None = None,
+        emit: Callable[[ExecutionEvent], None] | None = None,
         **overrides: Any,
     ) -> Execution:
         """Check what is asked for and return the execution, not yet begun. Raises `SpecError`."""
@@ -277,7 +277,7 @@ class AsyncSandbox:
         ending: Exception | None = _closed_during_the_run()
         try:
             with scope:
-                stream.put(Finished(await self.execute(execution)))
+                stream.put(ExecutionFinished(await self.execute(execution)))
                 ending = None
             if scope.cancelled_caught:
                 ending = None
@@ -344,12 +344,12 @@ def _closed_during_the_run() -> SandboxClosed:
     )
 
 
-def alone(error: BaseException) -> BaseException:
+def unwrap_exception_group(error: BaseException) -> BaseException:
     """The first error in a group, if it is one: a background task failed, and the others were cancelled for it."""
     while inner := getattr(error, "exceptions", None):  # Python 3.10 has no name for a group.
         error = inner[0]
     return error
 
 
-def _ignore(event: Event) -> None:
+def _ignore(event: ExecutionEvent) -> None:
     """Take no notice of an event."""

@@ -24,8 +24,8 @@ from ._engine.execution import Execution
 from ._stream import ExecutionStream
 from .cluster import Cluster
 from .errors import SandboxClosed, SandboxError
-from .result import Event, ExecutionResult
-from .sandbox import AsyncSandbox, alone
+from .result import ExecutionEvent, ExecutionResult
+from .sandbox import AsyncSandbox, unwrap_exception_group
 
 logger = logging.getLogger("gke_sandbox")
 
@@ -73,7 +73,7 @@ class Sandbox:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._open is not None:
-            self._open.sandbox.left_by = error
+            self._open.sandbox._exit_exception = error
         self.close()
 
     def close(self) -> None:
@@ -123,11 +123,11 @@ class Sandbox:
         args: Sequence[str] = (),
         stdin: str | bytes | None = None,
         **overrides: Any,
-    ) -> BlockingStream:
+    ) -> SyncExecutionStream:
         """Like `run`, with the events as they happen, for a ``with`` and a ``for``: see `ExecutionStream`."""
         opened = self._opened()
         stream = opened.sandbox.stream(code, files=files, args=args, stdin=stdin, **overrides)
-        return BlockingStream(opened, stream)
+        return SyncExecutionStream(opened, stream)
 
     def _opened(self) -> _Open:
         with self._lock:
@@ -152,7 +152,7 @@ class Sandbox:
             self._open = None
 
 
-class BlockingStream:
+class SyncExecutionStream:
     """The events of one run, for threads. Leaving its ``with`` block ends the run and deletes its Job."""
 
     def __init__(self, opened: _Open, stream: ExecutionStream) -> None:
@@ -160,7 +160,7 @@ class BlockingStream:
         self._stream = stream
         self._closed = False
 
-    def __enter__(self) -> BlockingStream:
+    def __enter__(self) -> SyncExecutionStream:
         return self
 
     def __exit__(
@@ -177,10 +177,10 @@ class BlockingStream:
             # Every run has ended with it; or this is a forked child, and the run its parent's.
             logger.debug("the Sandbox was closed before its stream")
 
-    def __iter__(self) -> Iterator[Event]:
+    def __iter__(self) -> Iterator[ExecutionEvent]:
         return self
 
-    def __next__(self) -> Event:
+    def __next__(self) -> ExecutionEvent:
         if self._closed:
             raise StopIteration
         try:
@@ -188,7 +188,7 @@ class BlockingStream:
         except StopAsyncIteration:
             raise StopIteration from None
 
-    async def _next(self) -> Event:
+    async def _next(self) -> ExecutionEvent:
         return await self._stream.__aiter__().__anext__()
 
 
@@ -335,7 +335,7 @@ def _run_loop(sandbox: AsyncSandbox, ready: Future[BlockingPortal], ended: Futur
     try:
         anyio.run(main)
     except BaseException as error:
-        error = alone(error)
+        error = unwrap_exception_group(error)
         if not ready.done():
             ready.set_exception(error)
         elif isinstance(error, SandboxError):

@@ -23,7 +23,7 @@ assert result.stdout == "typed ['--flag']\n", result.stdout
 assert result.files == {"out.txt": b"made"}, result.files
 with TemporaryDirectory() as directory:
     cassette = Path(directory, "smoke.yaml")
-    for cluster in (Cluster.recording(cassette, Cluster.local()), Cluster.replay(cassette)):
+    for cluster in (Cluster.record(cassette, Cluster.local()), Cluster.replay(cassette)):
         with Sandbox(cluster) as sandbox:
             assert sandbox.run("print(6 * 7)").stdout == "42\n"
 (plugin,) = (each for each in entry_points(group="pytest11") if each.name == "gke_sandbox")

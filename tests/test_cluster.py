@@ -10,7 +10,7 @@ import pytest
 from gke_sandbox import Cluster
 from gke_sandbox.errors import ConfigError
 from gke_sandbox.kube.config.loader import ClusterConfig
-from gke_sandbox.kube.config.overrides import Overrides
+from gke_sandbox.kube.config.overrides import ConnectionOverrides
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_a_path_and_a_context_are_the_kubeconfigs(files: Path, make: Callable[..
 
 @pytest.mark.parametrize("make", [Cluster.auto, Cluster.kubeconfig])
 def test_what_is_given_comes_before_what_is_found(files: Path, make: Callable[..., Cluster]) -> None:
-    given = Overrides(server="https://other", token="t0ken-s3cret", user="me", namespace="mine")
+    given = ConnectionOverrides(server="https://other", token="t0ken-s3cret", user="me", namespace="mine")
     cluster = make(overrides=given)
     config = found(cluster)
     assert (config.server, config.namespace, config.credentials) == ("https://other", "mine", "token")

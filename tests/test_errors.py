@@ -10,7 +10,6 @@ import pytest
 from gke_sandbox import errors
 from gke_sandbox.errors import (
     ApiError,
-    Cause,
     Forbidden,
     NetworkError,
     PayloadTooLarge,
@@ -19,13 +18,14 @@ from gke_sandbox.errors import (
     SandboxError,
     SpecError,
     StartError,
+    StatusCause,
 )
 
 ERRORS = [
     SandboxError("what", hint="do this"),
     SpecError("cpu_limit", "is wrong", hint="mend it"),
     PayloadTooLarge("files", "too much", size=3, limit=2),
-    Forbidden("no", code=403, reason="Forbidden", causes=(Cause("a", "b", "c"),), request="GET /x"),
+    Forbidden("no", code=403, reason="Forbidden", causes=(StatusCause("a", "b", "c"),), request="GET /x"),
     NetworkError("gone", sent=False, request="GET /x"),
     StartError("not started", reason="ErrImagePull", job="j", pod="p"),
     ResultLost("lost", job="j", stdout="o", stderr="e"),
@@ -44,7 +44,7 @@ def test_an_error_survives_copying_and_pickling(error: SandboxError, again) -> N
 
 def test_the_tree_in_the_docstring_names_every_error() -> None:
     assert errors.__doc__ is not None
-    missing = [name for name in errors.__all__ if name != "Cause" and name not in errors.__doc__]
+    missing = [name for name in errors.__all__ if name != "StatusCause" and name not in errors.__doc__]
     assert missing == []
 
 

@@ -12,9 +12,9 @@ import pytest
 from gke_sandbox import (
     AsyncSandbox,
     Cluster,
+    ExecutionFinished,
     ExecutionResult,
     ExecutionStream,
-    Finished,
     OutputChunk,
     SandboxClosed,
 )
@@ -110,7 +110,7 @@ async def test_stream_brings_output_while_the_program_runs() -> None:
 async def test_stream_without_a_block_ends_with_the_result() -> None:
     async with AsyncSandbox(LOCAL) as sandbox:
         events = [event async for event in sandbox.stream("print(1)")]
-    assert isinstance(events[-1], Finished)
+    assert isinstance(events[-1], ExecutionFinished)
     assert events[-1].result.stdout == "1\n"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from gke_sandbox._stream import ExecutionStream
 from gke_sandbox.errors import StartError
-from gke_sandbox.result import ExecutionResult, Finished, OutputChunk, PhaseChanged
+from gke_sandbox.result import ExecutionFinished, ExecutionResult, OutputChunk, PhaseChanged
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +43,7 @@ async def test_the_run_begins_once_with_the_block() -> None:
 async def test_events_come_in_order_and_the_result_last() -> None:
     run = Run()
     async with ExecutionStream(run.start) as events:
-        put = [PhaseChanged("created", 0.1), OutputChunk("stdout", b"a", 0.2), Finished(RESULT)]
+        put = [PhaseChanged("created", 0.1), OutputChunk("stdout", b"a", 0.2), ExecutionFinished(RESULT)]
         for event in put:
             events.put(event)
         events.end()
@@ -84,9 +84,9 @@ async def test_a_reader_that_waits_is_woken() -> None:
 
         group.start_soon(read)
         await anyio.wait_all_tasks_blocked()
-        events.put(Finished(RESULT))
+        events.put(ExecutionFinished(RESULT))
         events.end()
-    assert taken == [Finished(RESULT)]
+    assert taken == [ExecutionFinished(RESULT)]
 
 
 async def test_a_slow_reader_gets_every_byte_in_few_events() -> None:
@@ -95,14 +95,14 @@ async def test_a_slow_reader_gets_every_byte_in_few_events() -> None:
     async with ExecutionStream(run.start) as events:
         for n in range(50_000):
             events.put(OutputChunk("stderr" if n % 2 else "stdout", b"%d," % n, n / 1000))
-        events.put(Finished(RESULT))
+        events.put(ExecutionFinished(RESULT))
         events.end()
         taken = [event async for event in events]
     assert len(taken) < 100
     for stream, first in (("stdout", 0), ("stderr", 1)):
         chunks = [e.data for e in taken if isinstance(e, OutputChunk) and e.stream == stream]
         assert b"".join(chunks) == b"".join(b"%d," % n for n in range(first, 50_000, 2))
-    assert taken[-1] == Finished(RESULT)
+    assert taken[-1] == ExecutionFinished(RESULT)
 
 
 async def test_taking_the_first_event_begins_the_run() -> None:

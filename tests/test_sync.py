@@ -21,7 +21,7 @@ from gke_sandbox import (
     CassetteError,
     Cluster,
     ConfigError,
-    Finished,
+    ExecutionFinished,
     NotFound,
     OutputChunk,
     Sandbox,
@@ -87,7 +87,7 @@ def test_stream_is_an_iterator() -> None:
     with Sandbox(LOCAL) as sandbox, sandbox.stream("print('a')") as events:
         seen = list(events)
     assert b"".join(event.data for event in seen if isinstance(event, OutputChunk)) == b"a\n"
-    assert isinstance(seen[-1], Finished)
+    assert isinstance(seen[-1], ExecutionFinished)
 
 
 def test_leaving_a_stream_early_ends_the_run() -> None:
@@ -496,7 +496,7 @@ def test_a_forked_child_leaves_its_parents_stream_alone() -> None:
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         print(type(list(events)[-1]).__name__)
     """
-    assert output(code) == "7\nFinished\n"
+    assert output(code) == "7\nExecutionFinished\n"
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
@@ -534,7 +534,7 @@ def test_a_cluster_that_is_not_there_is_one_error_and_no_group(tmp_path: Path) -
 
 def test_what_goes_wrong_while_it_closes_is_raised_once_and_to_whoever_closes_it(tmp_path: Path) -> None:
     cluster = Cluster.transport(LocalTransport(ScriptedRuntime(program(out("fine")))))
-    sandbox = Sandbox(Cluster.recording(tmp_path / "c.yaml", cluster))
+    sandbox = Sandbox(Cluster.record(tmp_path / "c.yaml", cluster))
     assert sandbox.run("password = 'https://me:hunter2@example.org/'").stdout == "fine"
     with pytest.raises(CassetteError, match="a password in an address"):
         sandbox.close()

@@ -12,7 +12,7 @@ import anyio.abc
 from ..errors import ApiError, NotFound, ReplayMismatch, SandboxError
 from ..kube.client import KubeClient
 from ..kube.resources import JOBS
-from ..kube.retry import Retry, may_pass
+from ..kube.retry import Retry, is_retryable
 from .create import Attempt
 
 logger = logging.getLogger("gke_sandbox")
@@ -102,7 +102,7 @@ class Deletions:
                 # There is no cluster that could keep the Job, and whoever closes the Sandbox is told.
                 return
             except SandboxError as error:
-                if not may_pass(error):
+                if not is_retryable(error):
                     self._refused(attempt.name, error)
                     return
                 self._trouble[attempt.name] = error

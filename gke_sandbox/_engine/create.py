@@ -19,7 +19,7 @@ from ..errors import AlreadyExists, Conflict, NetworkError, SandboxError, Server
 from ..kube.client import KubeClient
 from ..kube.resources import CONFIG_MAPS, JOBS, Resource
 from ..kube.retry import Retry
-from ..kube.status import Call
+from ..kube.status import RequestInfo
 from ..settings import Program, Settings
 
 PATIENCE_SECONDS, TRIES = 60.0, 12
@@ -156,7 +156,7 @@ class _Post:
         self._resource = resource
         self._namespace = namespace
         self._name = str(body["metadata"]["name"])
-        self._call = Call("create", "POST", resource, namespace, self._name)
+        self._call = RequestInfo("create", "POST", resource, namespace, self._name)
         self._body = body
         self._patience = patience
         self.may_have_arrived = False

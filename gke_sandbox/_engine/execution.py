@@ -19,7 +19,16 @@ from .._wire.frames import PROTOCOL, Exit, Frame, Limits, Output, Start
 from .._wire.manifests import CONTAINER
 from ..errors import Forbidden, ResultLost, SandboxError, Unauthorized
 from ..kube.client import KubeClient
-from ..result import Event, ExecutionResult, OutputChunk, PhaseChanged, PhaseName, Status, Timings, Waiting
+from ..result import (
+    ExecutionEvent,
+    ExecutionResult,
+    OutputChunk,
+    PhaseChanged,
+    PhaseName,
+    PodWaiting,
+    Status,
+    Timings,
+)
 from ..settings import Program, Settings
 from .create import Attempt, create
 from .log_stream import LogReader
@@ -56,7 +65,7 @@ class Execution:
         session: str,
         new_name: Callable[[], str],
         delete: Callable[[Attempt, Execution], None],
-        emit: Callable[[Event], None],
+        emit: Callable[[ExecutionEvent], None],
     ) -> None:
         self._client = client
         self._pods = pods
@@ -245,14 +254,14 @@ class Execution:
         for pod in found or ():
             self.observe("MODIFIED", pod)
         if found is not None and known is not None and self._pod is known and not self._ended and not found:
-            self.observe("VANISHED", self._pod_object)
+            self.observe("MISSING", self._pod_object)
         return found is not None
 
     def _waits_for(self, wait: Wait | None) -> None:
         if wait != self._wait:
             self._wait = wait
             if wait is not None:
-                self._emit(Waiting(wait.reason, wait.message, self._elapsed(), wait.cause.name))
+                self._emit(PodWaiting(wait.reason, wait.message, self._elapsed(), wait.cause.name))
 
     async def _until_finished(self) -> ExecutionResult:
         self._limit_reading()
@@ -291,13 +300,13 @@ class Execution:
         """Take one event of the pod watch. Called from the watch's task."""
         if self._ended:
             return
-        if type_ == "VANISHED":
+        if type_ == "MISSING":
             self._vanished = True
             if not self._has_run:
                 # It may have, unseen.
                 self._wake()
                 return
-        seen = view(pod, CONTAINER, deleted=type_ in ("DELETED", "VANISHED"), has_run=self._has_run)
+        seen = view(pod, CONTAINER, deleted=type_ in ("DELETED", "MISSING"), has_run=self._has_run)
         self._pod, self._pod_object = seen, pod
         self._has_run = self._has_run or seen.running
         if seen.ending is not None:
@@ -461,7 +470,7 @@ class Execution:
             stderr_bytes=bytes(said.stderr),
             files=said.files,
             dropped=said.dropped,
-            output_may_be_missing=said.rotated or exit_ is None,
+            output_truncated=said.rotated or exit_ is None,
             reason=reason if status not in ("succeeded", "failed", "signaled") else "",
             message=message if status not in ("succeeded", "failed", "signaled") else "",
             cause=found if status not in ("succeeded", "failed", "signaled") else "",

@@ -18,7 +18,7 @@ from ..errors import Conflict, Expired, NotFound, SandboxError, ServerError
 from ..kube.client import KubeClient
 from ..kube.resources import JOBS
 from ..kube.retry import Retry
-from ..kube.status import Call
+from ..kube.status import RequestInfo
 from ..settings import MANAGED_BY, MANAGER, SESSION_LABEL
 
 __all__ = ["Leftover", "find", "remove"]
@@ -69,7 +69,7 @@ async def find(client: KubeClient, namespace: str, now: datetime, *, page_size: 
             found.update((each.uid, each) for each in _leftovers(answer, now))
             page = (answer.get("metadata") or {}).get("continue")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            call = Call("list", "GET", JOBS, namespace)
+            call = RequestInfo("list", "GET", JOBS, namespace)
             raise ServerError(
                 f"{call}: the answer is not a list of Jobs", code=200, reason="", request=str(call)
             ) from error

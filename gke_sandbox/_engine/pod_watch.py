@@ -13,13 +13,13 @@ import anyio.abc
 from ..errors import SandboxError
 from ..kube.client import KubeClient
 from ..kube.resources import PODS
-from ..kube.watch import Follow, follow
+from ..kube.watch import Reflector, list_and_watch
 
 LINGER_SECONDS = 60.0
 """How long the watch stands after the last execution, so that the next one finds it open."""
 
 PodObserver = Callable[[str, Mapping[str, Any]], None]
-"""Called with the event's type (``ADDED``, ``MODIFIED``, ``DELETED``, ``VANISHED``) and the Pod: see `Follow`."""
+"""Called with the event's type (``ADDED``, ``MODIFIED``, ``DELETED``, ``MISSING``) and the Pod."""
 
 
 class PodWatch:
@@ -41,7 +41,7 @@ class PodWatch:
         self._observers: dict[str, tuple[PodObserver, Callable[[SandboxError], None]]] = {}
         self._starting: set[str] = set()
         self._scope: anyio.CancelScope | None = None
-        self._follow: Follow | None = None
+        self._follow: Reflector | None = None
         # What was forbidden once is not tried, nor told, again.
         self._polled = False
 
@@ -93,7 +93,7 @@ class PodWatch:
         try:
             with scope:
                 polls = self._polls
-                self._follow = follow(
+                self._follow = list_and_watch(
                     self._client, PODS, self._namespace, label_selector=self._selector, may_poll=True
                 )
                 self._follow.polling = polls

@@ -15,7 +15,7 @@ from ..errors import ApiError, Forbidden, NetworkError, NotFound, SandboxError
 from ..kube.client import KubeClient
 from ..kube.resources import EVENTS, JOBS, PODS
 from ..kube.retry import MAX_RETRY_AFTER
-from ..kube.status import Call
+from ..kube.status import RequestInfo
 
 logger = logging.getLogger("gke_sandbox")
 
@@ -79,7 +79,7 @@ class Inquiry:
         """
         self._looked = anyio.current_time()
         # Until there is an answer; this may be cancelled.
-        call = Call("list", "GET", PODS, self._namespace)
+        call = RequestInfo("list", "GET", PODS, self._namespace)
         self.trouble = NetworkError(f"{call}: no whole answer in time", sent=True, request=str(call))
         selector = f"batch.kubernetes.io/job-name={self._job}"
         with anyio.move_on_after(ANSWER_SECONDS):

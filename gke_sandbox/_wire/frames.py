@@ -32,7 +32,7 @@ from typing import Any, Literal, NamedTuple
 __all__ = [
     "PROTOCOL",
     "Decoder",
-    "Dropped",
+    "DroppedOutput",
     "Exit",
     "Frame",
     "Limits",
@@ -101,7 +101,7 @@ class OutputFile:
 
 
 @dataclass(frozen=True)
-class Dropped:
+class DroppedOutput:
     """What did not come back because of a cap: bytes of stdout, bytes of stderr, files."""
 
     stdout: int = 0
@@ -121,7 +121,7 @@ class Exit:
     signal: int | None
     timed_out: bool
     seconds: float
-    dropped: Dropped
+    dropped: DroppedOutput
 
 
 Frame = Start | Output | OutputFile | Exit
@@ -166,9 +166,9 @@ class Decoder:
         return bytes(self._outside)
 
     @property
-    def dropped(self) -> Dropped:
+    def dropped(self) -> DroppedOutput:
         """What this decoder dropped, beyond what the runner did."""
-        return Dropped(self._dropped["out"], self._dropped["err"], self._dropped["files"])
+        return DroppedOutput(self._dropped["out"], self._dropped["err"], self._dropped["files"])
 
     def feed(self, data: bytes) -> list[Frame]:
         """Take the next bytes of the log; return the frames that they complete, in order.
@@ -359,7 +359,7 @@ def _exit(payload: bytes) -> Exit | None:
     files = _int(counts.get("files", 0), 0, _MAX_COUNT)
     if out is None or err is None or files is None:
         return None
-    return Exit(code, signal, timed_out, float(seconds), Dropped(out, err, files))
+    return Exit(code, signal, timed_out, float(seconds), DroppedOutput(out, err, files))
 
 
 class Names:

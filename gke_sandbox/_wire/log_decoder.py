@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .frames import Decoder, Dropped, Exit, Frame, Limits, Output, OutputFile, Start
+from .frames import Decoder, DroppedOutput, Exit, Frame, Limits, Output, OutputFile, Start
 
 # So much of a log's beginning tells whether it is the same log when it is opened again.
 _HEAD_BYTES = 128
@@ -51,11 +51,11 @@ class Transcript:
         return self._decoded
 
     @property
-    def dropped(self) -> Dropped:
+    def dropped(self) -> DroppedOutput:
         """What was over the caps, in the runner's count and in ours."""
         ours = self._decoder.dropped
-        runners = self.exit.dropped if self.exit is not None else Dropped()
-        return Dropped(
+        runners = self.exit.dropped if self.exit is not None else DroppedOutput()
+        return DroppedOutput(
             stdout=runners.stdout + ours.stdout,
             stderr=runners.stderr + ours.stderr,
             files=runners.files + ours.files,

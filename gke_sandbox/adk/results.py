@@ -38,7 +38,7 @@ def of_result(result: ExecutionResult, settings: Settings, *, show_stderr: bool)
     files = output_files(result.files, encoded=not takes_bytes())
     notes = _notes(result)
     if result.status == "succeeded":
-        if result.dropped.stdout or result.output_may_be_missing:
+        if result.dropped.stdout or result.output_truncated:
             script = skills.script(result.stdout)
             if script is not None:
                 return _of_script(script, result)
@@ -152,7 +152,7 @@ def _notes(result: ExecutionResult) -> list[str]:
             f"[{count:,} of the files that it made {'is' if count == 1 else 'are'} lost: over a limit "
             "(max_file_bytes, or max_files in settings), or of a name that is not taken]"
         )
-    if result.output_may_be_missing:
+    if result.output_truncated:
         notes.append("[some of the output may be missing: its log ended early]")
     return notes
 

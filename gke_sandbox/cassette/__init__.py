@@ -1,6 +1,6 @@
 """Record and replay: a file stands for a cluster. docs/replay.md shows how to use it.
 
-`Cluster.recording` and `Cluster.replay` are the way in; the parts are here for tests of other clients.
+`Cluster.record` and `Cluster.replay` are the way in; the parts are here for tests of other clients.
 """
 
 from __future__ import annotations

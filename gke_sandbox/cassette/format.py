@@ -41,7 +41,7 @@ def load(path: str | os.PathLike[str], *, scenario: str | None = None) -> Casset
     except FileNotFoundError:
         raise CassetteError(
             f"there is no cassette {os.fspath(path)}",
-            hint="record one: Cluster.recording(path, cluster), gke-sandbox run --record FILE",
+            hint="record one: Cluster.record(path, cluster), gke-sandbox run --record FILE",
         ) from None
     except OSError as error:
         raise CassetteError(f"the cassette {os.fspath(path)} cannot be read: {error.strerror}") from None

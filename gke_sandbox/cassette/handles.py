@@ -1,4 +1,4 @@
-"""What `Cluster.replay` and `Cluster.recording` hold: values that make transports when a Sandbox connects.
+"""What `Cluster.replay` and `Cluster.record` hold: values that make transports when a Sandbox connects.
 
 Copies, deep ones too, are one and the same: who copies an agent means the same run. What was pickled goes to
 another process, and begins anew.

@@ -12,7 +12,7 @@ from .parsing import UsageError
 
 if TYPE_CHECKING:
     from ..cluster import Cluster
-    from ..kube.config.overrides import Overrides
+    from ..kube.config.overrides import ConnectionOverrides
 
 #: The options that name a real cluster, or say who one is there, by their destinations.
 _CLUSTER = ("kubeconfig", "context", "gke", "endpoint", "server", "token", "impersonate", "impersonate_groups")
@@ -291,13 +291,13 @@ def _gke(given: argparse.Namespace) -> Cluster:
         raise UsageError(f"--gke: {error.message}", error.hint) from None
 
 
-def _overrides(given: argparse.Namespace) -> Overrides:
-    from ..kube.config.overrides import Overrides
+def _overrides(given: argparse.Namespace) -> ConnectionOverrides:
+    from ..kube.config.overrides import ConnectionOverrides
 
     for option, value in (("--server", given.server), ("--token", given.token), ("--as", given.impersonate)):
         if value == "":
             raise UsageError(f"{option}: must not be empty")
-    return Overrides(
+    return ConnectionOverrides(
         server=given.server,
         token=given.token,
         user=given.impersonate,

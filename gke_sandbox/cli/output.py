@@ -59,7 +59,7 @@ def notes(result: ExecutionResult) -> list[str]:
         found.append(
             f"{result.dropped.files:,} of the files that the program made were over the limits and dropped"
         )
-    if result.output_may_be_missing:
+    if result.output_truncated:
         found.append("some of the output may be missing: its log ended early")
     return found
 
@@ -91,7 +91,7 @@ def result_json(result: ExecutionResult, namespace: str, paths: Mapping[str, str
         "stderr_base64": _unless_text(result.stderr_bytes),
         "files": files,
         "dropped": dataclasses.asdict(result.dropped),
-        "output_may_be_missing": result.output_may_be_missing,
+        "output_truncated": result.output_truncated,
         "cause": result.cause,
         "reason": result.reason,
         "message": result.message,

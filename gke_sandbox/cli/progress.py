@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import anyio
 
-from ..result import Finished, OutputChunk, PhaseChanged, PhaseName, Waiting
+from ..result import ExecutionFinished, OutputChunk, PhaseChanged, PhaseName, PodWaiting
 from .console import Console
 
 TICK_SECONDS = 0.1
@@ -25,7 +25,7 @@ class Progress:
         self._wanted = self._shown = wanted and console.has_status_line
         self._began = 0.0
         self._phase: PhaseName | None = None
-        self._waiting: Waiting | None = None
+        self._waiting: PodWaiting | None = None
         self._past: list[str] = []
 
     async def show(self) -> None:
@@ -43,11 +43,11 @@ class Progress:
         past = f"  ({', '.join(self._past)})" if self._past else ""
         return f"{elapsed:.1f} s  {now}{past}"
 
-    def saw(self, event: PhaseChanged | Waiting | OutputChunk | Finished) -> None:
+    def saw(self, event: PhaseChanged | PodWaiting | OutputChunk | ExecutionFinished) -> None:
         """Take note of an event. Output and the end take the line away."""
-        if isinstance(event, (OutputChunk, Finished)):
+        if isinstance(event, (OutputChunk, ExecutionFinished)):
             self.over()
-        elif isinstance(event, Waiting):
+        elif isinstance(event, PodWaiting):
             self._waiting = event
         elif event.phase in _NOW:
             self._phase, self._waiting = event.phase, None

@@ -159,7 +159,7 @@ def _cluster(given: argparse.Namespace) -> tuple[Cluster, Recording | None]:
     cluster = options.cluster(given)
     if given.record is None:
         return cluster, None
-    recorded = type(cluster).recording(_file("--record", given.record), cluster)
+    recorded = type(cluster).record(_file("--record", given.record), cluster)
     assert recorded.records is not None
     return recorded, recorded.records
 

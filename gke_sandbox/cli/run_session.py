@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import anyio
 
 from ..errors import SandboxError
-from ..result import Finished, OutputChunk, PhaseChanged, Waiting
+from ..result import ExecutionFinished, OutputChunk, PhaseChanged, PodWaiting
 from .console import Console, OutputFailed
 from .progress import Progress
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-    from ..result import Event, ExecutionResult
+    from ..result import ExecutionEvent, ExecutionResult
     from ..sandbox import AsyncSandbox
     from ..settings import Program
 
@@ -87,15 +87,15 @@ class Session:
         except SandboxError as error:
             self.error = error
 
-    async def _take(self, event: Event) -> None:
+    async def _take(self, event: ExecutionEvent) -> None:
         self._progress.saw(event)
         if isinstance(event, PhaseChanged):
             logger.info(
                 "%s after %.3f s%s", event.phase, event.seconds, f" ({event.detail})" if event.detail else ""
             )
-        elif isinstance(event, Waiting):
+        elif isinstance(event, PodWaiting):
             logger.info("waiting after %.3f s: %s: %s", event.seconds, event.reason, event.message)
-        elif isinstance(event, Finished):
+        elif isinstance(event, ExecutionFinished):
             self.result = event.result
             logger.info("job %s, pod %s: %s", event.result.job, event.result.pod, event.result.describe())
         elif isinstance(event, OutputChunk) and not self._console.json:

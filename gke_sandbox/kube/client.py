@@ -30,7 +30,7 @@ from .http.transport import (
     stream_timeout,
 )
 from .resources import PODS, Resource
-from .status import Call, json_answer, plain, refusal, warning_texts
+from .status import RequestInfo, error_from_response, json_answer, plain, warning_texts
 from .watch import LineDecoder, LineTooLong, WatchEvent, parse_event
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class KubeClient:
     `transport` is what carries the requests instead of the network: any `httpx.AsyncBaseTransport`,
     entered and closed with the client. `around` puts another one around it, or around the network's.
 
-    Every method raises `ApiError` (its subclasses) for a refusal, `NetworkError` when there was no whole answer,
+    Every method raises `ApiError` (its subclasses) for a refused request, `NetworkError` without a whole answer,
     `SpecError` for a name that cannot stand in a path. Nothing is sent twice, but after a 401 with credentials
     that could be renewed, once.
     """
@@ -170,13 +170,13 @@ class KubeClient:
         # https://kubernetes.io/docs/reference/using-api/api-concepts/#field-validation and #dry-run
         metadata = body.get("metadata")
         name = metadata.get("name") if isinstance(metadata, Mapping) else None
-        call = Call("create", "POST", resource, namespace, name if isinstance(name, str) else None)
+        call = RequestInfo("create", "POST", resource, namespace, name if isinstance(name, str) else None)
         query = {"fieldValidation": field_validation, "dryRun": "All" if dry_run else None}
         return await self._plain(call, query, body)
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> dict[str, Any]:
         """GET one object."""
-        return await self._plain(Call("get", "GET", resource, namespace, name), {})
+        return await self._plain(RequestInfo("get", "GET", resource, namespace, name), {})
 
     async def list(
         self,
@@ -202,7 +202,7 @@ class KubeClient:
             "limit": limit,
             "continue": continue_,
         }
-        return await self._plain(Call("list", "GET", resource, namespace), query)
+        return await self._plain(RequestInfo("list", "GET", resource, namespace), query)
 
     async def delete(
         self,
@@ -230,7 +230,7 @@ class KubeClient:
         if dry_run:
             options["dryRun"] = ["All"]
         body = {"apiVersion": "v1", "kind": "DeleteOptions", **options} if options else None
-        return await self._plain(Call("delete", "DELETE", resource, namespace, name), {}, body)
+        return await self._plain(RequestInfo("delete", "DELETE", resource, namespace, name), {}, body)
 
     @asynccontextmanager
     async def log(
@@ -254,7 +254,7 @@ class KubeClient:
         from the iteration. Leaving the block closes the stream.
         """
         # https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#get-read-log-of-the-specified-pod
-        call = Call("get", "GET", PODS, namespace, pod, "log")
+        call = RequestInfo("get", "GET", PODS, namespace, pod, "log")
         query = {
             "container": container,
             "follow": "true" if follow else None,
@@ -285,7 +285,7 @@ class KubeClient:
         for longer than bookmarks allow, and `ServerError` for what is no event.
         """
         # https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
-        call = Call("watch", "GET", resource, namespace)
+        call = RequestInfo("watch", "GET", resource, namespace)
         query = {
             "watch": "true",
             "labelSelector": label_selector,
@@ -300,7 +300,7 @@ class KubeClient:
             yield _Events(call, body)
 
     async def _plain(
-        self, call: Call, query: Mapping[str, str | int | None], content: Mapping[str, Any] | None = None
+        self, call: RequestInfo, query: Mapping[str, str | int | None], content: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         async with self._answer(call, query, content, measured=True) as (response, body):
             answer, whole = await body.read(MAX_ANSWER)
@@ -311,7 +311,7 @@ class KubeClient:
     @asynccontextmanager
     async def _answer(
         self,
-        call: Call,
+        call: RequestInfo,
         query: Mapping[str, str | int | None],
         content: Mapping[str, Any] | None = None,
         *,
@@ -348,28 +348,28 @@ class KubeClient:
         finally:
             await body.aclose()
 
-    def _log_warnings(self, call: Call, fields: Iterable[str]) -> None:
+    def _log_warnings(self, call: RequestInfo, fields: Iterable[str]) -> None:
         for text in warning_texts(fields):
             # Every execution has names of its own; a warning that differs in the name alone is not news.
             key = text.replace(call.name, "") if call.name else text
             self.warn_once(f"{call}: the server warns: {text}", key)
 
 
-def _not_understood(call: Call, status: int, why: str) -> ServerError:
+def _not_understood(call: RequestInfo, status: int, why: str) -> ServerError:
     return ServerError(f"{call}: the answer cannot be read: {why}", code=status, reason="", request=str(call))
 
 
-async def _refuse(call: Call, response: httpx.Response, body: Body) -> None:
+async def _refuse(call: RequestInfo, response: httpx.Response, body: Body) -> None:
     """Raise what an answer outside 2xx stands for."""
     if not response.is_success:
         content, _whole = await body.read(MAX_REFUSAL)
-        raise refusal(call, response.status_code, response.headers, content)
+        raise error_from_response(call, response.status_code, response.headers, content)
 
 
 class _Events:
     """A watch's body as events."""
 
-    def __init__(self, call: Call, body: Body) -> None:
+    def __init__(self, call: RequestInfo, body: Body) -> None:
         self._call = call
         self._body = body
         self._decoder = LineDecoder()

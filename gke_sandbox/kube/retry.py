@@ -10,13 +10,13 @@ import anyio
 
 from ..errors import ApiError, Conflict, NetworkError, SandboxError, ServerError, TooManyRequests
 
-__all__ = ["MAX_RETRY_AFTER", "Retry", "may_pass"]
+__all__ = ["MAX_RETRY_AFTER", "Retry", "is_retryable"]
 
 # The server's own wish (Retry-After) is kept up to here, seconds.
 MAX_RETRY_AFTER = 120.0
 
 
-def may_pass(error: SandboxError) -> bool:
+def is_retryable(error: SandboxError) -> bool:
     """Whether trying again may help: a broken connection, 5xx, 429, or 409 with the reason Conflict.
 
     Conflict means that other requests changed the same object at the same time. If the request had a precondition,
@@ -66,7 +66,7 @@ class Retry:
     def failed(self, error: SandboxError | None = None) -> float | None:
         """Count a failure; return how long to wait before the next try, None to give up.
 
-        Whether the error may pass is for the caller to say: see `may_pass`.
+        Whether the error may pass is for the caller to say: see `is_retryable`.
         """
         self.failures += 1
         if self.failures >= self._tries:
@@ -79,7 +79,7 @@ class Retry:
 
     async def pause_or_raise(self, error: SandboxError) -> None:
         """Wait for the next try, or raise `error`: it cannot pass, or it was tried often enough."""
-        pause = self.failed(error) if may_pass(error) else None
+        pause = self.failed(error) if is_retryable(error) else None
         if pause is None:
             raise error
         await anyio.sleep(pause)

@@ -12,7 +12,6 @@ from ..errors import (
     AlreadyExists,
     ApiError,
     BadRequest,
-    Cause,
     Conflict,
     Expired,
     Forbidden,
@@ -20,19 +19,20 @@ from ..errors import (
     NotFound,
     RequestEntityTooLarge,
     ServerError,
+    StatusCause,
     TooManyRequests,
     Unauthorized,
 )
 from .resources import Resource
 
-__all__ = ["Call", "json_answer", "plain", "refusal", "status_error", "warning_texts"]
+__all__ = ["RequestInfo", "error_from_response", "json_answer", "plain", "status_error", "warning_texts"]
 
 # How much of a server's text is quoted, as client-go does: enough to recognise a proxy's page.
 QUOTED_BYTES = 2048
 
 
 @dataclass(frozen=True)
-class Call:
+class RequestInfo:
     """One request, in the words that messages and hints need.
 
     `verb` is RBAC's: get, list, watch, create, delete.
@@ -98,14 +98,14 @@ _REASON_OF_CODE = {
 }
 
 
-def json_answer(call: Call, status: int, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+def json_answer(call: RequestInfo, status: int, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
     """The object in an answer. Raises the `ApiError` that a refusal stands for.
 
     Raises `ServerError` for a success whose body is not a JSON object (truncated, a proxy's page, nothing): the
     request may have been carried out.
     """
     if not 200 <= status < 300:
-        raise refusal(call, status, headers, body)
+        raise error_from_response(call, status, headers, body)
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -121,7 +121,7 @@ def json_answer(call: Call, status: int, headers: Mapping[str, str], body: bytes
     return value
 
 
-def refusal(call: Call, status: int, headers: Mapping[str, str], body: bytes) -> ApiError:
+def error_from_response(call: RequestInfo, status: int, headers: Mapping[str, str], body: bytes) -> ApiError:
     """The error that an answer outside 2xx stands for; its body may be a Status or anything."""
     try:
         value = json.loads(body)
@@ -149,7 +149,7 @@ def refusal(call: Call, status: int, headers: Mapping[str, str], body: bytes) ->
 
 
 def status_error(
-    call: Call, status: Mapping[str, Any], *, code: int = 0, retry_after: float | None = None
+    call: RequestInfo, status: Mapping[str, Any], *, code: int = 0, retry_after: float | None = None
 ) -> ApiError:
     """The error that a Status object stands for, from a refusal's body or from a watch's ERROR event.
 
@@ -175,7 +175,9 @@ def status_error(
         retry_after=retry_after,
         details=details,
         causes=tuple(
-            Cause(reason=_text(cause, "reason"), message=_text(cause, "message"), field=_text(cause, "field"))
+            StatusCause(
+                reason=_text(cause, "reason"), message=_text(cause, "message"), field=_text(cause, "field")
+            )
             for cause in (causes if isinstance(causes, list) else ())
             if isinstance(cause, dict)
         ),
@@ -183,14 +185,14 @@ def status_error(
 
 
 def _error(
-    call: Call,
+    call: RequestInfo,
     *,
     code: int,
     reason: str,
     text: str,
     retry_after: float | None,
     details: dict[str, object] | None = None,
-    causes: tuple[Cause, ...] = (),
+    causes: tuple[StatusCause, ...] = (),
 ) -> ApiError:
     kind = _BY_REASON.get(reason) or _BY_REASON.get(_reason(call, code))
     if kind is None:
@@ -208,14 +210,18 @@ def _error(
     )
 
 
-def _reason(call: Call, code: int) -> str:
+def _reason(call: RequestInfo, code: int) -> str:
     if code == 409:
         return "AlreadyExists" if call.method == "POST" else "Conflict"
     return _REASON_OF_CODE.get(code, "")
 
 
 def _hint(
-    call: Call, kind: type[ApiError], text: str, details: Mapping[str, object], causes: Iterable[Cause]
+    call: RequestInfo,
+    kind: type[ApiError],
+    text: str,
+    details: Mapping[str, object],
+    causes: Iterable[StatusCause],
 ) -> str:
     if kind is Unauthorized:
         return "The server does not accept these credentials: they are missing, wrong or expired. Log in again."
@@ -233,7 +239,7 @@ def _hint(
     return ""
 
 
-def _forbidden_hint(call: Call, text: str) -> str:
+def _forbidden_hint(call: RequestInfo, text: str) -> str:
     # RBAC says: User "x" cannot create resource "jobs" in API group "batch" in the namespace "y". Admission (Pod
     # Security, quota, a RuntimeClass) says something else under the same reason, and no Role helps against it.
     if " cannot " not in text:

@@ -15,8 +15,8 @@ import anyio
 
 from ..errors import ApiError, Expired, Forbidden, NetworkError, ServerError
 from .resources import Resource
-from .retry import Retry, may_pass
-from .status import Call, plain, status_error
+from .retry import Retry, is_retryable
+from .status import RequestInfo, plain, status_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from .client import KubeClient
 
-__all__ = ["Follow", "LineDecoder", "LineTooLong", "WatchEvent", "follow", "parse_event"]
+__all__ = ["LineDecoder", "LineTooLong", "Reflector", "WatchEvent", "list_and_watch", "parse_event"]
 
 logger = logging.getLogger("gke_sandbox")
 
@@ -65,7 +65,7 @@ class LineDecoder:
         return rest or None
 
 
-EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR", "SYNCED", "VANISHED"]
+EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR", "SYNCED", "MISSING"]
 _WIRE_TYPES = frozenset({"ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"})
 
 
@@ -73,8 +73,8 @@ _WIRE_TYPES = frozenset({"ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"})
 class WatchEvent:
     """One change. `object` is the whole object after it; a Status for ERROR; its metadata alone for BOOKMARK.
 
-    Two never come from a server: `follow` puts SYNCED after the events of a list, with the list's metadata, and
-    tells VANISHED of what is not in a new list any more, as it was last seen.
+    Two never come from a server: `list_and_watch` puts SYNCED after the events of a list, with its metadata, and
+    tells MISSING of what is not in a new list any more, as it was last seen.
     https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
     """
 
@@ -82,7 +82,7 @@ class WatchEvent:
     object: dict[str, Any]
 
 
-def parse_event(call: Call, line: bytes) -> WatchEvent:
+def parse_event(call: RequestInfo, line: bytes) -> WatchEvent:
     """The event in one line of a watch. Raises `ServerError` when it is none."""
     try:
         value = json.loads(line)
@@ -109,7 +109,7 @@ FIRST_BACKOFF, MAX_BACKOFF = 1.0, 30.0
 MIN_POLL, MAX_POLL = 0.5, 2.0
 
 
-def follow(
+def list_and_watch(
     client: KubeClient,
     resource: Resource,
     namespace: str | None,
@@ -118,26 +118,26 @@ def follow(
     field_selector: str | None = None,
     may_poll: bool = False,
     uniform: Callable[[], float] = random.random,
-) -> Follow:
-    """Everything that happens to the chosen objects, from now on and for as long as one asks; see `Follow`.
+) -> Reflector:
+    """Everything that happens to the chosen objects, from now on and for as long as one asks; see `Reflector`.
 
     `may_poll`: where watching is forbidden, and listing is not, list every second or two instead. `uniform` gives
     numbers from 0 to 1, for back-off and the length of a watch.
     """
-    return Follow(client, resource, namespace, label_selector, field_selector, may_poll, uniform)
+    return Reflector(client, resource, namespace, label_selector, field_selector, may_poll, uniform)
 
 
-class Follow:
+class Reflector:
     """A list, and a watch from its resourceVersion that is opened again whenever it ends.
 
     ::
 
-        async with follow(client, PODS, "default", label_selector="a=b") as changes:
+        async with list_and_watch(client, PODS, "default", label_selector="a=b") as changes:
             async for change in changes: ...
 
-    Yields ADDED, MODIFIED, DELETED and VANISHED, and SYNCED each time a list has been told in full (so the first
+    Yields ADDED, MODIFIED, DELETED and MISSING, and SYNCED each time a list has been told in full (so the first
     SYNCED means that nothing can be missed any more). After a new list only differences are told: what is not in
-    it any more has VANISHED, and nobody knows what became of it before. An object comes at most once in each
+    it any more has MISSING, and nobody knows what became of it before. An object comes at most once in each
     version.
 
     It never ends by itself. Network trouble, 5xx and 429 are waited out, with back-off, for ever: the deadline
@@ -162,7 +162,7 @@ class Follow:
         self._label_selector = label_selector
         self._field_selector = field_selector
         self._uniform = uniform
-        self._call = Call("watch", "GET", resource, namespace)
+        self._call = RequestInfo("watch", "GET", resource, namespace)
         # Where we are: without a version, list; without an open watch, open one; else read it.
         self._version: str | None = None
         self._watch: AsyncIterator[WatchEvent] | None = None
@@ -181,7 +181,7 @@ class Follow:
         self.trouble: NetworkError | ApiError | None = None
         """Why nothing is seen at the moment; it is being tried again."""
 
-    async def __aenter__(self) -> Follow:
+    async def __aenter__(self) -> Reflector:
         return self
 
     async def __aexit__(
@@ -192,7 +192,7 @@ class Follow:
     ) -> None:
         await self._close()
 
-    def __aiter__(self) -> Follow:
+    def __aiter__(self) -> Reflector:
         return self
 
     async def __anext__(self) -> WatchEvent:
@@ -255,19 +255,19 @@ class Follow:
     def _tell_list(self, items: list[dict[str, Any]]) -> None:
         seen = {_key(item) for item in items}
         for key in [key for key in self._known if key not in seen]:
-            self._told.append(WatchEvent("VANISHED", self._known.pop(key)))
+            self._told.append(WatchEvent("MISSING", self._known.pop(key)))
         for item in items:
             before = self._known.get(_key(item))
             if before is not None and _meta(before, "uid") != _meta(item, "uid"):
                 # Another object under the same name.
-                self._tell(WatchEvent("VANISHED", before))
+                self._tell(WatchEvent("MISSING", before))
                 before = None
             self._tell(WatchEvent("ADDED" if before is None else "MODIFIED", item))
 
     def _tell(self, event: WatchEvent) -> None:
         key = _key(event.object)
         before = self._known.get(key)
-        if event.type in ("DELETED", "VANISHED"):
+        if event.type in ("DELETED", "MISSING"):
             self._known.pop(key, None)
         else:
             self._known[key] = event.object
@@ -338,7 +338,7 @@ class Follow:
             else:
                 # Nothing is wrong: the watch only slept too long. List at once.
                 self._retry.failed(error)
-        elif may_pass(error):
+        elif is_retryable(error):
             self._back_off(error)
         else:
             raise error

@@ -15,7 +15,7 @@ import pytest
 from google.adk.agents import LlmAgent
 from google.adk.code_executors.code_execution_utils import CodeExecutionInput, File
 
-from gke_sandbox import Cluster, Overrides
+from gke_sandbox import Cluster, ConnectionOverrides
 from gke_sandbox.adk import GkeCodeExecutor
 from gke_sandbox.adk.executor import AGENT_LABEL, INVOCATION_ANNOTATION
 from gke_sandbox.local.faults import Answer, BadImage, Fault, Match
@@ -240,7 +240,7 @@ def test_executors_with_the_same_fields_are_equal() -> None:
 
 def test_secrets_are_not_shown() -> None:
     """`adk web` answers with the dump of an agent and its executor."""
-    cluster = Cluster.auto(overrides=Overrides(server="https://203.0.113.9", token="hunter2"))
+    cluster = Cluster.auto(overrides=ConnectionOverrides(server="https://203.0.113.9", token="hunter2"))
     executor = GkeCodeExecutor(cluster=cluster, settings={"env": {"TOKEN": "hunter2"}})
     agent = LlmAgent(name="coder", code_executor=executor)
     for shown in (executor, agent):

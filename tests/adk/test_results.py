@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from google.adk.code_executors.code_execution_utils import CodeExecutionResult
 
-from gke_sandbox import Dropped, ExecutionResult, Settings
+from gke_sandbox import DroppedOutput, ExecutionResult, Settings
 from gke_sandbox.adk.results import STDERR_HEADING, of_error, of_result
 from gke_sandbox.errors import (
     ConfigError,
@@ -111,16 +111,16 @@ def test_files_come_with_a_success_and_with_a_failure() -> None:
 
 
 def test_what_was_dropped_is_told_wherever_the_model_looks() -> None:
-    dropped = Dropped(stdout=1234, stderr=0, files=2)
+    dropped = DroppedOutput(stdout=1234, stderr=0, files=2)
     for status, code, where in (("succeeded", 0, "stdout"), ("failed", 1, "stderr")):
-        text = getattr(told(status, code, dropped=dropped, output_may_be_missing=True), where)
+        text = getattr(told(status, code, dropped=dropped, output_truncated=True), where)
         assert "[1,234 more bytes of stdout are over the limit (max_output_bytes) and lost]" in text
         assert "[2 of the files" in text
         assert "[some of the output may be missing" in text
 
 
 def test_of_one_thing_that_was_dropped_it_is_told_in_the_singular() -> None:
-    text = told("succeeded", 0, dropped=Dropped(stdout=1, stderr=1, files=1)).stdout
+    text = told("succeeded", 0, dropped=DroppedOutput(stdout=1, stderr=1, files=1)).stdout
     assert "[1 more byte of stdout is over the limit (max_output_bytes) and lost]" in text
     assert "[1 more byte of stderr is over" in text
     assert "[1 of the files that it made is lost: over a limit (max_file_bytes, or max_files in settings)" in text
@@ -141,7 +141,7 @@ FILES = b'__ADK_SKILL_GENERATED_FILES__:0123abcd:{"files": [{"path": "a.csv", "c
 
 
 def cut(stdout: bytes, **more: Any) -> CodeExecutionResult:
-    return told("succeeded", 0, stdout_bytes=stdout, dropped=Dropped(stdout=99), **more)
+    return told("succeeded", 0, stdout_bytes=stdout, dropped=DroppedOutput(stdout=99), **more)
 
 
 def test_a_shell_script_whose_exit_code_is_lost_has_failed_with_nothing_in_stdout() -> None:

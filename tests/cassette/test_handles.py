@@ -1,4 +1,4 @@
-"""`Cluster.replay` and `Cluster.recording` as values: what their copies share."""
+"""`Cluster.replay` and `Cluster.record` as values: what their copies share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.pods import out, program
 
 
 def recording(path: Path) -> Cluster:
-    return Cluster.recording(path, Cluster.transport(LocalTransport(ScriptedRuntime(program(out("x"))))))
+    return Cluster.record(path, Cluster.transport(LocalTransport(ScriptedRuntime(program(out("x"))))))
 
 
 def run(cluster: Cluster, code: str) -> None:

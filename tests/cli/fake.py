@@ -22,14 +22,14 @@ from gke_sandbox.cli import main
 from gke_sandbox.cluster import Cluster
 from gke_sandbox.errors import StartError
 from gke_sandbox.result import (
-    Event,
+    ExecutionEvent,
+    ExecutionFinished,
     ExecutionResult,
-    Finished,
     OutputChunk,
     PhaseChanged,
+    PodWaiting,
     Status,
     Timings,
-    Waiting,
 )
 from gke_sandbox.settings import Settings
 
@@ -42,7 +42,7 @@ class Sleep:
 
 
 FOR_EVER = Sleep(1000.0)
-Step = Event | Sleep | Exception
+Step = ExecutionEvent | Sleep | Exception
 
 
 def phases() -> list[Step]:
@@ -61,9 +61,9 @@ def err(data: bytes) -> OutputChunk:
     return OutputChunk("stderr", data, 0.6)
 
 
-def finished(status: Status = "succeeded", exit_code: int | None = 0, **more: Any) -> Finished:
+def finished(status: Status = "succeeded", exit_code: int | None = 0, **more: Any) -> ExecutionFinished:
     more.setdefault("timings", Timings(created=0.011, returned=0.7123456))
-    return Finished(ExecutionResult(status=status, exit_code=exit_code, job="job-1", pod="pod-1", **more))
+    return ExecutionFinished(ExecutionResult(status=status, exit_code=exit_code, job="job-1", pod="pod-1", **more))
 
 
 @dataclass
@@ -169,7 +169,7 @@ SCENARIOS: dict[str, Sequence[Step]] = {
     "prints and ends": [*phases(), out(b"one\n"), Sleep(0.3), finished()],
     "pulls": [
         *phases()[:2],
-        Waiting("ErrImagePull", "no such \x1b[31mimage\n" + "x" * 300, 0.1),
+        PodWaiting("ErrImagePull", "no such \x1b[31mimage\n" + "x" * 300, 0.1),
         Sleep(0.15),
         StartError("the sandbox did not start: ErrImagePull", hint="check the image's name"),
     ],

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gke_sandbox._wire.frames import Dropped
+from gke_sandbox._wire.frames import DroppedOutput
 from gke_sandbox.errors import (
     ConfigError,
     Forbidden,
@@ -59,8 +59,8 @@ def said(steps: list[Step], capfd: pytest.CaptureFixture[str], *arguments: str) 
 
 
 def test_what_was_dropped_is_told(capfd: pytest.CaptureFixture[str]) -> None:
-    dropped = Dropped(stdout=1234567, stderr=1, files=2)
-    assert said([finished(dropped=dropped, output_may_be_missing=True)], capfd) == [
+    dropped = DroppedOutput(stdout=1234567, stderr=1, files=2)
+    assert said([finished(dropped=dropped, output_truncated=True)], capfd) == [
         "gke-sandbox: note: 1,234,567 bytes of stdout over the limit were dropped",
         "gke-sandbox: note: 1 byte of stderr over the limit was dropped",
         "gke-sandbox: note: 2 of the files that the program made were over the limits and dropped",
@@ -205,7 +205,7 @@ def test_json_has_the_whole_result(capfd: pytest.CaptureFixture[str]) -> None:
         stdout_bytes="é\n".encode(),
         stderr_bytes=b"\xff!",
         files={"a/b.bin": b"\x00\xff"},
-        dropped=Dropped(stdout=5),
+        dropped=DroppedOutput(stdout=5),
     )
     status, found = object_of([*phases(), out(b"passes by"), end], capfd, "-n", "agents")
     assert status == 3
@@ -219,7 +219,7 @@ def test_json_has_the_whole_result(capfd: pytest.CaptureFixture[str]) -> None:
         "stderr_base64": base64.b64encode(b"\xff!").decode(),
         "files": {"a/b.bin": {"size": 2, "base64": base64.b64encode(b"\x00\xff").decode()}},
         "dropped": {"stdout": 5, "stderr": 0, "files": 0},
-        "output_may_be_missing": False,
+        "output_truncated": False,
         "cause": "",
         "reason": "",
         "message": "",

@@ -6,17 +6,17 @@ import anyio
 import pytest
 
 from gke_sandbox import (
+    ExecutionFinished,
     ExecutionResult,
-    Finished,
     Forbidden,
     OutputChunk,
     PayloadTooLarge,
     PhaseChanged,
+    PodWaiting,
     ResultLost,
     SandboxClosed,
     SpecError,
     StartError,
-    Waiting,
 )
 from gke_sandbox.local.faults import (
     Answer,
@@ -157,7 +157,7 @@ async def test_a_program_that_stops_its_runner_is_ended_by_the_client() -> None:
         assert anyio.current_time() - began == pytest.approx(30 + 5 + 0.7, abs=0.5)
         await anyio.sleep(10)
         assert cluster.left() == []
-    assert (result.status, result.stdout, result.output_may_be_missing) == ("timed_out", "partial", True)
+    assert (result.status, result.stdout, result.output_truncated) == ("timed_out", "partial", True)
     assert "30 s" in result.message
 
 
@@ -202,7 +202,7 @@ def test_a_program_that_kills_itself_with_signal_nine_was_not_killed_from_outsid
         async with pods(Script(chunks, ends_at=0.5, exit=ContainerExit(code, "Error"))) as cluster:
             result = await cluster.sandbox.run("pass")
         assert (result.status, result.signal, result.stdout) == ("signaled", 9, "a")
-        assert (result.cause, result.output_may_be_missing) == ("", False)
+        assert (result.cause, result.output_truncated) == ("", False)
 
     run_on_mock_clock(run)
 
@@ -241,7 +241,7 @@ async def test_an_exit_code_without_an_exit_frame_is_believed_and_missing_output
     script = Script(chunks=[(0.0, START), (0.1, out("a"))], ends_at=0.2, exit=ContainerExit(3, "Error"))
     async with pods(script) as cluster:
         result = await cluster.sandbox.run("pass")
-    assert (result.status, result.exit_code, result.output_may_be_missing) == ("failed", 3, True)
+    assert (result.status, result.exit_code, result.output_truncated) == ("failed", 3, True)
 
 
 # -- no start ---------------------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ async def test_a_program_with_the_runners_own_exit_code_has_run_though_its_exit_
     script = Script(chunks=[(0.0, START), (0.0, out("ran"))], ends_at=0.1, exit=ContainerExit(125, "Error"))
     async with pods(script) as cluster:
         result = await cluster.sandbox.run("pass")
-    assert (result.status, result.exit_code, result.output_may_be_missing) == ("failed", 125, True)
+    assert (result.status, result.exit_code, result.output_truncated) == ("failed", 125, True)
 
 
 @mock_clock
@@ -318,7 +318,7 @@ def test_a_log_that_opens_long_after_the_programs_end_is_read(timeout: float) ->
         slow = Fault(Delay(9), Match(resource="pods/log"))
         async with pods(program(out("x")), slow) as cluster:
             result = await cluster.sandbox.run("pass", timeout=timeout)
-        assert (result.status, result.stdout, result.output_may_be_missing) == ("succeeded", "x", False)
+        assert (result.status, result.stdout, result.output_truncated) == ("succeeded", "x", False)
 
     run_on_mock_clock(run)
 
@@ -337,7 +337,7 @@ def test_a_log_that_breaks_off_is_read_on_where_it_was(clean: bool) -> None:
             async with pods(script, cut) as cluster:
                 result = await cluster.sandbox.run("pass")
             assert result.stdout == "".join(f"line {n}\n" for n in range(20)), after
-            assert not result.output_may_be_missing
+            assert not result.output_truncated
 
     run_on_mock_clock(run)
 
@@ -352,7 +352,7 @@ async def test_a_stream_of_output_is_passed_on_as_it_comes() -> None:
     chunks = [event for event in seen if isinstance(event, OutputChunk)]
     assert [(chunk.stream, chunk.data) for chunk in chunks] == [("stdout", b"a"), ("stderr", b"b")]
     assert chunks[1].seconds - chunks[0].seconds == pytest.approx(1.0, abs=0.1)
-    assert isinstance(seen[-1], Finished)
+    assert isinstance(seen[-1], ExecutionFinished)
     assert seen[-1].result.stdout == "a"
 
 
@@ -360,7 +360,7 @@ async def test_a_stream_of_output_is_passed_on_as_it_comes() -> None:
 async def test_a_stream_tells_what_the_pod_waits_for() -> None:
     fault = Fault(NoNode(seconds=5), Match(resource="pods"))
     async with pods(program(), fault) as cluster, cluster.sandbox.stream("pass") as events:
-        waits = [event async for event in events if isinstance(event, Waiting)]
+        waits = [event async for event in events if isinstance(event, PodWaiting)]
     assert [wait.reason for wait in waits] == ["Unschedulable"]
 
 
@@ -386,7 +386,7 @@ async def test_leaving_a_stream_deletes_the_job() -> None:
 
 @mock_clock
 async def test_files_and_what_was_dropped_come_with_the_result() -> None:
-    from gke_sandbox import Dropped
+    from gke_sandbox import DroppedOutput
     from gke_sandbox._wire.frames import encode
 
     file = encode("file", b"eJwzAwAANwA3", "sub/sum.txt")
@@ -396,7 +396,7 @@ async def test_files_and_what_was_dropped_come_with_the_result() -> None:
         result = await cluster.sandbox.run("pass", max_output_bytes=4)
     assert result.files == {"sub/sum.txt": b"6"}
     assert result.stdout == "abcd"
-    assert result.dropped == Dropped(stdout=12, stderr=2, files=1)
+    assert result.dropped == DroppedOutput(stdout=12, stderr=2, files=1)
 
 
 @mock_clock
@@ -557,4 +557,4 @@ async def test_a_log_that_was_rotated_when_it_is_opened_again_is_read_on_and_the
     cut = Fault(CutBody(after=sum(map(len, before)) + 1), Match(resource="pods/log"))
     async with pods(script, cut) as cluster:
         result = await cluster.sandbox.run("pass")
-    assert (result.status, result.stdout, result.output_may_be_missing) == ("succeeded", "ab", True)
+    assert (result.status, result.stdout, result.output_truncated) == ("succeeded", "ab", True)

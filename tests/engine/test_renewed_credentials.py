@@ -82,7 +82,7 @@ def test_a_token_that_is_renewed_in_the_middle_of_a_run(tmp_path: Path) -> None:
         async with AsyncSandbox(at) as sandbox, anyio.create_task_group() as beside:
             beside.start_soon(renew)
             result = await sandbox.run("pass")
-            assert (result.status, result.stdout, result.output_may_be_missing) == ("succeeded", "abc", False)
+            assert (result.status, result.stdout, result.output_truncated) == ("succeeded", "abc", False)
             await anyio.sleep(10)
             assert cluster.leftovers() == []
             assert sandbox.leftovers == []

@@ -208,7 +208,7 @@ class Outcome:
         if self.error is not None:
             return type(self.error).__name__
         assert self.result is not None
-        missing = ", output may be missing" if self.result.output_may_be_missing else ""
+        missing = ", output may be missing" if self.result.output_truncated else ""
         return f"{self.result.status}{missing}"
 
 

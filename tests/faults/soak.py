@@ -181,7 +181,7 @@ def soak(executions: int, seed: int) -> list[str]:
                 return type(error).__name__
             except SandboxError as error:
                 return type(error).__name__
-            if not result.output_may_be_missing and result.stdout != "the output":
+            if not result.output_truncated and result.stdout != "the output":
                 return f"wrong output {result.stdout!r}"
             return result.status
 

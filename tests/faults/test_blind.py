@@ -115,7 +115,7 @@ def forgotten(script: Script, timeout: float) -> ExecutionResult:
 def test_a_program_whose_end_came_on_forgotten_connections_has_its_whole_result(timeout: float) -> None:
     """At the program's limit the pod is looked at; and before that, a log that is silent is opened again."""
     result = forgotten(Script([(0.0, START), (0.1, out("a")), (8.0, out("b")), (8.0, exit_frame())], 8.0), timeout)
-    assert (result.status, result.stdout, result.output_may_be_missing) == ("succeeded", "ab", False)
+    assert (result.status, result.stdout, result.output_truncated) == ("succeeded", "ab", False)
     assert result.timings.returned < 57
 
 
@@ -129,7 +129,7 @@ async def test_the_log_of_a_quiet_program_is_opened_again_less_and_less_often() 
     async with pods(program(out("done"), at=3600.0)) as cluster:
         result = await cluster.sandbox.run("pass", timeout=7200)
         assert 4 <= cluster.requests.count("GET pods/*/log") <= 9
-    assert (result.status, result.stdout, result.output_may_be_missing) == ("succeeded", "done", False)
+    assert (result.status, result.stdout, result.output_truncated) == ("succeeded", "done", False)
 
 
 @mock_clock
@@ -298,7 +298,7 @@ HANGS = Delay(1000)
 async def test_one_request_for_the_log_that_is_not_answered_costs_no_output(faults: list[Fault]) -> None:
     async with pods(program(out("x"), at=1), *faults) as cluster:
         result = await cluster.sandbox.run("pass")
-    assert (result.status, result.stdout, result.output_may_be_missing) == ("succeeded", "x", False)
+    assert (result.status, result.stdout, result.output_truncated) == ("succeeded", "x", False)
     assert result.timings.returned < 50
 
 

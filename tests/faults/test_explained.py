@@ -12,7 +12,7 @@ import anyio
 import httpx
 import pytest
 
-from gke_sandbox import ExecutionResult, Finished, ResultLost, SandboxError, StartError, Waiting
+from gke_sandbox import ExecutionFinished, ExecutionResult, PodWaiting, ResultLost, SandboxError, StartError
 from gke_sandbox._diagnosis import cause
 from gke_sandbox._engine.startup_probe import EACH_STARTING_SECONDS
 from gke_sandbox.local.faults import (
@@ -195,9 +195,9 @@ def test_what_passes_is_told_while_it_lasts_and_ends_well(what: str) -> None:
             cluster.sandbox.stream("pass") as events,
         ):
             seen = [event async for event in events]
-        assert isinstance(seen[-1], Finished)
+        assert isinstance(seen[-1], ExecutionFinished)
         assert (seen[-1].result.status, seen[-1].result.stdout) == ("succeeded", "ran")
-        waits = [event for event in seen if isinstance(event, Waiting)]
+        waits = [event for event in seen if isinstance(event, PodWaiting)]
         assert waits
         assert all(wait.cause for wait in waits)
 

@@ -144,7 +144,7 @@ def test_each_failure_ends_in_the_result_or_in_one_error_and_leaves_nothing(
 
 
 def check_result(outcome: Outcome) -> None:
-    if outcome.result is not None and not outcome.result.output_may_be_missing:
+    if outcome.result is not None and not outcome.result.output_truncated:
         assert outcome.result.stdout == "".join(OUTPUT), "no byte twice, none missing"
 
 

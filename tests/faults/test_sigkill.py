@@ -52,8 +52,8 @@ from gke_sandbox._engine import execution
 server, count = sys.argv[1], int(sys.argv[2])
 
 async def run(namespace):
-    from gke_sandbox import Overrides
-    cluster = Cluster.kubeconfig(sys.argv[3], overrides=Overrides())
+    from gke_sandbox import ConnectionOverrides
+    cluster = Cluster.kubeconfig(sys.argv[3], overrides=ConnectionOverrides())
     async with AsyncSandbox(cluster, namespace=namespace, timeout=20, startup_timeout=20) as sandbox:
         await sandbox.run("print(1)")
 

@@ -11,7 +11,6 @@ from gke_sandbox.errors import (
     AlreadyExists,
     ApiError,
     BadRequest,
-    Cause,
     Conflict,
     Expired,
     Forbidden,
@@ -19,18 +18,19 @@ from gke_sandbox.errors import (
     NotFound,
     RequestEntityTooLarge,
     ServerError,
+    StatusCause,
     TooManyRequests,
     Unauthorized,
 )
 from gke_sandbox.kube.resources import CONFIG_MAPS, JOBS, NAMESPACES, PODS
-from gke_sandbox.kube.status import Call, json_answer, refusal, status_error, warning_texts
+from gke_sandbox.kube.status import RequestInfo, error_from_response, json_answer, status_error, warning_texts
 
 from .recordings import recorded, refused
 
-CREATE = Call("create", "POST", JOBS, "agent-sandbox", "x")
-GET = Call("get", "GET", PODS, "agent-sandbox", "x")
-LOG = Call("get", "GET", PODS, "agent-sandbox", "x", "log")
-WATCH = Call("watch", "GET", PODS, "agent-sandbox")
+CREATE = RequestInfo("create", "POST", JOBS, "agent-sandbox", "x")
+GET = RequestInfo("get", "GET", PODS, "agent-sandbox", "x")
+LOG = RequestInfo("get", "GET", PODS, "agent-sandbox", "x", "log")
+WATCH = RequestInfo("watch", "GET", PODS, "agent-sandbox")
 
 
 def status(code: int, reason: str, message: str = "said", **more: object) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def test_a_recorded_refusal_is_a_typed_error(
     scenario: str, number: int, kind: type[ApiError], code: int, reason: str
 ) -> None:
     exchange = refused(scenario)[number]
-    error = refusal(CREATE, exchange.status, exchange.headers, exchange.body)
+    error = error_from_response(CREATE, exchange.status, exchange.headers, exchange.body)
     assert (type(error), error.code, error.reason) == (kind, code, reason)
     assert json.loads(exchange.body)["message"][:1000] in error.message
     assert error.request == "POST /apis/batch/v1/namespaces/agent-sandbox/jobs"
@@ -68,9 +68,9 @@ def test_a_recorded_refusal_is_a_typed_error(
 
 
 def test_causes_name_the_field() -> None:
-    error = refusal(CREATE, 422, {}, refused("invalid-job")[1].body)
+    error = error_from_response(CREATE, 422, {}, refused("invalid-job")[1].body)
     assert error.causes == (
-        Cause(
+        StatusCause(
             reason="FieldValueInvalid",
             message='Invalid value: "64Mi": must be less than or equal to memory limit of 1Mi',
             field="spec.template.spec.containers[0].resources.requests",
@@ -127,11 +127,11 @@ def test_a_409_without_a_reason_is_a_conflict_unless_something_was_created() -> 
 )
 def test_retry_after(details: dict[str, object], headers: dict[str, str], expected: float | None) -> None:
     body = json.dumps(status(429, "TooManyRequests", details=details)).encode()
-    assert refusal(CREATE, 429, headers, body).retry_after == expected
+    assert error_from_response(CREATE, 429, headers, body).retry_after == expected
 
 
 def test_retry_after_of_a_body_that_is_no_status() -> None:
-    error = refusal(CREATE, 503, {"retry-after": "2"}, b"upstream is down")
+    error = error_from_response(CREATE, 503, {"retry-after": "2"}, b"upstream is down")
     assert (type(error), error.retry_after) == (ServerError, 2.0)
     assert "upstream is down" in error.message
 
@@ -143,18 +143,18 @@ def test_retry_after_of_a_body_that_is_no_status() -> None:
      (502, ServerError), (418, ApiError)],
 )  # fmt: skip
 def test_a_refusal_without_a_status_object_goes_by_its_code(code: int, kind: type[ApiError]) -> None:
-    error = refusal(CREATE, code, {}, b"<html>\r\n<b>no</b>\x1b[31m</html>")
+    error = error_from_response(CREATE, code, {}, b"<html>\r\n<b>no</b>\x1b[31m</html>")
     assert type(error) is kind
     assert "'<html> <b>no</b> [31m</html>'" in error.message
 
 
 def test_a_foreign_body_is_quoted_up_to_2048_bytes() -> None:
-    error = refusal(CREATE, 502, {}, b"x" * 100_000)
+    error = error_from_response(CREATE, 502, {}, b"x" * 100_000)
     assert 2048 <= len(error.message) < 2300
 
 
 def test_a_redirect_is_not_an_api_server() -> None:
-    error = refusal(GET, 302, {"location": "https://login.example/"}, b"")
+    error = error_from_response(GET, 302, {"location": "https://login.example/"}, b"")
     assert type(error) is ServerError
     assert "https://login.example/" in error.message
 
@@ -169,7 +169,7 @@ def test_a_redirect_is_not_an_api_server() -> None:
     ],
 )
 def test_a_malformed_status_is_still_an_error(body: dict[str, Any]) -> None:
-    error = refusal(GET, 404, {}, json.dumps({"kind": "Status", **body}).encode())
+    error = error_from_response(GET, 404, {}, json.dumps({"kind": "Status", **body}).encode())
     assert type(error) is NotFound
     assert error.code == 404
 
@@ -189,23 +189,23 @@ def test_a_success_is_its_object() -> None:
 @pytest.mark.parametrize(
     ("number", "call", "rule"),
     [
-        (0, Call("create", "POST", JOBS, "agent-sandbox", "x"),
+        (0, RequestInfo("create", "POST", JOBS, "agent-sandbox", "x"),
          'apiGroups: ["batch"], resources: ["jobs"], verbs: ["create"]'),
-        (1, Call("create", "POST", CONFIG_MAPS, "agent-sandbox", "x"),
+        (1, RequestInfo("create", "POST", CONFIG_MAPS, "agent-sandbox", "x"),
          'apiGroups: [""], resources: ["configmaps"], verbs: ["create"]'),
         (2, WATCH, 'apiGroups: [""], resources: ["pods"], verbs: ["watch"]'),
         (3, LOG, 'apiGroups: [""], resources: ["pods/log"], verbs: ["get"]'),
-        (4, Call("delete", "DELETE", JOBS, "agent-sandbox", "x"),
+        (4, RequestInfo("delete", "DELETE", JOBS, "agent-sandbox", "x"),
          'apiGroups: ["batch"], resources: ["jobs"], verbs: ["delete"]'),
     ],
 )  # fmt: skip
-def test_a_forbidden_request_says_which_rule_is_missing(number: int, call: Call, rule: str) -> None:
+def test_a_forbidden_request_says_which_rule_is_missing(number: int, call: RequestInfo, rule: str) -> None:
     exchange = refused("forbidden")[number]
     assert (call.method, call.path) == (
         exchange.method,
         exchange.path.replace("gke-sandbox-forbidden", "x"),
     )
-    hint = refusal(call, 403, {}, exchange.body).hint
+    hint = error_from_response(call, 403, {}, exchange.body).hint
     assert rule in hint
     assert '"agent-sandbox"' in hint
 
@@ -217,7 +217,7 @@ def test_what_admission_refuses_needs_no_role() -> None:
 
 def test_a_cluster_wide_request_needs_a_cluster_role() -> None:
     text = 'User "x" cannot get resource "namespaces"'
-    error = status_error(Call("get", "GET", NAMESPACES, None, "x"), status(403, "Forbidden", text))
+    error = status_error(RequestInfo("get", "GET", NAMESPACES, None, "x"), status(403, "Forbidden", text))
     assert "ClusterRole" in error.hint
 
 

@@ -18,14 +18,14 @@ from gke_sandbox.errors import BadRequest, Forbidden, NotFound, SandboxError, Se
 from gke_sandbox.kube.client import KubeClient
 from gke_sandbox.kube.config.loader import ClusterConfig
 from gke_sandbox.kube.resources import PODS
-from gke_sandbox.kube.status import Call
-from gke_sandbox.kube.watch import LineDecoder, LineTooLong, WatchEvent, follow, parse_event
+from gke_sandbox.kube.status import RequestInfo
+from gke_sandbox.kube.watch import LineDecoder, LineTooLong, WatchEvent, list_and_watch, parse_event
 
 from ..clock import run_on_mock_clock
 from .recordings import recorded
 from .servers import FOREVER, Answer, Memory
 
-CALL = Call("watch", "GET", PODS, "ns")
+CALL = RequestInfo("watch", "GET", PODS, "ns")
 CONFIG = ClusterConfig(server="http://cluster")
 
 
@@ -133,13 +133,13 @@ def words(event: WatchEvent) -> str:
 
 
 def told(server: Memory, seconds: float, uniform: Callable[[], float] = lambda: 0.0) -> list[str]:
-    """What `follow` tells in so many seconds; raises what it raises."""
+    """What `list_and_watch` tells in so many seconds; raises what it raises."""
 
     async def main() -> list[str]:
         changes = []
         async with KubeClient(CONFIG, transport=server) as client:
             with anyio.move_on_after(seconds):
-                async with follow(client, PODS, "ns", label_selector="a=b", uniform=uniform) as stream:
+                async with list_and_watch(client, PODS, "ns", label_selector="a=b", uniform=uniform) as stream:
                     async for change in stream:
                         changes.append(words(change))
             assert server.open_streams == 0
@@ -212,9 +212,9 @@ def test_an_expired_version_lists_again_and_tells_the_difference(answer: Answer)
     )
     assert told(server, 10)[4:] == [
         "SYNCED 5",
-        "VANISHED gone 3",
+        "MISSING gone 3",
         "MODIFIED changed 40",
-        "VANISHED replaced 4",
+        "MISSING replaced 4",
         "ADDED replaced 41",
         "ADDED new 42",
         "SYNCED 50",
@@ -388,7 +388,7 @@ def test_cancelled_anywhere_it_leaves_no_stream_open() -> None:
 
             async with anyio.create_task_group() as group, KubeClient(CONFIG, transport=server) as client:
                 group.start_soon(cancel)
-                async with follow(client, PODS, "ns") as changes:
+                async with list_and_watch(client, PODS, "ns") as changes:
                     async for _ in changes:
                         await anyio.lowlevel.checkpoint()
         return server.open_streams == 0 and server.closed == server.entered
@@ -407,7 +407,7 @@ def test_a_cancelled_wait_for_a_change_loses_nothing() -> None:
             ]
         )
         changes: list[str] = []
-        async with KubeClient(CONFIG, transport=server) as client, follow(client, PODS, "ns") as stream:
+        async with KubeClient(CONFIG, transport=server) as client, list_and_watch(client, PODS, "ns") as stream:
             with anyio.move_on_after(5):
                 while True:
                     changes.append(words(await anext(stream)))
@@ -422,7 +422,7 @@ def test_a_cancelled_wait_for_a_change_loses_nothing() -> None:
 @pytest.mark.anyio
 async def test_it_can_be_left_in_the_middle_on_any_event_loop() -> None:
     server = Memory([listed(5), watched(line("ADDED", pod("a", 6)) + line("ADDED", pod("b", 7)), FOREVER)])
-    async with KubeClient(CONFIG, transport=server) as client, follow(client, PODS, "ns") as changes:
+    async with KubeClient(CONFIG, transport=server) as client, list_and_watch(client, PODS, "ns") as changes:
         async for change in changes:
             if change.type == "ADDED":
                 break

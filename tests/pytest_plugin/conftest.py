@@ -20,7 +20,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> None:
     """
     path = tmp_path_factory.mktemp("cassettes") / "c.yaml"
     cluster = Cluster.transport(LocalTransport(ScriptedRuntime(program(out("x")))))
-    for each in (Cluster.recording(path, cluster), Cluster.replay(path)):
+    for each in (Cluster.record(path, cluster), Cluster.replay(path)):
         with Sandbox(each) as sandbox:
             sandbox.run("x")
 

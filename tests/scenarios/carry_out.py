@@ -9,8 +9,16 @@ from typing import Literal
 
 import anyio
 
-from gke_sandbox import AsyncSandbox, ExecutionResult, Finished, OutputChunk, SandboxError, StartError, Waiting
-from gke_sandbox._wire.frames import Dropped
+from gke_sandbox import (
+    AsyncSandbox,
+    ExecutionFinished,
+    ExecutionResult,
+    OutputChunk,
+    PodWaiting,
+    SandboxError,
+    StartError,
+)
+from gke_sandbox._wire.frames import DroppedOutput
 from gke_sandbox.errors import ApiError
 
 from .table import Expected, Run, Scenario
@@ -58,9 +66,9 @@ async def _run(sandbox: AsyncSandbox, run: Run, outcome: Outcome) -> None:
             async for event in events:
                 if isinstance(event, OutputChunk):
                     outcome.printed[event.stream] += event.data
-                elif isinstance(event, Waiting):
+                elif isinstance(event, PodWaiting):
                     outcome.waits.append(event.reason)
-                elif isinstance(event, Finished):
+                elif isinstance(event, ExecutionFinished):
                     outcome.result = event.result
                 if run.until and run.until.encode() in outcome.printed["stdout"]:
                     break
@@ -116,8 +124,8 @@ def _said(outcome: Outcome) -> dict[str, object]:
         "signal": result.signal if result else None,
         "cause": result.cause if result else getattr(error, "cause", ""),
         "reason": result.reason if result else reason,
-        "missing": bool(result and result.output_may_be_missing),
-        "dropped": result.dropped if result else Dropped(),
+        "missing": bool(result and result.output_truncated),
+        "dropped": result.dropped if result else DroppedOutput(),
         "files": dict(result.files) if result else {},
         "stdout": result.stdout_bytes if result else outcome.printed["stdout"],
         "stderr": outcome.printed["stderr"].decode("utf-8", "replace"),

@@ -127,7 +127,7 @@ class Live:
     def play(self, scenario: str, order: Order = "at once") -> Played:
         path = self.recorded_to / f"{scenario}.yaml"
         notes = "Recorded from a live cluster by tests/scenarios."
-        cluster = Cluster.recording(path, self.cluster, scenario=scenario, notes=notes)
+        cluster = Cluster.record(path, self.cluster, scenario=scenario, notes=notes)
         outcomes = anyio.run(_carry_out, cluster, self.namespace, scenario, order)
         return Played(outcomes, load(path))
 

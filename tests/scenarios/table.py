@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gke_sandbox import Forbidden, Invalid, SandboxError, StartError, Unauthorized
-from gke_sandbox._wire.frames import Dropped
+from gke_sandbox._wire.frames import DroppedOutput
 
 __all__ = ["SCENARIOS", "Expected", "Run", "Scenario"]
 
 
-_NOTHING = Dropped()
+_NOTHING = DroppedOutput()
 # What the recorder asked for, as far as it matters: 128Mi are what `execution-out-of-memory` runs out of.
 _COMMON: dict[str, Any] = {
     "timeout": 30,
@@ -40,7 +40,7 @@ class Expected:
     stdout: str | bytes = ""
     stderr: str = ""
     made: Mapping[str, bytes] = field(default_factory=dict)
-    dropped: Dropped = _NOTHING
+    dropped: DroppedOutput = _NOTHING
     missing: bool = False
     error: type[SandboxError] | None = None
     cause: str = ""
@@ -141,7 +141,7 @@ SCENARIOS: dict[str, Scenario] = {
     "execution-output-capped": _prints(
         _CAPPED,
         (("x" * 79 + "\n") * 4000)[:131072],
-        dropped=Dropped(stdout=228929),
+        dropped=DroppedOutput(stdout=228929),
         settings={"max_output_bytes": 131072},
     ),
     "execution-runs-to-log-end": _prints(HOLA, "hola\n"),
@@ -157,7 +157,7 @@ SCENARIOS: dict[str, Scenario] = {
         status="succeeded",
         exit_code=0,
         stdout="done\n",
-        dropped=Dropped(files=1),
+        dropped=DroppedOutput(files=1),
     ),
     "two-executions-one-watch": Scenario(
         runs=tuple(

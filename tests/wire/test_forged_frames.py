@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gke_sandbox._wire.frames import Decoder, Dropped, Exit, Limits, Output, OutputFile, Start, encode, safe_name
+from gke_sandbox._wire.frames import (
+    Decoder,
+    DroppedOutput,
+    Exit,
+    Limits,
+    Output,
+    OutputFile,
+    Start,
+    encode,
+    safe_name,
+)
 from tests.wire.frames import EXIT, START, decode, file_frame, one_by_one, outcome
 
 
@@ -22,7 +32,7 @@ def test_zlib_bombs_do_not_unfold() -> None:
     try:
         for i in range(500):
             assert decoder.feed(bomb) == []
-            assert decoder.dropped == Dropped(files=i + 1)
+            assert decoder.dropped == DroppedOutput(files=i + 1)
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
         tracemalloc.stop()
@@ -157,4 +167,4 @@ def test_what_a_runner_writes_comes_out_again(output: list[tuple[str, bytes]], f
         said = b"".join(f.data for f in frames if isinstance(f, Output) and f.stream == stream)
         assert said == b"".join(data for where, data in output if where == stream)
     assert {f.name: f.data for f in frames if isinstance(f, OutputFile)} == files
-    assert (decoder.outside, decoder.dropped, decoder.exited) == (b"", Dropped(), True)
+    assert (decoder.outside, decoder.dropped, decoder.exited) == (b"", DroppedOutput(), True)

@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from gke_sandbox._wire.frames import PROTOCOL, Dropped, Exit, Frame, Limits, Output, OutputFile, Start, encode
+from gke_sandbox._wire.frames import (
+    PROTOCOL,
+    DroppedOutput,
+    Exit,
+    Frame,
+    Limits,
+    Output,
+    OutputFile,
+    Start,
+    encode,
+)
 from tests.wire.frames import EXIT, EXIT_0, START, decode, exit_frame, file_frame, one_by_one, outcome
 
 LOGS = Path(__file__).with_name("recorded_logs")
@@ -22,7 +32,7 @@ def recorded(name: str) -> list[bytes]:
 
 
 def ended(code: int | None, seconds: float, *, signal: int | None = None, timed_out: bool = False) -> Exit:
-    return Exit(code, signal, timed_out, seconds, Dropped())
+    return Exit(code, signal, timed_out, seconds, DroppedOutput())
 
 
 HELLO = Start("3.11.2", 1)
@@ -108,14 +118,14 @@ def test_recorded_log_whose_runner_dropped_output(cut: str) -> None:
     assert start == HELLO
     assert output.stream == "stdout"
     assert output.data.replace(b"\n", b"").strip(b"x") == b""
-    assert end == Exit(0, None, False, 1.091, Dropped(stdout=228929))
-    assert (outside, dropped, exited) == (b"", Dropped(), True)
+    assert end == Exit(0, None, False, 1.091, DroppedOutput(stdout=228929))
+    assert (outside, dropped, exited) == (b"", DroppedOutput(), True)
 
 
 def test_forged_frames_are_kept_for_the_diagnosis() -> None:
     _, decoder = decode(recorded("program-forges-frames"))
     assert decoder.outside == b'\x1efile 4 "../../evil"\nAAAA\n\x1eexit 2\n{}\n'
-    assert decoder.dropped == Dropped(files=1)
+    assert decoder.dropped == DroppedOutput(files=1)
     assert not decoder.exited
 
 
@@ -274,14 +284,14 @@ def test_output_over_the_cap_is_dropped_and_counted(kind: str) -> None:
     chunks = [encode(kind, b"abcd"), encode(kind, b"efgh"), encode(kind, b"ijkl"), EXIT]
     frames, decoder = decode(chunks, Limits(output_bytes=6))
     assert b"".join(f.data for f in frames if isinstance(f, Output)) == b"abcdef"
-    assert decoder.dropped == (Dropped(stdout=6) if kind == "out" else Dropped(stderr=6))
+    assert decoder.dropped == (DroppedOutput(stdout=6) if kind == "out" else DroppedOutput(stderr=6))
     assert decoder.exited
 
 
 def test_each_stream_has_a_cap_of_its_own() -> None:
     frames, decoder = decode([encode("out", b"abcd") + encode("err", b"abcd")], Limits(output_bytes=4))
     assert frames == [Output("stdout", b"abcd"), Output("stderr", b"abcd")]
-    assert decoder.dropped == Dropped()
+    assert decoder.dropped == DroppedOutput()
 
 
 def test_files_together_stay_below_the_cap() -> None:
@@ -293,13 +303,13 @@ def test_files_together_stay_below_the_cap() -> None:
     ]
     frames, decoder = decode(log, Limits(file_bytes=100))
     assert [f.name for f in frames if isinstance(f, OutputFile)] == ["a", "c", "d"]
-    assert decoder.dropped == Dropped(files=1)
+    assert decoder.dropped == DroppedOutput(files=1)
 
 
 def test_files_over_the_count_are_dropped_and_counted() -> None:
     frames, decoder = decode([file_frame(f"f{i}", b"") for i in range(5)], Limits(file_count=3))
     assert len(frames) == 3
-    assert decoder.dropped == Dropped(files=2)
+    assert decoder.dropped == DroppedOutput(files=2)
 
 
 def test_a_file_of_exactly_the_cap_comes_back() -> None:
@@ -331,7 +341,7 @@ def test_a_file_that_is_not_one_whole_zlib_stream_is_dropped(payload: bytes) -> 
     forged = encode("file", payload, "a.txt")
     frames, decoder = decode([forged + file_frame("a.txt", b"real")])
     assert frames == [OutputFile("a.txt", b"real")]
-    assert decoder.dropped == Dropped(files=1)
+    assert decoder.dropped == DroppedOutput(files=1)
     assert decoder.outside == forged
 
 
@@ -339,7 +349,7 @@ def test_a_file_that_is_not_one_whole_zlib_stream_is_dropped(payload: bytes) -> 
 def test_a_file_whose_name_clashes_with_an_earlier_one_is_dropped(second: str) -> None:
     frames, decoder = decode([file_frame("a/b", b"1"), file_frame(second, b"2")])
     assert frames == [OutputFile("a/b", b"1")]
-    assert decoder.dropped == Dropped(files=1)
+    assert decoder.dropped == DroppedOutput(files=1)
 
 
 def test_a_files_name_is_normalised() -> None:
@@ -353,4 +363,4 @@ def test_a_files_name_is_normalised() -> None:
 def test_a_file_whose_name_leaves_the_directory_is_dropped(name: str) -> None:
     frames, decoder = decode([file_frame(name, b"x")])
     assert frames == []
-    assert decoder.dropped == Dropped(files=1)
+    assert decoder.dropped == DroppedOutput(files=1)

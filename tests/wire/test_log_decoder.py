@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gke_sandbox._wire.frames import Dropped, Exit, Frame, Limits, Output, OutputFile, Start, encode
+from gke_sandbox._wire.frames import DroppedOutput, Exit, Frame, Limits, Output, OutputFile, Start, encode
 from gke_sandbox._wire.log_decoder import Transcript
 
 from ..pods import START, err, exit_frame, out
@@ -74,4 +74,4 @@ def test_what_both_sides_dropped_is_added_up() -> None:
     transcript = Transcript(Limits(output_bytes=4))
     transcript.opened()
     read(transcript, START + out("abcdef") + exit_frame(0, dropped={"out": 10, "err": 2, "files": 1}))
-    assert transcript.dropped == Dropped(stdout=12, stderr=2, files=1)
+    assert transcript.dropped == DroppedOutput(stdout=12, stderr=2, files=1)

@@ -16,14 +16,14 @@ from ..http.proxy import parse_proxy
 from .auth_info import data_or_file, identify, impersonated
 from .files import read_file, read_file_if_there
 from .kubeconfig import Entry, Kubeconfig, merge, parse, quoted
-from .overrides import NO_OVERRIDES, Overrides
+from .overrides import NO_OVERRIDES, ConnectionOverrides
 
 if TYPE_CHECKING:
     import httpx
 
     from ..auth.exec import ClusterInfo
 
-__all__ = ["ClusterConfig", "Overrides", "find_cluster", "in_cluster", "load_kubeconfig", "overridden"]
+__all__ = ["ClusterConfig", "ConnectionOverrides", "find_cluster", "in_cluster", "load_kubeconfig", "overridden"]
 
 logger = logging.getLogger("gke_sandbox")
 
@@ -128,7 +128,7 @@ def find_cluster(
     context: str | None = None,
     *,
     environ: Mapping[str, str],
-    overrides: Overrides = NO_OVERRIDES,
+    overrides: ConnectionOverrides = NO_OVERRIDES,
     root: Path = SERVICE_ACCOUNT,
 ) -> ClusterConfig:
     """The cluster that is meant when little is said: in a pod its own, elsewhere the kubeconfig's.
@@ -169,7 +169,7 @@ def load_kubeconfig(
     context: str | None = None,
     *,
     environ: Mapping[str, str],
-    overrides: Overrides = NO_OVERRIDES,
+    overrides: ConnectionOverrides = NO_OVERRIDES,
     root: Path = SERVICE_ACCOUNT,
 ) -> ClusterConfig:
     """The cluster that a kubeconfig's context names: `context`, or its current one.
@@ -210,7 +210,7 @@ def _default_files(environ: Mapping[str, str]) -> tuple[list[Path], str]:
     return [file], str(file)
 
 
-def _context(config: Kubeconfig, wanted: str | None, where: str, overrides: Overrides) -> Entry | None:
+def _context(config: Kubeconfig, wanted: str | None, where: str, overrides: ConnectionOverrides) -> Entry | None:
     name = wanted or config.current_context
     if name:
         if name not in config.contexts:
@@ -228,7 +228,12 @@ def _known(config: Kubeconfig) -> str:
 
 
 def _resolve(
-    config: Kubeconfig, context: Entry | None, overrides: Overrides, *, environ: Mapping[str, str], root: Path
+    config: Kubeconfig,
+    context: Entry | None,
+    overrides: ConnectionOverrides,
+    *,
+    environ: Mapping[str, str],
+    root: Path,
 ) -> ClusterConfig:
     cluster = _cluster(config, context, overrides)
     user = _user(config, context, overrides)
@@ -274,7 +279,7 @@ def _url(server: str, source: str) -> str:
     return f"http://{server}"
 
 
-def _cluster(config: Kubeconfig, context: Entry | None, overrides: Overrides) -> Entry:
+def _cluster(config: Kubeconfig, context: Entry | None, overrides: ConnectionOverrides) -> Entry:
     name = "" if context is None else context.text("cluster")
     cluster = None if context is None else config.clusters.get(name)
     if overrides.server:
@@ -288,7 +293,7 @@ def _cluster(config: Kubeconfig, context: Entry | None, overrides: Overrides) ->
     return cluster
 
 
-def _user(config: Kubeconfig, context: Entry | None, overrides: Overrides) -> Entry:
+def _user(config: Kubeconfig, context: Entry | None, overrides: ConnectionOverrides) -> Entry:
     name = "" if context is None else context.text("user")
     found = config.users.get(name) if context is not None else None
     if found is None and name and not overrides.token:
@@ -337,7 +342,7 @@ def in_cluster(
     environ: Mapping[str, str],
     *,
     root: Path = SERVICE_ACCOUNT,
-    overrides: Overrides = NO_OVERRIDES,
+    overrides: ConnectionOverrides = NO_OVERRIDES,
 ) -> ClusterConfig | None:
     """The cluster whose pod this is, as its service account; None outside a pod and in one without its token.
 
@@ -393,7 +398,7 @@ def _pod_namespace(environ: Mapping[str, str], root: Path) -> str | None:
     return namespace or None
 
 
-def overridden(config: ClusterConfig, overrides: Overrides) -> ClusterConfig:
+def overridden(config: ClusterConfig, overrides: ConnectionOverrides) -> ClusterConfig:
     """`config` with what `overrides` says, for a cluster that no kubeconfig describes."""
     changes: dict[str, Any] = {}
     if overrides.server:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["NO_OVERRIDES", "Overrides"]
+__all__ = ["NO_OVERRIDES", "ConnectionOverrides"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Overrides:
+class ConnectionOverrides:
     """What comes before the configuration's own word; None and empty leave it as it is.
 
     `server` is an address (the certificate's other name, tls-server-name, is then forgotten), `token` a bearer
@@ -22,4 +22,4 @@ class Overrides:
     namespace: str | None = None
 
 
-NO_OVERRIDES = Overrides()
+NO_OVERRIDES = ConnectionOverrides()

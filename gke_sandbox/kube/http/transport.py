@@ -17,7 +17,7 @@ import anyio
 import httpx
 
 from ...errors import ConfigError, NetworkError
-from ..status import Call, plain
+from ..status import RequestInfo, plain
 from .proxy import Proxy, proxy_for
 
 __all__ = [
@@ -146,7 +146,7 @@ def _keepalive() -> list[tuple[int, int, int]]:
 
 
 @contextmanager
-def network_errors(call: Call, server: str, proxy: Proxy | None = None) -> Iterator[None]:
+def network_errors(call: RequestInfo, server: str, proxy: Proxy | None = None) -> Iterator[None]:
     """Turn every exception of httpx into a `NetworkError`. `proxy` is what lies between."""
     handled = sys.exc_info()[1]
     try:
@@ -156,7 +156,7 @@ def network_errors(call: Call, server: str, proxy: Proxy | None = None) -> Itera
 
 
 def _network_error(
-    error: Exception, call: Call, server: str, proxy: Proxy | None, handled: BaseException | None
+    error: Exception, call: RequestInfo, server: str, proxy: Proxy | None, handled: BaseException | None
 ) -> NetworkError:
     # The request surely did not arrive only when there was no connection to send it on.
     sent = not isinstance(error, _NOT_SENT)
@@ -274,7 +274,9 @@ def _limit_connect(request: Any) -> None:
 class Body:
     """An answer's body: its chunks as they come, with httpx's errors turned into ours."""
 
-    def __init__(self, response: httpx.Response, call: Call, server: str, proxy: Proxy | None = None) -> None:
+    def __init__(
+        self, response: httpx.Response, call: RequestInfo, server: str, proxy: Proxy | None = None
+    ) -> None:
         self._response = response
         self._call = call
         self._server = server

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gke_sandbox.kube.auth.static import Impersonation
-from gke_sandbox.kube.config.overrides import Overrides
+from gke_sandbox.kube.config.overrides import ConnectionOverrides
 
 from ..config.cases import Case, check, one, program, wrong
 from ..config.kubeconfigs import CA, b64, kubeconfig
@@ -208,7 +208,9 @@ PODS = [
             "namespace": "mine",
             "ca_data": CA,
         },
-        overrides=Overrides(server="https://other", token="given", user="me", groups=("a",), namespace="mine"),
+        overrides=ConnectionOverrides(
+            server="https://other", token="given", user="me", groups=("a",), namespace="mine"
+        ),
     ),
     Case(
         "a pod without a token, and no kubeconfig",
@@ -233,7 +235,7 @@ PODS = [
         {},
         {"server": "https://h", "authorization": "Bearer t", "context": None, "file": None},
         path=None,
-        overrides=Overrides(server="https://h", token="t"),
+        overrides=ConnectionOverrides(server="https://h", token="t"),
     ),
 ]
 

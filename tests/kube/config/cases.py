@@ -16,7 +16,7 @@ import yaml
 
 from gke_sandbox.errors import ConfigError
 from gke_sandbox.kube.config.loader import ClusterConfig, find_cluster
-from gke_sandbox.kube.config.overrides import Overrides
+from gke_sandbox.kube.config.overrides import ConnectionOverrides
 
 from .kubeconfigs import kubeconfig
 
@@ -40,7 +40,7 @@ class Case:
     listed: str | None = None
     context: str | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
-    overrides: Overrides = field(default_factory=Overrides)
+    overrides: ConnectionOverrides = field(default_factory=ConnectionOverrides)
     answers: tuple[int, ...] = (200,)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gke_sandbox.kube.auth.static import Impersonation
-from gke_sandbox.kube.config.overrides import Overrides
+from gke_sandbox.kube.config.overrides import ConnectionOverrides
 
 from .cases import Case, check, named, one, wrong
 from .kubeconfigs import CA, b64, kubeconfig
@@ -127,7 +127,7 @@ CONTEXTS = [
         {},
         {"namespace": "agents"},
         expected={"namespace": "mine"},
-        overrides=Overrides(namespace="mine"),
+        overrides=ConnectionOverrides(namespace="mine"),
     ),
     Case(
         "TestCreateMissingContext",
@@ -169,7 +169,7 @@ CLUSTERS = [
         "TestTLSServerNameClearsWhenServerNameSet",
         {"tls-server-name": "kubernetes", "certificate-authority-data": b64(CA)},
         expected={"server": "https://other", "tls_server_name": None, "ca_data": CA},
-        overrides=Overrides(server="https://other"),
+        overrides=ConnectionOverrides(server="https://other"),
     ),
     *[
         one(f"TestProxyURL {url}", {"proxy-url": url}, expected={"proxy_url": url or None})
@@ -272,7 +272,7 @@ USERS = [
         {},
         {"as": "me", "as-uid": "7", "as-groups": ["a", "b"]},
         expected={"impersonation": Impersonation("you", "7", ("c",))},
-        overrides=Overrides(user="you", groups=("c",)),
+        overrides=ConnectionOverrides(user="you", groups=("c",)),
     ),
     one(
         "a token that is given comes before all others",
@@ -283,7 +283,7 @@ USERS = [
             "client_certificate": None,
             "impersonation": Impersonation("me"),
         },
-        overrides=Overrides(token="given"),
+        overrides=ConnectionOverrides(token="given"),
     ),
     one(
         "nothing of it over http, but for impersonation",

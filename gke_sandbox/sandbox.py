@@ -19,10 +19,11 @@ from ._engine.execution import Execution
 from ._engine.pod_watch import PodWatch
 from ._stream import ExecutionStream
 from ._wire.manifests import SESSION_LABEL, lifetime
+from ._wire.program import Program
 from .cluster import Cluster, Connection
 from .errors import SandboxClosed, SpecError
 from .result import ExecutionEvent, ExecutionFinished, ExecutionResult
-from .settings import Program, Settings
+from .settings import Settings
 
 
 class AsyncSandbox:

@@ -9,16 +9,26 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ._wire.frames import Names, safe_name
+from ._checks import (
+    check_choice,
+    check_integer,
+    check_name,
+    check_quantity,
+    check_seconds,
+    check_sequence,
+    check_strings,
+    check_text,
+    describe,
+    entry_path,
+)
 from .errors import SpecError
 from .kube import names
-from .kube.quantity import Quantity, QuantityError, parse_quantity
 
-__all__ = ["GVISOR", "MAIN", "MANAGED_BY", "MANAGER", "SESSION_LABEL", "Program", "Settings", "Toleration"]
+__all__ = ["GVISOR", "MANAGED_BY", "MANAGER", "SESSION_LABEL", "Settings", "Toleration"]
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "gke-sandbox"
@@ -26,8 +36,6 @@ SESSION_LABEL = "gke-sandbox/session"
 #: GKE's name for the RuntimeClass, and the value of the taint on its nodes.
 #: https://cloud.google.com/kubernetes-engine/docs/how-to/sandbox-pods
 GVISOR = "gvisor"
-#: The program's own file in its working directory.
-MAIN = "main.py"
 
 _OWN_PREFIX = "gke-sandbox/"
 #: The Job controller sets these on every pod of a Job, and refuses a Job that sets them otherwise.
@@ -40,7 +48,6 @@ _CONTROLLER_LABELS = {
 }
 _OWN_ENV_PREFIX = "GKE_SANDBOX_"
 
-_MAX_SECONDS = 7 * 24 * 3600
 _MAX_INT32 = (1 << 31) - 1
 _MAX_INT64 = (1 << 63) - 1
 #: The runner ends the log at 8 MiB, whatever it is told.
@@ -48,7 +55,6 @@ _MAX_OUTPUT_BYTES = 8 << 20
 #: Files travel compressed, so more of them than 8 MiB may come back.
 _MAX_FILE_BYTES = 64 << 20
 _MAX_FILES = 10_000
-_MAX_INPUT_FILES = 1000
 #: Linux gives a program no single string above 128 KiB: name, `=`, value and a NUL.
 #: https://man7.org/linux/man-pages/man2/execve.2.html
 _MAX_ENV_STRING = (128 << 10) - 2
@@ -58,8 +64,6 @@ _MAX_ENV_BYTES = 256 << 10
 #: https://kubernetes.io/docs/concepts/overview/working-with-objects/annotations/
 _MAX_ANNOTATION_BYTES = 256 << 10
 _MIN_MEMORY_LIMIT = 1 << 20
-
-_Rule = Callable[[str], list[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +86,7 @@ class Toleration:
             given._check(path)
             return given
         if not isinstance(given, Mapping):
-            raise SpecError(path, f"must be a Toleration or a mapping, not {_shown(given)}")
+            raise SpecError(path, f"must be a Toleration or a mapping, not {describe(given)}")
         known = {"key", "operator", "value", "effect", "tolerationSeconds"}
         unknown = [key for key in given if key not in known]
         if unknown:
@@ -99,20 +103,20 @@ class Toleration:
 
     def _check(self, path: str) -> None:
         if self.key is not None:
-            _named(f"{path}.key", self.key, names.label_key)
+            check_name(f"{path}.key", self.key, names.label_key)
         if self.operator is not None:
-            _choice(f"{path}.operator", self.operator, ("Equal", "Exists"))
+            check_choice(f"{path}.operator", self.operator, ("Equal", "Exists"))
         if self.effect is not None:
-            _choice(f"{path}.effect", self.effect, ("NoSchedule", "PreferNoSchedule", "NoExecute"))
+            check_choice(f"{path}.effect", self.effect, ("NoSchedule", "PreferNoSchedule", "NoExecute"))
         if self.key is None and self.operator != "Exists":
             raise SpecError(f"{path}.operator", "must be Exists when there is no key (it tolerates every taint)")
         if self.operator == "Exists":
             if self.value:
                 raise SpecError(f"{path}.value", "must be left out when the operator is Exists")
         elif self.value is not None:
-            _named(f"{path}.value", self.value, names.label_value)
+            check_name(f"{path}.value", self.value, names.label_value)
         if self.toleration_seconds is not None:
-            _integer(f"{path}.tolerationSeconds", self.toleration_seconds, -_MAX_INT64, _MAX_INT64)
+            check_integer(f"{path}.tolerationSeconds", self.toleration_seconds, -_MAX_INT64, _MAX_INT64)
             if self.effect != "NoExecute":
                 raise SpecError(f"{path}.effect", "must be NoExecute when there are tolerationSeconds")
 
@@ -170,39 +174,39 @@ class Settings:
     max_files: int = 100
 
     def __post_init__(self) -> None:
-        _named("namespace", self.namespace, names.dns_label)
+        check_name("namespace", self.namespace, names.dns_label)
         self._check_image()
         for name in ("timeout", "startup_timeout"):
-            self._put(name, _seconds(name, getattr(self, name)))
+            self._put(name, check_seconds(name, getattr(self, name)))
         self._check_resources()
-        _choice("delivery", self.delivery, ("auto", "env", "mount"))
-        _choice("image_pull_policy", self.image_pull_policy, ("Always", "IfNotPresent", "Never"))
+        check_choice("delivery", self.delivery, ("auto", "env", "mount"))
+        check_choice("image_pull_policy", self.image_pull_policy, ("Always", "IfNotPresent", "Never"))
         for name in ("runtime_class_name", "priority_class_name", "service_account_name"):
             value = getattr(self, name)
             if value is not None:
-                _named(name, value, names.dns_subdomain, hint=f"{name}=None leaves it out")
-        self._put("node_selector", _strings("node_selector", self.node_selector))
+                check_name(name, value, names.dns_subdomain, hint=f"{name}=None leaves it out")
+        self._put("node_selector", check_strings("node_selector", self.node_selector))
         for key, value in self.node_selector.items():
-            _named(_at("node_selector", key), key, names.label_key, what="the key ")
-            _named(_at("node_selector", key), value, names.label_value)
-        given = _sequence("tolerations", self.tolerations)
+            check_name(entry_path("node_selector", key), key, names.label_key, what="the key ")
+            check_name(entry_path("node_selector", key), value, names.label_value)
+        given = check_sequence("tolerations", self.tolerations)
         self._put(
             "tolerations",
             tuple(Toleration.from_json(f"tolerations[{i}]", item) for i, item in enumerate(given)),
         )
-        secrets = _sequence("image_pull_secrets", self.image_pull_secrets)
+        secrets = check_sequence("image_pull_secrets", self.image_pull_secrets)
         for i, secret in enumerate(secrets):
-            _named(f"image_pull_secrets[{i}]", secret, names.dns_subdomain)
+            check_name(f"image_pull_secrets[{i}]", secret, names.dns_subdomain)
         self._put("image_pull_secrets", secrets)
         self._check_env()
         self._check_metadata()
         # The container may not run as root (runAsNonRoot), and group 0 owns half of an image.
-        _integer("run_as_user", self.run_as_user, 1, _MAX_INT32)
-        _integer("run_as_group", self.run_as_group, 1, _MAX_INT32)
-        _integer("ttl_seconds_after_finished", self.ttl_seconds_after_finished, 0, _MAX_INT32)
-        _integer("max_output_bytes", self.max_output_bytes, 0, _MAX_OUTPUT_BYTES)
-        _integer("max_file_bytes", self.max_file_bytes, 0, _MAX_FILE_BYTES)
-        _integer("max_files", self.max_files, 0, _MAX_FILES)
+        check_integer("run_as_user", self.run_as_user, 1, _MAX_INT32)
+        check_integer("run_as_group", self.run_as_group, 1, _MAX_INT32)
+        check_integer("ttl_seconds_after_finished", self.ttl_seconds_after_finished, 0, _MAX_INT32)
+        check_integer("max_output_bytes", self.max_output_bytes, 0, _MAX_OUTPUT_BYTES)
+        check_integer("max_file_bytes", self.max_file_bytes, 0, _MAX_FILE_BYTES)
+        check_integer("max_files", self.max_files, 0, _MAX_FILES)
 
     def override(self, **changes: Any) -> Settings:
         """A copy with these fields changed, checked again. Raises `SpecError`, also for a name that is none."""
@@ -218,7 +222,7 @@ class Settings:
         object.__setattr__(self, name, value)
 
     def _check_image(self) -> None:
-        image = _text("image", self.image)
+        image = check_text("image", self.image)
         if not image.strip():
             raise SpecError("image", "must not be empty")
         if re.search(r"[\s\x00-\x1f\x7f]", image):
@@ -226,7 +230,7 @@ class Settings:
 
     def _check_resources(self) -> None:
         quantity = {
-            name: _quantity(name, getattr(self, name))
+            name: check_quantity(name, getattr(self, name))
             for name in (
                 "cpu_request",
                 "cpu_limit",
@@ -263,11 +267,11 @@ class Settings:
             )
 
     def _check_env(self) -> None:
-        env = _strings("env", self.env)
+        env = check_strings("env", self.env)
         total = 0
         for key, value in env.items():
-            path = _at("env", key)
-            _named(path, key, names.env_name, what="the name ")
+            path = entry_path("env", key)
+            check_name(path, key, names.env_name, what="the name ")
             if key.startswith(_OWN_ENV_PREFIX):
                 raise SpecError(path, f"names that begin with {_OWN_ENV_PREFIX} are the runner's own")
             if "\0" in value:
@@ -285,167 +289,19 @@ class Settings:
         self._put("env", env)
 
     def _check_metadata(self) -> None:
-        labels, annotations = _strings("labels", self.labels), _strings("annotations", self.annotations)
+        labels, annotations = check_strings("labels", self.labels), check_strings("annotations", self.annotations)
         for key, value in labels.items():
-            _named(_at("labels", key), key, names.label_key, what="the key ")
-            _named(_at("labels", key), value, names.label_value)
+            check_name(entry_path("labels", key), key, names.label_key, what="the key ")
+            check_name(entry_path("labels", key), value, names.label_value)
             if key == MANAGED_BY or key.startswith(_OWN_PREFIX) or key in _CONTROLLER_LABELS:
-                raise SpecError(_at("labels", key), "is set by gke-sandbox or by the Job controller")
+                raise SpecError(entry_path("labels", key), "is set by gke-sandbox or by the Job controller")
         size = 0
         for key, value in annotations.items():
-            _named(_at("annotations", key), key, names.annotation_key, what="the key ")
+            check_name(entry_path("annotations", key), key, names.annotation_key, what="the key ")
             if key.startswith(_OWN_PREFIX):
-                raise SpecError(_at("annotations", key), f"keys that begin with {_OWN_PREFIX} are our own")
+                raise SpecError(entry_path("annotations", key), f"keys that begin with {_OWN_PREFIX} are our own")
             size += len(key.encode()) + len(value.encode())
         if size > _MAX_ANNOTATION_BYTES:
             raise SpecError("annotations", f"are {size} bytes in all; {_MAX_ANNOTATION_BYTES} are the most")
         self._put("labels", labels)
         self._put("annotations", annotations)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Program:
-    """What is to run: Python source and what it finds when it starts. Text becomes UTF-8 bytes.
-
-    `files` are put into the working directory beside the program (which is ``main.py``) under names that have
-    passed `protocol.safe_name`. `args` are ``sys.argv[1:]``. `stdin` None is an empty standard input. Raises
-    `SpecError` when made with something that cannot be.
-    """
-
-    code: str | bytes = field(repr=False)
-    files: Mapping[str, str | bytes] = field(default_factory=dict, repr=False)
-    args: Sequence[str] = ()
-    stdin: str | bytes | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "code", _content("code", self.code))
-        object.__setattr__(self, "files", self._checked_files())
-        args = _sequence("args", self.args)
-        for i, arg in enumerate(args):
-            if "\0" in _text(f"args[{i}]", arg):
-                raise SpecError(f"args[{i}]", "must not contain a NUL")
-        object.__setattr__(self, "args", args)
-        if self.stdin is not None:
-            object.__setattr__(self, "stdin", _content("stdin", self.stdin))
-
-    def _checked_files(self) -> dict[str, bytes]:
-        given = self.files
-        if not isinstance(given, Mapping):
-            raise SpecError("files", f"must be a mapping of names to contents, not {_shown(given)}")
-        if len(given) > _MAX_INPUT_FILES:
-            raise SpecError(
-                "files",
-                f"are {len(given)}; {_MAX_INPUT_FILES} are the most",
-                hint="pack them into one archive and let the program unpack it",
-            )
-        files: dict[str, bytes] = {}
-        taken = Names()
-        for name, content in given.items():
-            path = _at("files", name)
-            if not isinstance(name, str):
-                raise SpecError(path, f"the name must be text, not {_shown(name)}")
-            try:
-                safe = safe_name(name)
-                taken.check(safe)
-            except ValueError as error:
-                raise SpecError(path, f"the name {error}") from None
-            if safe == MAIN or safe.startswith(f"{MAIN}/"):
-                raise SpecError(path, f"the program itself is {MAIN}; give the file another name")
-            taken.add(safe)
-            files[safe] = _content(path, content)
-        return files
-
-
-def _at(path: str, key: object) -> str:
-    """The path of an entry: ``env['X']``."""
-    return f"{path}[{_short(key)}]"
-
-
-def _short(value: object) -> str:
-    """A value for a message. Python itself refuses to write out an integer of thousands of digits."""
-    if isinstance(value, int) and abs(value) > _MAX_INT64:
-        return "a number of more than 64 bits"
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
-
-
-def _shown(value: object) -> str:
-    """A value of a wrong type in a message: never more than its type for what may be large or secret."""
-    kind = type(value).__name__
-    return f"{_short(value)} ({kind})" if isinstance(value, (bool, int, float)) else kind
-
-
-def _text(path: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise SpecError(path, f"must be text (str), not {_shown(value)}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise SpecError(path, "cannot be encoded as UTF-8 (it holds a lone surrogate)") from None
-    return value
-
-
-def _content(path: str, value: object) -> bytes:
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return bytes(value)
-    if not isinstance(value, str):
-        raise SpecError(path, f"must be text or bytes, not {_shown(value)}")
-    return _text(path, value).encode()
-
-
-def _named(path: str, value: object, rule: _Rule, *, what: str = "", hint: str = "") -> None:
-    text = _text(path, value)
-    errors = rule(text)
-    if errors:
-        raise SpecError(path, f"{what}{_short(text)} is not valid: {'; '.join(errors)}", hint=hint)
-
-
-def _choice(path: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise SpecError(path, f"must be one of {', '.join(allowed)}, not {_short(value)}")
-
-
-def _integer(path: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise SpecError(path, f"must be a whole number, not {_shown(value)}")
-    if not low <= value <= high:
-        raise SpecError(path, f"must be between {low} and {high}, not {_short(value)}")
-
-
-def _seconds(path: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise SpecError(path, f"must be a number of seconds, not {_shown(value)}")
-    if not 0 < value <= _MAX_SECONDS:  # NaN neither
-        raise SpecError(
-            path, f"must be more than 0 and at most {_MAX_SECONDS} seconds (7 days), not {_short(value)}"
-        )
-    return float(value)
-
-
-def _quantity(path: str, value: object) -> Quantity:
-    if isinstance(value, (int, float)):
-        raise SpecError(path, f"must be a quantity as text, such as '500m' or '1Gi', not {_shown(value)}")
-    text = _text(path, value)
-    try:
-        quantity = parse_quantity(text)
-    except QuantityError as error:
-        raise SpecError(
-            path, f"{_short(text)} is not a quantity: {error}", hint="such as 500m, 2, 1.5Gi or 128Mi"
-        ) from None
-    if quantity.nano <= 0:
-        raise SpecError(path, f"must be more than zero, not {text!r}")
-    if quantity.milli > _MAX_INT64:
-        raise SpecError(path, f"{text!r} is more than there is")
-    return quantity
-
-
-def _sequence(path: str, value: object) -> tuple[Any, ...]:
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Sequence):
-        raise SpecError(path, f"must be a list, not {_shown(value)}")
-    return tuple(value)
-
-
-def _strings(path: str, value: object) -> dict[str, str]:
-    if not isinstance(value, Mapping):
-        raise SpecError(path, f"must be a mapping of text to text, not {_shown(value)}")
-    return {_text(_at(path, key), key): _text(_at(path, key), item) for key, item in value.items()}

@@ -14,6 +14,7 @@ import yaml
 from gke_sandbox import AsyncSandbox, Cluster, Forbidden, ResultLost, SandboxError
 from gke_sandbox._fakes.api_request import parse
 from gke_sandbox._wire.manifests import build
+from gke_sandbox._wire.program import Program
 from gke_sandbox.cassette import load
 from gke_sandbox.cli.clean import Cleaning
 from gke_sandbox.kube.client import KubeClient
@@ -22,7 +23,7 @@ from gke_sandbox.kube.quantity import parse_quantity
 from gke_sandbox.kube.resources import JOBS
 from gke_sandbox.local import Caller, LocalTransport, Namespace, Rule, ScriptedRuntime
 from gke_sandbox.local.faults import Action, Drop, Fault, Match, Misbehaviour, RefusePod
-from gke_sandbox.settings import Program, Settings
+from gke_sandbox.settings import Settings
 
 from .clock import run_on_mock_clock
 from .pods import out, program

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gke_sandbox._wire.program import Program
 from gke_sandbox.errors import SandboxError, SpecError
-from gke_sandbox.settings import Program, Settings, Toleration
+from gke_sandbox.settings import Settings, Toleration
 from tests.refusals import junk, refused_field
 
 

@@ -15,12 +15,13 @@ import anyio
 import anyio.lowlevel
 
 from .._wire.manifests import build
+from .._wire.program import Program
 from ..errors import AlreadyExists, Conflict, NetworkError, SandboxError, ServerError
 from ..kube.client import KubeClient
 from ..kube.resources import CONFIG_MAPS, JOBS, Resource
 from ..kube.retry import Retry
 from ..kube.status import RequestInfo
-from ..settings import Program, Settings
+from ..settings import Settings
 
 PATIENCE_SECONDS, TRIES = 60.0, 12
 """How long a server that is known to be there is given to get over its trouble, and in how many tries. Their

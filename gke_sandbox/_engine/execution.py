@@ -17,6 +17,7 @@ import anyio
 from .._diagnosis import Ending, PodView, Wait, cause, messages, view
 from .._wire.frames import PROTOCOL, Exit, Frame, Limits, Output, Start
 from .._wire.manifests import CONTAINER
+from .._wire.program import Program
 from ..errors import Forbidden, ResultLost, SandboxError, Unauthorized
 from ..kube.client import KubeClient
 from ..result import (
@@ -29,7 +30,7 @@ from ..result import (
     Status,
     Timings,
 )
-from ..settings import Program, Settings
+from ..settings import Settings
 from .create import Attempt, create
 from .log_stream import LogReader
 from .pod_watch import PodWatch

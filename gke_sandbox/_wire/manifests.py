@@ -20,8 +20,9 @@ from typing import Any, Literal, cast
 from ..errors import SpecError
 from ..kube import names
 from ..kube.quantity import parse_quantity
-from ..settings import MANAGED_BY, MANAGER, SESSION_LABEL, Program, Settings, Toleration
+from ..settings import MANAGED_BY, MANAGER, SESSION_LABEL, Settings, Toleration
 from .payload import Content, Payload, env_variable, resolve_delivery
+from .program import Program
 
 __all__ = ["CONTAINER", "MANAGED_BY", "SESSION_LABEL", "Manifests", "build", "to_json"]
 

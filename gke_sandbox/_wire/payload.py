@@ -30,8 +30,9 @@ from pathlib import Path
 from typing import Literal, cast
 
 from ..errors import PayloadTooLarge, SpecError
-from ..settings import GVISOR, Program, Settings
+from ..settings import GVISOR, Settings
 from .frames import PROTOCOL
+from .program import Program
 
 __all__ = ["Content", "Payload", "env_variable", "resolve_delivery", "runner_text"]
 

@@ -14,7 +14,7 @@ import secrets
 import stat
 from collections.abc import Iterator, Mapping
 
-from .._wire.frames import safe_name
+from .._wire.paths import safe_name
 from .parsing import UsageError
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

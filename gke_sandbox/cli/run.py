@@ -11,10 +11,10 @@ from .console import Console
 from .errors import logging_shown, tell
 
 if TYPE_CHECKING:
+    from .._wire.program import Program
     from ..cassette.handles import Recording
     from ..cluster import Cluster
     from ..sandbox import AsyncSandbox
-    from ..settings import Program
     from .output_dir import OutputDirectory
     from .run_session import Session
 
@@ -181,7 +181,7 @@ def _sandbox(given: argparse.Namespace, cluster: Cluster) -> AsyncSandbox:
 
 
 def _program(given: argparse.Namespace) -> Program:
-    from ..settings import Program
+    from .._wire.program import Program
 
     if given.script == "-" and given.stdin == "-":
         raise parsing.UsageError("stdin cannot be both the program and its input")

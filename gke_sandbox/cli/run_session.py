@@ -18,9 +18,9 @@ from .progress import Progress
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
+    from .._wire.program import Program
     from ..result import ExecutionEvent, ExecutionResult
     from ..sandbox import AsyncSandbox
-    from ..settings import Program
 
 logger = logging.getLogger("gke_sandbox")
 

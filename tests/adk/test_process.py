@@ -59,9 +59,11 @@ def test_the_import_adds_little_to_that_of_adks_own_base(capsys: pytest.CaptureF
         print(f"\nimport of google-adk's base executor: {base} s; gke_sandbox.adk adds {ours} s")
     assert modules.split() == [
         "gke_sandbox",
+        "gke_sandbox._checks",
         "gke_sandbox._version",
         "gke_sandbox._wire",
         "gke_sandbox._wire.frames",
+        "gke_sandbox._wire.paths",
         "gke_sandbox.adk",
         "gke_sandbox.adk.compat",
         "gke_sandbox.adk.executor",

@@ -15,6 +15,7 @@ import pytest
 from gke_sandbox._engine import orphans
 from gke_sandbox._engine.orphans import Leftover
 from gke_sandbox._wire.manifests import build
+from gke_sandbox._wire.program import Program
 from gke_sandbox.cli import main
 from gke_sandbox.cli.clean import Cleaning, _age
 from gke_sandbox.errors import SandboxError, ServerError
@@ -25,7 +26,7 @@ from gke_sandbox.local.faults import Answer, Drop, Fault, Forbid, Match, Misbeha
 from gke_sandbox.local.latency import Pace
 from gke_sandbox.local.runtimes.scripted import Script, ScriptedRuntime
 from gke_sandbox.local.transport import LocalTransport
-from gke_sandbox.settings import Program, Settings
+from gke_sandbox.settings import Settings
 from tests.clock import mock_clock, run_on_mock_clock
 from tests.http_cluster import HttpCluster, http_cluster
 

@@ -21,11 +21,12 @@ from gke_sandbox import (
     TooManyRequests,
 )
 from gke_sandbox._engine.create import Attempt, create
+from gke_sandbox._wire.program import Program
 from gke_sandbox.local.faults import Action, Answer, Drop, Fault, Forbid, Match, Refuse
 from gke_sandbox.local.latency import Pace
 from gke_sandbox.local.runtimes.scripted import ScriptedRuntime
 from gke_sandbox.local.transport import LocalTransport
-from gke_sandbox.settings import Program, Settings
+from gke_sandbox.settings import Settings
 
 from ..clock import mock_clock, run_on_mock_clock
 from ..pods import Pods, out, pods, program

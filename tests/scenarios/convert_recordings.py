@@ -23,11 +23,12 @@ from typing import Any
 from gke_sandbox import __version__
 from gke_sandbox._wire.frames import encode
 from gke_sandbox._wire.manifests import CONTAINER, Manifests, build
+from gke_sandbox._wire.program import Program
 from gke_sandbox.cassette import Cassette, save
 from gke_sandbox.cassette.generated import json_in, request_of
 from gke_sandbox.cassette.model import Exchange, Header
 from gke_sandbox.cassette.normalize import event_line, normalise
-from gke_sandbox.settings import SESSION_LABEL, Program, Settings
+from gke_sandbox.settings import SESSION_LABEL, Settings
 
 from .readme import write_table
 from .table import SCENARIOS, Run, Scenario

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from gke_sandbox._wire.manifests import Manifests, build
+from gke_sandbox._wire.program import Program
 from gke_sandbox.cassette import Cassette, load, save
 from gke_sandbox.cassette.model import Step
-from gke_sandbox.settings import Program, Settings
+from gke_sandbox.settings import Settings
 
 from .table import SCENARIOS
 

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 from gke_sandbox._wire.manifests import CONTAINER, MANAGED_BY, SESSION_LABEL, Manifests, build
 from gke_sandbox._wire.payload import runner_text
+from gke_sandbox._wire.program import Program
 from gke_sandbox.errors import PayloadTooLarge, SpecError
 from gke_sandbox.kube import names
 from gke_sandbox.kube.quantity import parse_quantity
-from gke_sandbox.settings import Program, Settings, Toleration
+from gke_sandbox.settings import Settings, Toleration
 from tests.kubernetes_rules import field_errors, restricted_violations
 
 HERE = Path(__file__).parent

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gke_sandbox._wire.frames import safe_name
+from gke_sandbox._wire.paths import safe_name
 
 
 @pytest.mark.parametrize(

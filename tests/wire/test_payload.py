@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gke_sandbox._wire.payload import Content, Payload, env_variable, resolve_delivery, runner_text
+from gke_sandbox._wire.program import Program
 from gke_sandbox.errors import PayloadTooLarge, SpecError
 from gke_sandbox.kube import names
-from gke_sandbox.settings import Program, Settings
+from gke_sandbox.settings import Settings
 
 ENV_BYTES = 900_000
 MIB = 1 << 20

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gke_sandbox._wire.program import Program
 from gke_sandbox.errors import SpecError
-from gke_sandbox.settings import Program
 from tests.refusals import junk, refused_field
 
 

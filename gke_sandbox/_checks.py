@@ -1,0 +1,113 @@
+"""Checks of the values that a caller passes. Each raises `SpecError` with the path of the field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .errors import SpecError
+from .kube.quantity import Quantity, QuantityError, parse_quantity
+
+_MAX_SECONDS = 7 * 24 * 3600
+_MAX_INT64 = (1 << 63) - 1
+
+Rule = Callable[[str], list[str]]
+"""Return the errors of a name, as `kube.names` does; an empty list if it is valid."""
+
+
+def entry_path(path: str, key: object) -> str:
+    """The path of an entry: ``env['X']``."""
+    return f"{path}[{shorten(key)}]"
+
+
+def shorten(value: object) -> str:
+    """A value for a message. Python itself refuses to write out an integer of thousands of digits."""
+    if isinstance(value, int) and abs(value) > _MAX_INT64:
+        return "a number of more than 64 bits"
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def describe(value: object) -> str:
+    """A value of a wrong type in a message: never more than its type for what may be large or secret."""
+    kind = type(value).__name__
+    return f"{shorten(value)} ({kind})" if isinstance(value, (bool, int, float)) else kind
+
+
+def check_text(path: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise SpecError(path, f"must be text (str), not {describe(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise SpecError(path, "cannot be encoded as UTF-8 (it holds a lone surrogate)") from None
+    return value
+
+
+def check_content(path: str, value: object) -> bytes:
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    if not isinstance(value, str):
+        raise SpecError(path, f"must be text or bytes, not {describe(value)}")
+    return check_text(path, value).encode()
+
+
+def check_name(path: str, value: object, rule: Rule, *, what: str = "", hint: str = "") -> None:
+    text = check_text(path, value)
+    errors = rule(text)
+    if errors:
+        raise SpecError(path, f"{what}{shorten(text)} is not valid: {'; '.join(errors)}", hint=hint)
+
+
+def check_choice(path: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise SpecError(path, f"must be one of {', '.join(allowed)}, not {shorten(value)}")
+
+
+def check_integer(path: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise SpecError(path, f"must be a whole number, not {describe(value)}")
+    if not low <= value <= high:
+        raise SpecError(path, f"must be between {low} and {high}, not {shorten(value)}")
+
+
+def check_seconds(path: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise SpecError(path, f"must be a number of seconds, not {describe(value)}")
+    if not 0 < value <= _MAX_SECONDS:  # NaN neither
+        raise SpecError(
+            path, f"must be more than 0 and at most {_MAX_SECONDS} seconds (7 days), not {shorten(value)}"
+        )
+    return float(value)
+
+
+def check_quantity(path: str, value: object) -> Quantity:
+    if isinstance(value, (int, float)):
+        raise SpecError(path, f"must be a quantity as text, such as '500m' or '1Gi', not {describe(value)}")
+    text = check_text(path, value)
+    try:
+        quantity = parse_quantity(text)
+    except QuantityError as error:
+        raise SpecError(
+            path, f"{shorten(text)} is not a quantity: {error}", hint="such as 500m, 2, 1.5Gi or 128Mi"
+        ) from None
+    if quantity.nano <= 0:
+        raise SpecError(path, f"must be more than zero, not {text!r}")
+    if quantity.milli > _MAX_INT64:
+        raise SpecError(path, f"{text!r} is more than there is")
+    return quantity
+
+
+def check_sequence(path: str, value: object) -> tuple[Any, ...]:
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Sequence):
+        raise SpecError(path, f"must be a list, not {describe(value)}")
+    return tuple(value)
+
+
+def check_strings(path: str, value: object) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise SpecError(path, f"must be a mapping of text to text, not {describe(value)}")
+    return {
+        check_text(entry_path(path, key), key): check_text(entry_path(path, key), item)
+        for key, item in value.items()
+    }

@@ -1,4 +1,4 @@
-"""Checks of the values that a caller passes. Each raises `SpecError` with the path of the field."""
+"""Checks of arguments. Each raises `SpecError` with the path of the field."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ Rule = Callable[[str], list[str]]
 
 
 def entry_path(path: str, key: object) -> str:
-    """The path of an entry: ``env['X']``."""
+    """Return the path of an entry: ``env['X']``."""
     return f"{path}[{shorten(key)}]"
 
 
 def shorten(value: object) -> str:
-    """A value for a message. Python itself refuses to write out an integer of thousands of digits."""
+    """Return a value for a message, with at most 200 characters.
+
+    Python raises an error if it formats an integer of thousands of digits.
+    """
     if isinstance(value, int) and abs(value) > _MAX_INT64:
         return "a number of more than 64 bits"
     text = repr(value)
@@ -29,30 +32,33 @@ def shorten(value: object) -> str:
 
 
 def describe(value: object) -> str:
-    """A value of a wrong type in a message: never more than its type for what may be large or secret."""
+    """Return a value of a wrong type for a message: only its type if the value could be large or secret."""
     kind = type(value).__name__
     return f"{shorten(value)} ({kind})" if isinstance(value, (bool, int, float)) else kind
 
 
 def check_text(path: str, value: object) -> str:
+    """Return `value` if it is text that UTF-8 can encode."""
     if not isinstance(value, str):
-        raise SpecError(path, f"must be text (str), not {describe(value)}")
+        raise SpecError(path, f"must be text (str), got {describe(value)}")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise SpecError(path, "cannot be encoded as UTF-8 (it holds a lone surrogate)") from None
+        raise SpecError(path, "cannot be encoded as UTF-8 (it contains a lone surrogate)") from None
     return value
 
 
 def check_content(path: str, value: object) -> bytes:
+    """Return text or bytes as bytes."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     if not isinstance(value, str):
-        raise SpecError(path, f"must be text or bytes, not {describe(value)}")
+        raise SpecError(path, f"must be text or bytes, got {describe(value)}")
     return check_text(path, value).encode()
 
 
 def check_name(path: str, value: object, rule: Rule, *, what: str = "", hint: str = "") -> None:
+    """Check text with a rule of `kube.names`. `what` names the checked part in the message: ``the key ``."""
     text = check_text(path, value)
     errors = rule(text)
     if errors:
@@ -60,53 +66,61 @@ def check_name(path: str, value: object, rule: Rule, *, what: str = "", hint: st
 
 
 def check_choice(path: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Check that `value` is one of the allowed words."""
     if value not in allowed:
-        raise SpecError(path, f"must be one of {', '.join(allowed)}, not {shorten(value)}")
+        raise SpecError(path, f"must be one of {', '.join(allowed)}, got {shorten(value)}")
 
 
 def check_integer(path: str, value: object, low: int, high: int) -> None:
+    """Check an integer between `low` and `high`, both included."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise SpecError(path, f"must be a whole number, not {describe(value)}")
+        raise SpecError(path, f"must be a whole number, got {describe(value)}")
     if not low <= value <= high:
-        raise SpecError(path, f"must be between {low} and {high}, not {shorten(value)}")
+        raise SpecError(path, f"must be between {low} and {high}, got {shorten(value)}")
 
 
 def check_seconds(path: str, value: object) -> float:
+    """Return a number of seconds as a float: more than 0, at most 7 days."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise SpecError(path, f"must be a number of seconds, not {describe(value)}")
-    if not 0 < value <= _MAX_SECONDS:  # NaN neither
+        raise SpecError(path, f"must be a number of seconds, got {describe(value)}")
+    if not 0 < value <= _MAX_SECONDS:  # Also refuses NaN.
         raise SpecError(
-            path, f"must be more than 0 and at most {_MAX_SECONDS} seconds (7 days), not {shorten(value)}"
+            path, f"must be more than 0 and at most {_MAX_SECONDS} seconds (7 days), got {shorten(value)}"
         )
     return float(value)
 
 
 def check_quantity(path: str, value: object) -> Quantity:
+    """Return the Kubernetes quantity that a text contains: more than zero, and within the server's 64 bits."""
     if isinstance(value, (int, float)):
-        raise SpecError(path, f"must be a quantity as text, such as '500m' or '1Gi', not {describe(value)}")
+        raise SpecError(path, f"must be a quantity as text, such as '500m' or '1Gi', got {describe(value)}")
     text = check_text(path, value)
     try:
         quantity = parse_quantity(text)
     except QuantityError as error:
         raise SpecError(
-            path, f"{shorten(text)} is not a quantity: {error}", hint="such as 500m, 2, 1.5Gi or 128Mi"
+            path,
+            f"{shorten(text)} is not a quantity: {error}",
+            hint="Use a quantity such as 500m, 2, 1.5Gi or 128Mi.",
         ) from None
     if quantity.nano <= 0:
-        raise SpecError(path, f"must be more than zero, not {text!r}")
+        raise SpecError(path, f"must be more than zero, got {text!r}")
     if quantity.milli > _MAX_INT64:
-        raise SpecError(path, f"{text!r} is more than there is")
+        raise SpecError(path, f"{text!r} is too large")
     return quantity
 
 
 def check_sequence(path: str, value: object) -> tuple[Any, ...]:
+    """Return a list (or another sequence, but not text or bytes) as a tuple."""
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Sequence):
-        raise SpecError(path, f"must be a list, not {describe(value)}")
+        raise SpecError(path, f"must be a list, got {describe(value)}")
     return tuple(value)
 
 
 def check_strings(path: str, value: object) -> dict[str, str]:
+    """Return a copy of a mapping of text to text."""
     if not isinstance(value, Mapping):
-        raise SpecError(path, f"must be a mapping of text to text, not {describe(value)}")
+        raise SpecError(path, f"must be a mapping of text to text, got {describe(value)}")
     return {
         check_text(entry_path(path, key), key): check_text(entry_path(path, key), item)
         for key, item in value.items()

@@ -20,6 +20,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -80,16 +82,30 @@ class ConfigError(SandboxError):
 
 
 class SpecError(SandboxError, ValueError):
-    """What was asked for cannot be: `field` is its path (``resources.cpu_limit``, ``files['../x']``).
+    """An invalid setting or argument. Raised before any request is sent.
 
-    Raised before any request is sent.
+    `field` is its path (``cpu_limit``, ``files['../x']``), `problem` what is wrong with it; the message is both.
+    `mentions` are the names of other settings that occur in `problem` or `hint`.
     """
 
     ran = "no"
 
-    def __init__(self, field: str, message: str, *, hint: str = "") -> None:
-        super().__init__(f"{field}: {message}", hint=hint)
+    def __init__(self, field: str, problem: str, *, hint: str = "", mentions: tuple[str, ...] = ()) -> None:
+        super().__init__(f"{field}: {problem}", hint=hint)
         self.field = field
+        self.problem = problem
+        self.mentions = mentions
+
+    def renamed(self, names: Mapping[str, str], field: str | None = None) -> SpecError:
+        """Return this error with other names of settings: `names` maps them. `field` replaces the path."""
+        setting, bracket, entry = self.field.partition("[")
+        problem, hint = self.problem, self.hint
+        for name in self.mentions:
+            problem, hint = (text.replace(name, names.get(name, name)) for text in (problem, hint))
+        renamed = copy.copy(self)
+        path = field or names.get(setting, setting) + bracket + entry
+        SpecError.__init__(renamed, path, problem, hint=hint, mentions=self.mentions)
+        return renamed
 
 
 class PayloadTooLarge(SpecError):
@@ -98,8 +114,17 @@ class PayloadTooLarge(SpecError):
     `size` and `limit` are bytes, as they would have been sent.
     """
 
-    def __init__(self, field: str, message: str, *, size: int, limit: int, hint: str = "") -> None:
-        super().__init__(field, message, hint=hint)
+    def __init__(
+        self,
+        field: str,
+        problem: str,
+        *,
+        size: int,
+        limit: int,
+        hint: str = "",
+        mentions: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(field, problem, hint=hint, mentions=mentions)
         self.size = size
         self.limit = limit
 

@@ -1,17 +1,16 @@
-"""What is asked for: `Settings` of a Sandbox and the `Program` of one execution. Pure values, checked when made.
+"""The settings of a Sandbox: plain values, checked when they are created.
 
-Whatever the API server would refuse, and what it would take though it cannot work, is refused here with a
-`SpecError` that names the field, before any request.
+Values that the API server would reject, and values that it accepts but that cannot work, raise a `SpecError` with
+the path of the field before any request is sent.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from ._checks import (
     check_choice,
@@ -25,72 +24,100 @@ from ._checks import (
     describe,
     entry_path,
 )
+from ._setting_names import suggest
 from .errors import SpecError
 from .kube import names
+from .kube.quantity import QuantityError, parse_quantity
 
-__all__ = ["GVISOR", "MANAGED_BY", "MANAGER", "SESSION_LABEL", "Settings", "Toleration"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = [
+    "GVISOR",
+    "MANAGED_BY",
+    "MANAGER",
+    "SESSION_LABEL",
+    "Settings",
+    "SettingsDict",
+    "Toleration",
+    "capped_request",
+]
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "gke-sandbox"
 SESSION_LABEL = "gke-sandbox/session"
-#: GKE's name for the RuntimeClass, and the value of the taint on its nodes.
-#: https://cloud.google.com/kubernetes-engine/docs/how-to/sandbox-pods
 GVISOR = "gvisor"
+"""GKE's RuntimeClass for gVisor, and the value of the taint on its nodes.
 
-_OWN_PREFIX = "gke-sandbox/"
-#: The Job controller sets these on every pod of a Job, and refuses a Job that sets them otherwise.
-#: https://kubernetes.io/docs/reference/labels-annotations-taints/#batch-kubernetes-io-job-name
+https://cloud.google.com/kubernetes-engine/docs/how-to/sandbox-pods
+"""
+
+_RESERVED_PREFIX = "gke-sandbox/"
+_RESERVED_ENV_PREFIX = "GKE_SANDBOX_"
 _CONTROLLER_LABELS = {
     "batch.kubernetes.io/controller-uid",
     "batch.kubernetes.io/job-name",
     "controller-uid",
     "job-name",
 }
-_OWN_ENV_PREFIX = "GKE_SANDBOX_"
+"""Labels that the Job controller sets on every pod of a Job. It rejects a Job that sets other values.
+
+https://kubernetes.io/docs/reference/labels-annotations-taints/#batch-kubernetes-io-job-name
+"""
 
 _MAX_INT32 = (1 << 31) - 1
 _MAX_INT64 = (1 << 63) - 1
-#: The runner ends the log at 8 MiB, whatever it is told.
 _MAX_OUTPUT_BYTES = 8 << 20
-#: Files travel compressed, so more of them than 8 MiB may come back.
+"""The runner ends the log at 8 MiB in any case."""
 _MAX_FILE_BYTES = 64 << 20
+"""More than the log can hold, because files are compressed in it."""
 _MAX_FILES = 10_000
-#: Linux gives a program no single string above 128 KiB: name, `=`, value and a NUL.
-#: https://man7.org/linux/man-pages/man2/execve.2.html
 _MAX_ENV_STRING = (128 << 10) - 2
-#: The Job carries them, and so does every one of the pod's watch events, several times over.
+"""Linux limits one string (name, ``=``, value and a NUL) to 128 KiB.
+
+https://man7.org/linux/man-pages/man2/execve.2.html
+"""
 _MAX_ENV_ENTRIES = 256
 _MAX_ENV_BYTES = 256 << 10
-#: https://kubernetes.io/docs/concepts/overview/working-with-objects/annotations/
+"""The Job and each watch event of the pod contain the variables, several times."""
 _MAX_ANNOTATION_BYTES = 256 << 10
+"""https://kubernetes.io/docs/concepts/overview/working-with-objects/annotations/"""
 _MIN_MEMORY_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Toleration:
-    """A taint that the pod tolerates; fields are Kubernetes', None is not sent.
+    """A taint that the pod tolerates. The fields are those of Kubernetes; None is not sent.
 
     https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/
     """
 
     key: str | None = None
+    """Key of the taint. Default: None, every key (`operator` must be ``Exists``)."""
     operator: Literal["Equal", "Exists"] | None = None
+    """How `value` is compared. Default: None, which means ``Equal``."""
     value: str | None = None
+    """Value of the taint, for ``Equal``. Default: None."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """Effect of the taint. Default: None, every effect."""
     toleration_seconds: int | None = None
+    """Seconds until eviction, for ``NoExecute``. Default: None, no eviction."""
 
     @classmethod
     def from_json(cls, path: str, given: object) -> Toleration:
-        """A `Toleration`, or a mapping with Kubernetes' own keys. Raises `SpecError` with `path`."""
+        """Return a `Toleration`, made from a mapping with Kubernetes' keys if necessary.
+
+        Raises `SpecError` with `path` if it is invalid.
+        """
         if isinstance(given, Toleration):
             given._check(path)
             return given
         if not isinstance(given, Mapping):
-            raise SpecError(path, f"must be a Toleration or a mapping, not {describe(given)}")
+            raise SpecError(path, f"must be a Toleration or a mapping, got {describe(given)}")
         known = {"key", "operator", "value", "effect", "tolerationSeconds"}
         unknown = [key for key in given if key not in known]
         if unknown:
-            raise SpecError(path, f"has no field {unknown[0]!r}; the fields are {', '.join(sorted(known))}")
+            raise SpecError(path, f"unknown field {unknown[0]!r}; the fields are {', '.join(sorted(known))}")
         toleration = cls(
             key=given.get("key"),
             operator=given.get("operator"),
@@ -109,69 +136,98 @@ class Toleration:
         if self.effect is not None:
             check_choice(f"{path}.effect", self.effect, ("NoSchedule", "PreferNoSchedule", "NoExecute"))
         if self.key is None and self.operator != "Exists":
-            raise SpecError(f"{path}.operator", "must be Exists when there is no key (it tolerates every taint)")
+            raise SpecError(f"{path}.operator", "must be Exists if there is no key (it tolerates every taint)")
         if self.operator == "Exists":
             if self.value:
-                raise SpecError(f"{path}.value", "must be left out when the operator is Exists")
+                raise SpecError(f"{path}.value", "must be left out if the operator is Exists")
         elif self.value is not None:
             check_name(f"{path}.value", self.value, names.label_value)
         if self.toleration_seconds is not None:
             check_integer(f"{path}.tolerationSeconds", self.toleration_seconds, -_MAX_INT64, _MAX_INT64)
             if self.effect != "NoExecute":
-                raise SpecError(f"{path}.effect", "must be NoExecute when there are tolerationSeconds")
+                raise SpecError(f"{path}.effect", "must be NoExecute if tolerationSeconds is set")
 
 
 _GVISOR_TOLERATION = Toleration(key="sandbox.gke.io/runtime", operator="Equal", value=GVISOR, effect="NoSchedule")
 
 
+class _DefaultRequest(str):
+    """A request that the caller did not set: it follows the limit down. The type marks it, also in copies."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything about a Sandbox that shapes an execution. Immutable; `override` makes a changed copy.
+    """The settings of a Sandbox or of one execution. Immutable; `override` returns a changed copy.
 
-    Seconds and bytes where nothing else is said; resources are Kubernetes' quantities. Lists and mappings are
-    copied. Raises `SpecError` when made with something that cannot be.
+    Times are in seconds, sizes in bytes; resources are Kubernetes quantities (``"500m"``, ``"1.5Gi"``). Lists and
+    mappings are copied. Raises `SpecError` if a value is invalid. docs/settings.md lists the names of each setting
+    in Python, on the command line and in the ADK executor.
     """
 
     namespace: str = "default"
+    """Namespace of the Jobs. Default: that of the kubeconfig's context or of the pod, else ``default``."""
     image: str = "python:3.11-slim"
-    #: The program's own time, from the runner's fork to its end.
+    """Container image; it needs ``python3``, 3.8 or newer. Default: ``python:3.11-slim``."""
     timeout: float = 300.0
-    #: From the Job's creation until the container runs: scheduling, a node's provisioning, the image's pull.
+    """Seconds that the program may run, counted from its start. Default: 300; maximum: 7 days."""
     startup_timeout: float = 300.0
-    cpu_request: str = "200m"
-    memory_request: str = "256Mi"
+    """Seconds from the creation of the Job until the container runs (scheduling, a new node, the image pull).
+
+    Default: 300; maximum: 7 days.
+    """
+    cpu_request: str = _DefaultRequest("200m")
+    """CPU request, in cores. Default: ``200m``, or `cpu_limit` if that is smaller."""
+    memory_request: str = _DefaultRequest("256Mi")
+    """Memory request, in bytes. Default: ``256Mi``, or `memory_limit` if that is smaller."""
     cpu_limit: str = "500m"
+    """CPU limit, in cores. Default: ``500m``."""
     memory_limit: str = "512Mi"
-    #: Without what `tmp_size` adds to it when there is a volume.
-    ephemeral_storage_request: str = "64Mi"
+    """Memory limit, in bytes. Default: ``512Mi``; minimum: ``1Mi``."""
+    ephemeral_storage_request: str = _DefaultRequest("64Mi")
+    """Disk space request, in bytes; if there is a volume, `tmp_size` is added to it.
+
+    Default: ``64Mi``, or `ephemeral_storage_limit` if that is smaller.
+    """
     ephemeral_storage_limit: str = "256Mi"
-    #: The volume at /tmp, when the program is mounted; by environment there is no volume.
+    """Disk space limit, in bytes. Default: ``256Mi``."""
     tmp_size: str = "64Mi"
+    """Size of the volume at /tmp, in bytes; delivery by environment variables has no volume. Default: ``64Mi``."""
     delivery: Literal["auto", "env", "mount"] = "auto"
-    #: None: not sent, the cluster's default runtime.
+    """How the program enters the pod: by environment variables or by a volume. Default: ``auto``, by environment
+    variables if possible, because a pod without volumes starts sooner.
+    """
     runtime_class_name: str | None = GVISOR
+    """RuntimeClass. Default: ``gvisor``. None uses the default runtime of the cluster, which may isolate less."""
     node_selector: Mapping[str, str] = field(default_factory=dict)
+    """Labels that a node must have. Default: none."""
     tolerations: Sequence[Toleration | Mapping[str, Any]] = (_GVISOR_TOLERATION,)
-    #: The program's environment variables; `$(X)` in a value is not expanded.
+    """Taints that the pod tolerates. Default: the taint of GKE's gVisor nodes."""
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
-    #: Names of Secrets in the namespace.
+    """Environment variables of the program; ``$(X)`` in a value is not expanded. Default: none."""
     image_pull_secrets: Sequence[str] = ()
+    """Names of Secrets in the namespace for the image's registry. Default: none."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """When a node pulls the image. Default: ``IfNotPresent``."""
     priority_class_name: str | None = None
+    """PriorityClass. Default: None, the default of the cluster."""
     service_account_name: str | None = None
-    #: On Job, pod and ConfigMap.
+    """Service account of the pod; its token is never mounted. Default: None, ``default``."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    #: On Job and pod.
+    """Additional labels of Job, pod and ConfigMap. Default: none."""
     annotations: Mapping[str, str] = field(default_factory=dict)
+    """Additional annotations of Job and pod. Default: none."""
     run_as_user: int = 1001
+    """User ID of the program, not 0. Default: 1001."""
     run_as_group: int = 1001
-    #: How long a finished Job stays if nobody deletes it.
+    """Group ID of the program, not 0. Default: 1001."""
     ttl_seconds_after_finished: int = 60
-    #: Of stdout, and of stderr.
+    """Seconds until Kubernetes deletes a finished Job that the client could not delete. Default: 60."""
     max_output_bytes: int = 1 << 20
-    #: Of all files that come back, together.
+    """Bytes of stdout, and of stderr, that are kept. Default: 1 MiB (1048576); maximum: 8 MiB."""
     max_file_bytes: int = 4 << 20
+    """Bytes of all output files together that are kept. Default: 4 MiB (4194304); maximum: 64 MiB."""
     max_files: int = 100
+    """Number of output files that are kept. Default: 100; maximum: 10,000."""
 
     def __post_init__(self) -> None:
         check_name("namespace", self.namespace, names.dns_label)
@@ -184,7 +240,7 @@ class Settings:
         for name in ("runtime_class_name", "priority_class_name", "service_account_name"):
             value = getattr(self, name)
             if value is not None:
-                check_name(name, value, names.dns_subdomain, hint=f"{name}=None leaves it out")
+                check_name(name, value, names.dns_subdomain, hint="None leaves it out.")
         self._put("node_selector", check_strings("node_selector", self.node_selector))
         for key, value in self.node_selector.items():
             check_name(entry_path("node_selector", key), key, names.label_key, what="the key ")
@@ -208,14 +264,14 @@ class Settings:
         check_integer("max_file_bytes", self.max_file_bytes, 0, _MAX_FILE_BYTES)
         check_integer("max_files", self.max_files, 0, _MAX_FILES)
 
-    def override(self, **changes: Any) -> Settings:
-        """A copy with these fields changed, checked again. Raises `SpecError`, also for a name that is none."""
-        known = [each.name for each in dataclasses.fields(self)]
+    def override(self, **changes: Unpack[SettingsDict]) -> Settings:
+        """Return a copy with changed fields. Raises `SpecError` if a name or a value is invalid."""
+        known = {each.name: each.name for each in dataclasses.fields(self)}
         for name in changes:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"settings are {', '.join(known)}"
-                raise SpecError(name, "there is no such setting", hint=hint)
+                near = suggest(name, known)
+                hint = f"Did you mean {near}?" if near else f"The settings are {', '.join(known)}."
+                raise SpecError(name, "unknown setting", hint=hint)
         return dataclasses.replace(self, **changes)
 
     def _put(self, name: str, value: object) -> None:
@@ -229,6 +285,10 @@ class Settings:
             raise SpecError("image", f"{image!r} must not contain white space or control characters")
 
     def _check_resources(self) -> None:
+        for resource in ("cpu", "memory", "ephemeral_storage"):
+            request, limit = f"{resource}_request", f"{resource}_limit"
+            if isinstance(getattr(self, request), _DefaultRequest):
+                self._put(request, _DefaultRequest(capped_request(request, getattr(self, limit))))
         quantity = {
             name: check_quantity(name, getattr(self, name))
             for name in (
@@ -244,17 +304,18 @@ class Settings:
         if quantity["memory_limit"].value < _MIN_MEMORY_LIMIT:
             raise SpecError(
                 "memory_limit",
-                f"{self.memory_limit!r} is less than 1Mi, and no program fits into that",
-                hint="m is a thousandth of a byte, M a million bytes, Mi 2^20 bytes",
+                f"must be at least 1Mi, got {self.memory_limit!r}",
+                hint="The suffix m means a thousandth of a byte, M a million bytes, Mi 2^20 bytes.",
             )
         for resource in ("cpu", "memory", "ephemeral_storage"):
             request, limit = f"{resource}_request", f"{resource}_limit"
-            # The server rounds both up to thousandths before it compares them.
+            # The server rounds both up to thousandths and then compares them.
             if quantity[request].milli > quantity[limit].milli:
                 raise SpecError(
                     request,
                     f"{getattr(self, request)!r} is above {limit}, {getattr(self, limit)!r}",
-                    hint=f"set {request} and {limit} together",
+                    hint=f"Set {request} and {limit} together.",
+                    mentions=(request, limit),
                 )
         # https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#local-ephemeral-storage
         with_tmp = quantity["ephemeral_storage_request"] + quantity["tmp_size"]
@@ -263,7 +324,8 @@ class Settings:
                 "tmp_size",
                 f"{self.tmp_size!r} and ephemeral_storage_request, {self.ephemeral_storage_request!r}, are "
                 f"together above ephemeral_storage_limit, {self.ephemeral_storage_limit!r}",
-                hint="raise ephemeral_storage_limit",
+                hint="Raise ephemeral_storage_limit.",
+                mentions=("ephemeral_storage_request", "ephemeral_storage_limit"),
             )
 
     def _check_env(self) -> None:
@@ -272,19 +334,21 @@ class Settings:
         for key, value in env.items():
             path = entry_path("env", key)
             check_name(path, key, names.env_name, what="the name ")
-            if key.startswith(_OWN_ENV_PREFIX):
-                raise SpecError(path, f"names that begin with {_OWN_ENV_PREFIX} are the runner's own")
+            if key.startswith(_RESERVED_ENV_PREFIX):
+                raise SpecError(path, f"names starting with {_RESERVED_ENV_PREFIX} are reserved")
             if "\0" in value:
                 raise SpecError(path, "must not contain a NUL")
             size = len(key.encode()) + len(value.encode())
             if size > _MAX_ENV_STRING:
-                raise SpecError(path, f"is {size} bytes long with its name; {_MAX_ENV_STRING} are the most")
+                raise SpecError(path, f"has {size} bytes with its name; the maximum is {_MAX_ENV_STRING}")
             total += size
         if len(env) > _MAX_ENV_ENTRIES:
-            raise SpecError("env", f"has {len(env)} variables; {_MAX_ENV_ENTRIES} are the most")
+            raise SpecError("env", f"has {len(env)} variables; the maximum is {_MAX_ENV_ENTRIES}")
         if total > _MAX_ENV_BYTES:
             raise SpecError(
-                "env", f"is {total} bytes in all; {_MAX_ENV_BYTES} are the most", hint="pass large data as files"
+                "env",
+                f"has {total} bytes in total; the maximum is {_MAX_ENV_BYTES}",
+                hint="Pass large data as files.",
             )
         self._put("env", env)
 
@@ -293,15 +357,70 @@ class Settings:
         for key, value in labels.items():
             check_name(entry_path("labels", key), key, names.label_key, what="the key ")
             check_name(entry_path("labels", key), value, names.label_value)
-            if key == MANAGED_BY or key.startswith(_OWN_PREFIX) or key in _CONTROLLER_LABELS:
+            if key == MANAGED_BY or key.startswith(_RESERVED_PREFIX) or key in _CONTROLLER_LABELS:
                 raise SpecError(entry_path("labels", key), "is set by gke-sandbox or by the Job controller")
         size = 0
         for key, value in annotations.items():
             check_name(entry_path("annotations", key), key, names.annotation_key, what="the key ")
-            if key.startswith(_OWN_PREFIX):
-                raise SpecError(entry_path("annotations", key), f"keys that begin with {_OWN_PREFIX} are our own")
+            if key.startswith(_RESERVED_PREFIX):
+                raise SpecError(
+                    entry_path("annotations", key), f"keys starting with {_RESERVED_PREFIX} are reserved"
+                )
             size += len(key.encode()) + len(value.encode())
         if size > _MAX_ANNOTATION_BYTES:
-            raise SpecError("annotations", f"are {size} bytes in all; {_MAX_ANNOTATION_BYTES} are the most")
+            raise SpecError("annotations", f"have {size} bytes in total; the maximum is {_MAX_ANNOTATION_BYTES}")
         self._put("labels", labels)
         self._put("annotations", annotations)
+
+
+def capped_request(request: str, limit: object) -> str:
+    """Return the default of the setting `request` (``cpu_request``, ...), or `limit` if that is smaller.
+
+    An invalid limit is not considered: the error should name the limit, not a request that the caller did not set.
+    """
+    default = _DEFAULT_REQUESTS[request]
+    try:
+        cap = parse_quantity(limit).milli if isinstance(limit, str) else 0
+    except QuantityError:
+        cap = 0
+    return str(limit) if 0 < cap < parse_quantity(default).milli else default
+
+
+_DEFAULT_REQUESTS = {
+    each.name: str(each.default)
+    for each in dataclasses.fields(Settings)
+    if isinstance(each.default, _DefaultRequest)
+}
+
+
+class SettingsDict(TypedDict, total=False):
+    """The fields of `Settings` as keyword arguments. See there for units and defaults."""
+
+    namespace: str
+    image: str
+    timeout: float
+    startup_timeout: float
+    cpu_request: str
+    memory_request: str
+    cpu_limit: str
+    memory_limit: str
+    ephemeral_storage_request: str
+    ephemeral_storage_limit: str
+    tmp_size: str
+    delivery: Literal["auto", "env", "mount"]
+    runtime_class_name: str | None
+    node_selector: Mapping[str, str]
+    tolerations: Sequence[Toleration | Mapping[str, Any]]
+    env: Mapping[str, str]
+    image_pull_secrets: Sequence[str]
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"]
+    priority_class_name: str | None
+    service_account_name: str | None
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    run_as_user: int
+    run_as_group: int
+    ttl_seconds_after_finished: int
+    max_output_bytes: int
+    max_file_bytes: int
+    max_files: int

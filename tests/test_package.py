@@ -20,7 +20,8 @@ LAYERS = {
     "errors": set(),
     "kube": {"_version", "errors"},
     "_checks": {"errors", "kube"},
-    "settings": {"_checks", "errors", "kube"},
+    "_setting_names": set(),
+    "settings": {"_checks", "_setting_names", "errors", "kube"},
     "_wire": {"_checks", "errors", "kube", "settings"},
     "result": {"_wire"},
     "_diagnosis": {"_wire", "errors"},
@@ -33,7 +34,7 @@ LAYERS = {
     "pytest_plugin": {"cassette", "cluster", "errors"},
     "sandbox": {"_engine", "_stream", "_wire", "cluster", "errors", "result", "settings"},
     "sync": {"_engine", "_stream", "cluster", "errors", "result", "sandbox"},
-    "adk": {"_diagnosis", "cluster", "errors", "kube", "result", "settings", "sync"},
+    "adk": {"_diagnosis", "_setting_names", "cluster", "errors", "kube", "result", "settings", "sync"},
 }
 
 # Import cycles between modules. Remove a line when you have broken its cycle; never add one.

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gke_sandbox._setting_names import ADK_FIELDS, OPTIONS, SETTING_NAMES, suggest
 from gke_sandbox._wire.program import Program
-from gke_sandbox.errors import SandboxError, SpecError
-from gke_sandbox.settings import Settings, Toleration
+from gke_sandbox.errors import PayloadTooLarge, SandboxError, SpecError
+from gke_sandbox.settings import Settings, SettingsDict, Toleration
 from tests.refusals import junk, refused_field
+
+PYTHON = {name: name for name in SETTING_NAMES}
 
 
 def refusal(**settings: Any) -> SpecError:
@@ -382,8 +386,40 @@ def test_override_makes_a_checked_copy() -> None:
     assert settings.timeout == 300.0
     with pytest.raises(SpecError, match="cpu_limit"):
         settings.override(cpu_limit="abc")
-    with pytest.raises(SpecError, match="cpu_request"):
+
+
+@pytest.mark.parametrize(
+    ("resource", "default", "small", "large"),
+    [
+        ("cpu", "200m", "100m", "2"),
+        ("memory", "256Mi", "128Mi", "1Gi"),
+        ("ephemeral_storage", "64Mi", "32Mi", "1Gi"),
+    ],
+)
+def test_a_request_defaults_to_the_smaller_of_its_default_and_the_limit(
+    resource: str, default: str, small: str, large: str
+) -> None:
+    def request(settings: Settings) -> str:
+        return str(getattr(settings, f"{resource}_request"))
+
+    limit: Any = f"{resource}_limit"
+    common: Any = {limit: small, "tmp_size": "1Mi", "delivery": "env"}
+    lowered = Settings(**common)
+    assert request(lowered) == small
+    assert request(lowered.override(**{limit: large})) == default
+    assert request(pickle.loads(pickle.dumps(lowered)).override(**{limit: large})) == default
+    assert lowered == Settings(**common, **{f"{resource}_request": small})
+
+
+def test_a_request_that_was_set_does_not_follow_the_limit() -> None:
+    settings = Settings(cpu_request="200m")
+    with pytest.raises(SpecError, match="cpu_request: '200m' is above cpu_limit, '100m'"):
         settings.override(cpu_limit="100m")
+
+
+def test_an_invalid_limit_is_refused_and_not_the_request_that_follows_it() -> None:
+    for value in ("abc", "0", "-1", 5, None):
+        assert refusal(cpu_limit=value).field == "cpu_limit"
 
 
 @pytest.mark.parametrize(
@@ -422,3 +458,61 @@ def test_whatever_is_given_is_taken_or_refused_with_its_field(field: str, value:
 def test_a_message_never_shows_what_may_be_large() -> None:
     assert len(str(refusal(image=b"x" * 10_000_000))) < 500
     assert len(str(refusal(labels={"a": "x" * 10_000_000}))) < 1000
+
+
+# -- names elsewhere ---------------------------------------------------------------------------------------
+
+
+def test_every_setting_has_its_names_and_its_type_as_a_keyword_argument() -> None:
+    assert list(SETTING_NAMES) == [field.name for field in dataclasses.fields(Settings)]
+    hints = get_type_hints(Settings)
+    assert get_type_hints(SettingsDict) == hints
+    assert list(hints) == list(SETTING_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "names", "right"),
+    [
+        ("mem_limit", PYTHON, "memory_limit"),
+        ("memory", PYTHON, "memory_limit"),
+        ("timeout_seconds", PYTHON, "timeout"),
+        ("max_output", PYTHON, "max_output_bytes"),
+        ("cpu_requested", PYTHON, "cpu_request"),
+        ("namespase", PYTHON, "namespace"),
+        ("bogus", PYTHON, None),
+        ("memory_limit", ADK_FIELDS, "mem_limit"),
+        ("--memory", ADK_FIELDS, "mem_limit"),
+        ("timeout", ADK_FIELDS, "timeout_seconds"),
+        ("cpu_request", ADK_FIELDS, "cpu_requested"),
+        ("--mem-limit", OPTIONS, "--memory"),
+        ("--memory-limit", OPTIONS, "--memory"),
+        ("--timeout-seconds", OPTIONS, "--timeout"),
+        ("--max-output-bytes", OPTIONS, "--max-output"),
+        ("--labels", OPTIONS, "--label"),
+        ("--cpu-limt", OPTIONS, "--cpu"),
+    ],
+)
+def test_a_wrong_name_is_answered_with_the_right_one_of_the_same_interface(
+    wrong: str, names: dict[str, str], right: str | None
+) -> None:
+    assert suggest(wrong, names) == right
+
+
+def test_an_error_is_renamed_without_changes_to_its_values() -> None:
+    error = refusal(tmp_size="200Mi", annotations={"tmp_size": "cpu_limit"}).renamed(OPTIONS)
+    assert error.field == "--tmp-size"
+    assert str(error) == f"--tmp-size: {error.problem}"
+    assert "--ephemeral-storage-request, '64Mi'" in error.problem
+    assert error.hint == "Raise --ephemeral-storage."
+    entry = refusal(env={"cpu_limit=": "x"}).renamed(OPTIONS)
+    assert entry.field == "--env['cpu_limit=']"
+    assert "'cpu_limit='" in entry.problem
+
+
+def test_a_renamed_error_keeps_its_class_and_its_numbers() -> None:
+    error = PayloadTooLarge("delivery", "too large", size=2, limit=1, hint="Set delivery.", mentions=("delivery",))
+    renamed = error.renamed(OPTIONS, "--delivery (default)")
+    assert isinstance(renamed, PayloadTooLarge)
+    assert (renamed.size, renamed.limit, renamed.hint) == (2, 1, "Set --delivery.")
+    assert str(renamed) == "--delivery (default): too large"
+    assert str(error) == "delivery: too large"

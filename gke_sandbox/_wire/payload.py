@@ -122,7 +122,7 @@ class Payload:
     @cached_property
     def env_obstacle(self) -> SpecError | None:
         """Why it cannot go in through environment variables."""
-        hint = 'use delivery="auto" or "mount"'
+        hint, mentions = "Set delivery to auto or mount.", ("delivery",)
         # Base64 makes it larger, never smaller: what is too large as it is need not be encoded to see it.
         size = self.unpacked_size if self.unpacked_size > ENV_BYTES else self.env.size
         size += sum(len(name.encode()) + len(value.encode()) for name, value in self._settings.env.items())
@@ -133,6 +133,7 @@ class Payload:
                 size=size,
                 limit=ENV_BYTES,
                 hint=hint,
+                mentions=mentions,
             )
         longest = max(len(text.encode()) for text in self.env.data.values())
         if longest > PIECE_BYTES:
@@ -142,12 +143,14 @@ class Payload:
                 size=longest,
                 limit=PIECE_BYTES,
                 hint=hint,
+                mentions=mentions,
             )
         if len(self.env.data) > ENV_PIECES:
             return SpecError(
                 "delivery",
                 f"by environment, it needs {len(self.env.data)} variables; {ENV_PIECES} are the most",
                 hint=hint,
+                mentions=mentions,
             )
         return None
 

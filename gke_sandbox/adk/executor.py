@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
 import logging
 from collections.abc import Mapping
 from types import TracebackType
@@ -15,9 +14,11 @@ from google.adk.code_executors.code_execution_utils import CodeExecutionInput, C
 from pydantic import ConfigDict, Field, PrivateAttr
 from pydantic_core import CoreSchema, core_schema
 
+from .._setting_names import ADK_FIELDS
 from ..cluster import Cluster
 from ..errors import SandboxClosed, SandboxError, SpecError
 from ..kube import names
+from ..settings import capped_request
 from . import fields, unsupported
 from .files import input_files
 from .results import of_error, of_result
@@ -158,9 +159,9 @@ class GkeCodeExecutor(BaseCodeExecutor):
         aliases = fields.aliases(known.values())
         for name in data:
             if name not in known and name not in aliases:
-                near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-                hint = f"did you mean {near[0]}?" if near else f"fields are {', '.join(known)}"
-                raise SpecError(name, f"{type(self).__name__} has no such field", hint=hint)
+                near = fields.near_field(name, known)
+                hint = f"Did you mean {near}?" if near else f"The fields are {', '.join(known)}."
+                raise SpecError(name, f"unknown field of {type(self).__name__}", hint=hint)
         # Only what was given: what a subclass has for a default stays.
         if kubeconfig_path is not None:
             data["kubeconfig_path"] = kubeconfig_path
@@ -269,12 +270,13 @@ class GkeCodeExecutor(BaseCodeExecutor):
 
     def _lower(self) -> None:
         """Lower the default requests to their limits. They count as not given, and yet a dump has them."""
-        for request, limit in fields.LIMIT_OF.items():
+        for setting, limit in fields.LIMITS.items():
+            request = ADK_FIELDS[setting]
             default = type(self).model_fields[request].default
-            # What a subclass has for a default is given.
+            # The default of a subclass counts as set.
             ours = default == GkeCodeExecutor.model_fields[request].default
             if ours and request not in self.model_fields_set:
-                self.__dict__[request] = fields.lowered(default, self.__dict__[limit])
+                self.__dict__[request] = capped_request(setting, self.__dict__[ADK_FIELDS[limit]])
 
     def _check(self) -> None:
         """Raise `SpecError` for what cannot be."""
@@ -299,7 +301,7 @@ class GkeCodeExecutor(BaseCodeExecutor):
     def _settings_for(self, context: InvocationContext | None) -> Settings:
         """The settings of an execution. Raises `SpecError`."""
         now = self.__dict__  # Another thread may assign meanwhile, and then there is another one.
-        values = {name: now[name] for name in fields.FIELDS}
+        values = {name: now[name] for name in ADK_FIELDS.values()}
         more = dict(now["settings"])
         values["labels"] = {**_labels(context), **values["labels"]}
         annotations = more.get("annotations", {})

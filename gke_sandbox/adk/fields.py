@@ -1,89 +1,53 @@
-"""The executor's fields, which have ADK's names, as settings of a Sandbox, which have Kubernetes'. Pure."""
+"""Convert the executor's fields, which have ADK's names, to settings of a Sandbox. Pure."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import AliasChoices, AliasPath
 
+from .._setting_names import ADK_FIELDS, SETTING_NAMES, suggest
 from ..errors import SpecError
-from ..kube.quantity import QuantityError, parse_quantity
 from ..settings import Settings
 
-__all__ = ["FIELDS", "LIMIT_OF", "aliases", "in_field_names", "lowered", "to_settings"]
+__all__ = ["LIMITS", "aliases", "near_field", "to_settings"]
 
-#: Field of the executor -> field of `Settings`.
-FIELDS = {
-    "namespace": "namespace",
-    "image": "image",
-    "timeout_seconds": "timeout",
-    "startup_timeout_seconds": "startup_timeout",
-    "cpu_requested": "cpu_request",
-    "mem_requested": "memory_request",
-    "cpu_limit": "cpu_limit",
-    "mem_limit": "memory_limit",
-    "runtime_class_name": "runtime_class_name",
-    "node_selector": "node_selector",
-    "service_account_name": "service_account_name",
-    "labels": "labels",
-    "max_output_bytes": "max_output_bytes",
-    "max_file_bytes": "max_file_bytes",
-}
-#: A request, and its limit.
-LIMIT_OF = {"cpu_requested": "cpu_limit", "mem_requested": "mem_limit"}
-_FIELD_OF = {setting: field for field, setting in FIELDS.items()}
-# Words of ours alone: "timeout" is also everybody else's.
-_OURS = {setting: field for setting, field in _FIELD_OF.items() if setting != field and "_" in setting}
-_OURS_PATTERN = re.compile(rf"\b({'|'.join(_OURS)})\b")
-
-
-def in_field_names(text: str) -> str:
-    """A message about settings in the words of the fields."""
-    return _OURS_PATTERN.sub(lambda found: _OURS[found[0]], text)
+LIMITS = {"cpu_request": "cpu_limit", "memory_request": "memory_limit"}
+"""The settings of requests that are fields of the executor, and those of their limits."""
 
 
 def to_settings(values: Mapping[str, Any], more: Mapping[str, Any]) -> Settings:
-    """Settings from the values of `FIELDS` and from `more` settings, those without a field.
+    """Return the settings for the executor's fields, `values` by name, and for its field `settings`, `more`.
 
-    Raises `SpecError` in the names of the fields.
+    Raises `SpecError` with the names of the fields.
     """
     for name in more:
-        if name in _FIELD_OF:
+        if name in ADK_FIELDS:
             raise SpecError(
-                f"settings[{name!r}]", f"has a field of its own: {_FIELD_OF[name]}", hint="set that field"
+                f"settings[{name!r}]", "is a field of the executor", hint=f"Set {ADK_FIELDS[name]} instead."
             )
     try:
-        return Settings().override(**{FIELDS[name]: value for name, value in values.items()}, **more)
+        return Settings().override(**{setting: values[field] for setting, field in ADK_FIELDS.items()}, **more)
     except SpecError as error:
         raise _renamed(error) from None
 
 
 def _renamed(error: SpecError) -> SpecError:
-    head, rest = re.fullmatch(r"(\w*)(.*)", error.field, re.DOTALL).groups()  # type: ignore[union-attr]
-    where = _FIELD_OF[head] + rest if head in _FIELD_OF else f"settings[{head!r}]{rest}"
-    message = error.message.removeprefix(f"{error.field}: ")
-    return SpecError(where, in_field_names(message), hint=in_field_names(error.hint))
+    setting, bracket, entry = error.field.partition("[")
+    field = ADK_FIELDS.get(setting, f"settings[{setting!r}]")
+    return error.renamed(ADK_FIELDS, field + bracket + entry)
 
 
-def lowered(request: str, limit: object) -> str:
-    """The default `request` of a resource, or its `limit` if that is lower.
-
-    Whoever sets only ``cpu_limit="100m"`` means a small sandbox, and the server would refuse the request.
-    """
-    # A limit that is none is told as such, and not as a request that nobody set.
-    if not isinstance(limit, str):
-        return request
-    try:
-        most = parse_quantity(limit).milli
-    except QuantityError:
-        return request
-    return limit if 0 < most < parse_quantity(request).milli else request
+def near_field(wrong: str, fields: Iterable[str]) -> str | None:
+    """Return the field that was probably meant by an unknown name, or None if no field is similar."""
+    names = {name: name for name in fields if name not in ADK_FIELDS.values()}
+    in_settings = {setting: f"settings={{{setting!r}: ...}}" for setting in SETTING_NAMES}
+    return suggest(wrong, {**names, **in_settings, **ADK_FIELDS})
 
 
 def aliases(infos: Iterable[Any]) -> set[str]:
-    """The other names under which these fields, pydantic's ``FieldInfo``, can be given."""
+    """Return the other names under which fields (pydantic's ``FieldInfo``) can be set."""
     found: set[str] = set()
     for info in infos:
         alias = info.validation_alias

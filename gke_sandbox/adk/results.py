@@ -11,12 +11,12 @@ import signal
 
 from google.adk.code_executors.code_execution_utils import CodeExecutionResult
 
+from .._setting_names import ADK_FIELDS, rename_settings
 from ..errors import ResultLost, SandboxClosed, SandboxError, SpecError, StartError
 from ..result import ExecutionResult
 from ..settings import Settings
 from . import skills
 from .compat import made, takes_bytes
-from .fields import in_field_names
 from .files import output_files
 
 __all__ = ["STDERR_HEADING", "TIMED_OUT", "of_error", "of_result"]
@@ -76,8 +76,8 @@ def _said(stderr: str, ending: str, stdout: str) -> list[str]:
 
 def of_error(error: SandboxError) -> CodeExecutionResult:
     """The result of a program that has none. Its exit code is None: nobody knows one."""
-    message = in_field_names(error.message)
-    hint = f"Hint: {in_field_names(error.hint)}" if error.hint else ""
+    message = _with_field_names(error.message)
+    hint = f"Hint: {_with_field_names(error.hint)}" if error.hint else ""
     if isinstance(error, ResultLost):
         ending = _paragraphs(f"How the program ended is not known: {message}", hint)
         return made(error.stdout, _paragraphs(*_said(error.stderr, ending, error.stdout)), None)
@@ -129,7 +129,11 @@ def _killed(result: ExecutionResult) -> str:
 
     why = cause(result.cause)
     words = f"The program was killed: {why.summary}" + (f" ({said})" if said else "")
-    return f"{words}.\nHint: {in_field_names(why.hint)}"
+    return f"{words}.\nHint: {_with_field_names(why.hint)}"
+
+
+def _with_field_names(text: str) -> str:
+    return rename_settings(text, ADK_FIELDS)
 
 
 def _signal_name(number: int) -> str:

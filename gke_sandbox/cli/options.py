@@ -319,21 +319,4 @@ def settings(given: argparse.Namespace) -> dict[str, Any]:
             found[name] = dict(found[name])
     if "tolerations" in found:
         found["tolerations"] = [*Settings().tolerations, *found["tolerations"]]
-    for resource in ("cpu", "memory", "ephemeral_storage"):
-        _let_request_follow(found, f"{resource}_request", f"{resource}_limit")
     return found
-
-
-def _let_request_follow(found: dict[str, Any], request: str, limit: str) -> None:
-    """A limit below the default request takes the request down with it, unless that was given too."""
-    from ..kube.quantity import QuantityError, parse_quantity
-    from ..settings import Settings
-
-    if limit not in found or request in found:
-        return
-    try:
-        below = parse_quantity(found[limit]).nano < parse_quantity(getattr(Settings, request)).nano
-    except QuantityError:
-        return  # Settings says what is wrong with it
-    if below:
-        found[request] = found[limit]

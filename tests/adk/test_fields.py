@@ -76,14 +76,14 @@ def test_a_wrong_type_is_pydantics_error(given: Any) -> None:
 
 
 def test_an_unknown_field_is_told_with_the_nearest_one() -> None:
-    assert refusal(timout=3).hint == "did you mean timeout_seconds?"
+    assert refusal(timout=3).hint == "Did you mean timeout_seconds?"
     assert "namespace" in refusal(bogus=3).hint
 
 
 def test_the_reason_is_in_the_words_of_the_fields() -> None:
     error = refusal(mem_requested="1Gi", mem_limit="512Mi")
     assert str(error) == "mem_requested: '1Gi' is above mem_limit, '512Mi'"
-    assert error.hint == "set mem_requested and mem_limit together"
+    assert error.hint == "Set mem_requested and mem_limit together."
 
 
 def test_what_is_not_there_is_said() -> None:

@@ -60,6 +60,7 @@ def test_the_import_adds_little_to_that_of_adks_own_base(capsys: pytest.CaptureF
     assert modules.split() == [
         "gke_sandbox",
         "gke_sandbox._checks",
+        "gke_sandbox._setting_names",
         "gke_sandbox._version",
         "gke_sandbox._wire",
         "gke_sandbox._wire.frames",

@@ -53,7 +53,7 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     ((*CODE, "--ttl", "1.5"), "--ttl: '1.5' is not a whole number of seconds"),
     ((*CODE, "--cpu", "abc"), "--cpu: 'abc' is not a quantity"),
     ((*CODE, "--cpu", ""), "--cpu: '' is not a quantity"),
-    ((*CODE, "--memory", "12"), "--memory: '12' is less than 1Mi"),
+    ((*CODE, "--memory", "12"), "--memory: must be at least 1Mi, got '12'"),
     ((*CODE, "--memory", "1GB"), "--memory: '1GB' is not a quantity"),
     ((*CODE, "--cpu-request", "2"), "--cpu-request: '2' is above --cpu, '500m'"),
     ((*CODE, "--memory-request", "9Gi", "--memory", "1Gi"), "--memory-request: '9Gi' is above --memory, '1Gi'"),

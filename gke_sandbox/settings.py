@@ -10,7 +10,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 from ._checks import (
     check_choice,
@@ -152,7 +152,7 @@ _GVISOR_TOLERATION = Toleration(key="sandbox.gke.io/runtime", operator="Equal", 
 
 
 class _DefaultRequest(str):
-    """A request that the caller did not set: it follows the limit down. The type marks it, also in copies."""
+    """The default of a request. The type tells it from the same value set by the caller, which is not capped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +229,9 @@ class Settings:
     max_files: int = 100
     """Number of output files that are kept. Default: 100; maximum: 10,000."""
 
+    _default_requests: ClassVar[Sequence[str]] = ()
+    """Requests that the caller did not set. Each instance has its list; it is not a field."""
+
     def __post_init__(self) -> None:
         check_name("namespace", self.namespace, names.dns_label)
         self._check_image()
@@ -272,7 +275,8 @@ class Settings:
                 near = suggest(name, known)
                 hint = f"Did you mean {near}?" if near else f"The settings are {', '.join(known)}."
                 raise SpecError(name, "unknown setting", hint=hint)
-        return dataclasses.replace(self, **changes)
+        kept = {name: getattr(self, name) for name in known if name not in self._default_requests}
+        return Settings(**{**kept, **changes})
 
     def _put(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -285,10 +289,10 @@ class Settings:
             raise SpecError("image", f"{image!r} must not contain white space or control characters")
 
     def _check_resources(self) -> None:
-        for resource in ("cpu", "memory", "ephemeral_storage"):
-            request, limit = f"{resource}_request", f"{resource}_limit"
-            if isinstance(getattr(self, request), _DefaultRequest):
-                self._put(request, _DefaultRequest(capped_request(request, getattr(self, limit))))
+        default_requests = [name for name in _DEFAULT_REQUESTS if isinstance(getattr(self, name), _DefaultRequest)]
+        self._put("_default_requests", default_requests)
+        for request in default_requests:
+            self._put(request, capped_request(request, getattr(self, request.replace("request", "limit"))))
         quantity = {
             name: check_quantity(name, getattr(self, name))
             for name in (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._wire.log_decoder import Transcript
+from .._wire.log_decoder import ReplayableLogDecoder
 from ..errors import Forbidden, ResultLost, SandboxError, StartError
 from . import Ending, PodView, Wait, cause
 
@@ -66,9 +66,9 @@ def start_timed_out(
     )
 
 
-def runner_failed(ending: Ending, job: str, pod: str, log: Transcript, image: str) -> StartError:
+def runner_failed(ending: Ending, job: str, pod: str, log: ReplayableLogDecoder, image: str) -> StartError:
     """No exit frame, and the container ended by itself: the runner could not begin, and may have said why."""
-    said = (log.outside + bytes(log.stderr)).decode("utf-8", "replace").strip()
+    said = (log.unframed + bytes(log.stderr)).decode("utf-8", "replace").strip()
     found = cause("runner_failed")
     return StartError(
         f"the container ended with code {ending.exit_code} before the program could run"
@@ -102,7 +102,7 @@ def vanished(job: str, pod: str) -> ResultLost:
     )
 
 
-def taken_away(ending: Ending, job: str, pod: str, log: Transcript) -> ResultLost:
+def taken_away(ending: Ending, job: str, pod: str, log: ReplayableLogDecoder) -> ResultLost:
     """Something outside ended the pod, and nobody knows whether the program had begun by then."""
     found = ending.cause
     said = f"{ending.reason}: {ending.message.rstrip('.')}; whether the program had begun is not known"
@@ -111,7 +111,7 @@ def taken_away(ending: Ending, job: str, pod: str, log: Transcript) -> ResultLos
     return error
 
 
-def lost(job: str, pod: str, log: Transcript, message: str, hint: str = "") -> ResultLost:
+def lost(job: str, pod: str, log: ReplayableLogDecoder, message: str, hint: str = "") -> ResultLost:
     """The program may have run, and how it ended cannot be known. `hint`: what else there is to do about it."""
     return ResultLost(
         f"the result is lost: {message}",

@@ -431,7 +431,7 @@ class Execution:
         if unbegun and ending.exit_code == 0:
             # The runner has begun, and ended well: it is the log that says nothing of it.
             raise self._lost("the container has ended with code 0, and its log does not tell the result")
-        if unbegun or (ending.exit_code == _RUNNER_FAILED_CODE and log.said.runner_gave_up):
+        if unbegun or (ending.exit_code == _RUNNER_FAILED_CODE and log.said.runner_failed):
             raise messages.runner_failed(ending, self.job, self._pod_name, log.said, self.settings.image)
         # The runner leaves with the program's own code, 128+N for its signal and 124 for its limit; only its
         # last words were lost on the way.

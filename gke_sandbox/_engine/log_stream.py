@@ -9,7 +9,7 @@ from collections.abc import Callable
 import anyio
 
 from .._wire.frames import Frame, Limits
-from .._wire.log_decoder import Transcript
+from .._wire.log_decoder import ReplayableLogDecoder
 from .._wire.manifests import CONTAINER
 from ..errors import ApiError, BadRequest, Forbidden, NetworkError, NotFound, Unauthorized
 from ..kube.client import KubeClient
@@ -51,7 +51,7 @@ class LogReader:
         self._client = client
         self._namespace = namespace
         self._take = take
-        self.said = Transcript(limits)
+        self.said = ReplayableLogDecoder(limits)
         self.limit = math.inf
         self.gone = False
         self.trouble = "it did not open in time"
@@ -144,7 +144,7 @@ class LogReader:
             async with self._client.log(self._namespace, pod, container=CONTAINER, follow=True) as chunks:
                 speaks.deadline = anyio.current_time() + self._silence
                 self.open, self.trouble = True, ""
-                self.said.opened()
+                self.said.reopen()
                 self.move_deadline()
                 async for chunk in chunks:
                     known = self.said.size

@@ -1,20 +1,20 @@
-r"""Protocol 1: what the runner in the pod writes into the container's log, and the decoder of it. Pure.
+r"""Protocol 1: the frames that the runner in the pod writes to the container's log, and their decoder. Pure.
 
-The log is a series of frames; whatever stands outside them (a loader's warning, an image without Python) is
-kept for the diagnosis and is otherwise no matter::
+The log is a series of frames. Other bytes (a loader's warning, the error of an image without Python) are kept for
+the diagnosis and otherwise ignored::
 
     frame = RS kind SP length [SP JSON] LF payload LF        RS = 0x1e, length in bytes of the payload
 
     start   JSON {"protocol": 1, "python": "3.11.2"}; the first frame
     out     bytes that the program wrote to its stdout; not necessarily whole lines, nor UTF-8
-    err     the same of its stderr
-    file    base64 of zlib of a file that the program made or changed; the header's JSON is its relative path
+    err     bytes that the program wrote to its stderr
+    file    base64 of zlib of a file that the program created or changed; the header's JSON is its relative path
     exit    JSON {"code", "signal", "timed_out", "seconds", "dropped": {"out", "err", "files"}}; the last
             frame; one of code and signal is null, and dropped.files may be missing
 
-**Nothing in a log is to be trusted.** The program can write to the log past the runner and forge any frame.
-What it gains is a wrong result for itself, and no more: `Decoder` never raises, needs time linear in what it
-is fed and memory bounded by its `Limits`, and enforces again every cap that the runner was told.
+**The log is not trusted.** The program can bypass the runner, write to the log and forge any frame. That can only
+falsify its own result: `Decoder` never raises, takes time linear in its input and memory bounded by its `Limits`,
+and enforces every limit again that the runner enforces.
 """
 
 from __future__ import annotations
@@ -47,40 +47,44 @@ PROTOCOL = 1
 
 _RS = 0x1E
 _LF = 0x0A
-#: The longest header: JSON escapes a character of 2 bytes with 6 (`\u00e9`), and there is the rest of the line.
+# JSON escapes a character of 2 bytes with 6 (`\u00e9`).
 _MAX_META = 3 * MAX_NAME + 2
 _MAX_HEADER = _MAX_META + 18
-#: A header holds no LF and no RS but its own: JSON escapes them.
+# JSON escapes LF and RS, so a header contains no others.
 _HEADER = re.compile(rb"\x1e(start|out|err|file|exit) (0|[1-9][0-9]{0,8})(?: ([^\n\x1e]{1,%d}))?\n" % _MAX_META)
-#: The runner sends some 32 KiB a frame, and what a pipe of 1 MiB still holds at the end; start and exit are below
-#: 200 bytes.
+# The runner sends about 32 KiB per frame, and at the end the remaining content of a pipe of 1 MiB.
 _MAX_OUTPUT_PAYLOAD = 2 << 20
+# Start and exit frames have less than 200 bytes.
 _MAX_JSON_PAYLOAD = 4096
-_MAX_OUTSIDE = 64 << 10
-#: No count and no duration in an exit frame is larger; what is, was made up.
+_MAX_UNFRAMED = 64 << 10
+# A larger count or duration in an exit frame is forged.
 _MAX_COUNT = 1 << 53
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one execution may bring back: bytes of each stream, bytes of all files together, count of files."""
+    """Limits on the output of one execution."""
 
     output_bytes: int = 1 << 20
+    """Bytes of stdout, and of stderr."""
     file_bytes: int = 4 << 20
+    """Bytes of all files together."""
     file_count: int = 100
 
 
 @dataclass(frozen=True)
 class Start:
-    """The runner runs. `python` is the interpreter's version, `protocol` what the runner speaks."""
+    """The runner has started."""
 
     python: str
+    """The version of the interpreter."""
     protocol: int
+    """The version of the runner's protocol."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """Bytes that the program wrote, as they came: they may end within a line or within a character."""
+    """Bytes that the program wrote; they can end within a line or a character."""
 
     stream: Literal["stdout", "stderr"]
     data: bytes
@@ -88,7 +92,7 @@ class Output:
 
 @dataclass(frozen=True)
 class OutputFile:
-    """A file that the program made or changed. `name` has passed `safe_name`."""
+    """A file that the program created or changed. `name` is a valid `safe_name`."""
 
     name: str
     data: bytes
@@ -96,19 +100,22 @@ class OutputFile:
 
 @dataclass(frozen=True)
 class DroppedOutput:
-    """What did not come back because of a cap: bytes of stdout, bytes of stderr, files."""
+    """Output that exceeded a limit and was dropped."""
 
     stdout: int = 0
+    """Bytes of stdout."""
     stderr: int = 0
+    """Bytes of stderr."""
     files: int = 0
+    """Number of files."""
 
 
 @dataclass(frozen=True)
 class Exit:
-    """How the program ended, in the runner's words: one of `code` (0 to 255) and `signal` (1 to 64) is None.
+    """How the program ended, as reported by the runner.
 
-    `seconds` is the program's running time. `dropped` is what the runner dropped; `Decoder.dropped` is to be
-    added to it.
+    Either `code` (0 to 255) or `signal` (1 to 64) is None. `seconds` is the program's running time. `dropped`
+    counts only what the runner dropped: add `Decoder.dropped`.
     """
 
     code: int | None
@@ -123,22 +130,25 @@ Frame = Start | Output | OutputFile | Exit
 
 class _Header(NamedTuple):
     kind: str
-    length: int  # of the payload
-    name: str  # of a file, else empty
-    size: int  # of the header itself, with its LF
+    length: int
+    """The length of the payload, in bytes."""
+    name: str
+    """The path of a file; empty for other frames."""
+    size: int
+    """The length of the header, with its LF."""
 
 
 class Decoder:
-    """Turns a container's log into frames, however its bytes are cut.
+    """Decodes a container's log, in chunks of any size, into frames.
 
-    What is not a frame is `outside`: an unknown kind, a length that is no number or larger than any frame of
-    that kind, a payload that no LF follows, a second `start`, an `exit` that does not say how the program
-    ended, a file whose name, base64 or zlib is bad, whose name came before, or that goes over a cap (such a
-    file is also counted in `dropped`). After `exit` everything is ignored.
+    Everything else is collected in `unframed`: an unknown kind; a length that is not a number or too large for its
+    kind; a payload without an LF after it; a second `start`; an incomplete `exit`; a file with a bad or repeated
+    name, bad base64 or bad zlib, or one that exceeds a limit (such a file is also counted in `dropped`).
+    Everything after `exit` is ignored.
 
-    Invariants: never raises; time is linear in what was fed; the memory is bounded by `limits`, and so is all
-    decompression together. A frame's payload is looked at again as if it were log only if no LF follows it:
-    so a forged header cannot hide more of the log than one payload's length.
+    Invariants: the decoder never raises; its time is linear in its input; its memory and the total size of
+    decompressed data are bounded by `limits`. If a payload has no LF after it, it is decoded again as if it were
+    log, so a forged header cannot hide more of the log than the length of one payload.
     """
 
     def __init__(self, limits: Limits = Limits()) -> None:
@@ -147,7 +157,7 @@ class Decoder:
         self._limits = limits
         self._buffer = bytearray()
         self._header: _Header | None = None
-        self._outside = bytearray()
+        self._unframed = bytearray()
         self._kept = {"out": 0, "err": 0}
         self._dropped = {"out": 0, "err": 0, "files": 0}
         self._names = FileTree()
@@ -155,19 +165,19 @@ class Decoder:
         self._inflated = 0
 
     @property
-    def outside(self) -> bytes:
-        """What stood outside frames, its first 64 KiB: for the diagnosis."""
-        return bytes(self._outside)
+    def unframed(self) -> bytes:
+        """The first 64 KiB of bytes outside of frames, for the diagnosis."""
+        return bytes(self._unframed)
 
     @property
     def dropped(self) -> DroppedOutput:
-        """What this decoder dropped, beyond what the runner did."""
+        """What this decoder dropped, in addition to the runner."""
         return DroppedOutput(self._dropped["out"], self._dropped["err"], self._dropped["files"])
 
     def feed(self, data: bytes) -> list[Frame]:
-        """Take the next bytes of the log; return the frames that they complete, in order.
+        """Decode the next bytes of the log and return the completed frames, in order.
 
-        Neighbouring outputs of one stream come as one. After the exit frame everything is ignored.
+        Adjacent outputs of one stream are joined. Everything after the exit frame is ignored.
         """
         if self.exited:
             return []
@@ -181,17 +191,17 @@ class Decoder:
                 if self._header is None:
                     break
             header = self._header
-            begin = at + header.size
-            end = begin + header.length
+            start = at + header.size
+            end = start + header.length
             if end >= len(buffer):
                 break
             self._header = None
             if buffer[end] != _LF:
-                self._put_outside(at, begin)
-                at = begin
+                self._keep_unframed(at, start)
+                at = start
                 continue
-            if not self._take(header, bytes(buffer[begin:end]), frames):
-                self._put_outside(at, end + 1)
+            if not self._take(header, bytes(buffer[start:end]), frames):
+                self._keep_unframed(at, end + 1)
             at = end + 1
         if self.exited:
             buffer.clear()
@@ -200,26 +210,26 @@ class Decoder:
         return list(_merged(frames))
 
     def restart(self) -> None:
-        """What comes next is not what followed: a half frame is forgotten. What was counted stays counted."""
+        """Expect a log that does not continue the previous one: discard a partial frame, but keep all counts."""
         self._buffer.clear()
         self._header = None
         self.started = False
 
     def _find_header(self, at: int) -> int:
-        """Set `_header` to the next one; return where it begins, or where to look when more has come."""
+        """Set `_header` to the next header; return its position, or where to search when more data arrives."""
         buffer = self._buffer
         found = _HEADER.search(buffer, at) if buffer.find(_LF, at) >= 0 else None
         while found is not None:
             self._header = self._parse_header(found)
             if self._header is not None:
-                self._put_outside(at, found.start())
+                self._keep_unframed(at, found.start())
                 return found.start()
             found = _HEADER.search(buffer, found.end())
-        # A header may have begun.
+        # Keep the start of a possible header.
         keep = buffer.rfind(_RS, at)
         if keep < 0 or len(buffer) - keep >= _MAX_HEADER or buffer.find(_LF, keep) >= 0:
             keep = len(buffer)
-        self._put_outside(at, keep)
+        self._keep_unframed(at, keep)
         return keep
 
     def _parse_header(self, found: re.Match[bytes]) -> _Header | None:
@@ -233,12 +243,12 @@ class Decoder:
 
     def _longest(self, kind: str) -> int:
         if kind == "file":
-            # zlib adds 5 bytes for every 16 KiB that it cannot compress, base64 a third.
+            # zlib adds 5 bytes per 16 KiB of incompressible data, base64 a third.
             return 4 * ((self._limits.file_bytes + self._limits.file_bytes // 1024 + 64) // 3 + 1)
         return _MAX_OUTPUT_PAYLOAD if kind in ("out", "err") else _MAX_JSON_PAYLOAD
 
     def _take(self, header: _Header, payload: bytes, frames: list[Frame]) -> bool:
-        """Append what the frame says; False: it is none."""
+        """Decode a payload and append its frame. Return False if it is not a valid frame."""
         if header.kind in ("out", "err"):
             kept = payload[: self._limits.output_bytes - self._kept[header.kind]]
             self._kept[header.kind] += len(kept)
@@ -269,7 +279,7 @@ class Decoder:
         except ValueError:
             return None
         room = self._limits.file_bytes - self._file_bytes
-        # What was decompressed only to be refused counts too, or a flood of small bombs would cost minutes.
+        # Count rejected data too, or many small decompression bombs would take minutes.
         if len(self._names) >= self._limits.file_count or self._inflated > 2 * self._limits.file_bytes:
             return None
         data = self._inflate(payload, room)
@@ -280,7 +290,7 @@ class Decoder:
         return OutputFile(name, data)
 
     def _inflate(self, payload: bytes, room: int) -> bytes | None:
-        """The file's bytes, or None: not base64 of one whole zlib stream, or more than `room`."""
+        """Return the file's content, or None if it is not base64 of one zlib stream or exceeds `room` bytes."""
         inflater = zlib.decompressobj()
         try:
             data = inflater.decompress(base64.b64decode(payload, validate=True), room + 1)
@@ -291,10 +301,10 @@ class Decoder:
             return None
         return data
 
-    def _put_outside(self, begin: int, end: int) -> None:
-        room = _MAX_OUTSIDE - len(self._outside)
+    def _keep_unframed(self, start: int, end: int) -> None:
+        room = _MAX_UNFRAMED - len(self._unframed)
         if room > 0:
-            self._outside += self._buffer[begin : min(end, begin + room)]
+            self._unframed += self._buffer[start : min(end, start + room)]
 
 
 def _merged(frames: Iterable[Frame]) -> Iterable[Frame]:
@@ -306,30 +316,30 @@ def _merged(frames: Iterable[Frame]) -> Iterable[Frame]:
 
 
 def _json(text: bytes) -> object:
-    """What the JSON says; None if it is none (a bare null says nothing either)."""
+    """Parse JSON. Return None if it is invalid or null."""
     try:
         value: object = json.loads(text.decode())
-    except (ValueError, RecursionError):  # nesting: json's scanner recurses
+    except (ValueError, RecursionError):  # json recurses for nested values
         return None
     return value
 
 
 def _int(value: object, low: int, high: int) -> int | None:
-    """`value` if it is an integer in that range; JSON's true and false are none."""
+    """Return `value` if it is an integer in the range, else None. Booleans are not integers here."""
     if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
         return value
     return None
 
 
 def _start(payload: bytes) -> Start | None:
-    said = _json(payload)
-    if not isinstance(said, dict):
+    content = _json(payload)
+    if not isinstance(content, dict):
         return None
-    protocol, python = _int(said.get("protocol"), 1, _MAX_COUNT), said.get("python")
+    protocol, python = _int(content.get("protocol"), 1, _MAX_COUNT), content.get("python")
     if protocol is None:
         return None
     if not isinstance(python, str):
-        # Another protocol need not say it; that it is another must be told all the same.
+        # A frame of another protocol may omit it; return it anyway, so that the version can be reported.
         if protocol == PROTOCOL:
             return None
         python = ""
@@ -337,13 +347,13 @@ def _start(payload: bytes) -> Start | None:
 
 
 def _exit(payload: bytes) -> Exit | None:
-    said = _json(payload)
-    if not isinstance(said, dict):
+    content = _json(payload)
+    if not isinstance(content, dict):
         return None
-    counts, timed_out, seconds = said.get("dropped"), said.get("timed_out"), said.get("seconds")
-    if (said.get("code") is None) == (said.get("signal") is None) or not isinstance(counts, dict):
+    counts, timed_out, seconds = content.get("dropped"), content.get("timed_out"), content.get("seconds")
+    if (content.get("code") is None) == (content.get("signal") is None) or not isinstance(counts, dict):
         return None
-    code, signal = _int(said.get("code"), 0, 255), _int(said.get("signal"), 1, 64)
+    code, signal = _int(content.get("code"), 0, 255), _int(content.get("signal"), 1, 64)
     if (code is None) == (signal is None) or not isinstance(timed_out, bool):
         return None
     # A comparison with NaN, which Python's json reads, is false.
@@ -357,6 +367,6 @@ def _exit(payload: bytes) -> Exit | None:
 
 
 def encode(kind: str, payload: bytes, meta: object = None) -> bytes:
-    """One frame, as the runner writes it; `meta` is the header's JSON (a file's name). For scripts and tests."""
+    """Encode one frame as the runner does. `meta` is the header's JSON (a file's name). For scripts and tests."""
     header = f"{kind} {len(payload)}" if meta is None else f"{kind} {len(payload)} {json.dumps(meta)}"
     return b"\x1e" + header.encode() + b"\n" + payload + b"\n"

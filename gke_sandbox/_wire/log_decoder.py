@@ -1,4 +1,4 @@
-"""What has been read of one container's log, though it may have been opened more than once. Pure: bytes in."""
+"""Decode the log of one container that may be read more than once. Pure."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Iterator
 
 from .frames import Decoder, DroppedOutput, Exit, Frame, Limits, Output, OutputFile, Start
 
-# So much of a log's beginning tells whether it is the same log when it is opened again.
+# The first bytes of a log identify it when it is opened again.
 _HEAD_BYTES = 128
 
 
-class Transcript:
-    """Decodes a log as it comes and keeps what it says; each byte counts once.
+class ReplayableLogDecoder:
+    """Decodes a log in chunks and collects its content; each byte counts once.
 
-    Call `opened` each time that the log is opened: it starts again at its beginning then, and what was decoded
-    before is passed over, if it begins with the same bytes (its start frame first of all). If it does not, the
-    kubelet has rotated it: its beginning is gone, and all that comes is new.
+    Call `reopen` each time the log is opened. The log then starts again from its beginning, and the part that was
+    already decoded is skipped if the first bytes are the same (they include the start frame). If they differ, the
+    kubelet has rotated the log: its beginning is lost, and everything that follows is new.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._decoder = Decoder(limits)
         self._decoded = 0
         self._head = b""
-        # While the log is read again: how much to pass over, what it has to begin with, what came of that.
+        # After a reopen: the bytes to skip, the expected first bytes, and those received so far.
         self._skip = 0
         self._expected = b""
         self._held = b""
@@ -33,40 +33,40 @@ class Transcript:
         self.stderr = bytearray()
         self.files: dict[str, bytes] = {}
         self.rotated = False
-        """The log was rotated in between: bytes may be missing."""
+        """Whether the log was rotated between two reads, so that bytes may be missing."""
 
     @property
-    def runner_gave_up(self) -> bool:
-        """Whether the runner says that it could not run the program."""
+    def runner_failed(self) -> bool:
+        """Whether the runner reported that it could not run the program."""
         return not self.stdout and self.stderr.startswith(b"gke-sandbox: ")
 
     @property
-    def outside(self) -> bytes:
-        """What stood outside frames: see `Decoder.outside`."""
-        return self._decoder.outside
+    def unframed(self) -> bytes:
+        """The bytes outside of frames: see `Decoder.unframed`."""
+        return self._decoder.unframed
 
     @property
     def size(self) -> int:
-        """How many bytes of the log were decoded."""
+        """The number of decoded bytes of the log."""
         return self._decoded
 
     @property
     def dropped(self) -> DroppedOutput:
-        """What was over the caps, in the runner's count and in ours."""
-        ours = self._decoder.dropped
-        runners = self.exit.dropped if self.exit is not None else DroppedOutput()
+        """What exceeded the limits, in the pod and in this decoder."""
+        here = self._decoder.dropped
+        in_pod = self.exit.dropped if self.exit is not None else DroppedOutput()
         return DroppedOutput(
-            stdout=runners.stdout + ours.stdout,
-            stderr=runners.stderr + ours.stderr,
-            files=runners.files + ours.files,
+            stdout=in_pod.stdout + here.stdout,
+            stderr=in_pod.stderr + here.stderr,
+            files=in_pod.files + here.files,
         )
 
-    def opened(self) -> None:
-        """The log is read from its beginning, for the first time or again."""
+    def reopen(self) -> None:
+        """Expect the log from its beginning, for the first time or again."""
         self._skip, self._expected, self._held = self._decoded, self._head, b""
 
     def feed(self, chunk: bytes) -> Iterator[Frame]:
-        """Take the next bytes of the log; iterate over the frames that they complete, each kept as it is told."""
+        """Decode the next bytes of the log; yield the completed frames, each after its content was collected."""
         fresh = self._fresh(chunk)
         self._decoded += len(fresh)
         self._head = (self._head + fresh[:_HEAD_BYTES])[:_HEAD_BYTES]
@@ -82,7 +82,7 @@ class Transcript:
             yield frame
 
     def _fresh(self, chunk: bytes) -> bytes:
-        """The part of `chunk` that was not decoded before."""
+        """Return the part of `chunk` that was not decoded before."""
         if self._expected:
             self._held += chunk
             if len(self._held) < len(self._expected) and self._expected.startswith(self._held):

@@ -226,7 +226,7 @@ def _frames(step: Step) -> list[str]:
             kind = kinds[type(frame)]
             if found[-1:] != [kind]:
                 found.append(kind)
-    return found or (["no frame"] if decoder.outside else [])
+    return found or (["no frame"] if decoder.unframed else [])
 
 
 @dataclass

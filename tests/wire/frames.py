@@ -45,7 +45,7 @@ def outcome(chunks: Iterable[bytes], limits: Limits = DEFAULT) -> Any:
             merged[-1] = Output(frame.stream, last.data + frame.data)
         else:
             merged.append(frame)
-    return merged, decoder.outside, decoder.dropped, decoder.started, decoder.exited
+    return merged, decoder.unframed, decoder.dropped, decoder.started, decoder.exited
 
 
 def one_by_one(data: bytes) -> list[bytes]:

@@ -76,7 +76,7 @@ def test_a_flood_takes_bounded_memory(piece: bytes) -> None:
         tracemalloc.stop()
     waiting = 32 * len(chunk) if b"1999999" in piece else 0
     assert remembered < (96 << 10) + waiting
-    assert len(decoder.outside) <= 64 << 10
+    assert len(decoder.unframed) <= 64 << 10
 
 
 @pytest.mark.timeout(30)
@@ -167,4 +167,4 @@ def test_what_a_runner_writes_comes_out_again(output: list[tuple[str, bytes]], f
         said = b"".join(f.data for f in frames if isinstance(f, Output) and f.stream == stream)
         assert said == b"".join(data for where, data in output if where == stream)
     assert {f.name: f.data for f in frames if isinstance(f, OutputFile)} == files
-    assert (decoder.outside, decoder.dropped, decoder.exited) == (b"", DroppedOutput(), True)
+    assert (decoder.unframed, decoder.dropped, decoder.exited) == (b"", DroppedOutput(), True)

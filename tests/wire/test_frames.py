@@ -124,21 +124,21 @@ def test_recorded_log_whose_runner_dropped_output(cut: str) -> None:
 
 def test_forged_frames_are_kept_for_the_diagnosis() -> None:
     _, decoder = decode(recorded("program-forges-frames"))
-    assert decoder.outside == b'\x1efile 4 "../../evil"\nAAAA\n\x1eexit 2\n{}\n'
+    assert decoder.unframed == b'\x1efile 4 "../../evil"\nAAAA\n\x1eexit 2\n{}\n'
     assert decoder.dropped == DroppedOutput(files=1)
     assert not decoder.exited
 
 
 def test_what_a_loader_says_without_python_is_kept_for_the_diagnosis() -> None:
     _, decoder = decode(recorded("python-missing"))
-    assert b'error finding executable "no-such-python" in PATH' in decoder.outside
+    assert b'error finding executable "no-such-python" in PATH' in decoder.unframed
     assert not decoder.started
 
 
 def test_frames_follow_text_on_the_same_line() -> None:
     frames, decoder = decode([b"warning without a newline" + START + EXIT])
     assert frames[0] == HELLO
-    assert decoder.outside == b"warning without a newline"
+    assert decoder.unframed == b"warning without a newline"
     assert decoder.exited
 
 
@@ -151,13 +151,13 @@ def test_payloads_may_hold_frames() -> None:
     inner = START + encode("out", b"x") + EXIT
     frames, decoder = decode([START + encode("out", inner) + EXIT])
     assert frames == [HELLO, Output("stdout", inner), ended(0, 0.5)]
-    assert decoder.outside == b""
+    assert decoder.unframed == b""
 
 
 def test_an_empty_output_is_no_event() -> None:
     frames, decoder = decode([START + encode("out", b"") + EXIT])
     assert frames == [HELLO, ended(0, 0.5)]
-    assert decoder.outside == b""
+    assert decoder.unframed == b""
 
 
 def test_neighbouring_outputs_of_one_chunk_come_as_one() -> None:
@@ -175,14 +175,14 @@ def test_another_protocol_is_told() -> None:
 def test_everything_after_the_exit_frame_is_ignored() -> None:
     frames, decoder = decode([START + EXIT + exit_frame(code=3) + encode("out", b"late"), b"more"])
     assert frames == [HELLO, ended(0, 0.5)]
-    assert decoder.outside == b""
+    assert decoder.unframed == b""
     assert decoder.feed(START) == []
 
 
 def test_a_second_start_is_no_frame() -> None:
     frames, decoder = decode([START + START])
     assert frames == [HELLO]
-    assert decoder.outside == START
+    assert decoder.unframed == START
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_an_exit_frame_of_the_wrong_form_is_none(payload: bytes) -> None:
     forged = encode("exit", payload)
     frames, decoder = decode([START + forged + EXIT])
     assert frames == [HELLO, ended(0, 0.5)]
-    assert decoder.outside == forged
+    assert decoder.unframed == forged
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_an_exit_frame_of_the_wrong_form_is_none(payload: bytes) -> None:
 def test_a_start_frame_of_the_wrong_form_is_none(payload: bytes) -> None:
     frames, decoder = decode([encode("start", payload)])
     assert frames == []
-    assert decoder.outside == encode("start", payload)
+    assert decoder.unframed == encode("start", payload)
     assert not decoder.started
 
 
@@ -270,13 +270,13 @@ def test_a_start_frame_of_the_wrong_form_is_none(payload: bytes) -> None:
 def test_a_header_of_the_wrong_form_is_skipped_and_hides_nothing(header: bytes) -> None:
     frames, decoder = decode([START + header + encode("out", b"x") + EXIT])
     assert frames == [HELLO, Output("stdout", b"x"), ended(0, 0.5)]
-    assert decoder.outside == header
+    assert decoder.unframed == header
 
 
 def test_a_payload_that_no_newline_follows_hides_nothing() -> None:
     frames, decoder = decode([START + b"\x1eout 10\n" + encode("out", b"hello world") + EXIT])
     assert frames == [HELLO, Output("stdout", b"hello world"), ended(0, 0.5)]
-    assert decoder.outside == b"\x1eout 10\n"
+    assert decoder.unframed == b"\x1eout 10\n"
 
 
 @pytest.mark.parametrize("kind", ["out", "err"])
@@ -342,7 +342,7 @@ def test_a_file_that_is_not_one_whole_zlib_stream_is_dropped(payload: bytes) -> 
     frames, decoder = decode([forged + file_frame("a.txt", b"real")])
     assert frames == [OutputFile("a.txt", b"real")]
     assert decoder.dropped == DroppedOutput(files=1)
-    assert decoder.outside == forged
+    assert decoder.unframed == forged
 
 
 @pytest.mark.parametrize("second", ["a/b", "./a/b", "a//b", "a", "a/b/c"])

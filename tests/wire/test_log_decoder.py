@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gke_sandbox._wire.frames import DroppedOutput, Exit, Frame, Limits, Output, OutputFile, Start, encode
-from gke_sandbox._wire.log_decoder import Transcript
+from gke_sandbox._wire.log_decoder import ReplayableLogDecoder
 
 from ..pods import START, err, exit_frame, out
 
@@ -13,65 +13,65 @@ FILE = encode("file", b"eJwzAwAANwA3", "sum.txt")
 LOG = b"".join([START, out("one "), err("trouble"), out("two"), FILE, exit_frame(3)])
 
 
-def read(transcript: Transcript, *chunks: bytes) -> list[Frame]:
-    return [frame for chunk in chunks for frame in transcript.feed(chunk)]
+def read(decoder: ReplayableLogDecoder, *chunks: bytes) -> list[Frame]:
+    return [frame for chunk in chunks for frame in decoder.feed(chunk)]
 
 
 def test_a_log_is_kept_as_it_is_told() -> None:
-    transcript = Transcript(Limits())
-    transcript.opened()
-    frames = read(transcript, LOG)
+    decoder = ReplayableLogDecoder(Limits())
+    decoder.reopen()
+    frames = read(decoder, LOG)
     assert [type(frame) for frame in frames] == [Start, Output, Output, Output, OutputFile, Exit]
-    assert (transcript.stdout, transcript.stderr) == (b"one two", b"trouble")
-    assert transcript.files == {"sum.txt": b"6"}
-    assert (transcript.start, transcript.exit) == (frames[0], frames[-1])
-    assert not transcript.rotated
+    assert (decoder.stdout, decoder.stderr) == (b"one two", b"trouble")
+    assert decoder.files == {"sum.txt": b"6"}
+    assert (decoder.start, decoder.exit) == (frames[0], frames[-1])
+    assert not decoder.rotated
 
 
 @pytest.mark.parametrize("size", [1, 7, 200, 10_000])
 def test_a_log_that_breaks_anywhere_and_is_opened_again_counts_each_byte_once(size: int) -> None:
     for broken in range(len(LOG)):
-        transcript = Transcript(Limits())
-        transcript.opened()
-        read(transcript, LOG[:broken])
-        transcript.opened()
-        read(transcript, *(LOG[at : at + size] for at in range(0, len(LOG), size)))
-        assert (transcript.stdout, transcript.stderr) == (b"one two", b"trouble"), broken
-        assert transcript.files == {"sum.txt": b"6"}
-        assert transcript.exit is not None
-        assert not transcript.rotated
+        decoder = ReplayableLogDecoder(Limits())
+        decoder.reopen()
+        read(decoder, LOG[:broken])
+        decoder.reopen()
+        read(decoder, *(LOG[at : at + size] for at in range(0, len(LOG), size)))
+        assert (decoder.stdout, decoder.stderr) == (b"one two", b"trouble"), broken
+        assert decoder.files == {"sum.txt": b"6"}
+        assert decoder.exit is not None
+        assert not decoder.rotated
 
 
 def test_a_log_that_breaks_again_before_it_is_where_it_was_loses_nothing() -> None:
-    transcript = Transcript(Limits())
+    decoder = ReplayableLogDecoder(Limits())
     for end in (90, 3, 60, 0, 100, len(LOG)):
-        transcript.opened()
-        read(transcript, LOG[:end])
-    assert (transcript.stdout, transcript.stderr) == (b"one two", b"trouble")
+        decoder.reopen()
+        read(decoder, LOG[:end])
+    assert (decoder.stdout, decoder.stderr) == (b"one two", b"trouble")
 
 
 def test_a_log_that_begins_differently_was_rotated_and_is_read_on() -> None:
-    transcript = Transcript(Limits())
-    transcript.opened()
-    read(transcript, START + out("one "))
-    transcript.opened()
-    read(transcript, b"the rest of a line\n" + out("two"), exit_frame(3))
-    assert transcript.rotated
-    assert transcript.stdout == b"one two"
-    assert transcript.exit is not None
+    decoder = ReplayableLogDecoder(Limits())
+    decoder.reopen()
+    read(decoder, START + out("one "))
+    decoder.reopen()
+    read(decoder, b"the rest of a line\n" + out("two"), exit_frame(3))
+    assert decoder.rotated
+    assert decoder.stdout == b"one two"
+    assert decoder.exit is not None
 
 
 def test_a_second_start_after_a_rotation_does_not_take_the_firsts_place() -> None:
-    transcript = Transcript(Limits())
-    transcript.opened()
-    (first,) = read(transcript, START)
-    transcript.opened()
-    read(transcript, b"x\n" + START)
-    assert transcript.start is first
+    decoder = ReplayableLogDecoder(Limits())
+    decoder.reopen()
+    (first,) = read(decoder, START)
+    decoder.reopen()
+    read(decoder, b"x\n" + START)
+    assert decoder.start is first
 
 
 def test_what_both_sides_dropped_is_added_up() -> None:
-    transcript = Transcript(Limits(output_bytes=4))
-    transcript.opened()
-    read(transcript, START + out("abcdef") + exit_frame(0, dropped={"out": 10, "err": 2, "files": 1}))
-    assert transcript.dropped == DroppedOutput(stdout=12, stderr=2, files=1)
+    decoder = ReplayableLogDecoder(Limits(output_bytes=4))
+    decoder.reopen()
+    read(decoder, START + out("abcdef") + exit_frame(0, dropped={"out": 10, "err": 2, "files": 1}))
+    assert decoder.dropped == DroppedOutput(stdout=12, stderr=2, files=1)

@@ -40,7 +40,7 @@ def test_the_decoder_of_the_client_reads_the_same() -> None:
     assert [f for f in frames if isinstance(f, OutputFile)] == [OutputFile('a "b" é.txt', b"content")]
     assert isinstance(frames[-1], Exit)
     assert frames[-1].code == 3
-    assert decoder.outside == b""
+    assert decoder.unframed == b""
 
 
 def test_the_first_bytes_of_a_stream_go_out_at_once(tmp_path: Path) -> None:

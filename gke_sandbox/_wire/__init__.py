@@ -1,1 +1,1 @@
-"""What travels to and from the pod: manifests, payload, runner, frames."""
+"""Everything that travels to and from the pod: manifests, payload, runner, frames."""

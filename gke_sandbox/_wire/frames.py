@@ -171,7 +171,7 @@ class Decoder:
 
     @property
     def dropped(self) -> DroppedOutput:
-        """What this decoder dropped, in addition to the runner."""
+        """The output that this decoder dropped, in addition to the runner."""
         return DroppedOutput(self._dropped["out"], self._dropped["err"], self._dropped["files"])
 
     def feed(self, data: bytes) -> list[Frame]:

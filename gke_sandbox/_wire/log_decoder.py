@@ -52,7 +52,7 @@ class ReplayableLogDecoder:
 
     @property
     def dropped(self) -> DroppedOutput:
-        """What exceeded the limits, in the pod and in this decoder."""
+        """The output that exceeded the limits, in the pod and in this decoder."""
         here = self._decoder.dropped
         in_pod = self.exit.dropped if self.exit is not None else DroppedOutput()
         return DroppedOutput(

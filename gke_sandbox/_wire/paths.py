@@ -18,10 +18,10 @@ _MAX_COMPONENT = 255
 
 
 class FileTree:
-    """The names of files that are to stand side by side in one directory, each as `safe_name` returns it."""
+    """The relative paths of the files in one directory, each as returned by `safe_name`."""
 
     def __init__(self) -> None:
-        # A tree, {component: subtree, or None for a file}: its size is that of the names, however deep they go.
+        # A tree {component: subtree, or None for a file}. Its size is linear in the names, at any depth.
         self._tree: dict[str, Any] = {}
         self._count = 0
 
@@ -29,18 +29,18 @@ class FileTree:
         return self._count
 
     def check(self, name: str) -> None:
-        """Raise `ValueError` if `name` is there, is a directory of another's, or goes through a file."""
+        """Raise `ValueError` if `name` exists, is the directory of another file, or passes through a file."""
         node: dict[str, Any] | None = self._tree
         for part in name.split("/"):
             if node is None:
-                raise ValueError("would lie in a directory that is itself a file")
+                raise ValueError("would be in a directory that is also the name of a file")
             if part not in node:
                 return
             node = node[part]
-        raise ValueError("is there twice" if node is None else "is the directory of another file")
+        raise ValueError("is used twice" if node is None else "is the directory of another file")
 
     def add(self, name: str) -> None:
-        """Take in a name that `check` lets pass."""
+        """Add a name that passed `check`."""
         *parents, last = name.split("/")
         node = self._tree
         for part in parents:
@@ -50,39 +50,39 @@ class FileTree:
 
 
 def safe_name(name: str) -> str:
-    """`name` as a relative path that stays inside the directory it is put into, without ``.`` and ``//``.
+    """Return `name` as a relative path inside its directory, without ``.`` and ``//``.
 
-    Inputs and outputs pass the same rules. Raises `ValueError`, whose message says why `name` is none: it is
-    empty, names a directory, is absolute, has a component ``..``, a backslash or a drive letter (another place
-    on Windows), a NUL or another control character, cannot be encoded as UTF-8, or is longer than 255 bytes in
-    a component or 1024 bytes in all.
+    The same rules apply to inputs and outputs. Raises `ValueError` with the reason if the name is empty, names a
+    directory, is absolute, contains a component ``..``, a backslash or a drive letter (which leave the directory
+    on Windows), a NUL or another control character, cannot be encoded as UTF-8, or is longer than 255 bytes in a
+    component or 1024 bytes in total.
     """
     if not name:
         raise ValueError("is empty")
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
-        raise ValueError("is not encodable as UTF-8 (it holds a lone surrogate)") from None
+        raise ValueError("cannot be encoded as UTF-8 (it contains a lone surrogate)") from None
     if size > MAX_NAME:
-        raise ValueError(f"is {size} bytes long; {MAX_NAME} are the most")
+        raise ValueError(f"is {size} bytes long; the maximum is {MAX_NAME}")
     if "\0" in name:
-        raise ValueError("holds a NUL")
+        raise ValueError("contains a NUL")
     if any(unicodedata.category(char) == "Cc" for char in name):
-        raise ValueError("holds a control character")
+        raise ValueError("contains a control character")
     if "\\" in name:
-        raise ValueError("holds a backslash, which leaves the directory on Windows; use /")
+        raise ValueError("contains a backslash, which leaves the directory on Windows; use /")
     if name.startswith("/"):
         raise ValueError("is absolute; it must be relative to the working directory")
     if re.match("[A-Za-z]:", name):
-        raise ValueError("begins with a drive letter, which leaves the directory on Windows")
+        raise ValueError("starts with a drive letter, which leaves the directory on Windows")
     if name.endswith("/"):
-        raise ValueError("ends with /: it names a directory, not a file")
+        raise ValueError("ends with /, so it names a directory, not a file")
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts:
-        raise ValueError("has a component '..', which may leave the directory")
+        raise ValueError("contains a component '..', which may leave the directory")
     if not parts or name.endswith("/."):
         raise ValueError("names a directory, not a file")
     longest = max(len(part.encode()) for part in parts)
     if longest > _MAX_COMPONENT:
-        raise ValueError(f"has a component of {longest} bytes; {_MAX_COMPONENT} are the most")
+        raise ValueError(f"contains a component of {longest} bytes; the maximum is {_MAX_COMPONENT}")
     return "/".join(parts)

@@ -1,19 +1,19 @@
-"""How a program's code, files and input travel into the pod: as keys of one ConfigMap. Pure.
+"""Encode a program's code, files and input as the keys of one ConfigMap. Pure.
 
-The keys are ``runner`` (the runner's own text), ``request`` (JSON) and numbered pieces: ``code_0``, ``stdin_0``,
-``file_0`` and on, through all files. The request says for each content how to put it together again::
+The keys are ``runner`` (the runner's source), ``request`` (JSON) and numbered pieces: ``code_0``, ``stdin_0``,
+``file_0``, ... The request describes how each content is encoded::
 
     {"protocol": 1, "timeout": seconds, "args": [...],
      "code": [encoding, [keys]], "stdin": null or [encoding, [keys]], "files": {name: [encoding, [keys]]},
-     "limits": {"output": bytes a stream, "files": count, "file_bytes": in all, "log_bytes": on the node's disk}}
+     "limits": {"output": bytes per stream, "files": count, "file_bytes": total, "log_bytes": on the node's disk}}
 
-    text     the pieces are UTF-8 text: concatenate
+    text     concatenate the pieces of UTF-8 text
     base64   concatenate, then decode
-    raw      mounted bytes: concatenate
-    zlib     mounted bytes: concatenate, then decompress
+    raw      concatenate the mounted bytes
+    zlib     concatenate the mounted bytes, then decompress
 
-A content of no bytes has no keys. By environment each key is a variable, ``GKE_SANDBOX_`` and the key in
-capitals; mounted, each is a file in ``/app``.
+An empty content has no keys. With environment variables, the name of each is ``GKE_SANDBOX_`` and the key in upper
+case; with a volume, each key is a file in ``/app``.
 """
 
 from __future__ import annotations
@@ -36,30 +36,37 @@ from .program import Program
 
 __all__ = ["Content", "Payload", "env_variable", "resolve_delivery", "runner_text"]
 
-#: Linux gives a program no string above 131,071 bytes, and a variable counts with its name.
-PIECE_BYTES = 128_000
-#: All variables together, the program's own too: 960 KB were tried and worked.
-ENV_BYTES = 900_000
-#: Each piece is an entry in the Job's env, and again in each of the pod's watch events.
-ENV_PIECES = 128
-#: The sum of a ConfigMap's values, as the server counts it: UTF-8 bytes of `data`, decoded bytes of `binaryData`.
-#: https://kubernetes.io/docs/concepts/configuration/configmap/#motivation
-CONFIG_MAP_BYTES = 1 << 20
-#: What a program may be before compression: the pod has to hold it in memory and in its /tmp.
-UNPACKED_BYTES = 64 << 20
-#: The kubelet rotates a log at 10 MiB, and what was rotated cannot be read again.
-LOG_BYTES = 8 << 20
+MAX_PIECE_BYTES = 128_000
+"""The maximum length of one variable's value. Linux limits a variable with its name to 131,071 bytes."""
 
+MAX_ENV_BYTES = 900_000
+"""The maximum size of all variables, including those of `Settings.env`. 960 KB were tested and worked."""
 
-#: A content, and whether it is the code -> its encoding, its pieces: str go into `data`, bytes into `binaryData`.
+MAX_ENV_PIECES = 128
+"""The maximum number of variables: each is an entry of the Job's env and of each watch event of the pod."""
+
+MAX_CONFIG_MAP_BYTES = 1 << 20
+"""The API server's limit for the values of a ConfigMap: UTF-8 bytes of `data`, decoded bytes of `binaryData`.
+
+https://kubernetes.io/docs/concepts/configuration/configmap/#motivation
+"""
+
+MAX_UNPACKED_BYTES = 64 << 20
+"""The maximum size of a program before compression: the pod holds it in memory and in /tmp."""
+
+MAX_LOG_BYTES = 8 << 20
+"""The maximum size of the log on the node. The kubelet rotates logs at 10 MiB; rotated parts cannot be read."""
+
 _Encoder = Callable[[bytes, bool], tuple[str, Sequence[str | bytes]]]
+"""Encode a content (True: it is the code) as an encoding and pieces: str for `data`, bytes for `binaryData`."""
 
 
 @cache
 def runner_text() -> str:
-    """The runner's source as it is shipped, some 12 KB: without docstrings and comments, and indented by one."""
+    """Return the runner's source as it is sent, about 12 KB: without docstrings and comments, indented by one
+    space."""
     source = Path(__file__).with_name("runner.py").read_text(encoding="utf-8")
-    # Plain rules, which need not hold for any other file: a test compares the syntax trees.
+    # These rules only have to work for this file: a test compares the syntax trees.
     for pattern, replacement in (
         (r'^ *"""(?s:.*?)"""\n', ""),
         (r" *# .*$", ""),
@@ -71,41 +78,41 @@ def runner_text() -> str:
 
 
 def env_variable(key: str) -> str:
-    """The variable that carries a key: ``code_0`` -> ``GKE_SANDBOX_CODE_0``."""
+    """Return the variable for a key: ``code_0`` -> ``GKE_SANDBOX_CODE_0``."""
     return f"GKE_SANDBOX_{key.upper()}"
 
 
 @dataclass(frozen=True)
 class Content:
-    """A ConfigMap's values by key, not yet encoded for JSON."""
+    """The values of a ConfigMap by key, before they are encoded for JSON."""
 
     data: Mapping[str, str]
     binary_data: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
-        """Bytes, as the server counts them."""
+        """The size in bytes, as the API server counts it."""
         return sum(len(text.encode()) for text in self.data.values()) + sum(map(len, self.binary_data.values()))
 
 
 class Payload:
-    """A program in each of the forms in which it can travel; a form is made when it is first asked for."""
+    """A program in each of its encoded forms. A form is built on first use."""
 
     def __init__(self, program: Program, settings: Settings) -> None:
         self._settings = settings
         self._args = tuple(program.args)
-        # `Program` has made bytes of everything.
+        # `Program` has converted every content to bytes.
         self._code = cast("bytes", program.code)
         self._stdin = cast("bytes | None", program.stdin)
         self._files = cast("Mapping[str, bytes]", program.files)
 
     @cached_property
     def unpacked_size(self) -> int:
-        """Bytes of code, stdin, arguments and files as they were given."""
+        """The total size of code, stdin, arguments and files, in bytes."""
         return sum(self._sizes().values())
 
     def _sizes(self) -> dict[str, int]:
-        """Bytes of each content by its field's path."""
+        """Return the size of each content in bytes, by the path of its field."""
         sizes = {
             "code": len(self._code),
             "stdin": len(self._stdin or b""),
@@ -116,39 +123,40 @@ class Payload:
 
     @property
     def fits_env(self) -> bool:
-        """Whether it can go in through environment variables."""
+        """Whether the program fits into environment variables."""
         return self.env_obstacle is None
 
     @cached_property
     def env_obstacle(self) -> SpecError | None:
-        """Why it cannot go in through environment variables."""
+        """The reason why the program does not fit into environment variables, or None if it does."""
         hint, mentions = "Set delivery to auto or mount.", ("delivery",)
-        # Base64 makes it larger, never smaller: what is too large as it is need not be encoded to see it.
-        size = self.unpacked_size if self.unpacked_size > ENV_BYTES else self.env.size
+        # Base64 never makes it smaller, so do not encode a program that is already too large.
+        size = self.unpacked_size if self.unpacked_size > MAX_ENV_BYTES else self.env.size
         size += sum(len(name.encode()) + len(value.encode()) for name, value in self._settings.env.items())
-        if size > ENV_BYTES:
+        if size > MAX_ENV_BYTES:
             return PayloadTooLarge(
                 "delivery",
-                f"by environment, it is {size} bytes as encoded, env included; {ENV_BYTES} are the most",
+                f"'env' is not possible: {size} bytes encoded, including env; the maximum is {MAX_ENV_BYTES}",
                 size=size,
-                limit=ENV_BYTES,
+                limit=MAX_ENV_BYTES,
                 hint=hint,
                 mentions=mentions,
             )
         longest = max(len(text.encode()) for text in self.env.data.values())
-        if longest > PIECE_BYTES:
+        if longest > MAX_PIECE_BYTES:
             return PayloadTooLarge(
                 "delivery",
-                f"by environment, arguments and names of files are {longest} bytes; {PIECE_BYTES} are the most",
+                f"'env' is not possible: arguments and file names have {longest} bytes; "
+                f"the maximum is {MAX_PIECE_BYTES}",
                 size=longest,
-                limit=PIECE_BYTES,
+                limit=MAX_PIECE_BYTES,
                 hint=hint,
                 mentions=mentions,
             )
-        if len(self.env.data) > ENV_PIECES:
+        if len(self.env.data) > MAX_ENV_PIECES:
             return SpecError(
                 "delivery",
-                f"by environment, it needs {len(self.env.data)} variables; {ENV_PIECES} are the most",
+                f"'env' is not possible: it needs {len(self.env.data)} variables; the maximum is {MAX_ENV_PIECES}",
                 hint=hint,
                 mentions=mentions,
             )
@@ -156,27 +164,30 @@ class Payload:
 
     @cached_property
     def env(self) -> Content:
-        """Everything in `data`, in pieces: a variable can be taken from no key of `binaryData`."""
+        """The form for environment variables: only `data`, because variables cannot refer to keys of
+        `binaryData`."""
         return self._content(_as_variables)
 
     @cached_property
     def mount(self) -> Content:
-        """Plain if that fits, else compressed. Raises `PayloadTooLarge`."""
+        """The form for a volume: plain if that fits, else compressed. Raises `PayloadTooLarge`."""
         size = self.unpacked_size
-        if size > UNPACKED_BYTES:
-            raise self._too_large(f"are {size} bytes; {UNPACKED_BYTES} are the most", size, UNPACKED_BYTES)
-        if size <= CONFIG_MAP_BYTES:
+        if size > MAX_UNPACKED_BYTES:
+            raise self._too_large(
+                f"have {size} bytes; the maximum is {MAX_UNPACKED_BYTES}", size, MAX_UNPACKED_BYTES
+            )
+        if size <= MAX_CONFIG_MAP_BYTES:
             plain = self._content(_as_files)
-            if plain.size <= CONFIG_MAP_BYTES:
+            if plain.size <= MAX_CONFIG_MAP_BYTES:
                 return plain
         compressed = self._content(_as_compressed_files)
-        if compressed.size <= CONFIG_MAP_BYTES:
+        if compressed.size <= MAX_CONFIG_MAP_BYTES:
             return compressed
         raise self._too_large(
-            f"are {size} bytes, and compressed, with the runner, {compressed.size}; one ConfigMap holds "
-            f"{CONFIG_MAP_BYTES}",
+            f"have {size} bytes, and {compressed.size} compressed with the runner; the maximum of a ConfigMap is "
+            f"{MAX_CONFIG_MAP_BYTES}",
             compressed.size,
-            CONFIG_MAP_BYTES,
+            MAX_CONFIG_MAP_BYTES,
         )
 
     def _content(self, encoder: _Encoder) -> Content:
@@ -208,30 +219,31 @@ class Payload:
                 "output": settings.max_output_bytes,
                 "files": settings.max_files,
                 "file_bytes": settings.max_file_bytes,
-                "log_bytes": LOG_BYTES,
+                "log_bytes": MAX_LOG_BYTES,
             },
         }
         data["request"] = json.dumps(request, separators=(",", ":"))
         return Content(data, binary)
 
     def _too_large(self, message: str, size: int, limit: int) -> PayloadTooLarge:
-        """`field` is the largest of the contents: what it would help most to make smaller."""
+        """Return the error. Its `field` is the largest content, which helps most when reduced."""
         sizes = self._sizes()
         return PayloadTooLarge(
             max(sizes, key=sizes.__getitem__),
             f"code, files, stdin and args {message}",
             size=size,
             limit=limit,
-            hint="put large data into the image",
+            hint="Put large data into the image.",
         )
 
 
 def resolve_delivery(settings: Settings, payload: Payload, slow_connection: bool) -> Literal["env", "mount"]:
-    """How this payload goes in: ``auto`` takes the environment where that is sure to work and to be faster.
+    """Choose between environment variables and a volume.
 
-    A pod without a volume starts 0.3 s sooner; but only gVisor is known to give a read-only container without
-    volumes a place to write to, and a ConfigMap that comes late can cost 13 s by environment. Raises
-    `PayloadTooLarge` or `SpecError` if it does not fit.
+    ``auto`` chooses environment variables if they are known to work and to be faster. A pod without a volume
+    starts 0.3 s sooner, but only gVisor provides a writable /tmp in a read-only container without volumes, and a
+    late ConfigMap can cost 13 s with environment variables. Raises `PayloadTooLarge` or `SpecError` if the program
+    does not fit into a delivery that the settings require.
     """
     if settings.delivery == "env":
         if payload.env_obstacle is not None:
@@ -266,7 +278,7 @@ def _as_compressed_files(content: bytes, _is_code: bool) -> tuple[str, list[byte
 
 
 def _clean_text(content: bytes) -> str | None:
-    """The text, if a string in JSON and in the environment can carry it unchanged."""
+    """Return the text, or None if JSON or an environment variable cannot represent it unchanged."""
     if b"\0" in content:
         return None
     try:
@@ -276,12 +288,12 @@ def _clean_text(content: bytes) -> str | None:
 
 
 def _pieces(text: bytes) -> Iterator[str]:
-    """UTF-8 in pieces of at most `PIECE_BYTES`, cut between characters."""
-    begin = 0
-    while begin < len(text):
-        end = min(begin + PIECE_BYTES, len(text))
-        # 0b10xxxxxx continues a character. https://www.rfc-editor.org/rfc/rfc3629#section-3
+    """Split UTF-8 text into pieces of at most `MAX_PIECE_BYTES`, between characters."""
+    start = 0
+    while start < len(text):
+        end = min(start + MAX_PIECE_BYTES, len(text))
+        # A byte 0b10xxxxxx continues a character. https://www.rfc-editor.org/rfc/rfc3629#section-3
         while end < len(text) and text[end] & 0xC0 == 0x80:
             end -= 1
-        yield text[begin:end].decode()
-        begin = end
+        yield text[start:end].decode()
+        start = end

@@ -17,17 +17,16 @@ _MAX_INPUT_FILES = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """What is to run: Python source and what it finds when it starts. Text becomes UTF-8 bytes.
-
-    `files` are put into the working directory beside the program (which is ``main.py``) under names that have
-    passed `paths.safe_name`. `args` are ``sys.argv[1:]``. `stdin` None is an empty standard input. Raises
-    `SpecError` when made with something that cannot be.
-    """
+    """A Python program with its input. Text is converted to UTF-8 bytes. Raises `SpecError` for invalid values."""
 
     code: str | bytes = field(repr=False)
+    """The source, run as ``main.py``."""
     files: Mapping[str, str | bytes] = field(default_factory=dict, repr=False)
+    """Files in the working directory, by relative path (see `paths.safe_name`). The default is none."""
     args: Sequence[str] = ()
+    """The command-line arguments, ``sys.argv[1:]``. The default is none."""
     stdin: str | bytes | None = field(default=None, repr=False)
+    """The standard input. The default, None, is empty."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", check_content("code", self.code))
@@ -47,8 +46,8 @@ class Program:
         if len(given) > _MAX_INPUT_FILES:
             raise SpecError(
                 "files",
-                f"are {len(given)}; {_MAX_INPUT_FILES} are the most",
-                hint="pack them into one archive and let the program unpack it",
+                f"has {len(given)} files; the maximum is {_MAX_INPUT_FILES}",
+                hint="Pack them into an archive and unpack it in the program.",
             )
         files: dict[str, bytes] = {}
         taken = FileTree()
@@ -62,7 +61,7 @@ class Program:
             except ValueError as error:
                 raise SpecError(path, f"the name {error}") from None
             if safe == MAIN or safe.startswith(f"{MAIN}/"):
-                raise SpecError(path, f"the program itself is {MAIN}; give the file another name")
+                raise SpecError(path, f"{MAIN} is the name of the program; choose another name")
             taken.add(safe)
             files[safe] = check_content(path, content)
         return files

@@ -1,18 +1,18 @@
-"""The program in the pod: runs one Python program and writes what it does as frames to its own stdout.
+"""The process in the pod that runs one Python program and writes its output as frames to stdout.
 
-It is text in a ConfigMap, started as ``python3 -u -c`` (by environment) or ``python3 -u /app/runner`` (by mount),
-as pid 1 of a container. It forks: the child becomes the program, in this same interpreter, as ``python3 -u
-main.py`` would have it; the parent pumps its two pipes, keeps the limits and collects files. Standard library
-only, Python 3.8 and later.
+Its source is a key of a ConfigMap, started as ``python3 -u -c`` (environment variables) or ``python3 -u
+/app/runner`` (volume) as pid 1 of a container. It forks: the child runs the program in the same interpreter, as
+``python3 -u main.py`` would; the parent forwards its two pipes, enforces the limits and collects files. It uses
+only the standard library of Python 3.8 or newer.
 
-A frame is RS kind SP length [SP JSON] LF payload LF. Exit status: the program's own, 128+N for signal N, 124 at
-the time limit. Without an ``exit`` frame: 143 after SIGTERM; 125 when the runner itself failed (a bad request,
-nothing writable, no process to be had), and the last ``err`` frame says why.
+A frame is RS kind SP length [SP JSON] LF payload LF. The exit status is that of the program, 128+N for signal N,
+or 124 at the time limit. Without an ``exit`` frame it is 143 after SIGTERM, or 125 if the runner failed (invalid
+request, no writable directory, no process available); the last ``err`` frame contains the reason.
 
-Other than in a plain start: ``sys.orig_argv`` and ``/proc/self/environ`` are the runner's; beneath the program's
-outermost frame lie two of the runner's (one by mount), which tracebacks leave out, but which cost that much depth
-of recursion and which ``traceback.print_stack()`` shows; a few modules are already imported; the program leads a
-session. Nothing here is a jail: the sandbox is around runner and program alike.
+Differences from a plain start: ``sys.orig_argv`` and ``/proc/self/environ`` are those of the runner; below the
+program's outermost frame are two frames of the runner (one with a volume), which tracebacks omit, but which count
+for the recursion limit and appear in ``traceback.print_stack()``; a few modules are already imported; the program
+is a session leader. The runner isolates nothing: the sandbox contains both runner and program.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from __future__ import annotations
 import sys
 
 if __name__ == "__main__" and not getattr(sys.flags, "safe_path", False):
-    del sys.path[0]  # where we were started: nothing there may stand in for a module of the standard library
+    del sys.path[0]  # the current directory: its files must not shadow modules of the standard library
 
 import os
 import select
@@ -31,29 +31,29 @@ if TYPE_CHECKING:
     import signal
     from typing import Any, NoReturn
 else:
-    # The official images have no .pyc files: `signal` (enum) and `json` (re) would be compiled at every start,
-    # for 20 to 50 ms. The C modules beneath them take half a millisecond.
+    # The official images have no .pyc files: compiling `signal` (enum) and `json` (re) takes 20 to 50 ms per
+    # start. Their C modules take half a millisecond.
     import _signal as signal
 
 PROTOCOL = 1
-INTERVAL = 0.05  # seconds between two frames of a stream, unless FRAME bytes wait
+INTERVAL = 0.05  # seconds between two frames of a stream, unless FRAME bytes are buffered
 FRAME = 32 << 10
 CHUNK = 64 << 10
-PIPE = 1 << 20  # bytes that a pipe can hold: /proc/sys/fs/pipe-max-size
-ENTRIES = 20_000  # directory entries that are looked at for files
-EXIT_ROOM = 512  # bytes of the log that are kept for the exit frame
+PIPE = 1 << 20  # capacity of a pipe in bytes: /proc/sys/fs/pipe-max-size
+MAX_ENTRIES = 20_000  # directory entries that are searched for files
+EXIT_ROOM = 512  # bytes of the log that are reserved for the exit frame
 SIGNALS = signal.SIGTERM, signal.SIGCHLD, signal.SIGALRM
 
 
 class Log:
-    """Frames on fd 1, at most `limit` bytes of them as they lie on the node's disk."""
+    """Writes frames to fd 1, at most `limit` bytes as stored on the node's disk."""
 
     used, limit = 0, float("inf")
 
     def write(self, kind: bytes, payload: bytes, meta: bytes = b"") -> bool:
-        """Write a frame if there is room for it, and say so."""
+        """Write a frame. Return False if it does not fit."""
         frame = b"\x1e%b %d%b\n%b\n" % (kind, len(payload), meta, payload)
-        # The container runtime puts up to 45 bytes before each line, and cuts lines at 16 KiB with a newline.
+        # The container runtime adds up to 45 bytes to each line and splits lines at 16 KiB.
         size = len(frame) + 46 * (frame.count(b"\n") + len(frame) // 16384)
         if self.used + size > self.limit:
             return False
@@ -71,7 +71,7 @@ class Log:
 
 
 class Stream:
-    """One of the program's two pipes: what comes is gathered and passed on in frames."""
+    """One of the program's two pipes: its output is buffered and forwarded in frames."""
 
     def __init__(self, kind: bytes, limit: int) -> None:
         self.kind, self.left, self.dropped = kind, limit, 0
@@ -79,7 +79,7 @@ class Stream:
         self.fd, self.end = os.pipe()
 
     def read(self) -> int:
-        """Read once; how many bytes, 0 at the end."""
+        """Read once. Return the number of bytes, 0 at the end of the stream."""
         data = os.read(self.fd, CHUNK)
         kept = data[: self.left]
         self.left -= len(kept)
@@ -88,7 +88,7 @@ class Stream:
         return len(data)
 
     def flush(self, log: Log) -> None:
-        """Pass on what waits. From where the log is full, all is dropped."""
+        """Forward the buffered output. When the log is full, drop this and all further output."""
         data = self.waiting
         while data and not log.write(self.kind, data):
             data = data[: len(data) // 2]
@@ -98,7 +98,7 @@ class Stream:
 
 
 def load() -> dict[str, Any]:
-    """The request, contents as bytes: out of the environment, where none of it stays, or of files beside this."""
+    """Load the request from environment variables, which are removed, or from files next to this one."""
     pieces = {}
     for name in [name for name in os.environb if name.startswith(b"GKE_SANDBOX_")]:
         pieces[name[12:].lower()] = os.environb.pop(name)
@@ -124,17 +124,17 @@ def load() -> dict[str, Any]:
     try:
         request: dict[str, Any] = parse(piece("request").decode())
         if request["protocol"] != PROTOCOL:
-            raise ValueError("it is in protocol %s, this runner speaks %d" % (request["protocol"], PROTOCOL))
+            raise ValueError("its protocol is %s, but this runner supports %d" % (request["protocol"], PROTOCOL))
         request["code"] = content(*request["code"])
         request["stdin"] = request["stdin"] and content(*request["stdin"])
         request["files"] = {name: content(*parts) for name, parts in request["files"].items()}
     except Exception as error:
-        raise ValueError("the request cannot be read: %s: %s" % (type(error).__name__, error)) from None
+        raise ValueError("cannot read the request: %s: %s" % (type(error).__name__, error)) from None
     return request
 
 
 def parse(text: str) -> Any:
-    """JSON, without `json`."""
+    """Parse JSON without importing `json`."""
     try:
         from _json import make_scanner
     except ImportError:
@@ -153,25 +153,25 @@ def signature(stat: os.stat_result) -> tuple[int, int, int]:
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
-class Place:
-    """Fresh directories for the program: `work` with its files, and beside it its TMPDIR and HOME."""
+class Workspace:
+    """New directories for the program: `work` with its files, TMPDIR and HOME."""
 
     def __init__(self, request: dict[str, Any]) -> None:
         failures = []
         for base in filter(None, (os.environ.get("TMPDIR"), "/tmp", "/dev/shm")):
             try:
-                return self.furnish(os.path.abspath(base) + "/sandbox", request)
+                return self.create(os.path.abspath(base) + "/sandbox", request)
             except OSError as error:
                 failures.append(str(error))
-        raise OSError("nothing is writable: " + "; ".join(failures))
+        raise OSError("no directory is writable: " + "; ".join(failures))
 
-    def furnish(self, root: str, request: dict[str, Any]) -> None:
+    def create(self, root: str, request: dict[str, Any]) -> None:
         if os.path.lexists(root):
             root += "-" + os.urandom(8).hex()
         self.work, tmp, home, stdin = (root + name for name in ("/work", "/tmp", "/home", "/stdin"))
         for folder in (root, self.work, tmp, home):
             os.mkdir(folder, 0o700)
-        # Inputs are a second old: whatever is written into them, and however soon, changes their mtime.
+        # Set the mtime of inputs to one second ago, so that any write changes it.
         past = time.time_ns() - 10**9
         self.inputs = {}
         for name, data in {**request["files"], "main.py": request["code"]}.items():
@@ -190,9 +190,9 @@ class Place:
             os.environ["HOME"] = home
 
     def find(self) -> tuple[dict[str, int], int]:
-        """Regular files that were made or changed, with their sizes; and how much could not be looked at.
+        """Return the regular files that were created or changed, with their sizes, and the number of omissions.
 
-        A directory that cannot be read counts as one, and so does all that lies behind the first 20,000 entries.
+        An unreadable directory counts as one omission, and so do all entries after the first 20,000.
         """
         found: dict[str, int] = {}
         seen = unseen = 0
@@ -203,7 +203,7 @@ class Place:
                 with os.scandir(os.path.join(self.work, folder)) as entries:
                     for entry in entries:
                         seen += 1
-                        if seen > ENTRIES:
+                        if seen > MAX_ENTRIES:
                             return found, unseen + 1
                         name = os.path.join(folder, entry.name)
                         if entry.is_dir(follow_symlinks=False):
@@ -220,9 +220,9 @@ class Place:
         return found, unseen
 
     def collect(self, count: int, room: int, log: Log) -> int:
-        """Write a frame for each file found, at most `count` files and `room` bytes; how many were left out.
+        """Write a frame for each file, at most `count` files and `room` bytes. Return the number of omitted files.
 
-        A file for which the log has no more room uses up its part all the same: so the work is bounded, too.
+        A file that does not fit into the log counts against both limits, so that the work is bounded.
         """
         found, dropped = self.find()
         for name, size in sorted(found.items()):
@@ -245,22 +245,22 @@ class Place:
 
 
 def kill(program: int) -> None:
-    """SIGKILL for all that the program started: as pid 1 for everybody else, otherwise for its process group."""
+    """Send SIGKILL to all processes of the program: as pid 1 to every other process, else to its process group."""
     try:
         if os.getpid() == 1:
             os.kill(-1, signal.SIGKILL)
         else:
-            os.waitid(os.P_PID, program, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # fails if the number is not ours
+            os.waitid(os.P_PID, program, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # fails if the pid is not our child
             os.kill(program, signal.SIGKILL)
             os.killpg(program, signal.SIGKILL)
     except OSError:
-        return  # nobody there; or no group yet
+        return  # no such process, or no process group yet
 
 
-def bury(program: int) -> bool:
-    """Reap zombies, but not the program: its number must stay taken until its process group is killed.
+def reap(program: int) -> bool:
+    """Reap zombies except the program, whose pid must stay in use until its process group is killed.
 
-    Returns True if the program has ended, whoever else is still to be reaped, or if there is nobody at all.
+    Return True if the program has ended, even if other zombies remain, or if there are no children.
     """
     how = os.WEXITED | os.WNOHANG | os.WNOWAIT
     while not program or not os.waitid(os.P_PID, program, how):
@@ -276,13 +276,13 @@ def bury(program: int) -> bool:
 
 
 def watch(program: int, timeout: float, streams: list[Stream], log: Log) -> tuple[int, set[int]]:
-    """Pump until the program ends, kill what it left, pump dry. Returns its wait status and the signals we had."""
+    """Forward output until the program ends, kill its processes, drain. Return its wait status and our signals."""
     caught = set()
 
     def on_signal(number: int, _frame: Any) -> None:
         caught.add(number)
         if number != signal.SIGCHLD:
-            kill(program)  # at once: the pump may be held up by a log that nobody reads
+            kill(program)  # immediately: the main loop may be blocked by a log without a reader
 
     wake, alarm = os.pipe()
     for fd in (wake, alarm):
@@ -291,41 +291,43 @@ def watch(program: int, timeout: float, streams: list[Stream], log: Log) -> tupl
     for number in SIGNALS:
         signal.signal(number, on_signal)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    signal.setitimer(signal.ITIMER_REAL, max(timeout, 0.001), 0.1)  # and again, if once is not enough
+    signal.setitimer(
+        signal.ITIMER_REAL, max(timeout, 0.001), 0.1
+    )  # repeat, in case the first SIGKILL misses a new process
 
     sources = {stream.fd: stream for stream in streams}
     poller, waker = select.poll(), select.poll()
     for fd in (wake, *sources):
         poller.register(fd, select.POLLIN)
     waker.register(wake, select.POLLIN)
-    ended = bury(program)
+    ended = reap(program)
     while not ended:
         waiting = [stream for stream in streams if stream.waiting]
         rest = min((stream.due for stream in waiting), default=0) - time.monotonic()
         if waiting and (rest <= 0 or any(len(stream.waiting) >= FRAME for stream in waiting)):
-            for stream in waiting:  # both at once: that keeps their order as well as two pipes can
+            for stream in waiting:  # both together, to keep their order as far as two pipes can
                 stream.flush(log)
             continue
         if waiting:
-            waker.poll(2)  # a nap, so that a program that writes byte by byte does not wake us for each
+            waker.poll(2)  # 2 ms, to collect the output of a program that writes single bytes
         for fd, _event in poller.poll(rest * 1000 if waiting else None):
             if fd == wake:
                 os.read(wake, CHUNK)
-                ended = bury(program)
+                ended = reap(program)
             elif sources[fd].read() == 0:
                 poller.unregister(fd)
 
-    # What is left to do takes a moment, and ends with the exit frame: SIGTERM has come too late.
+    # The rest is fast and ends with the exit frame, so ignore SIGTERM from now on.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.setitimer(signal.ITIMER_REAL, 0)
     kill(program)
     status = os.waitpid(program, 0)[1]
-    patience = time.monotonic() + 1
-    while os.getpid() == 1 and not bury(0) and time.monotonic() < patience:
+    deadline = time.monotonic() + 1
+    while os.getpid() == 1 and not reap(0) and time.monotonic() < deadline:
         kill(program)
         time.sleep(0.001)
     poller.unregister(wake)
-    for _ in range(2 * PIPE // CHUNK):  # so much and no more: somebody out of our reach may still be writing
+    for _ in range(2 * PIPE // CHUNK):  # bounded: a process that we cannot kill may still be writing
         for fd, _event in poller.poll(0):
             if sources[fd].read() == 0:
                 poller.unregister(fd)
@@ -334,8 +336,8 @@ def watch(program: int, timeout: float, streams: list[Stream], log: Log) -> tupl
     return status, caught
 
 
-def become(work: str, args: list[str], code: bytes, fds: list[int]) -> tuple[Any, dict[str, Any]]:
-    """Make this process what ``python3 -u main.py`` is when its first line runs."""
+def exec_program(work: str, args: list[str], code: bytes, fds: list[int]) -> tuple[Any, dict[str, Any]]:
+    """Make this process equal to ``python3 -u main.py`` before its first line runs."""
     from _frozen_importlib_external import SourceFileLoader
 
     os.setsid()
@@ -350,12 +352,13 @@ def become(work: str, args: list[str], code: bytes, fds: list[int]) -> tuple[Any
     name = folder + "/main.py" if sys.version_info >= (3, 9) else "main.py"
     main = type(sys)("__main__")
     namespace = vars(main)
-    if "__annotations__" in globals():  # not from Python 3.14 on
+    if "__annotations__" in globals():  # before Python 3.14
         namespace["__annotations__"] = {}
     namespace.update(__builtins__=__builtins__, __file__=name, __cached__=None)
     namespace["__loader__"] = SourceFileLoader("__main__", name)
     sys.modules["__main__"] = main
-    # What Python says of a broken file is not quite what it says of a string: let it say so itself, and all of it.
+    # Errors in a file are reported differently from errors in a string: let Python itself report them, with
+    # warnings.
     warnings: list[str] = []
     stderr, sys.stderr = sys.stderr, type("Held", (), {"write": warnings.append})
     try:
@@ -369,7 +372,7 @@ def become(work: str, args: list[str], code: bytes, fds: list[int]) -> tuple[Any
 
 
 def unwrap(hook: Any) -> None:
-    """Have the interpreter report the exception that is on its way out without the runner's frames."""
+    """Make the interpreter report an uncaught exception without the runner's frames."""
 
     def report(kind: Any, value: BaseException, trace: Any) -> None:
         sys.excepthook = hook
@@ -378,7 +381,7 @@ def unwrap(hook: Any) -> None:
         value.__traceback__ = sys.last_traceback = trace
         try:
             hook(kind, value, trace)
-        except Exception as error:  # told as the interpreter would, but for this frame
+        except Exception as error:  # reported as by the interpreter, without this frame
             error.__traceback__ = error.__traceback__.tb_next  # type: ignore[union-attr]
             print("Error in sys.excepthook:", file=sys.stderr)
             sys.__excepthook__(type(error), error, error.__traceback__)
@@ -389,25 +392,27 @@ def unwrap(hook: Any) -> None:
 
 
 def main() -> tuple[Any, dict[str, Any]]:
-    """Run the request. Returns in the child alone: the program's code, and the namespace to run it in."""
+    """Run the request. Return only in the child: the program's code and the namespace to run it in."""
     log = Log()
     log.write(b"start", b'{"protocol": %d, "python": "%d.%d.%d"}' % (PROTOCOL, *sys.version_info[:3]))
     try:
         request = load()
         limits = request["limits"]
         log.limit = limits["log_bytes"] - EXIT_ROOM
-        place = Place(request)
-        del request["files"], request["stdin"]  # which may be large
+        workspace = Workspace(request)
+        del request["files"], request["stdin"]  # they may be large
         streams = [Stream(kind, limits["output"]) for kind in (b"out", b"err")]
-        fds = [place.stdin, *(stream.end for stream in streams)]
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until we have handlers, which the program never has
+        fds = [workspace.stdin, *(stream.end for stream in streams)]
+        signal.pthread_sigmask(
+            signal.SIG_BLOCK, SIGNALS
+        )  # until the handlers are set; the program does not inherit them
         started = time.monotonic()
         program = os.fork()
     except Exception as why:
-        log.fail("the program was not run: %s" % why)
+        log.fail("the program was not started: %s" % why)
     if program == 0:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        return become(place.work, request["args"], request["code"], fds)
+        return exec_program(workspace.work, request["args"], request["code"], fds)
     try:
         for fd in fds:
             os.close(fd)
@@ -418,7 +423,7 @@ def main() -> tuple[Any, dict[str, Any]]:
         died = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         code = os.WEXITSTATUS(status)
         timed_out = died == signal.SIGKILL and signal.SIGALRM in caught
-        files = place.collect(limits["files"], limits["file_bytes"], log)
+        files = workspace.collect(limits["files"], limits["file_bytes"], log)
         log.limit = float("inf")
         numbers = b'"code": null, "signal": %d' % died if died else b'"code": %d, "signal": null' % code
         dropped = b'"out": %d, "err": %d, "files": %d' % (streams[0].dropped, streams[1].dropped, files)

@@ -87,12 +87,12 @@ def test_file_names_are_normalised() -> None:
     ("first", "second", "why"),
     [
         ("a", "./a", "twice"),
-        ("a", "a/b", "itself a file"),
+        ("a", "a/b", "also the name of a file"),
         ("a/b", "a", "directory"),
         ("a/b/c", "a/b", "directory"),
     ],
 )
-def test_files_that_cannot_stand_side_by_side_are_refused(first: str, second: str, why: str) -> None:
+def test_files_with_conflicting_paths_are_rejected(first: str, second: str, why: str) -> None:
     error = program_refusal(files={first: b"", second: b""})
     assert error.field == f"files[{second!r}]"
     assert why in str(error)

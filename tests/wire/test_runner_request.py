@@ -89,12 +89,12 @@ REQUEST = json.loads(config_map(Program("print(1)"), "env")["request"])
     ("values", "reason"),
     [
         ({}, b"request"),
-        ({"request": b""}, b"request cannot be read"),
-        ({"request": b"not json"}, b"request cannot be read"),
-        ({"request": b"[1, 2]"}, b"request cannot be read"),
+        ({"request": b""}, b"cannot read the request"),
+        ({"request": b"not json"}, b"cannot read the request"),
+        ({"request": b"[1, 2]"}, b"cannot read the request"),
         ({"request": b'{"protocol": 1}'}, b"KeyError: 'code'"),
         ({"request": b"\xff\xfe"}, b"UnicodeDecodeError"),
-        ({"request": json.dumps({**REQUEST, "protocol": 2}).encode()}, b"protocol 2, this runner speaks 1"),
+        ({"request": json.dumps({**REQUEST, "protocol": 2}).encode()}, b"protocol is 2, but this runner supports 1"),
         ({"request": json.dumps({**REQUEST, "code": ["text", ["code_7"]]}).encode()}, b"code_7"),
         ({"request": json.dumps({**REQUEST, "code": ["base64", ["code_0"]]}).encode(), "code_0": b"A"}, b"Error"),
         ({"request": json.dumps({**REQUEST, "code": ["zlib", ["code_0"]]}).encode(), "code_0": b"A"}, b"Error"),
@@ -108,7 +108,7 @@ def test_a_bad_request_is_answered_in_one_sentence(
 ) -> None:
     ran = run("", delivery, values={"runner": runner_text().encode(), **values})
     assert [frame.kind for frame in ran.frames] == ["start", "err"]
-    assert ran.stderr.startswith(b"gke-sandbox: the program was not run: ")
+    assert ran.stderr.startswith(b"gke-sandbox: the program was not started: ")
     assert reason in ran.stderr
     assert ran.stderr.count(b"\n") == 1
     assert (ran.status, ran.noise) == (125, b"")
@@ -166,7 +166,7 @@ def test_where_nothing_is_writable_it_says_so() -> None:
     log, status = run_with_mounts(("/tmp ro", "/dev/shm ro"), Program("print(1)"))
     start, err = read_frames(log)
     assert (start.kind, err.kind) == ("start", "err")
-    assert err.payload.startswith(b"gke-sandbox: the program was not run: nothing is writable: ")
+    assert err.payload.startswith(b"gke-sandbox: the program was not started: no directory is writable: ")
     assert b"'/tmp/sandbox'; [Errno 30] Read-only file system: '/dev/shm/sandbox'" in err.payload
     assert status == 125
 

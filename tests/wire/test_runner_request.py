@@ -94,7 +94,10 @@ REQUEST = json.loads(config_map(Program("print(1)"), "env")["request"])
         ({"request": b"[1, 2]"}, b"cannot read the request"),
         ({"request": b'{"protocol": 1}'}, b"KeyError: 'code'"),
         ({"request": b"\xff\xfe"}, b"UnicodeDecodeError"),
-        ({"request": json.dumps({**REQUEST, "protocol": 2}).encode()}, b"protocol is 2, but this runner supports 1"),
+        (
+            {"request": json.dumps({**REQUEST, "protocol": 2}).encode()},
+            b"protocol is 2, but this runner supports 1",
+        ),
         ({"request": json.dumps({**REQUEST, "code": ["text", ["code_7"]]}).encode()}, b"code_7"),
         ({"request": json.dumps({**REQUEST, "code": ["base64", ["code_0"]]}).encode(), "code_0": b"A"}, b"Error"),
         ({"request": json.dumps({**REQUEST, "code": ["zlib", ["code_0"]]}).encode(), "code_0": b"A"}, b"Error"),

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         TooManyRequests,
         Unauthorized,
     )
-    from .kube.config.overrides import ConnectionOverrides
+    from .kube.config.types import ConnectionOverrides
     from .result import (
         ExecutionEvent,
         ExecutionFinished,
@@ -85,7 +85,7 @@ _HOMES = {
         "TooManyRequests",
         "Unauthorized",
     ),
-    "kube.config.overrides": ("ConnectionOverrides",),
+    "kube.config.types": ("ConnectionOverrides",),
     "_wire.frames": ("DroppedOutput",),
     "result": (
         "ExecutionEvent",

@@ -9,12 +9,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
-from .kube.config.overrides import NO_OVERRIDES, ConnectionOverrides
+from .kube.config.types import NO_OVERRIDES, ConnectionOverrides
 
 if TYPE_CHECKING:
     from .cassette.handles import Recording, Replaying
     from .kube.client import KubeClient, Transport
-    from .kube.config.loader import ClusterConfig
+    from .kube.config.types import ClusterConfig
     from .kube.gke import Endpoint, GkeName
 
 Isolation = Literal["auto", "gvisor", "process"]
@@ -232,7 +232,7 @@ class Cluster:
 
 def _embedded(transport: Transport | None, kill_all: Callable[[], None]) -> Connection:
     from .kube.client import KubeClient
-    from .kube.config.loader import ClusterConfig
+    from .kube.config.types import ClusterConfig
 
     config = ClusterConfig(server="https://embedded.invalid", source="an embedded cluster")
     return Connection(KubeClient(config, transport=transport), None, lambda *_: kill_all())

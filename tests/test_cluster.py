@@ -9,8 +9,7 @@ import pytest
 
 from gke_sandbox import Cluster
 from gke_sandbox.errors import ConfigError
-from gke_sandbox.kube.config.loader import ClusterConfig
-from gke_sandbox.kube.config.overrides import ConnectionOverrides
+from gke_sandbox.kube.config.types import ClusterConfig, ConnectionOverrides
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from gke_sandbox._wire.program import Program
 from gke_sandbox.cassette import load
 from gke_sandbox.cli.clean import Cleaning
 from gke_sandbox.kube.client import KubeClient
-from gke_sandbox.kube.config.loader import ClusterConfig
+from gke_sandbox.kube.config.types import ClusterConfig
 from gke_sandbox.kube.quantity import parse_quantity
 from gke_sandbox.kube.resources import JOBS
 from gke_sandbox.local import Caller, LocalTransport, Namespace, Rule, ScriptedRuntime

@@ -12,8 +12,8 @@ from .console import Console, one_line, print_text
 from .errors import logging_shown, tell
 
 if TYPE_CHECKING:
-    from ..kube.auth.static import Impersonation
-    from ..kube.config.loader import ClusterConfig
+    from ..kube.auth.impersonation import Impersonation
+    from ..kube.config.types import ClusterConfig
 
 _DESCRIPTION = """\
 Show which cluster the other commands would use and where that is said: its address, how it proves to be the
@@ -68,7 +68,6 @@ def command(given: argparse.Namespace, console: Console, names: dict[str, str]) 
 
 def _found(given: argparse.Namespace) -> dict[str, Any]:
     """What was found, as the JSON object tells it. Raises `UsageError` and `SandboxError`."""
-    from ..kube.http.proxy import proxy_for
     from ..kube.http.tls import proxy_ssl_context, ssl_context
     from ..kube.http.transport import network_transport
     from ..settings import Settings
@@ -78,7 +77,7 @@ def _found(given: argparse.Namespace) -> dict[str, Any]:
     if given.local:
         return {"source": "--local: the embedded cluster, on this machine", "namespace": namespace or "default"}
     config = cluster.connect(namespace).client.config
-    proxy = proxy_for(config.address, config, os.environ)
+    proxy = config.proxy(os.environ)
     if config.secure:
         # Made and dropped: a bad certificate or a proxy that cannot be used is told now, not at the first run.
         network_transport(ssl_context(config), proxy, proxy_ssl_context(config))

@@ -12,7 +12,7 @@ from .parsing import UsageError
 
 if TYPE_CHECKING:
     from ..cluster import Cluster
-    from ..kube.config.overrides import ConnectionOverrides
+    from ..kube.config.types import ConnectionOverrides
 
 #: The options that name a real cluster, or say who one is there, by their destinations.
 _CLUSTER = ("kubeconfig", "context", "gke", "endpoint", "server", "token", "impersonate", "impersonate_groups")
@@ -292,7 +292,7 @@ def _gke(given: argparse.Namespace) -> Cluster:
 
 
 def _overrides(given: argparse.Namespace) -> ConnectionOverrides:
-    from ..kube.config.overrides import ConnectionOverrides
+    from ..kube.config.types import ConnectionOverrides
 
     for option, value in (("--server", given.server), ("--token", given.token), ("--as", given.impersonate)):
         if value == "":

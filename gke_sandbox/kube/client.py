@@ -15,7 +15,7 @@ import httpx
 from .._version import __version__
 from ..errors import ServerError
 from .auth.static import ClientCertificate
-from .config.loader import ClusterConfig
+from .config.types import ClusterConfig
 from .http.proxy import Proxy
 from .http.rotating import RotatingTransport, plugin_certificate
 from .http.tls import proxy_ssl_context, ssl_context, warn_if_insecure
@@ -26,7 +26,6 @@ from .http.transport import (
     listener,
     network_errors,
     network_transport,
-    proxy_for,
     stream_timeout,
 )
 from .resources import PODS, Resource
@@ -88,7 +87,7 @@ class KubeClient:
         transport = self._transport
         if transport is None:
             warn_if_insecure(self.config)
-            self._proxy = proxy_for(self._server, self.config, os.environ)
+            self._proxy = self.config.proxy(os.environ)
             transport = RotatingTransport(self._network, lambda: plugin_certificate(self.config.auth))
         if self._around is not None:
             transport = self._around(transport)

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 import httpx
 
 from ..errors import ConfigError, NetworkError, SandboxError
-from .auth.google import SCOPES, GoogleAuth, google_auth, google_http
+from .auth.google import GoogleAuth, google_auth
+from .auth.google_base import SCOPES, google_http
 from .status import plain
 
 if TYPE_CHECKING:
-    from .config.loader import ClusterConfig
+    from .config.types import ClusterConfig
 
 __all__ = ["SCOPES", "Endpoint", "GkeName", "GoogleAuth", "check_gke", "gke_config", "google_auth", "parse_gke"]
 
@@ -260,7 +261,7 @@ def _alike(one: object, other: object) -> float:
 def _cluster_config(
     cluster: Mapping[str, Any], which: GkeName, endpoint: Endpoint, auth: GoogleAuth
 ) -> ClusterConfig:
-    from .config.loader import ClusterConfig
+    from .config.types import ClusterConfig
 
     _check_status(cluster, which)
     control_plane = _part(cluster, "controlPlaneEndpointsConfig")

@@ -77,7 +77,7 @@ def test_the_import_adds_little_to_that_of_adks_own_base(capsys: pytest.CaptureF
         "gke_sandbox.errors",
         "gke_sandbox.kube",
         "gke_sandbox.kube.config",
-        "gke_sandbox.kube.config.overrides",
+        "gke_sandbox.kube.config.types",
         "gke_sandbox.kube.names",
         "gke_sandbox.kube.quantity",
         "gke_sandbox.result",

@@ -20,7 +20,7 @@ from gke_sandbox.cli import main
 from gke_sandbox.cli.clean import Cleaning, _age
 from gke_sandbox.errors import SandboxError, ServerError
 from gke_sandbox.kube.client import KubeClient
-from gke_sandbox.kube.config.loader import ClusterConfig
+from gke_sandbox.kube.config.types import ClusterConfig
 from gke_sandbox.kube.resources import CONFIG_MAPS, JOBS
 from gke_sandbox.local.faults import Answer, Drop, Fault, Forbid, Match, Misbehaviour
 from gke_sandbox.local.latency import Pace

@@ -13,7 +13,7 @@ from gke_sandbox import AsyncSandbox, Cluster
 from gke_sandbox.cluster import Connection
 from gke_sandbox.kube.auth.static import TokenFile
 from gke_sandbox.kube.client import KubeClient
-from gke_sandbox.kube.config.loader import ClusterConfig
+from gke_sandbox.kube.config.types import ClusterConfig
 from gke_sandbox.local.faults import CutBody, EndWatch, Fault, Match, Misbehaviour
 from gke_sandbox.local.latency import Pace
 from gke_sandbox.local.runtimes.scripted import Script, ScriptedRuntime

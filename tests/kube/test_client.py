@@ -20,7 +20,7 @@ from gke_sandbox import __version__
 from gke_sandbox.errors import BadRequest, ConfigError, Forbidden, NetworkError, NotFound, ServerError, SpecError
 from gke_sandbox.kube.auth.static import BasicAuth, BearerToken, TokenFile
 from gke_sandbox.kube.client import KubeClient
-from gke_sandbox.kube.config.loader import ClusterConfig
+from gke_sandbox.kube.config.types import ClusterConfig
 from gke_sandbox.kube.http.transport import Body
 from gke_sandbox.kube.resources import CONFIG_MAPS, JOBS, NAMESPACES, PODS
 from gke_sandbox.kube.status import RequestInfo

@@ -17,8 +17,9 @@ from pytest_httpx import HTTPXMock
 
 from gke_sandbox.cluster import Cluster
 from gke_sandbox.errors import ConfigError, NetworkError
-from gke_sandbox.kube.auth.google import GoogleAuth, Token
-from gke_sandbox.kube.config.loader import ClusterConfig
+from gke_sandbox.kube.auth.google import GoogleAuth
+from gke_sandbox.kube.auth.google_base import Token
+from gke_sandbox.kube.config.types import ClusterConfig
 from gke_sandbox.kube.gke import Endpoint, gke_config, parse_gke
 from gke_sandbox.kube.http.sync_delete import delete_now
 from gke_sandbox.kube.resources import JOBS

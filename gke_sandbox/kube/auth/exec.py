@@ -35,7 +35,7 @@ from .exec_plugin import (
 from .static import ClientCertificate
 
 if TYPE_CHECKING:
-    from ..gke import GoogleAuth
+    from .google import GoogleAuth
 
 __all__ = ["ClusterInfo", "ExecAuth", "ExecConfig", "exec_auth"]
 
@@ -238,7 +238,7 @@ class ExecAuth(httpx.Auth):
             return None
         if plugin_program(config, self._environ) is not None:
             return None
-        from ..gke import google_auth
+        from .google import google_auth
 
         google = google_auth(GKE_SCOPES, environ=self._environ)
         with shared.lock:

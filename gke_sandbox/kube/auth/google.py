@@ -7,35 +7,25 @@ from __future__ import annotations
 
 import logging
 import os
-import ssl
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import httpx
 
-from ..._version import __version__
 from ...errors import ConfigError, NetworkError, SandboxError
 from ..config.files import read_file, read_file_if_there
-from ..status import plain
+from .google_base import SCOPES, Token, TokenSource
+from .metadata import MetadataServer
 from .static import check_token
 
-__all__ = ["SCOPES", "GoogleAuth", "MetadataServer", "Token", "TokenSource", "find_credentials", "google_auth"]
+__all__ = ["GoogleAuth", "find_credentials", "google_auth"]
 
 logger = logging.getLogger("gke_sandbox")
-
-# Without the second one, a service account is known to the cluster by a number, and role bindings to its e-mail
-# do not hold. They are gke-gcloud-auth-plugin's own.
-SCOPES = (
-    "https://www.googleapis.com/auth/cloud-platform",
-    "https://www.googleapis.com/auth/userinfo.email",
-)
 
 # Seconds. The metadata server hands out the same token until 4 minutes before its end: asking earlier is in vain.
 # https://cloud.google.com/compute/docs/access/authenticate-workloads#applications
@@ -46,153 +36,6 @@ LAST_SECONDS = 10.0
 REFRESH_PAUSE = 10.0
 # How long to wait for another thread's refresh, which has limits of its own.
 TURN_SECONDS = 90.0
-
-TIMEOUT = httpx.Timeout(connect=10.0, read=20.0, write=20.0, pool=None)
-METADATA_HOST = "metadata.google.internal"
-METADATA_IP = "169.254.169.254"
-METADATA_TOKEN = "/computeMetadata/v1/instance/service-accounts/default/token"
-_METADATA_HEADERS = {"Metadata-Flavor": "Google"}
-# A pod's metadata server may need some seconds after the pod's start. Seconds between the tries.
-# https://cloud.google.com/kubernetes-engine/docs/concepts/workload-identity#limitations
-_PING_PAUSES = (0.5, 1.0)
-_TOKEN_PAUSES = (1.0, 2.0, 4.0, 8.0)
-_AGAIN = {408, 429, 500, 502, 503, 504}
-
-
-@dataclass(frozen=True)
-class Token:
-    """An access token. `expires_at` is calendar time, in seconds since 1970; None: it does not expire."""
-
-    value: str = field(repr=False)
-    expires_at: float | None = None
-
-
-class TokenSource(Protocol):
-    """What gives tokens. `description` is a phrase for people; `quota_project` is who pays for API calls."""
-
-    description: str
-    quota_project: str | None
-
-    def fetch(self) -> Token:
-        """A new token. Blocks. Raises `ConfigError`, or `NetworkError` if nobody answered."""
-
-
-def google_http(auth: httpx.Auth | None = None) -> httpx.Client:
-    """A client for Google's APIs: the system's certificates, and the proxy that the environment names.
-
-    Raises `ConfigError` for a proxy that httpx cannot use.
-    """
-    try:
-        return httpx.Client(
-            verify=ssl.create_default_context(),
-            auth=auth,
-            headers={"User-Agent": f"gke-sandbox/{__version__}"},
-            timeout=TIMEOUT,
-            follow_redirects=False,
-            # There a cloud's machine learns who it is: never behind a proxy.
-            mounts={f"http://{METADATA_IP}": httpx.HTTPTransport(trust_env=False)},
-        )
-    except (ImportError, ValueError, httpx.InvalidURL):
-        # ImportError: SOCKS without its package. The address is not shown: it may hold a password.
-        raise ConfigError(
-            "the proxy in the environment (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY) cannot be used to reach Google",
-            hint="It looks like http://proxy.example.com:3128; for socks5:// install httpx[socks].",
-        ) from None
-
-
-class MetadataServer:
-    """The service account of this machine, or of this pod's Workload Identity.
-
-    Asked directly: google-auth's own code for it cannot be imported without requests. `environ` may hold
-    GCE_METADATA_HOST, GCE_METADATA_IP, GCE_METADATA_TIMEOUT (seconds) and NO_GCE_CHECK.
-    """
-
-    # https://cloud.google.com/compute/docs/metadata/querying-metadata
-
-    def __init__(
-        self, scopes: Sequence[str], environ: Mapping[str, str], *, sleep: Callable[[float], None] = time.sleep
-    ) -> None:
-        self._named = environ.get("GCE_METADATA_HOST") or environ.get("GCE_METADATA_ROOT") or ""
-        self.host = self._named or METADATA_HOST
-        self.ip = environ.get("GCE_METADATA_IP") or METADATA_IP
-        self.description = f"the service account that the metadata server {self.host} tells"
-        self.quota_project: str | None = None
-        self.checked = environ.get("NO_GCE_CHECK", "").lower() != "true"
-        self._scopes = ",".join(scopes)
-        self._sleep = sleep
-        try:
-            self._timeout = float(environ.get("GCE_METADATA_TIMEOUT") or 3)
-        except ValueError:
-            raise ConfigError("GCE_METADATA_TIMEOUT is not a number of seconds") from None
-
-    def __repr__(self) -> str:
-        return f"MetadataServer({self.host!r})"
-
-    def answers(self) -> bool:
-        """Whether there is one. Somewhere else than on Google's machines this takes a few seconds."""
-        if not self.checked:
-            return False
-        if self._named:
-            return True
-        for pause in (*_PING_PAUSES, None):
-            try:
-                answer = self._get(f"http://{self.ip}/")
-            except httpx.TransportError:
-                if pause is not None:
-                    self._sleep(pause)
-            else:
-                # Other clouds have a metadata server of their own at this address.
-                return answer.is_success and answer.headers.get("Metadata-Flavor") == "Google"
-        return False
-
-    def fetch(self) -> Token:
-        """A new token; asks again, for up to 15 seconds besides the time for the answers, when there is none."""
-        reason = ""
-        for pause in (*_TOKEN_PAUSES, None):
-            try:
-                answer = self._get(f"http://{self.host}{METADATA_TOKEN}", {"scopes": self._scopes})
-            except httpx.TransportError as error:
-                reason = plain(str(error), 300) or type(error).__name__
-            else:
-                if answer.status_code not in _AGAIN:
-                    return self._token(answer)
-                reason = f"HTTP {answer.status_code}"
-            if pause is not None:
-                self._sleep(pause)
-        raise NetworkError(
-            f"no Google token from the metadata server {self.host}: {reason}",
-            sent=False,
-            hint="Does a NetworkPolicy forbid the way to 169.254.169.254, port 80 and 988?",
-        )
-
-    def _get(self, url: str, params: Mapping[str, str] | None = None) -> httpx.Response:
-        try:
-            with httpx.Client(timeout=self._timeout, trust_env=False, follow_redirects=False) as client:
-                return client.get(url, params=params, headers=_METADATA_HEADERS)
-        except httpx.InvalidURL:
-            raise ConfigError(f"GCE_METADATA_HOST or GCE_METADATA_IP is not the name of a host: {url}") from None
-
-    def _token(self, answer: httpx.Response) -> Token:
-        where = f"the metadata server {self.host}"
-        if answer.status_code == httpx.codes.NOT_FOUND:
-            raise ConfigError(
-                f"{where} knows no service account for this machine or pod",
-                hint="Attach a service account to it, or set up Workload Identity Federation for GKE.",
-            )
-        if not answer.is_success:
-            raise ConfigError(
-                f"{where} gives no token: HTTP {answer.status_code}: {plain(answer.text, 300)}",
-                hint="With Workload Identity: may the Kubernetes service account act as the Google one "
-                "(roles/iam.workloadIdentityUser)?",
-            )
-        try:
-            told = answer.json()
-            value, seconds = told["access_token"], float(told["expires_in"])
-        except (ValueError, KeyError, TypeError):
-            # Not shown, not chained: it may hold a token.
-            raise ConfigError(f"{where} answered with something that is no token") from None
-        check_token(str(value), f"{where}: its token")
-        return Token(str(value), time.time() + seconds)
 
 
 def find_credentials(scopes: Sequence[str], environ: Mapping[str, str], *, otherwise: str = "") -> TokenSource:

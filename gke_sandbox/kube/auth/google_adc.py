@@ -21,7 +21,7 @@ import httpx
 from ...errors import ConfigError, NetworkError, SandboxError
 from ..programs import find_program
 from ..status import plain
-from .google import Token, google_http
+from .google_base import Token, google_http
 
 __all__ = ["FileCredentials", "HttpxRequest"]
 

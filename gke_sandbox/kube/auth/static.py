@@ -1,6 +1,6 @@
 """Who we are: what proves it to the API server. Nothing here shows a secret in its repr or in an error.
 
-Each class but `ClientCertificate` and `Impersonation` is an `httpx.Auth`; the client uses them over https only.
+Each class but `ClientCertificate` is an `httpx.Auth`; the client uses them over https only.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import re
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import httpx
 from ...errors import ConfigError
 from ..config.files import read_file
 
-__all__ = ["BasicAuth", "BearerToken", "ClientCertificate", "Impersonation", "TokenFile", "check_token"]
+__all__ = ["BasicAuth", "BearerToken", "ClientCertificate", "TokenFile", "check_token"]
 
 # A projected service account token is renewed long before it expires; client-go looks once a minute.
 # https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#serviceaccount-token-volume-projection
@@ -110,56 +110,6 @@ class BasicAuth(httpx.Auth):
         pair = f"{self.username}:{self.password}".encode()
         request.headers["Authorization"] = f"Basic {base64.b64encode(pair).decode('ascii')}"
         yield request
-
-
-# The characters of a header's name, without "%", which begins an escape.
-# https://www.rfc-editor.org/rfc/rfc9110#section-5.6.2
-_PLAIN_IN_A_NAME = frozenset(b"!#$&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
-
-
-@dataclass(frozen=True)
-class Impersonation:
-    """Whom the server shall take us for, if we may (the verb ``impersonate``). No secret, and no credential.
-
-    `extra` maps a key to its values. Raises `ConfigError` for a uid, groups or extra without a user, and for what
-    cannot stand in a header.
-    """
-
-    user: str
-    uid: str = ""
-    groups: tuple[str, ...] = ()
-    extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    source: str = field(default="impersonation", compare=False)
-
-    def __post_init__(self) -> None:
-        if not self.user:
-            raise ConfigError(f"{self.source}: a uid, groups or extra are given, but no user to impersonate")
-        for name, value in self.headers():
-            if not name.isascii() or any(c < " " or c == "\x7f" for c in value if c != "\t"):
-                raise ConfigError(f"{self.source}: {value!r} holds control characters")
-
-    def headers(self) -> list[tuple[str, str]]:
-        """The headers that say so; `groups` and `extra` repeat theirs. Values may be any Unicode."""
-        # https://kubernetes.io/docs/reference/access-authn-authz/authentication/#user-impersonation
-        found = [("Impersonate-User", self.user)]
-        if self.uid:
-            found.append(("Impersonate-Uid", self.uid))
-        found += [("Impersonate-Group", group) for group in self.groups]
-        found += [
-            (f"Impersonate-Extra-{_escaped(key)}", value) for key, values in self.extra.items() for value in values
-        ]
-        return found
-
-    def add_to(self, headers: httpx.Headers) -> None:
-        """Put the headers in; a request that impersonates somebody already is left as it is."""
-        if "Impersonate-User" not in headers:
-            # Values are sent as UTF-8, as client-go does; httpx alone would take ASCII only.
-            added = [(name.encode("ascii"), value.encode()) for name, value in self.headers()]
-            headers.update(httpx.Headers(added))
-
-
-def _escaped(key: str) -> str:
-    return "".join(chr(byte) if byte in _PLAIN_IN_A_NAME else f"%{byte:02x}" for byte in key.encode())
 
 
 def check_token(token: str, source: str) -> None:

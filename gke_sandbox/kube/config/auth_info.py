@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError
-from ..auth.static import BasicAuth, BearerToken, ClientCertificate, Impersonation, TokenFile
+from ..auth.impersonation import Impersonation
+from ..auth.static import BasicAuth, BearerToken, ClientCertificate, TokenFile
 from .files import read_file
 from .kubeconfig import Entry, quoted
 

@@ -5,122 +5,30 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from ...errors import ConfigError
-from ..auth.static import BearerToken, ClientCertificate, Impersonation, TokenFile, check_token
-from ..http.proxy import parse_proxy
+from ..auth.impersonation import Impersonation
+from ..auth.static import BearerToken, TokenFile, check_token
 from .auth_info import data_or_file, identify, impersonated
 from .files import read_file, read_file_if_there
 from .kubeconfig import Entry, Kubeconfig, merge, parse, quoted
-from .overrides import NO_OVERRIDES, ConnectionOverrides
+from .types import NO_OVERRIDES, SYSTEM_CA, ClusterConfig, ConnectionOverrides, is_https
 
 if TYPE_CHECKING:
-    import httpx
-
     from ..auth.exec import ClusterInfo
 
-__all__ = ["ClusterConfig", "ConnectionOverrides", "find_cluster", "in_cluster", "load_kubeconfig", "overridden"]
+__all__ = ["find_cluster", "in_cluster", "load_kubeconfig", "overridden"]
 
 logger = logging.getLogger("gke_sandbox")
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 # https://kubernetes.io/docs/reference/config-api/client-authentication.v1/#client-authentication-k8s-io-v1-Cluster
 EXEC_EXTENSION = "client.authentication.k8s.io/exec"
-SYSTEM_CA = "the system's certificates"
 # How many contexts an error names.
 MAX_NAMES = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClusterConfig:
-    """A cluster's address, how to know that it is the right one, and who we are there. Its repr shows no secret.
-
-    `server` is an http or https URL that may have a path, which is kept; `namespace` is the one that requests
-    go to if nothing else says so; `ca_data` is PEM, and None means the system's certificates;
-    `tls_server_name` is the name in the server's certificate when it is not that of the address; `auth` and
-    `client_certificate` are used over https only; `impersonation` always; `proxy_url` is an http, https or socks5
-    URL, and None leaves it to the environment; `disable_compression` asks for answers that are not compressed.
-
-    The rest is for people: `source`, a phrase that says where all this was found, `context` and `file` as far as
-    it came from a kubeconfig, `ca_source` and `credentials`, phrases that say what they are.
-
-    Raises `ConfigError` when `server` or `proxy_url` is no such URL, or when there is a CA that is not to be
-    looked at.
-    """
-
-    server: str
-    namespace: str | None = None
-    ca_data: bytes | None = field(default=None, repr=False)
-    insecure_skip_tls_verify: bool = False
-    tls_server_name: str | None = None
-    auth: httpx.Auth | None = None
-    client_certificate: ClientCertificate | None = None
-    impersonation: Impersonation | None = None
-    # It may hold a password.
-    proxy_url: str | None = field(default=None, repr=False)
-    disable_compression: bool = False
-    source: str = "the configuration"
-    context: str | None = None
-    file: str | None = None
-    ca_source: str = SYSTEM_CA
-    credentials: str = "none"
-
-    def __post_init__(self) -> None:
-        _check_server(self.server, self.source)
-        if self.proxy_url is not None:
-            _check_proxy(self.proxy_url, self.source)
-        if self.insecure_skip_tls_verify and self.ca_data is not None:
-            raise ConfigError(
-                f"{self.source}: insecure-skip-tls-verify and a certificate authority exclude each other"
-            )
-
-    @property
-    def address(self) -> str:
-        """`server` as the begin of every request's URL: without a slash at its end, query or fragment."""
-        return self.server.partition("?")[0].partition("#")[0].rstrip("/")
-
-    @property
-    def secure(self) -> bool:
-        """Whether the server proves who it is, so that it may be told who we are."""
-        # As client-go: no credentials over plain http.
-        return _secure(self.server)
-
-
-def _secure(server: str) -> bool:
-    return server.lower().startswith("https:")
-
-
-def _check_server(server: str, source: str) -> None:
-    try:
-        parts = urlsplit(server)
-        host, _port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigError(f"{source}: the server's address is not a URL: {error}") from None
-    if parts.username is not None or parts.password is not None:
-        # Not shown: it may be a password.
-        raise ConfigError(f"{source}: the server's address holds a user name or a password")
-    if (
-        parts.scheme not in {"http", "https"}
-        or not host
-        or not server.isascii()
-        or not server.isprintable()
-        or " " in server
-    ):
-        raise ConfigError(
-            f"{source}: the server's address, {quoted(server)}, is not an http or https URL",
-            hint="It looks like https://203.0.113.5:6443",
-        )
-
-
-def _check_proxy(url: str, source: str) -> None:
-    parse_proxy(url, f"{source}: its proxy-url")
-    scheme = url.partition(":")[0].lower()
-    if scheme not in {"http", "https", "socks5"}:
-        raise ConfigError(f'{source}: its proxy-url has the scheme "{scheme}"; it must be http, https or socks5')
 
 
 def find_cluster(
@@ -243,7 +151,7 @@ def _resolve(
     server = _url(server, "what was given" if overrides.server else str(cluster))
     if overrides.token:
         check_token(overrides.token, "the token that was given")
-    secure = _secure(server)
+    secure = is_https(server)
     ca_data, ca_source = _authority(cluster, secure)
     namespace = overrides.namespace or (context.text("namespace") if context is not None else "")
     found = ClusterConfig(

@@ -5,13 +5,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from ...errors import ConfigError
-
-if TYPE_CHECKING:
-    from ..config.loader import ClusterConfig
 
 __all__ = ["Proxy", "bypassed", "parse_proxy", "proxy_for"]
 
@@ -62,15 +58,12 @@ def parse_proxy(text: str, source: str) -> Proxy:
     )
 
 
-def proxy_for(url: str, config: ClusterConfig | None, environ: Mapping[str, str]) -> Proxy | None:
-    """The proxy for requests to `url`; None: they go directly.
+def proxy_for(url: str, environ: Mapping[str, str]) -> Proxy | None:
+    """Return the proxy that the environment names for `url`; None if requests go directly.
 
-    The cluster's proxy-url is used whatever the URL is. Without one (or without a `config`) it is HTTPS_PROXY's
-    or HTTP_PROXY's, after the scheme of `url`, in capitals or not, unless NO_PROXY names the host or the host is
-    this machine. Raises `ConfigError` for a proxy that is no URL.
+    It is HTTPS_PROXY's or HTTP_PROXY's, after the scheme of `url`, in capitals or not, unless NO_PROXY names the
+    host or the host is this machine. Raise `ConfigError` for a proxy that is not a URL.
     """
-    if config is not None and config.proxy_url:
-        return parse_proxy(config.proxy_url, f"{config.source}: its proxy-url")
     parts = urlsplit(url)
     # https://pkg.go.dev/golang.org/x/net/http/httpproxy#FromEnvironment
     name, text = _first(environ, "HTTPS_PROXY" if parts.scheme == "https" else "HTTP_PROXY")

@@ -11,11 +11,11 @@ import httpx
 
 from ..._version import __version__
 from ...errors import SandboxError
-from ..config.loader import ClusterConfig
+from ..config.types import ClusterConfig
 from ..resources import Resource
 from .rotating import plugin_certificate
 from .tls import proxy_ssl_context, ssl_context
-from .transport import proxy_for, sync_transport
+from .transport import sync_transport
 
 __all__ = ["delete_now"]
 
@@ -61,6 +61,6 @@ def delete_now(config: ClusterConfig, resource: Resource, namespace: str, names:
 
 def _transport(config: ClusterConfig) -> httpx.BaseTransport:
     """The way that the cluster's other requests take."""
-    proxy = proxy_for(config.address, config, os.environ)
+    proxy = config.proxy(os.environ)
     context = ssl_context(config, plugin_certificate(config.auth))
     return sync_transport(context, proxy, proxy_ssl_context(config))

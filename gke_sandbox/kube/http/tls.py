@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from ...errors import ConfigError
 from ..auth.static import ClientCertificate
-from ..config.loader import ClusterConfig
+from ..config.types import ClusterConfig
 
 __all__ = ["load_certificate", "proxy_ssl_context", "ssl_context", "warn_if_insecure"]
 

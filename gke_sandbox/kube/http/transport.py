@@ -18,7 +18,7 @@ import httpx
 
 from ...errors import ConfigError, NetworkError
 from ..status import RequestInfo, plain
-from .proxy import Proxy, proxy_for
+from .proxy import Proxy
 
 __all__ = [
     "PLAIN_TIMEOUT",
@@ -27,7 +27,6 @@ __all__ = [
     "listener",
     "network_errors",
     "network_transport",
-    "proxy_for",
     "stream_timeout",
     "sync_transport",
 ]

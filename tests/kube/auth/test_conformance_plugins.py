@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gke_sandbox.kube.auth.static import Impersonation
-from gke_sandbox.kube.config.overrides import ConnectionOverrides
+from gke_sandbox.kube.auth.impersonation import Impersonation
+from gke_sandbox.kube.config.types import ConnectionOverrides
 
 from ..config.cases import Case, check, one, program, wrong
 from ..config.kubeconfigs import CA, b64, kubeconfig

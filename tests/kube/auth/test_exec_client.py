@@ -25,7 +25,7 @@ from gke_sandbox.errors import ConfigError
 from gke_sandbox.kube.auth.exec import ClusterInfo, ExecAuth
 from gke_sandbox.kube.auth.static import ClientCertificate
 from gke_sandbox.kube.client import KubeClient
-from gke_sandbox.kube.config.loader import ClusterConfig
+from gke_sandbox.kube.config.types import ClusterConfig
 from gke_sandbox.kube.http.rotating import RotatingTransport
 from gke_sandbox.kube.resources import PODS
 

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from pytest_httpx import HTTPXMock
 
 from gke_sandbox.errors import ConfigError, NetworkError, SandboxError
-from gke_sandbox.kube.auth.google import REFRESH_EARLY, SCOPES, GoogleAuth, Token, find_credentials, google_auth
+from gke_sandbox.kube.auth.google import REFRESH_EARLY, GoogleAuth, find_credentials, google_auth
+from gke_sandbox.kube.auth.google_base import SCOPES, Token
 
 FIXTURES = Path(__file__).parents[3] / "fixtures" / "google"
 SERVER = "https://203.0.113.10/version"

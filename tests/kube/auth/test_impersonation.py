@@ -6,9 +6,10 @@ import httpx
 import pytest
 
 from gke_sandbox.errors import ConfigError
-from gke_sandbox.kube.auth.static import BearerToken, Impersonation
+from gke_sandbox.kube.auth.impersonation import Impersonation
+from gke_sandbox.kube.auth.static import BearerToken
 from gke_sandbox.kube.client import KubeClient
-from gke_sandbox.kube.config.loader import ClusterConfig
+from gke_sandbox.kube.config.types import ClusterConfig
 from gke_sandbox.kube.resources import PODS
 
 from ..servers import Answer, Memory

@@ -10,7 +10,9 @@ import pytest
 from pytest_httpx import HTTPXMock
 
 from gke_sandbox.errors import ConfigError, NetworkError
-from gke_sandbox.kube.auth.google import SCOPES, MetadataServer, google_auth
+from gke_sandbox.kube.auth.google import google_auth
+from gke_sandbox.kube.auth.google_base import SCOPES
+from gke_sandbox.kube.auth.metadata import MetadataServer
 
 TOKEN = json.loads((Path(__file__).parents[3] / "fixtures" / "google" / "token.json").read_text())
 

@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from gke_sandbox.errors import ConfigError
-from gke_sandbox.kube.config.loader import ClusterConfig, find_cluster
-from gke_sandbox.kube.config.overrides import ConnectionOverrides
+from gke_sandbox.kube.config.loader import find_cluster
+from gke_sandbox.kube.config.types import ClusterConfig, ConnectionOverrides
 
 from .kubeconfigs import kubeconfig
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gke_sandbox.kube.auth.static import Impersonation
-from gke_sandbox.kube.config.overrides import ConnectionOverrides
+from gke_sandbox.kube.auth.impersonation import Impersonation
+from gke_sandbox.kube.config.types import ConnectionOverrides
 
 from .cases import Case, check, named, one, wrong
 from .kubeconfigs import CA, b64, kubeconfig

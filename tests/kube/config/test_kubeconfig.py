@@ -71,7 +71,9 @@ ANY = st.recursive(
 
 
 def fits(value: Any, model: Any) -> bool:
-    """Whether a value has the type of what may be there."""
+    """Return whether a value has the type of `model`. PyYAML writes y and n without quotes: they are read as bool."""
+    if isinstance(model, bool) and value in ("y", "Y", "n", "N"):
+        return True
     if isinstance(model, list):
         return isinstance(value, list) and all(fits(item, model[0]) for item in value)
     if isinstance(model, dict):

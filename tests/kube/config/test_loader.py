@@ -13,7 +13,8 @@ import pytest
 from gke_sandbox.errors import ConfigError
 from gke_sandbox.kube.auth.static import BasicAuth, BearerToken, ClientCertificate, TokenFile
 from gke_sandbox.kube.config.kubeconfig import parse
-from gke_sandbox.kube.config.loader import ClusterConfig, in_cluster, load_kubeconfig
+from gke_sandbox.kube.config.loader import in_cluster, load_kubeconfig
+from gke_sandbox.kube.config.types import ClusterConfig
 
 from .kubeconfigs import CA, Write, b64, kubeconfig
 

@@ -15,7 +15,7 @@ import trustme
 from gke_sandbox.errors import ConfigError, NetworkError
 from gke_sandbox.kube.auth.static import BearerToken, ClientCertificate
 from gke_sandbox.kube.client import KubeClient
-from gke_sandbox.kube.config.loader import ClusterConfig
+from gke_sandbox.kube.config.types import ClusterConfig
 from gke_sandbox.kube.http.proxy import Proxy, bypassed, parse_proxy, proxy_for
 from gke_sandbox.kube.http.sync_delete import delete_now
 from gke_sandbox.kube.http.tls import ssl_context
@@ -131,14 +131,14 @@ ENVIRONMENTS: list[tuple[str, dict[str, str], str | None]] = [
 
 @pytest.mark.parametrize(("url", "environ", "expected"), ENVIRONMENTS)
 def test_the_environments_proxy(url: str, environ: dict[str, str], expected: str | None) -> None:
-    found = proxy_for(url, ClusterConfig(server=url), environ)
+    found = ClusterConfig(server=url).proxy(environ)
     assert (None if found is None else str(found)) == expected
-    assert (found is None) == (proxy_for(url, None, environ) is None)
+    assert (found is None) == (proxy_for(url, environ) is None)
 
 
 def test_the_clusters_own_proxy_comes_before_the_environment_and_is_used_for_any_host() -> None:
     config = ClusterConfig(server="https://127.0.0.1", proxy_url="http://mine:3128")
-    found = proxy_for(config.server, config, {"HTTPS_PROXY": "http://p", "NO_PROXY": "*"})
+    found = config.proxy({"HTTPS_PROXY": "http://p", "NO_PROXY": "*"})
     assert str(found) == "http://mine:3128"
 
 

@@ -12,8 +12,8 @@ from threading import Thread
 
 import pytest
 
-from gke_sandbox.kube.auth.static import Impersonation
-from gke_sandbox.kube.config.loader import ClusterConfig
+from gke_sandbox.kube.auth.impersonation import Impersonation
+from gke_sandbox.kube.config.types import ClusterConfig
 from gke_sandbox.kube.http.sync_delete import delete_now
 from gke_sandbox.kube.resources import JOBS
 

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from gke_sandbox.errors import ConfigError, NetworkError
 from gke_sandbox.kube.auth.static import BearerToken, ClientCertificate
 from gke_sandbox.kube.client import KubeClient
-from gke_sandbox.kube.config.loader import ClusterConfig
+from gke_sandbox.kube.config.types import ClusterConfig
 from gke_sandbox.kube.http.tls import ssl_context
 from gke_sandbox.kube.http.transport import network_transport
 from gke_sandbox.kube.resources import PODS

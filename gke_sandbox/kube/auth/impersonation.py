@@ -1,0 +1,61 @@
+"""User impersonation: sending requests in the name of another user."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import httpx
+
+from ...errors import ConfigError
+
+__all__ = ["Impersonation"]
+
+# The characters of a header's name, without "%", which begins an escape.
+# https://www.rfc-editor.org/rfc/rfc9110#section-5.6.2
+_PLAIN_IN_A_NAME = frozenset(b"!#$&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+
+
+@dataclass(frozen=True)
+class Impersonation:
+    """Whom the server shall take us for, if we may (the verb ``impersonate``). No secret, and no credential.
+
+    `extra` maps a key to its values. Raises `ConfigError` for a uid, groups or extra without a user, and for what
+    cannot stand in a header.
+    """
+
+    user: str
+    uid: str = ""
+    groups: tuple[str, ...] = ()
+    extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    source: str = field(default="impersonation", compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.user:
+            raise ConfigError(f"{self.source}: a uid, groups or extra are given, but no user to impersonate")
+        for name, value in self.headers():
+            if not name.isascii() or any(c < " " or c == "\x7f" for c in value if c != "\t"):
+                raise ConfigError(f"{self.source}: {value!r} holds control characters")
+
+    def headers(self) -> list[tuple[str, str]]:
+        """The headers that say so; `groups` and `extra` repeat theirs. Values may be any Unicode."""
+        # https://kubernetes.io/docs/reference/access-authn-authz/authentication/#user-impersonation
+        found = [("Impersonate-User", self.user)]
+        if self.uid:
+            found.append(("Impersonate-Uid", self.uid))
+        found += [("Impersonate-Group", group) for group in self.groups]
+        found += [
+            (f"Impersonate-Extra-{_escaped(key)}", value) for key, values in self.extra.items() for value in values
+        ]
+        return found
+
+    def add_to(self, headers: httpx.Headers) -> None:
+        """Put the headers in; a request that impersonates somebody already is left as it is."""
+        if "Impersonate-User" not in headers:
+            # Values are sent as UTF-8, as client-go does; httpx alone would take ASCII only.
+            added = [(name.encode("ascii"), value.encode()) for name, value in self.headers()]
+            headers.update(httpx.Headers(added))
+
+
+def _escaped(key: str) -> str:
+    return "".join(chr(byte) if byte in _PLAIN_IN_A_NAME else f"%{byte:02x}" for byte in key.encode())

@@ -71,7 +71,7 @@ ANY = st.recursive(
 
 
 def fits(value: Any, model: Any) -> bool:
-    """Return whether a value has the type of `model`. PyYAML writes y and n without quotes: they are read as bool."""
+    """Return whether a value has the type of `model`. PyYAML writes y and n without quotes; we read bools."""
     if isinstance(model, bool) and value in ("y", "Y", "n", "N"):
         return True
     if isinstance(model, list):

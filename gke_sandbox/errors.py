@@ -23,7 +23,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 __all__ = [
     "AlreadyExists",
@@ -58,8 +57,8 @@ class SandboxError(Exception):
     The message says what was wrong and where; `hint`, when there is one, what to do about it.
     """
 
-    ran: Literal["no", "maybe"] = "maybe"
-    """Whether the program ran, wholly or in part. After "no" it may be run again without a thought."""
+    may_have_run: bool = True
+    """Whether the program may have started. If False, running it again is safe."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -80,6 +79,8 @@ def _revived(kind: type[SandboxError], args: tuple[object, ...], state: dict[str
 class ConfigError(SandboxError):
     """There is no usable cluster: nothing configured, a broken kubeconfig, missing credentials."""
 
+    may_have_run = False
+
 
 class SpecError(SandboxError, ValueError):
     """An invalid setting or argument. Raised before any request is sent.
@@ -88,7 +89,7 @@ class SpecError(SandboxError, ValueError):
     `mentions` are the names of other settings that occur in `problem` or `hint`.
     """
 
-    ran = "no"
+    may_have_run = False
 
     def __init__(self, field: str, problem: str, *, hint: str = "", mentions: tuple[str, ...] = ()) -> None:
         super().__init__(f"{field}: {problem}", hint=hint)
@@ -220,15 +221,15 @@ class NetworkError(SandboxError):
 
 
 class StartError(SandboxError):
-    """The sandbox did not start, and the program has not run by then.
+    """The sandbox did not start.
 
-    `cause` names the diagnosis (``image_not_found``, ``no_gvisor_node``: docs/troubleshooting.md has them all);
-    `reason` is Kubernetes' own word where there is one (``ErrImagePull``, ``Unschedulable``, ``StartError``),
-    `pod` the pod's name if there was a pod. `ran` is "maybe" where it was waited for in vain: it may start all the
-    same in the moments until its Job is deleted.
+    `cause` names the diagnosis (``image_not_found``, ``no_gvisor_node``: docs/troubleshooting.md lists them all).
+    `reason` is Kubernetes' reason, if there is one (``ErrImagePull``, ``Unschedulable``, ``StartError``). `pod` is
+    the pod's name, if there was a pod. After a startup timeout `may_have_run` is True: the program can still start
+    before the Job is deleted.
     """
 
-    ran: Literal["no", "maybe"] = "no"
+    may_have_run = False
 
     def __init__(
         self,
@@ -238,7 +239,7 @@ class StartError(SandboxError):
         reason: str = "",
         job: str = "",
         pod: str = "",
-        ran: Literal["no", "maybe"] = "no",
+        may_have_run: bool = False,
         hint: str = "",
     ) -> None:
         super().__init__(message, hint=hint)
@@ -246,7 +247,7 @@ class StartError(SandboxError):
         self.reason = reason
         self.job = job
         self.pod = pod
-        self.ran = ran
+        self.may_have_run = may_have_run
 
 
 class ResultLost(SandboxError):
@@ -284,8 +285,8 @@ class ReplayMismatch(CassetteError):
 
 
 class SandboxClosed(SandboxError):
-    """The Sandbox was closed, before this call (`ran` is "no") or during it."""
+    """The Sandbox was closed, before this call (`may_have_run` is False) or during it."""
 
-    def __init__(self, message: str, *, ran: Literal["no", "maybe"] = "maybe", hint: str = "") -> None:
+    def __init__(self, message: str, *, may_have_run: bool = True, hint: str = "") -> None:
         super().__init__(message, hint=hint)
-        self.ran = ran
+        self.may_have_run = may_have_run

@@ -85,7 +85,7 @@ class AsyncSandbox:
 
     async def __aenter__(self) -> AsyncSandbox:
         if self._tasks is not None or self._closed:
-            raise SandboxClosed("a Sandbox is opened once; make a new one", ran="no")
+            raise SandboxClosed("a Sandbox is opened once; make a new one", may_have_run=False)
         given = self.settings.namespace if self._namespace_given else None
         if self._cluster.kind == "transport":
             connection = self._cluster.connect(given)
@@ -300,11 +300,11 @@ class AsyncSandbox:
 
     def _open_tasks(self) -> anyio.abc.TaskGroup:
         if self._closed:
-            raise SandboxClosed("the Sandbox is closed", ran="no")
+            raise SandboxClosed("the Sandbox is closed", may_have_run=False)
         if self._tasks is None:
             raise SandboxClosed(
                 "the Sandbox is not open yet",
-                ran="no",
+                may_have_run=False,
                 hint="use it in `async with AsyncSandbox(...) as sandbox:`",
             )
         return self._tasks

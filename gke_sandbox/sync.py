@@ -132,12 +132,12 @@ class Sandbox:
     def _opened(self) -> _Open:
         with self._lock:
             if self._closed:
-                raise SandboxClosed("the Sandbox is closed", ran="no")
+                raise SandboxClosed("the Sandbox is closed", may_have_run=False)
             if self._open is None:
                 opened = _Open(self._cluster, self._arguments)
                 if self._closed:
                     opened.close()
-                    raise SandboxClosed("the Sandbox was closed while it was opened", ran="no")
+                    raise SandboxClosed("the Sandbox was closed while it was opened", may_have_run=False)
                 self._open = opened
                 _remember_in_multiprocessing()
             return self._open

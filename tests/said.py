@@ -1,8 +1,8 @@
-"""What Kubernetes says of trouble, in its own words, and the name of the cause: for every cause and every sign."""
+"""Kubernetes' reasons and messages with the cause that they must match: every cause and every pattern."""
 
 from __future__ import annotations
 
-from gke_sandbox._diagnosis.patterns import Place
+from gke_sandbox._diagnosis.patterns import Source
 
 NO_SUCH_HOST = (
     'failed to pull and unpack image "registry.invalid/nosuch:1": failed to resolve reference '
@@ -19,7 +19,7 @@ CONFIG_MAP_REFUSED = (
 )
 
 # Where it is said, the reason, the message; and the cause.
-SAID: list[tuple[Place, str, str, str]] = [
+SAID: list[tuple[Source, str, str, str]] = [
     ("waiting", "ErrImagePull", NO_SUCH_HOST, "registry_not_found"),
     (
         "waiting",
@@ -302,6 +302,6 @@ SAID: list[tuple[Place, str, str, str]] = [
     ("pod status", "NodeAffinity", "Pod was rejected: Predicate NodeAffinity failed", "node_refused"),
     ("pod status", "TaintToleration", "Pod was rejected: Predicate TaintToleration failed", "node_refused"),
     ("pod status", "SysctlForbidden", "forbidden sysctl", "node_refused"),
-    ("pod status", "Deleted", "the pod was deleted by somebody else", "deleted"),
+    ("pod status", "Deleted", "the pod was deleted by another client", "deleted"),
     ("pod status", "ReasonOfTheFuture", "the pod has failed for a reason that is not known yet", "pod_failed"),
 ]

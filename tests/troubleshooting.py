@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gke_sandbox._diagnosis import CAUSES, Cause
-from gke_sandbox._diagnosis.causes import Place
+from gke_sandbox._diagnosis import CAUSES, FailureCause
+from gke_sandbox._diagnosis.causes import Source
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "troubleshooting.md"
+_RAN = {True: "yes", False: "no", None: "depends"}
 BEGIN, END = "<!-- tables -->\n", "<!-- end of tables -->\n"
 
-SECTIONS: dict[str, tuple[Place, ...]] = {
+SECTIONS: dict[str, tuple[Source, ...]] = {
     "Image and container": ("waiting", "start"),
     "Node and volumes": ("scheduling", "pod event"),
     "Refused by the API server": ("admission",),
@@ -24,18 +25,18 @@ def tables() -> str:
     return "\n".join(_section(title, places) for title, places in SECTIONS.items())
 
 
-def _section(title: str, places: tuple[Place, ...]) -> str:
+def _section(title: str, places: tuple[Source, ...]) -> str:
     waited_for = "terminated" not in places
     head = ["cause", "what it means", "what to do", "program ran", *(["wait ends"] if waited_for else [])]
-    rows = [_row(each)[: len(head)] for each in CAUSES if each.signs[0].place in places]
+    rows = [_row(each)[: len(head)] for each in CAUSES if each.patterns[0].source in places]
     lines = [f"| {' | '.join(row)} |" for row in [head, *rows]]
     return "\n".join([f"### {title}", "", lines[0], "|---" * len(head) + "|", *lines[1:], ""])
 
 
-def _row(cause: Cause) -> list[str]:
+def _row(cause: FailureCause) -> list[str]:
     summary, hint = (text.replace("|", "\\|") for text in (cause.summary, cause.hint))
-    wait = "at once" if cause.final else "at `startup_timeout`"
-    return [f"`{cause.name}`", summary, hint, cause.ran, wait]
+    wait = "at once" if cause.permanent else "at `startup_timeout`"
+    return [f"`{cause.name}`", summary, hint, _RAN[cause.ran], wait]
 
 
 def written(page: str) -> str:

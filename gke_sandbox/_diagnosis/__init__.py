@@ -1,9 +1,20 @@
-"""From what the cluster says to a cause, a sentence and a hint. Pure: JSON in, words out."""
+"""Turn the state of the cluster into a cause, a message and a hint. Pure."""
 
 from __future__ import annotations
 
-from .causes import CAUSES, Cause, cause
-from .events import job_ending, job_wait, pod_wait
-from .pod_state import Ending, PodView, Wait, view
+from .causes import CAUSES, FailureCause, cause
+from .events import job_termination, job_wait_reason, pod_wait_reason
+from .pod_state import PodState, Termination, WaitReason, read_pod
 
-__all__ = ["CAUSES", "Cause", "Ending", "PodView", "Wait", "cause", "job_ending", "job_wait", "pod_wait", "view"]
+__all__ = [
+    "CAUSES",
+    "FailureCause",
+    "PodState",
+    "Termination",
+    "WaitReason",
+    "cause",
+    "job_termination",
+    "job_wait_reason",
+    "pod_wait_reason",
+    "read_pod",
+]

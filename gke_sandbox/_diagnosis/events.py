@@ -1,4 +1,4 @@
-"""From Events and a Job's status to what they mean. Pure.
+"""Find the reason for a wait or a termination in Events and in a Job's status. Pure.
 
 https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
 """
@@ -8,58 +8,63 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .causes import recognise
-from .pod_state import Ending, Wait, unsure
+from .causes import match_cause
+from .pod_state import Termination, WaitReason, unconfirmed
 
-__all__ = ["job_ending", "job_wait", "pod_wait"]
+__all__ = ["job_termination", "job_wait_reason", "pod_wait_reason"]
 
 
-def job_wait(events: Iterable[Mapping[str, Any]]) -> Wait | None:
-    """Why a Job has no pod: what its newest Event FailedCreate says, unless a pod was made after that."""
+def job_wait_reason(events: Iterable[Mapping[str, Any]]) -> WaitReason | None:
+    """Return why a Job has no pod, or None: what its newest Event FailedCreate says, if no pod was created after
+    it."""
     for event in _newest_first(events):
         if event.get("reason") == "SuccessfulCreate":
             return None
         if event.get("reason") == "FailedCreate":
             message = str(event.get("message") or "").removeprefix("Error creating: ")
-            found = recognise("admission", "FailedCreate", message)
-            return Wait(found, "FailedCreate", message) if found is not None else None
+            found = match_cause("admission", "FailedCreate", message)
+            return WaitReason(found, "FailedCreate", message) if found is not None else None
     return None
 
 
-# A node that is there would take the pod, were it not for others.
-_ROOM_MAY_COME = frozenset({"not_enough_cpu", "not_enough_memory", "not_enough_room"})
+# An existing node fits the pod and is only full.
+_NODE_FULL = frozenset({"not_enough_cpu", "not_enough_memory", "not_enough_room"})
 
 
-def pod_wait(events: Iterable[Mapping[str, Any]], said: Wait | None = None) -> Wait | None:
-    """What a pod that is not running yet waits for, as far as its Events say; the newest counts.
+def pod_wait_reason(
+    events: Iterable[Mapping[str, Any]], pod_reason: WaitReason | None = None
+) -> WaitReason | None:
+    """Return why a pod does not run yet, from its newest Event with a known cause, or None.
 
-    `said` is what the pod itself says: where it may still get room on a node that is there, an autoscaler that
-    cannot make one is not the end.
+    `pod_reason` is the reason that the pod itself reports: while an existing node may still get room, an
+    autoscaler that cannot add one is not a permanent failure.
     """
     for event in _newest_first(events):
         reason, message = str(event.get("reason") or ""), str(event.get("message") or "")
-        found = recognise("pod event", reason, message)
+        found = match_cause("pod event", reason, message)
         if found is not None:
-            if found.name == "cannot_scale_up" and said is not None and said.cause.name in _ROOM_MAY_COME:
+            if found.name == "cannot_scale_up" and pod_reason is not None and pod_reason.cause.name in _NODE_FULL:
                 return None
-            return Wait(found, reason, message)
+            return WaitReason(found, reason, message)
     return None
 
 
-def job_ending(job: Mapping[str, Any], *, has_run: bool) -> Ending | None:
-    """Why a Job's pod was taken away by the Job's own controller: at its deadline. None: not by that.
+def job_termination(job: Mapping[str, Any], *, has_run: bool) -> Termination | None:
+    """Return the termination of a pod that the Job controller deleted at the Job's deadline, or None.
 
-    That a Job without retries has failed since its pod has (BackoffLimitExceeded) is no reason. The Job does not
-    tell whether its pod had begun: without `has_run` the ending is not certain.
+    BackoffLimitExceeded only repeats that the pod failed, so it is ignored. The Job status does not say whether
+    the pod had started: without `has_run` the termination is unconfirmed.
     """
     status = job.get("status") or {}
     for condition in status.get("conditions") or ():
         if condition.get("type") in ("Failed", "FailureTarget") and condition.get("status") == "True":
             reason, message = str(condition.get("reason") or ""), str(condition.get("message") or "")
-            found = recognise("pod status", reason, message)
+            found = match_cause("pod status", reason, message)
             if found is None or found.name != "job_deadline":
                 return None
-            return Ending("killed", reason, message, None, found) if has_run else unsure(reason, message, found)
+            if not has_run:
+                return unconfirmed(reason, message, found)
+            return Termination("killed", reason, message, None, found)
     return None
 
 
@@ -68,7 +73,7 @@ def _newest_first(events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]
 
 
 def _time(event: Mapping[str, Any]) -> tuple[str, int]:
-    """When an event was last seen. RFC 3339 in UTC sorts as text, to the second; the version tells the rest."""
+    """Return when an Event was last seen, as a sort key: RFC 3339 text to the second, then the resourceVersion."""
     series = event.get("series") or {}
     metadata = event.get("metadata") or {}
     seen = series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")

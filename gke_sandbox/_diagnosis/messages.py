@@ -1,28 +1,28 @@
-"""The errors of an execution that has no result, in words. Pure."""
+"""Build the errors of an execution that has no result. Pure."""
 
 from __future__ import annotations
 
 from .._wire.log_decoder import ReplayableLogDecoder
 from ..errors import Forbidden, ResultLost, SandboxError, StartError
-from . import Ending, PodView, Wait, cause
+from . import PodState, Termination, WaitReason, cause
 
-# So much of what an image printed, at its end, says what is wrong with it.
-_SAID_CHARACTERS = 500
+# The maximum of an image's output that is quoted, from its end.
+_MAX_QUOTED_OUTPUT = 500
 
 _MAY_HAVE_RUN = "the program may have run, wholly or in part: run it again only if that does no harm"
 
 
-def not_started(why: Ending | Wait, job: str, pod: str, waited: str = "") -> StartError:
-    """The cluster's own reason. `waited` says how long that was, if it was waited for."""
+def not_started(why: Termination | WaitReason, job: str, pod: str, waited: str = "") -> StartError:
+    """Return the error for the reason that the cluster reports. `waited`: for how long, if it timed out."""
     found = why.cause or cause("container_waiting")
-    said = f"{why.reason}: {why.message}" if why.message else why.reason
+    detail = f"{why.reason}: {why.message}" if why.message else why.reason
     return StartError(
-        f"the sandbox did not start{waited}: {found.summary} ({said})",
+        f"the sandbox did not start{waited}: {found.summary} ({detail})",
         cause=found.name,
         reason=why.reason,
         job=job,
         pod=pod,
-        ran="maybe" if waited else "no",
+        may_have_run=bool(waited),
         hint=found.hint,
     )
 
@@ -30,26 +30,26 @@ def not_started(why: Ending | Wait, job: str, pod: str, waited: str = "") -> Sta
 def start_timed_out(
     limit: float,
     job: str,
-    pod: PodView | None,
-    wait: Wait | None,
-    unseen: SandboxError | None,
-    unread: Forbidden | None,
+    pod: PodState | None,
+    wait_reason: WaitReason | None,
+    pods_error: SandboxError | None,
+    events_error: Forbidden | None,
 ) -> SandboxError:
-    """Nothing has begun within `limit` seconds: the state that was seen last.
+    """Return the error for a program that did not start within `limit` seconds, from the last known state.
 
-    `unseen` says why the pods could not be looked at, `unread` why their Events could not, if so.
+    `pods_error` and `events_error`: why the pods and their Events could not be read, if so.
     """
     waited = f" within {limit:g} s (startup_timeout)"
     name = pod.name if pod is not None else ""
-    if unseen is not None:
-        # Nobody can say what became of the pod.
-        seen = cause("pods_not_seen")
-        message = f"{seen.summary}{waited}: {unseen}"
+    if pods_error is not None:
+        # The state of the pod is unknown.
+        unseen = cause("pods_not_seen")
+        message = f"{unseen.summary}{waited}: {pods_error}"
         return ResultLost(
-            f"the result is lost: {message}", cause=seen.name, job=job, pod=name, hint=_hint(seen.hint)
+            f"the result is lost: {message}", cause=unseen.name, job=job, pod=name, hint=_hint(unseen.hint)
         )
-    if wait is not None:
-        return not_started(wait, job, name, waited)
+    if wait_reason is not None:
+        return not_started(wait_reason, job, name, waited)
     if pod is None:
         found, where = cause("no_pod"), f"Job {job}"
     else:
@@ -57,22 +57,24 @@ def start_timed_out(
         where = f"pod {name} on node {pod.node}" if pod.node else f"pod {name}, which has no node yet"
     return StartError(
         f"the sandbox did not start{waited}: {found.summary} ({where})"
-        + (f"; its Events may say why, and could not be read: {unread}" if unread is not None else ""),
+        + (f"; its Events may say why, and could not be read: {events_error}" if events_error is not None else ""),
         cause=found.name,
         job=job,
         pod=name,
-        ran="maybe",
-        hint=unread.hint if unread is not None else found.hint,
+        may_have_run=True,
+        hint=events_error.hint if events_error is not None else found.hint,
     )
 
 
-def runner_failed(ending: Ending, job: str, pod: str, log: ReplayableLogDecoder, image: str) -> StartError:
-    """No exit frame, and the container ended by itself: the runner could not begin, and may have said why."""
-    said = (log.unframed + bytes(log.stderr)).decode("utf-8", "replace").strip()
+def runner_failed(
+    termination: Termination, job: str, pod: str, log: ReplayableLogDecoder, image: str
+) -> StartError:
+    """Return the error for a container that exited without an exit frame: the runner could not start."""
+    output = (log.unframed + bytes(log.stderr)).decode("utf-8", "replace").strip()
     found = cause("runner_failed")
     return StartError(
-        f"the container ended with code {ending.exit_code} before the program could run"
-        + (f"; its log says: {said[-_SAID_CHARACTERS:]}" if said else "; its log is empty"),
+        f"the container ended with code {termination.exit_code} before the program could run"
+        + (f"; its log says: {output[-_MAX_QUOTED_OUTPUT:]}" if output else "; its log is empty"),
         cause=found.name,
         reason="RunnerError",
         job=job,
@@ -82,9 +84,9 @@ def runner_failed(ending: Ending, job: str, pod: str, log: ReplayableLogDecoder,
 
 
 def unanswered(error: SandboxError, job: str, pod: str) -> ResultLost:
-    """The last thing that a pod needs may be in the cluster, and nothing more is known."""
+    """Return the error for a ConfigMap that may have been created, while nothing else is known."""
     return ResultLost(
-        f"the result is lost: the ConfigMap with the program may have arrived, but no answer did: {error}",
+        f"the result is lost: the ConfigMap with the program may have arrived, but no response did: {error}",
         job=job,
         pod=pod,
         hint=_hint(error.hint),
@@ -92,9 +94,9 @@ def unanswered(error: SandboxError, job: str, pod: str) -> ResultLost:
 
 
 def vanished(job: str, pod: str) -> ResultLost:
-    """The pod was there, waiting to start, and is not any more; what it did in between, nobody saw."""
+    """Return the error for a pod that was waiting to start and no longer exists."""
     return ResultLost(
-        f"the result is lost: pod {pod} is gone, and nobody saw how (deleted, evicted, preempted?)",
+        f"the result is lost: pod {pod} is gone, and its end was not seen (deleted, evicted, preempted?)",
         cause="deleted",
         job=job,
         pod=pod,
@@ -102,17 +104,19 @@ def vanished(job: str, pod: str) -> ResultLost:
     )
 
 
-def taken_away(ending: Ending, job: str, pod: str, log: ReplayableLogDecoder) -> ResultLost:
-    """Something outside ended the pod, and nobody knows whether the program had begun by then."""
-    found = ending.cause
-    said = f"{ending.reason}: {ending.message.rstrip('.')}; whether the program had begun is not known"
-    error = lost(job, pod, log, said if found is None else f"{found.summary} ({said})")
+def disrupted(termination: Termination, job: str, pod: str, log: ReplayableLogDecoder) -> ResultLost:
+    """Return the error for a pod that was terminated from outside, if the program may or may not have started."""
+    found = termination.cause
+    detail = (
+        f"{termination.reason}: {termination.message.rstrip('.')}; it is unknown whether the program had started"
+    )
+    error = lost(job, pod, log, detail if found is None else f"{found.summary} ({detail})")
     error.cause = "" if found is None else found.name
     return error
 
 
 def lost(job: str, pod: str, log: ReplayableLogDecoder, message: str, hint: str = "") -> ResultLost:
-    """The program may have run, and how it ended cannot be known. `hint`: what else there is to do about it."""
+    """Return the error for a program whose end is unknown. `hint`: what else you can do about it."""
     return ResultLost(
         f"the result is lost: {message}",
         job=job,

@@ -1,4 +1,4 @@
-"""What a cause of failure is, and how it is recognised. Pure; the table of them is in `causes`."""
+"""Causes of a failure and the patterns that identify them. Pure; `causes` has the table."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Cause", "Place", "Ran", "Sign"]
+__all__ = ["FailureCause", "Pattern", "Source"]
 
-Ran = Literal["no", "maybe", "yes"]
-"""Whether the program ran."""
-
-Place = Literal["waiting", "start", "scheduling", "pod event", "admission", "pod status", "terminated", "client"]
-"""Where Kubernetes says it.
+Source = Literal["waiting", "start", "scheduling", "pod event", "admission", "pod status", "terminated", "client"]
+"""Where Kubernetes reports it.
 
 ``waiting``      the container's state, with a reason
 ``start``        the message of a container that could not be started (terminated: StartError)
@@ -21,36 +18,35 @@ Place = Literal["waiting", "start", "scheduling", "pod event", "admission", "pod
 ``admission``    the Event FailedCreate on the Job, whose pod the API server refused
 ``pod status``   the pod's own reason, its condition DisruptionTarget, or the Job's condition Failed
 ``terminated``   the container's state
-``client``       nowhere: this library's own conclusion
+``client``       nowhere: this library concluded it
 """
 
 
 @dataclass(frozen=True)
-class Sign:
-    """How a cause is recognised: the place, and patterns for Kubernetes' reason and for the message."""
+class Pattern:
+    """A source, and regular expressions for Kubernetes' reason (all of it) and message (any part of it)."""
 
-    place: Place
+    source: Source
     reason: str = ""
     text: str = ""
 
-    def fits(self, place: Place, reason: str, message: str) -> bool:
+    def matches(self, source: Source, reason: str, message: str) -> bool:
         return (
-            place == self.place
+            source == self.source
             and (not self.reason or re.fullmatch(self.reason, reason) is not None)
             and (not self.text or re.search(self.text, message, re.IGNORECASE) is not None)
         )
 
 
 @dataclass(frozen=True)
-class Cause:
-    """One cause. `final`: no waiting mends it, so that the wait for the sandbox ends at once.
-
-    `ran` "maybe": it depends on when it happened, and the ending tells (`Ending.ran`).
-    """
+class FailureCause:
+    """One cause of a failure."""
 
     name: str
     summary: str
     hint: str
-    signs: tuple[Sign, ...]
-    ran: Ran = "no"
-    final: bool = False
+    patterns: tuple[Pattern, ...]
+    ran: bool | None = False
+    """Whether the program ran. None if that depends on when it happened: see `Termination.ran`."""
+    permanent: bool = False
+    """Whether waiting cannot help, so that the wait for the sandbox ends at once."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import anyio
 
-from .._diagnosis import Ending, PodView, Wait, cause, messages, view
+from .._diagnosis import PodState, Termination, WaitReason, cause, messages, read_pod
 from .._wire.frames import PROTOCOL, Exit, Frame, Limits, Output, Start
 from .._wire.manifests import CONTAINER
 from .._wire.program import Program
@@ -84,10 +84,10 @@ class Execution:
 
         self._began = 0.0
         self._seen: dict[PhaseName, float] = {}
-        self._pod: PodView | None = None
+        self._pod: PodState | None = None
         self._pod_object: Mapping[str, Any] = {}
         self._has_run = self._vanished = False
-        self._wait: Wait | None = None
+        self._wait: WaitReason | None = None
         self._pod_state: tuple[object, ...] = ()
         self._inquiry: Inquiry | None = None
         self._watch_error: SandboxError | None = None
@@ -174,7 +174,7 @@ class Execution:
                 del self._scopes[scope]
 
     async def _until_started(self, limit: float) -> None:
-        """Wait for a container that runs, or has run. Raises `StartError`, `ResultLost`."""
+        """WaitReason for a container that runs, or has run. Raises `StartError`, `ResultLost`."""
         with self._pods.awaiting_start(self.job):
             await self._await_start(limit, self._new_inquiry())
 
@@ -210,8 +210,8 @@ class Execution:
         pod = self._pod
         return (
             self._vanished
-            or (pod is not None and (pod.running or pod.ending is not None))
-            or (self._wait is not None and self._wait.hopeless)
+            or (pod is not None and (pod.running or pod.termination is not None))
+            or (self._wait is not None and self._wait.is_permanent)
         )
 
     def _has_started(self) -> bool:
@@ -219,15 +219,15 @@ class Execution:
         if self._watch_error is not None:
             raise self._watch_error
         pod = self._pod
-        if pod is not None and pod.ending is not None:
-            if pod.ending.kind == "not_started":
-                raise messages.not_started(pod.ending, self.job, self._pod_name)
+        if pod is not None and pod.termination is not None:
+            if pod.termination.kind == "not_started":
+                raise messages.not_started(pod.termination, self.job, self._pod_name)
             return True
         if pod is not None and pod.running:
             return True
         if self._vanished:
             raise messages.vanished(self.job, self._pod_name)
-        if self._wait is not None and self._wait.hopeless:
+        if self._wait is not None and self._wait.is_permanent:
             raise messages.not_started(self._wait, self.job, self._pod_name)
         return False
 
@@ -244,7 +244,7 @@ class Execution:
             told = await inquiry.wait(pod)
             if self._pod is pod and told is not None:
                 self._waits_for(told)
-                look = look and not told.hopeless
+                look = look and not told.is_permanent
             if look and not last:
                 await self._look(inquiry)
 
@@ -258,7 +258,7 @@ class Execution:
             self.observe("MISSING", self._pod_object)
         return found is not None
 
-    def _waits_for(self, wait: Wait | None) -> None:
+    def _waits_for(self, wait: WaitReason | None) -> None:
         if wait != self._wait:
             self._wait = wait
             if wait is not None:
@@ -278,13 +278,13 @@ class Execution:
                     return result
                 self._log.begin()
                 continue
-            ending = await self._pods_word()
-            if ending is not None and ending.kind == "exited" and not self._log.gone and again:
+            termination = await self._pods_word()
+            if termination is not None and termination.kind == "exited" and not self._log.gone and again:
                 # The runner's last words must be there: what was read broke off, or went silent.
                 again -= 1
                 continue
-            if ending is not None:
-                return self._ended_from_outside(ending)
+            if termination is not None:
+                return self._ended_from_outside(termination)
             if self._log.gone or self._watch_error is not None or self._pod is None or not self._pod.running:
                 why = self._watch_error or "the cluster does not say why"
                 raise self._lost(f"the log ended without a result, and {why}") from self._watch_error
@@ -307,18 +307,18 @@ class Execution:
                 # It may have, unseen.
                 self._wake()
                 return
-        seen = view(pod, CONTAINER, deleted=type_ in ("DELETED", "MISSING"), has_run=self._has_run)
+        seen = read_pod(pod, CONTAINER, deleted=type_ in ("DELETED", "MISSING"), has_run=self._has_run)
         self._pod, self._pod_object = seen, pod
         self._has_run = self._has_run or seen.running
-        if seen.ending is not None:
+        if seen.termination is not None:
             self._log.container_ended()
         if seen.node:
             self._reach("scheduled", seen.node)
-        if seen.running or (seen.ending is not None and seen.ending.ran == "yes"):
+        if seen.running or (seen.termination is not None and seen.termination.ran is True):
             self._reach("started")
-        if self._pod_state != (state := (seen.node, seen.phase, seen.wait)):
+        if self._pod_state != (state := (seen.node, seen.phase, seen.wait_reason)):
             self._pod_state = state
-            self._waits_for(seen.wait)
+            self._waits_for(seen.wait_reason)
             if self._inquiry is not None:
                 self._inquiry.moved()
         self._wake()
@@ -326,7 +326,7 @@ class Execution:
     @property
     def _ended(self) -> bool:
         """Whether the container has ended, as far as the cluster has told."""
-        return self._pod is not None and self._pod.ending is not None
+        return self._pod is not None and self._pod.termination is not None
 
     def watch_failed(self, error: SandboxError) -> None:
         """The watch has ended for good."""
@@ -340,7 +340,7 @@ class Execution:
             if decided():
                 scope.cancel()
 
-    async def _pods_word(self) -> Ending | None:
+    async def _pods_word(self) -> Termination | None:
         """What the cluster says of the container's end, if it does within `WORD_SECONDS`."""
         with anyio.move_on_after(WORD_SECONDS):
             while not self._ended and self._watch_error is None:
@@ -349,10 +349,12 @@ class Execution:
         with anyio.move_on_after(LAST_LOOK_SECONDS):
             if not self._ended:
                 await self._look(inquiry)
-            ending = self._pod.ending if self._pod is not None else None
-            if ending is not None and ending.cause is not None and ending.cause.name == "deleted":
-                return await inquiry.job_ending(has_run=self._has_run or ending.ran == "yes") or ending
-        return self._pod.ending if self._pod is not None else None
+            termination = self._pod.termination if self._pod is not None else None
+            if termination is not None and termination.cause is not None and termination.cause.name == "deleted":
+                return (
+                    await inquiry.job_termination(has_run=self._has_run or termination.ran is True) or termination
+                )
+        return self._pod.termination if self._pod is not None else None
 
     # -- the log ------------------------------------------------------------------------------------------
 
@@ -384,10 +386,10 @@ class Execution:
         if exit_.timed_out:
             return self._result("timed_out", exit_)
         if exit_.signal == _SIGKILL:
-            ending = await self._pods_word()
-            by_signal = ending is not None and ending.cause is cause("killed_by_signal")
-            if ending is not None and ending.kind != "exited" and not by_signal:
-                return self._ended_from_outside(ending, exit_)
+            termination = await self._pods_word()
+            by_signal = termination is not None and termination.cause is cause("killed_by_signal")
+            if termination is not None and termination.kind != "exited" and not by_signal:
+                return self._ended_from_outside(termination, exit_)
         if exit_.signal is not None:
             return self._result("signaled", exit_)
         return self._result("succeeded" if exit_.code == 0 else "failed", exit_)
@@ -412,35 +414,35 @@ class Execution:
             message = f"the container ran on after {limit}, and its log could not be read: {trouble}"
         return self._result("timed_out", reason="Overtime", message=f"{message}. Its Job was deleted")
 
-    def _ended_from_outside(self, ending: Ending, exit_: Exit | None = None) -> ExecutionResult:
+    def _ended_from_outside(self, termination: Termination, exit_: Exit | None = None) -> ExecutionResult:
         log = self._log
         if self._vanished and log.gone:
             # It may have ended by itself before it was taken away.
             raise self._lost("the pod is gone, nobody saw how, and its log with it")
-        if ending.kind == "not_started":
-            raise messages.not_started(ending, self.job, self._pod_name)
-        if ending.ran == "maybe" and log.said.start is None:
-            raise messages.taken_away(ending, self.job, self._pod_name, log.said)
-        if ending.kind == "out_of_memory":
-            return self._result("out_of_memory", exit_, signal=_SIGKILL, ending=ending)
-        if ending.kind == "killed":
-            return self._result("killed", exit_, signal=_SIGKILL, ending=ending)
+        if termination.kind == "not_started":
+            raise messages.not_started(termination, self.job, self._pod_name)
+        if termination.ran is None and log.said.start is None:
+            raise messages.disrupted(termination, self.job, self._pod_name, log.said)
+        if termination.kind == "out_of_memory":
+            return self._result("out_of_memory", exit_, signal=_SIGKILL, termination=termination)
+        if termination.kind == "killed":
+            return self._result("killed", exit_, signal=_SIGKILL, termination=termination)
         unbegun = log.said.start is None and not log.gone
         if unbegun and log.trouble:
             raise self._lost(f"the container has ended and its log could not be read: {log.trouble}")
-        if unbegun and ending.exit_code == 0:
+        if unbegun and termination.exit_code == 0:
             # The runner has begun, and ended well: it is the log that says nothing of it.
             raise self._lost("the container has ended with code 0, and its log does not tell the result")
-        if unbegun or (ending.exit_code == _RUNNER_FAILED_CODE and log.said.runner_failed):
-            raise messages.runner_failed(ending, self.job, self._pod_name, log.said, self.settings.image)
+        if unbegun or (termination.exit_code == _RUNNER_FAILED_CODE and log.said.runner_failed):
+            raise messages.runner_failed(termination, self.job, self._pod_name, log.said, self.settings.image)
         # The runner leaves with the program's own code, 128+N for its signal and 124 for its limit; only its
         # last words were lost on the way.
-        code = ending.exit_code or 0
+        code = termination.exit_code or 0
         if code == _TIMED_OUT_CODE and self._ran_to_its_limit():
-            return self._result("timed_out", signal=_SIGKILL, ending=ending)
+            return self._result("timed_out", signal=_SIGKILL, termination=termination)
         if 128 < code <= 128 + _MOST_SIGNALS:
-            return self._result("signaled", signal=code - 128, ending=ending)
-        return self._result("succeeded" if code == 0 else "failed", code=code, ending=ending)
+            return self._result("signaled", signal=code - 128, termination=termination)
+        return self._result("succeeded" if code == 0 else "failed", code=code, termination=termination)
 
     def _ran_to_its_limit(self) -> bool:
         return self._elapsed() - self._seen.get("started", 0.0) >= self.settings.timeout
@@ -452,7 +454,7 @@ class Execution:
         *,
         code: int | None = None,
         signal: int | None = None,
-        ending: Ending | None = None,
+        termination: Termination | None = None,
         reason: str = "",
         message: str = "",
     ) -> ExecutionResult:
@@ -460,9 +462,9 @@ class Execution:
         if exit_ is not None:
             code, signal = exit_.code, exit_.signal
         found, said = "", self._log.said
-        if ending is not None:
-            reason, message = reason or ending.reason, message or ending.message
-            found = ending.cause.name if ending.cause is not None else ""
+        if termination is not None:
+            reason, message = reason or termination.reason, message or termination.message
+            found = termination.cause.name if termination.cause is not None else ""
         return ExecutionResult(
             status=status,
             exit_code=code,

@@ -9,8 +9,8 @@ from typing import Any
 
 import anyio
 
-from .._diagnosis import Wait, job_ending, job_wait, pod_wait
-from .._diagnosis.pod_state import Ending, PodView
+from .._diagnosis import WaitReason, job_termination, job_wait_reason, pod_wait_reason
+from .._diagnosis.pod_state import PodState, Termination
 from ..errors import ApiError, Forbidden, NetworkError, NotFound, SandboxError
 from ..kube.client import KubeClient
 from ..kube.resources import EVENTS, JOBS, PODS
@@ -61,13 +61,13 @@ class Inquiry:
         """The pod's state has changed: there is hope."""
         self._changed = anyio.current_time()
 
-    def due(self, pod: PodView | None) -> float:
+    def due(self, pod: PodState | None) -> float:
         """When to ask next, by the event loop's clock."""
         crowd = max(self._starting() - 1, 0) * EACH_STARTING_SECONDS
         again = max(self._asked + ASK_AGAIN_SECONDS + crowd, self._not_before)
         return again if pod is None else max(again, self._changed + STILL_SECONDS + crowd)
 
-    def looks(self, pod: PodView | None) -> bool:
+    def looks(self, pod: PodState | None) -> bool:
         """Whether it is time to look at the pods themselves. Counts as a question asked."""
         self._asked = anyio.current_time()
         return pod is None or self.trouble is not None or self._asked >= self._looked + LOOK_AGAIN_SECONDS
@@ -94,7 +94,7 @@ class Inquiry:
                 return [pod for pod in found.get("items") or () if isinstance(pod, dict)]
         return None
 
-    async def wait(self, pod: PodView | None) -> Wait | None:
+    async def wait(self, pod: PodState | None) -> WaitReason | None:
         """What the Events say, of the pod, or of the Job that has none."""
         if self.events_forbidden is not None:
             return None
@@ -115,14 +115,14 @@ class Inquiry:
             self._heed(error)
             return None
         events = [event for event in found.get("items") or () if isinstance(event, dict)]
-        return pod_wait(events, pod.wait) if pod is not None else job_wait(events)
+        return pod_wait_reason(events, pod.wait_reason) if pod is not None else job_wait_reason(events)
 
     def _heed(self, error: SandboxError) -> None:
         """Ask nothing before the server wants to be asked again."""
         if isinstance(error, ApiError) and error.retry_after is not None:
             self._not_before = anyio.current_time() + min(error.retry_after, MAX_RETRY_AFTER)
 
-    async def job_ending(self, *, has_run: bool) -> Ending | None:
+    async def job_termination(self, *, has_run: bool) -> Termination | None:
         """Why the Job's own controller took its pod away; None if it did not, or does not say."""
         try:
             job = await self._client.get(JOBS, self._namespace, self._job)
@@ -131,7 +131,7 @@ class Inquiry:
         except SandboxError as error:
             logger.info("the Job could not be read: %s", error)
             return None
-        return job_ending(job, has_run=has_run)
+        return job_termination(job, has_run=has_run)
 
 
 def _newer(found: Mapping[str, Any], known: Mapping[str, Any]) -> bool:

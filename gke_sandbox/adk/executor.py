@@ -248,7 +248,7 @@ class GkeCodeExecutor(BaseCodeExecutor):
         except SandboxError as error:
             hint = f"; {error.hint}" if error.hint else ""
             # Whoever closes the executor knows that it ends what runs.
-            expected = isinstance(error, SandboxClosed) and error.ran != "no"
+            expected = isinstance(error, SandboxClosed) and error.may_have_run
             level = logging.INFO if expected else logging.WARNING
             logger.log(level, "no result of the code of agent %s: %s%s", _agent(invocation_context), error, hint)
             return of_error(error)

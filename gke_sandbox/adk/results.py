@@ -82,7 +82,7 @@ def of_error(error: SandboxError) -> CodeExecutionResult:
         ending = _paragraphs(f"How the program ended is not known: {message}", hint)
         return made(error.stdout, _paragraphs(*_said(error.stderr, ending, error.stdout)), None)
     if isinstance(error, SandboxClosed):
-        first = "The code executor cannot run this" if error.ran == "no" else "The program was ended"
+        first = "The program was ended" if error.may_have_run else "The code executor cannot run this"
         return made("", _paragraphs(f"{first}: {message}", hint), None)
     if isinstance(error, SpecError):
         if error.field.startswith("files"):

@@ -116,9 +116,10 @@ def error_details(error: SandboxError) -> dict[str, Any]:
     if isinstance(error, ApiError):
         return {"code": error.code, "reason": error.reason}
     if isinstance(error, StartError):
-        said = {"cause": error.cause, "reason": error.reason, "ran": error.ran}
+        said = {"cause": error.cause, "reason": error.reason, "may_have_run": error.may_have_run}
         return {**said, "job": error.job, "pod": error.pod}
     if isinstance(error, ResultLost):
         output = {"stdout": error.stdout, "stderr": error.stderr}
-        return {"cause": error.cause, "ran": error.ran, "job": error.job, "pod": error.pod, **output}
+        said = {"cause": error.cause, "may_have_run": error.may_have_run}
+        return {**said, "job": error.job, "pod": error.pod, **output}
     return {}

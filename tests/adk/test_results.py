@@ -254,7 +254,7 @@ def test_stdout_that_is_one_endless_line_is_cut() -> None:
             "The program was not run: input_files['a.csv']: does not fit\n",
         ),
         (
-            SandboxClosed("the Sandbox is closed", ran="no"),
+            SandboxClosed("the Sandbox is closed", may_have_run=False),
             "The code executor cannot run this: the Sandbox is closed\n",
         ),
         (

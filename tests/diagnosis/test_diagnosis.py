@@ -6,8 +6,17 @@ from typing import Any
 
 import pytest
 
-from gke_sandbox._diagnosis import CAUSES, Ending, Wait, cause, job_ending, job_wait, pod_wait, view
-from gke_sandbox._diagnosis.causes import recognise
+from gke_sandbox._diagnosis import (
+    CAUSES,
+    Termination,
+    WaitReason,
+    cause,
+    job_termination,
+    job_wait_reason,
+    pod_wait_reason,
+    read_pod,
+)
+from gke_sandbox._diagnosis.causes import match_cause
 from gke_sandbox.errors import StartError
 
 from ..said import NO_SUCH_HOST, SAID
@@ -36,13 +45,19 @@ def terminated(code: int, reason: str, message: str = "") -> dict[str, Any]:
 
 
 def test_a_running_container_runs_and_has_not_ended() -> None:
-    seen = view(pod({"running": {"startedAt": "2026-11-22T21:20:09Z"}}), CONTAINER)
-    assert (seen.name, seen.node, seen.running, seen.wait, seen.ending) == ("p", "node1", True, None, None)
+    seen = read_pod(pod({"running": {"startedAt": "2026-11-22T21:20:09Z"}}), CONTAINER)
+    assert (seen.name, seen.node, seen.running, seen.wait_reason, seen.termination) == (
+        "p",
+        "node1",
+        True,
+        None,
+        None,
+    )
 
 
 def test_an_object_with_nothing_in_it_is_a_pod_of_which_nothing_is_known() -> None:
-    seen = view({}, CONTAINER)
-    assert (seen.name, seen.node, seen.running, seen.wait, seen.ending) == ("", "", False, None, None)
+    seen = read_pod({}, CONTAINER)
+    assert (seen.name, seen.node, seen.running, seen.wait_reason, seen.termination) == ("", "", False, None, None)
 
 
 @pytest.mark.parametrize(
@@ -62,13 +77,13 @@ def test_an_object_with_nothing_in_it_is_a_pod_of_which_nothing_is_known() -> No
     ],
 )
 def test_a_terminated_container(state: dict[str, Any], going: bool, kind: str, reason: str) -> None:
-    ending = view(pod(state, going=going), CONTAINER, has_run=True).ending
-    assert ending is not None
-    assert (ending.kind, ending.reason) == (kind, reason)
+    termination = read_pod(pod(state, going=going), CONTAINER, has_run=True).termination
+    assert termination is not None
+    assert (termination.kind, termination.reason) == (kind, reason)
 
 
 def test_an_evicted_pod_was_killed_though_its_container_seems_to_wait() -> None:
-    seen = view(
+    seen = read_pod(
         pod(
             {"waiting": {"reason": "ContainerCreating"}},
             phase="Failed",
@@ -79,19 +94,19 @@ def test_an_evicted_pod_was_killed_though_its_container_seems_to_wait() -> None:
         has_run=True,
     )
     message = 'Usage of EmptyDir volume "tmp" exceeds the limit "16Mi".'
-    assert seen.ending == Ending("killed", "Evicted", message, None, cause("storage_exceeded"))
+    assert seen.termination == Termination("killed", "Evicted", message, None, cause("storage_exceeded"))
 
 
 def test_the_same_before_it_ran_means_that_it_did_not_start() -> None:
-    seen = view(pod(phase="Failed", reason="Evicted", message="the node was low on memory"), CONTAINER)
-    assert seen.ending is not None
-    assert seen.ending.kind == "not_started"
+    seen = read_pod(pod(phase="Failed", reason="Evicted", message="the node was low on memory"), CONTAINER)
+    assert seen.termination is not None
+    assert seen.termination.kind == "not_started"
 
 
 def test_a_pod_that_is_gone_without_a_word_was_deleted() -> None:
-    seen = view(pod({"running": {}}), CONTAINER, deleted=True)
-    why = "the pod was deleted by somebody else"
-    assert seen.ending == Ending("killed", "Deleted", why, None, cause("deleted"))
+    seen = read_pod(pod({"running": {}}), CONTAINER, deleted=True)
+    why = "the pod was deleted by another client"
+    assert seen.termination == Termination("killed", "Deleted", why, None, cause("deleted"))
 
 
 def test_a_preempted_pod_says_so_by_its_condition() -> None:
@@ -101,9 +116,9 @@ def test_a_preempted_pod_says_so_by_its_condition() -> None:
         "reason": "PreemptionByScheduler",
         "message": "default-scheduler: preempting to accommodate a higher priority pod",
     }
-    seen = view(pod(terminated(143, "Error"), going=True, conditions=[condition]), CONTAINER)
-    assert seen.ending is not None
-    assert (seen.ending.kind, seen.ending.reason) == ("killed", "PreemptionByScheduler")
+    seen = read_pod(pod(terminated(143, "Error"), going=True, conditions=[condition]), CONTAINER)
+    assert seen.termination is not None
+    assert (seen.termination.kind, seen.termination.reason) == ("killed", "PreemptionByScheduler")
 
 
 def disruption(reason: str) -> list[dict[str, str]]:
@@ -114,39 +129,42 @@ def disruption(reason: str) -> list[dict[str, str]]:
 @pytest.mark.parametrize(
     ("state", "ran", "message"),
     [
-        ({"running": {}}, "yes", "Said by who did it."),
+        ({"running": {}}, True, "Said by who did it."),
         (
             {"waiting": {"reason": "ContainerCreating"}},
-            "maybe",
+            None,
             "Said by who did it.",
         ),
     ],
 )
 def test_a_pod_that_is_going_with_its_lost_node_has_ended_though_its_object_stays(
-    reason: str, state: dict[str, Any], ran: str, message: str
+    reason: str, state: dict[str, Any], ran: bool | None, message: str
 ) -> None:
     """No kubelet will ever say more."""
-    ending = view(pod(state, going=True, conditions=disruption(reason)), CONTAINER).ending
-    assert ending is not None
-    assert (ending.kind, ending.reason, ending.message) == ("killed", reason, message)
-    assert (ending.ran, ending.cause) == (ran, cause("node_lost"))
+    termination = read_pod(pod(state, going=True, conditions=disruption(reason)), CONTAINER).termination
+    assert termination is not None
+    assert (termination.kind, termination.reason, termination.message) == ("killed", reason, message)
+    assert (termination.ran, termination.cause) == (ran, cause("node_lost"))
 
 
 @pytest.mark.parametrize("reason", ["PreemptionByScheduler", "EvictionByEvictionAPI"])
 def test_of_a_pod_that_is_going_from_a_node_that_is_well_the_kubelets_word_is_awaited(reason: str) -> None:
     """It tells how the container ended, and whether it ran."""
-    assert view(pod({"running": {}}, going=True, conditions=disruption(reason)), CONTAINER).ending is None
-    assert view(pod({"running": {}}, conditions=disruption("DeletionByTaintManager")), CONTAINER).ending is None
+    assert read_pod(pod({"running": {}}, going=True, conditions=disruption(reason)), CONTAINER).termination is None
+    assert (
+        read_pod(pod({"running": {}}, conditions=disruption("DeletionByTaintManager")), CONTAINER).termination
+        is None
+    )
 
 
 @pytest.mark.parametrize("reason", ["ContainerCreating", "PodInitializing", ""])
 def test_a_container_on_its_way_waits_for_nothing_worth_telling(reason: str) -> None:
-    assert view(pod({"waiting": {"reason": reason}}, phase="Pending"), CONTAINER).wait is None
+    assert read_pod(pod({"waiting": {"reason": reason}}, phase="Pending"), CONTAINER).wait_reason is None
 
 
-@pytest.mark.parametrize(("place", "reason", "message", "name"), SAID)
-def test_what_kubernetes_says_has_a_cause(place: Any, reason: str, message: str, name: str) -> None:
-    found = recognise(place, reason, message)
+@pytest.mark.parametrize(("source", "reason", "message", "name"), SAID)
+def test_what_kubernetes_says_has_a_cause(source: Any, reason: str, message: str, name: str) -> None:
+    found = match_cause(source, reason, message)
     assert found is not None
     assert found.name == name
 
@@ -154,7 +172,7 @@ def test_what_kubernetes_says_has_a_cause(place: Any, reason: str, message: str,
 def test_every_cause_has_a_name_of_its_own_and_is_reached_by_something() -> None:
     names = [each.name for each in CAUSES]
     assert len(names) == len(set(names))
-    concluded = {each.name for each in CAUSES if all(sign.place == "client" for sign in each.signs)}
+    concluded = {each.name for each in CAUSES if all(pattern.source == "client" for pattern in each.patterns)}
     assert {name for *_, name in SAID} | concluded == set(names)
 
 
@@ -178,15 +196,15 @@ PASSING = (
 
 @pytest.mark.parametrize("name", [*FINAL, *PASSING])
 def test_only_what_no_waiting_mends_ends_the_wait(name: str) -> None:
-    assert cause(name).final is (name in FINAL)
+    assert cause(name).permanent is (name in FINAL)
 
 
 def test_a_container_that_waits_says_for_what() -> None:
     state = {"waiting": {"reason": "ErrImagePull", "message": f" {NO_SUCH_HOST}\n"}}
-    wait = view(pod(state, phase="Pending"), CONTAINER).wait
+    wait = read_pod(pod(state, phase="Pending"), CONTAINER).wait_reason
     assert wait is not None
     assert (wait.cause.name, wait.reason, wait.message) == ("registry_not_found", "ErrImagePull", NO_SUCH_HOST)
-    assert wait.hopeless
+    assert wait.is_permanent
 
 
 def event(reason: str, message: str, at: str = "2026-11-22T21:20:09Z", **more: Any) -> dict[str, Any]:
@@ -206,7 +224,7 @@ def test_of_the_events_of_a_pod_the_newest_that_means_something_counts() -> None
         event("NotTriggerScaleUp", "pod didn't trigger scale-up", "2026-11-22T21:20:10Z"),
         event("Whatever", "is new", "2026-11-22T21:20:30Z"),
     ]
-    wait = pod_wait(events)
+    wait = pod_wait_reason(events)
     assert wait is not None
     assert wait.cause.name == "node_is_being_made"
 
@@ -216,7 +234,7 @@ def test_events_of_the_new_kind_have_their_time_in_other_fields() -> None:
     new = event("NotTriggerScaleUp", "", lastTimestamp=None, eventTime="2026-11-22T21:20:13.000001Z")
     series = event("FailedScaleUp", "", series={"lastObservedTime": "2026-11-22T21:20:14.5Z"})
     for events, name in (([old, new], "cannot_scale_up"), ([old, new, series], "scale_up_failed")):
-        wait = pod_wait(events)
+        wait = pod_wait_reason(events)
         assert wait is not None
         assert wait.cause.name == name
 
@@ -225,47 +243,47 @@ def test_two_events_of_one_second_are_told_apart_by_their_versions() -> None:
     first = event("TriggeredScaleUp", "", metadata={"resourceVersion": "99"})
     second = event("NotTriggerScaleUp", "", metadata={"resourceVersion": "100"})
     for events in ([first, second], [second, first]):
-        wait = pod_wait(events)
+        wait = pod_wait_reason(events)
         assert wait is not None
         assert wait.reason == "NotTriggerScaleUp"
 
 
 def test_a_pod_that_may_get_room_on_a_node_that_is_there_needs_no_autoscaler() -> None:
     no_new_node = [event("NotTriggerScaleUp", "pod didn't trigger scale-up: 1 node(s) didn't match")]
-    full = Wait(cause("not_enough_cpu"), "Unschedulable", "0/3 nodes are available: 1 Insufficient cpu.")
-    none = Wait(cause("no_gvisor_node"), "Unschedulable", "0/3 nodes are available: 3 node(s) didn't match")
-    assert pod_wait(no_new_node, full) is None
-    told = pod_wait(no_new_node, none)
+    full = WaitReason(cause("not_enough_cpu"), "Unschedulable", "0/3 nodes are available: 1 Insufficient cpu.")
+    none = WaitReason(cause("no_gvisor_node"), "Unschedulable", "0/3 nodes are available: 3 node(s) didn't match")
+    assert pod_wait_reason(no_new_node, full) is None
+    told = pod_wait_reason(no_new_node, none)
     assert told is not None
-    assert told.hopeless
+    assert told.is_permanent
 
 
 def test_events_that_say_nothing_of_a_cause_are_no_wait() -> None:
-    assert pod_wait([event("Scheduled", "Successfully assigned"), {}]) is None
-    assert job_wait([event("SuccessfulCreate", "Created pod: x"), {}]) is None
+    assert pod_wait_reason([event("Scheduled", "Successfully assigned"), {}]) is None
+    assert job_wait_reason([event("SuccessfulCreate", "Created pod: x"), {}]) is None
 
 
 def test_why_a_job_has_no_pod() -> None:
     said = 'Error creating: pods "x" is forbidden: exceeded quota: pods, requested: pods=1'
-    wait = job_wait([event("FailedCreate", said)])
+    wait = job_wait_reason([event("FailedCreate", said)])
     assert wait is not None
-    assert (wait.cause.name, wait.hopeless) == ("quota_exceeded", False)
+    assert (wait.cause.name, wait.is_permanent) == ("quota_exceeded", False)
     assert wait.message.startswith('pods "x"')
     made = event("SuccessfulCreate", "Created pod: x", "2026-11-22T21:20:10Z")
-    assert job_wait([made, event("FailedCreate", said)]) is None
+    assert job_wait_reason([made, event("FailedCreate", said)]) is None
 
 
-@pytest.mark.parametrize(("has_run", "ran"), [(True, "yes"), (False, "maybe")])
-def test_a_job_that_failed_says_why_its_pod_is_gone(has_run: bool, ran: str) -> None:
+@pytest.mark.parametrize(("has_run", "ran"), [(True, True), (False, None)])
+def test_a_job_that_failed_says_why_its_pod_is_gone(has_run: bool, ran: bool | None) -> None:
     """And not whether it had begun: nothing is called "not started" on a Job's word alone."""
     deadline = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded", "message": "too long"}
-    ending = job_ending(
+    termination = job_termination(
         {"status": {"conditions": [{"type": "Suspended", "status": "True"}, deadline]}}, has_run=has_run
     )
-    assert ending is not None
-    assert (ending.kind, ending.reason, ending.ran) == ("killed", "DeadlineExceeded", ran)
-    assert ending.cause == cause("job_deadline")
-    assert job_ending({"status": {}}, has_run=has_run) is None
+    assert termination is not None
+    assert (termination.kind, termination.reason, termination.ran) == ("killed", "DeadlineExceeded", ran)
+    assert termination.cause == cause("job_deadline")
+    assert job_termination({"status": {}}, has_run=has_run) is None
 
 
 def test_a_pod_without_a_node_waits_for_one_and_may_still_get_it() -> None:
@@ -275,9 +293,9 @@ def test_a_pod_without_a_node_waits_for_one_and_may_still_get_it() -> None:
         "reason": "Unschedulable",
         "message": "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.",
     }
-    wait = view(pod(phase="Pending", node=None, conditions=[condition]), CONTAINER).wait
+    wait = read_pod(pod(phase="Pending", node=None, conditions=[condition]), CONTAINER).wait_reason
     assert wait is not None
-    assert (wait.reason, wait.hopeless) == ("Unschedulable", False)
+    assert (wait.reason, wait.is_permanent) == ("Unschedulable", False)
     assert "gVisor" in wait.cause.hint
 
 
@@ -301,88 +319,90 @@ def with_entry(taken_away: dict[str, Any], **entry: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("state", "entry", "ran"),
     [
-        (CREATING, {**USED_TO_RUN, **COUNTED}, "yes"),
-        (CREATING, USED_TO_RUN, "yes"),
-        (LOST, COUNTED, "yes"),
-        (STARTED, {}, "yes"),
-        ({"running": {}}, {}, "yes"),
-        (CREATING, {}, "no"),
-        (LOST, {}, "no"),
-        (NOT_STARTED, {}, "no"),
-        (CREATING, {"lastState": NOT_STARTED, **COUNTED}, "no"),
+        (CREATING, {**USED_TO_RUN, **COUNTED}, True),
+        (CREATING, USED_TO_RUN, True),
+        (LOST, COUNTED, True),
+        (STARTED, {}, True),
+        ({"running": {}}, {}, True),
+        (CREATING, {}, False),
+        (LOST, {}, False),
+        (NOT_STARTED, {}, False),
+        (CREATING, {"lastState": NOT_STARTED, **COUNTED}, False),
     ],
 )
 def test_an_evicted_pod_that_was_never_seen_running_says_whether_it_ran(
-    state: dict[str, Any], entry: dict[str, Any], ran: str
+    state: dict[str, Any], entry: dict[str, Any], ran: bool | None
 ) -> None:
     """A watch that was away while the program ran must not have it called "not started": it may not run twice.
 
     `evicted` in the recordings: its container waits again, with `lastState` and a restart counted.
     """
-    ending = view(with_entry(pod(state, **LOW), **entry), CONTAINER).ending
-    assert ending is not None
-    assert (ending.ran, ending.cause) == (ran, cause("evicted"))
-    assert ending.kind == ("killed" if ran == "yes" else "not_started")
+    termination = read_pod(with_entry(pod(state, **LOW), **entry), CONTAINER).termination
+    assert termination is not None
+    assert (termination.ran, termination.cause) == (ran, cause("evicted"))
+    assert termination.kind == ("killed" if ran else "not_started")
 
 
 def test_a_pod_that_filled_its_disk_has_run_whatever_else_it_says() -> None:
     full = {**LOW, "message": 'Usage of EmptyDir volume "tmp" exceeds the limit "16Mi".'}
-    ending = view(pod(CREATING, **full), CONTAINER).ending
-    assert ending is not None
-    assert (ending.kind, ending.ran) == ("killed", "yes")
+    termination = read_pod(pod(CREATING, **full), CONTAINER).termination
+    assert termination is not None
+    assert (termination.kind, termination.ran) == ("killed", True)
 
 
 def test_a_pod_on_a_node_that_is_gone_without_its_kubelets_last_word_may_have_run() -> None:
-    ending = view(pod(CREATING, phase="Pending"), CONTAINER, deleted=True).ending
-    assert ending is not None
-    assert (ending.kind, ending.ran, ending.cause) == ("killed", "maybe", cause("deleted"))
-    assert ending.message == "the pod was deleted by somebody else"
+    termination = read_pod(pod(CREATING, phase="Pending"), CONTAINER, deleted=True).termination
+    assert termination is not None
+    assert (termination.kind, termination.ran, termination.cause) == ("killed", None, cause("deleted"))
+    assert termination.message == "the pod was deleted by another client"
 
 
 def test_a_pod_that_never_had_a_node_has_not_run() -> None:
-    ending = view(pod(phase="Pending", node=None), CONTAINER, deleted=True).ending
-    assert ending is not None
-    assert (ending.kind, ending.ran) == ("not_started", "no")
+    termination = read_pod(pod(phase="Pending", node=None), CONTAINER, deleted=True).termination
+    assert termination is not None
+    assert (termination.kind, termination.ran) == ("not_started", False)
 
 
-@pytest.mark.parametrize(("entry", "ran"), [({}, "no"), (USED_TO_RUN, "yes")])
-def test_a_pod_that_was_deleted_and_could_not_be_located_was_deleted(entry: dict[str, Any], ran: str) -> None:
+@pytest.mark.parametrize(("entry", "ran"), [({}, False), (USED_TO_RUN, True)])
+def test_a_pod_that_was_deleted_and_could_not_be_located_was_deleted(
+    entry: dict[str, Any], ran: bool | None
+) -> None:
     """The node is well. `image-pull-backoff` in the recordings ends so, deleted before it ran."""
     going = with_entry(pod(LOST, phase="Failed", going=True), **entry)
-    ending = view(going, CONTAINER).ending
-    assert ending is not None
-    assert (ending.ran, ending.cause) == (ran, cause("deleted"))
+    termination = read_pod(going, CONTAINER).termination
+    assert termination is not None
+    assert (termination.ran, termination.cause) == (ran, cause("deleted"))
 
 
-def wait_or_ending(place: str, reason: str, message: str, *, has_run: bool) -> Wait | Ending | None:
+def diagnosed(source: str, reason: str, message: str, *, has_run: bool) -> WaitReason | Termination | None:
     """What Kubernetes' word leads to."""
     said = {"reason": reason, "message": message}
-    if place == "waiting":
-        return view(pod({"waiting": said}, phase="Pending"), CONTAINER).wait
-    if place == "scheduling":
+    if source == "waiting":
+        return read_pod(pod({"waiting": said}, phase="Pending"), CONTAINER).wait_reason
+    if source == "scheduling":
         condition = {"type": "PodScheduled", "status": "False", **said}
-        return view(pod(phase="Pending", node=None, conditions=[condition]), CONTAINER).wait
-    if place == "pod event":
-        return pod_wait([event(reason, message)])
-    if place == "admission":
-        return job_wait([event(reason, message)])
-    if place == "pod status":
-        return view(pod(CREATING, phase="Failed", **said), CONTAINER, has_run=has_run).ending
+        return read_pod(pod(phase="Pending", node=None, conditions=[condition]), CONTAINER).wait_reason
+    if source == "pod event":
+        return pod_wait_reason([event(reason, message)])
+    if source == "admission":
+        return job_wait_reason([event(reason, message)])
+    if source == "pod status":
+        return read_pod(pod(CREATING, phase="Failed", **said), CONTAINER, has_run=has_run).termination
     # An exit code that says nothing by itself, but for SIGKILL's.
-    killed = {"terminated": {"exitCode": 137 if place == "terminated" else 128, **said}}
-    return view(pod(killed), CONTAINER, has_run=has_run).ending
+    killed = {"terminated": {"exitCode": 137 if source == "terminated" else 128, **said}}
+    return read_pod(pod(killed), CONTAINER, has_run=has_run).termination
 
 
 @pytest.mark.parametrize("each", CAUSES, ids=lambda each: each.name)
 def test_the_table_says_of_each_cause_whether_the_program_ran_as_what_comes_of_it_does(each: Any) -> None:
-    """A wait, and an ending that is not a start, are told as a StartError: "no"."""
+    """A wait, and an termination that is not a start, are a StartError, which did not run."""
     ran = set()
-    for place, reason, message, name in SAID:
+    for source, reason, message, name in SAID:
         if name == each.name:
             for has_run in (True, False):
-                found = wait_or_ending(place, reason, message, has_run=has_run)
+                found = diagnosed(source, reason, message, has_run=has_run)
                 assert found is not None
                 assert found.cause == each
-                ran.add(found.ran if isinstance(found, Ending) else StartError.ran)
-    concluded = all(sign.place == "client" for sign in each.signs)
-    assert concluded or each.ran == (ran.pop() if len(ran) == 1 else "maybe")
+                ran.add(found.ran if isinstance(found, Termination) else StartError.may_have_run)
+    concluded = all(pattern.source == "client" for pattern in each.patterns)
+    assert concluded or each.ran == (ran.pop() if len(ran) == 1 else None)

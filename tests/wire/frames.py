@@ -36,7 +36,7 @@ def decode(chunks: Iterable[bytes], limits: Limits = DEFAULT) -> tuple[list[Fram
 
 
 def outcome(chunks: Iterable[bytes], limits: Limits = DEFAULT) -> Any:
-    """All that a decoder says, with neighbouring outputs of one stream as one."""
+    """Return the outcome of a decoder, with adjacent outputs of one stream joined."""
     frames, decoder = decode(chunks, limits)
     merged: list[Any] = []
     for frame in frames:

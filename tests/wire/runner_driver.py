@@ -1,7 +1,7 @@
-"""Starts the runner as the kubelet would, by environment or by mount, and reads its frames.
+"""Start the runner as the kubelet does, with environment variables or a volume, and read its frames.
 
-The reader of frames here is not the client's decoder: it trusts every byte, and fails loudly when the runner
-writes anything that protocol 1 does not have.
+The reader here is not the client's decoder: it trusts every byte, and fails if the runner writes anything that is
+not protocol 1.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gke_sandbox._wire.payload import runner_text
 RUNNER = runner_text()
 FROM_ENVIRONMENT = "import os;exec(compile(os.environ.pop('GKE_SANDBOX_RUNNER'),'runner.py','exec'))"
 
-#: Another interpreter than ours: the runner serves all from 3.8 on, the package itself does not.
+# The interpreter for the runner, which supports Python 3.8; the package itself does not.
 PYTHON = os.environ.get("RUNNER_TEST_PYTHON", sys.executable)
 
 Delivery = Literal["env", "mount"]
@@ -34,7 +34,7 @@ DELIVERIES: tuple[Delivery, ...] = ("env", "mount")
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame. `at` is where it begins in the log, `size` its length there, in bytes."""
+    """One frame. `at` is its position in the log and `size` its length there, in bytes."""
 
     kind: str
     payload: bytes
@@ -44,7 +44,7 @@ class Frame:
 
 
 def read_frames(log: bytes) -> list[Frame]:
-    """All frames of a log that holds nothing else; AssertionError for anything that is not a whole frame."""
+    """Read a log that contains only complete frames. Raises AssertionError for other content."""
     frames = []
     at = 0
     while at < len(log):
@@ -60,9 +60,10 @@ def read_frames(log: bytes) -> list[Frame]:
 
 
 def on_disk(log: bytes) -> int:
-    """Bytes of the node's log file: containerd writes ``<time> stdout F `` before each line of at most 16 KiB.
+    """Return the size of the node's log file: containerd writes ``<time> stdout F `` before each line of at most
+    16 KiB.
 
-    With nanoseconds and an offset that is 45 bytes. A longer line becomes several, each with its own newline.
+    With nanoseconds and an offset that is 45 bytes. A longer line is split into several, each with a newline.
     """
     total = 0
     for line in log.split(b"\n")[:-1]:
@@ -73,7 +74,7 @@ def on_disk(log: bytes) -> int:
 
 @dataclass(frozen=True)
 class Ran:
-    """What a runner left: its frames, its exit status (negative: a signal), and what it said on its own stderr."""
+    """The outcome of a runner: its frames, its exit status (negative for a signal), and its stderr."""
 
     frames: list[Frame]
     status: int
@@ -97,14 +98,14 @@ class Ran:
 
     @property
     def exit(self) -> dict[str, Any]:
-        """The exit frame's payload. It is the last frame, and there is one."""
+        """The payload of the exit frame, which must be the last frame."""
         assert [frame.kind for frame in self.frames].index("exit") == len(self.frames) - 1
         return dict(json.loads(self.frames[-1].payload))
 
 
 @dataclass(frozen=True)
 class Program:
-    """What a runner is asked to run, and within which limits."""
+    """A program with its limits."""
 
     code: str | bytes
     args: Sequence[str] = ()
@@ -122,7 +123,7 @@ class Program:
 
 
 def config_map(program: Program, delivery: Delivery, *, packed: bool = False) -> dict[str, bytes]:
-    """The ConfigMap's values by key, for either delivery; `packed` is the compressed form, for the mount only."""
+    """Return the ConfigMap's values by key. `packed` is the compressed form, for volumes only."""
     values: dict[str, bytes] = {}
 
     def put(stem: str, data: bytes) -> list[object]:
@@ -166,7 +167,7 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def _cut(data: bytes, size: int) -> list[bytes]:
-    """Pieces of at most `size` bytes, cut between characters."""
+    """Split text into pieces of at most `size` bytes, between characters."""
     pieces = []
     while data:
         end = size
@@ -178,14 +179,14 @@ def _cut(data: bytes, size: int) -> list[bytes]:
 
 
 def environment(base: Path) -> dict[str, str]:
-    """What every program here finds in its environment, but for HOME."""
+    """The environment of every program here, except for HOME."""
     return {"PATH": os.defpath, "LANG": "C.UTF-8", "TMPDIR": str(base), "GREETING": "h\u00e9llo"}
 
 
 def command(
     values: Mapping[str, bytes], delivery: Delivery, base: Path, env: Mapping[str, str] | None = None
 ) -> tuple[list[str], dict[str, str]]:
-    """The container's command and its environment; for the mount, the files are put into ``base/app``."""
+    """Return the container's command and environment; with a volume, write the files to ``base/app``."""
     variables = dict(environment(base) if env is None else env)
     if delivery == "mount":
         app = base / "app"
@@ -201,7 +202,7 @@ def command(
 def started(
     program: Program, delivery: Delivery = "env", *, base: Path, prefix: Sequence[str] = (), **options: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A runner in a process of its own; its TMPDIR is `base`. Killed at the end, if it is still there."""
+    """Start a runner in a separate process with TMPDIR `base`, and kill it at the end."""
     argv, variables = command(config_map(program, delivery), delivery, base)
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
     with subprocess.Popen([*prefix, *argv], env=variables, cwd=base, **streams) as process:
@@ -221,7 +222,7 @@ def run(
     prefix: Sequence[str] = (),
     packed: bool = False,
 ) -> Ran:
-    """Run a program under the runner, to its end. `values` and `env` replace the ConfigMap and the environment."""
+    """Run a program to its end. `values` and `env` replace the ConfigMap and the environment."""
     if isinstance(program, str):
         program = Program(program)
     with tempfile.TemporaryDirectory(prefix="runner-") as fresh:
@@ -236,13 +237,14 @@ def run(
 
 
 class Lifeline:
-    """Tells when all processes of a program are dead: they hold a FIFO open, and it ends with the last of them."""
+    """Detects the end of all processes of a program: they keep a FIFO open, which is closed with the last of
+    them."""
 
     def __init__(self, base: Path) -> None:
         path = base / "lifeline"
         os.mkfifo(path)
         self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        #: Put before a program; its children inherit `line`, over exec too if they are told to keep it.
+        # Prepended to a program. Its children inherit `line`, also over exec if it is made inheritable.
         self.prelude = (
             f"import os\nline = os.open({str(path)!r}, os.O_WRONLY)\nos.set_inheritable(line, True)\n"
             "os.write(line, b'alive\\n')\n"
@@ -255,14 +257,14 @@ class Lifeline:
         os.close(self._fd)
 
     def wait_for(self, word: bytes) -> None:
-        """Wait until a process has written `word`."""
+        """Wait until a process has written `word` to the FIFO."""
         seen = b""
         while word not in seen:
             assert select.select([self._fd], [], [], 20)[0], f"{word!r} did not come, only {seen!r}"
             seen += os.read(self._fd, 4096)
 
     def is_cut(self) -> bool:
-        """Whether every process that held it is dead, now or within 5 seconds; one has held it."""
+        """Return whether every process that kept the FIFO open ends within 5 seconds."""
         while select.select([self._fd], [], [], 5)[0]:
             data = os.read(self._fd, 4096)
             if not data:

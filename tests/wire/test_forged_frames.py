@@ -1,4 +1,4 @@
-"""Logs forged to do harm, and logs of any bytes: caps hold, memory and time are bounded, cuts do not matter."""
+"""Malicious logs and logs of random bytes: limits hold, memory and time are bounded, splits do not matter."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.wire.frames import EXIT, START, decode, file_frame, one_by_one, outco
 
 
 @pytest.mark.timeout(20)
-def test_zlib_bombs_do_not_unfold() -> None:
+def test_zlib_bombs_are_not_decompressed() -> None:
     bomb = file_frame("bomb", b"\0" * (64 << 20))
     decoder = Decoder(Limits(file_bytes=1 << 20))
     tracemalloc.start()
@@ -57,7 +57,8 @@ FLOODS = [
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("piece", FLOODS)
 def test_a_flood_takes_linear_time(piece: bytes) -> None:
-    """1 MiB of it, which a forged length may keep waiting: what looks at each byte often does not end in time."""
+    """1 MiB, which a forged length can keep buffered: a decoder that reads bytes repeatedly would not finish in
+    time."""
     decoder = Decoder()
     for _ in range(16):
         decoder.feed(piece * (65536 // len(piece)))
@@ -100,7 +101,7 @@ def test_deep_names_take_memory_by_their_length_only() -> None:
         tracemalloc.stop()
 
 
-# -- however cut ------------------------------------------------------------------------------------------
+# -- split input ------------------------------------------------------------------------------------------
 
 names_ = st.sampled_from(["a", "a/b", "./a", "b//c", "../x", "", "é", "x" * 300, "c"]) | st.text(max_size=8)
 payloads = st.binary(max_size=40) | st.sampled_from([b"\x1e", b"\n", b"\x1eout 1\n", EXIT, START])
@@ -128,19 +129,19 @@ def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
 
 
 @given(logs, st.lists(st.integers(0, 10_000), max_size=8))
-def test_the_result_is_the_same_however_the_log_is_cut(data: bytes, places: list[int]) -> None:
+def test_the_result_does_not_depend_on_how_the_log_is_split(data: bytes, places: list[int]) -> None:
     whole = outcome([data], small)
     assert outcome(cut(data, places), small) == whole
     assert outcome(one_by_one(data), small) == whole
 
 
 @given(st.lists(st.binary(max_size=300)))
-def test_no_bytes_make_it_raise(chunks: list[bytes]) -> None:
+def test_the_decoder_never_raises(chunks: list[bytes]) -> None:
     decode(chunks)
 
 
 @given(logs)
-def test_caps_hold_whatever_the_log_says(data: bytes) -> None:
+def test_limits_hold_for_any_log(data: bytes) -> None:
     frames, decoder = decode([data], small)
     output = [frame for frame in frames if isinstance(frame, Output)]
     files = [frame for frame in frames if isinstance(frame, OutputFile)]
@@ -159,7 +160,9 @@ def test_caps_hold_whatever_the_log_says(data: bytes) -> None:
     st.dictionaries(st.from_regex(r"[a-z]{1,3}(\.txt)?", fullmatch=True), st.binary(max_size=80), max_size=4),
 )
 @settings(max_examples=50)
-def test_what_a_runner_writes_comes_out_again(output: list[tuple[str, bytes]], files: dict[str, bytes]) -> None:
+def test_frames_written_by_the_runner_are_decoded(
+    output: list[tuple[str, bytes]], files: dict[str, bytes]
+) -> None:
     log = START + b"".join(encode("out" if stream == "stdout" else "err", data) for stream, data in output)
     log += b"".join(file_frame(name, data) for name, data in files.items()) + EXIT
     frames, decoder = decode([log])

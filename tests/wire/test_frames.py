@@ -1,4 +1,4 @@
-"""The log protocol: what recorded logs say, and the decoder's rules one by one."""
+"""The log protocol: recorded logs, and the rules of the decoder one by one."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ TRACEBACK = (
     b"ZeroDivisionError: division by zero\n"
 )
 
-#: What each recorded log says, neighbouring outputs of one stream as one.
+# The content of each recorded log, with adjacent outputs of one stream joined.
 RECORDED: dict[str, list[Frame]] = {
     "deadline-exceeded": [HELLO, Output("stdout", b"started\n")],
     "execution-bytes": [
@@ -129,7 +129,7 @@ def test_forged_frames_are_kept_for_the_diagnosis() -> None:
     assert not decoder.exited
 
 
-def test_what_a_loader_says_without_python_is_kept_for_the_diagnosis() -> None:
+def test_loader_errors_without_python_are_kept_for_the_diagnosis() -> None:
     _, decoder = decode(recorded("python-missing"))
     assert b'error finding executable "no-such-python" in PATH' in decoder.unframed
     assert not decoder.started
@@ -142,31 +142,31 @@ def test_frames_follow_text_on_the_same_line() -> None:
     assert decoder.exited
 
 
-def test_a_log_that_begins_within_a_frame_gives_what_follows() -> None:
+def test_a_log_that_starts_within_a_frame_gives_the_frames_after_it() -> None:
     frames, _ = decode([b"end of a payload\n" + encode("out", b"later\n") + EXIT])
     assert frames == [Output("stdout", b"later\n"), ended(0, 0.5)]
 
 
-def test_payloads_may_hold_frames() -> None:
+def test_payloads_can_contain_frames() -> None:
     inner = START + encode("out", b"x") + EXIT
     frames, decoder = decode([START + encode("out", inner) + EXIT])
     assert frames == [HELLO, Output("stdout", inner), ended(0, 0.5)]
     assert decoder.unframed == b""
 
 
-def test_an_empty_output_is_no_event() -> None:
+def test_an_empty_output_frame_gives_no_frame() -> None:
     frames, decoder = decode([START + encode("out", b"") + EXIT])
     assert frames == [HELLO, ended(0, 0.5)]
     assert decoder.unframed == b""
 
 
-def test_neighbouring_outputs_of_one_chunk_come_as_one() -> None:
+def test_adjacent_outputs_of_one_chunk_are_joined() -> None:
     chunk = b"".join(encode(kind, b"x") for kind in ("out", "out", "err", "out"))
     frames, _ = decode([chunk])
     assert frames == [Output("stdout", b"xx"), Output("stderr", b"x"), Output("stdout", b"x")]
 
 
-def test_another_protocol_is_told() -> None:
+def test_another_protocol_version_is_reported() -> None:
     frames, _ = decode([encode("start", b'{"protocol": 7}')])
     assert frames == [Start("", 7)]
     assert PROTOCOL == 1
@@ -179,7 +179,7 @@ def test_everything_after_the_exit_frame_is_ignored() -> None:
     assert decoder.feed(START) == []
 
 
-def test_a_second_start_is_no_frame() -> None:
+def test_a_second_start_is_not_a_frame() -> None:
     frames, decoder = decode([START + START])
     assert frames == [HELLO]
     assert decoder.unframed == START
@@ -217,7 +217,7 @@ def test_a_second_start_is_no_frame() -> None:
         json.dumps({**EXIT_0, "padding": "x" * 5000}).encode(),
     ],
 )
-def test_an_exit_frame_of_the_wrong_form_is_none(payload: bytes) -> None:
+def test_a_malformed_exit_frame_is_not_a_frame(payload: bytes) -> None:
     forged = encode("exit", payload)
     frames, decoder = decode([START + forged + EXIT])
     assert frames == [HELLO, ended(0, 0.5)]
@@ -235,7 +235,7 @@ def test_an_exit_frame_of_the_wrong_form_is_none(payload: bytes) -> None:
         b'{"protocol": true}',
     ],
 )
-def test_a_start_frame_of_the_wrong_form_is_none(payload: bytes) -> None:
+def test_a_malformed_start_frame_is_not_a_frame(payload: bytes) -> None:
     frames, decoder = decode([encode("start", payload)])
     assert frames == []
     assert decoder.unframed == encode("start", payload)
@@ -267,20 +267,20 @@ def test_a_start_frame_of_the_wrong_form_is_none(payload: bytes) -> None:
         b"\x1e\x1e\x1e",
     ],
 )
-def test_a_header_of_the_wrong_form_is_skipped_and_hides_nothing(header: bytes) -> None:
+def test_a_malformed_header_is_skipped_and_hides_nothing(header: bytes) -> None:
     frames, decoder = decode([START + header + encode("out", b"x") + EXIT])
     assert frames == [HELLO, Output("stdout", b"x"), ended(0, 0.5)]
     assert decoder.unframed == header
 
 
-def test_a_payload_that_no_newline_follows_hides_nothing() -> None:
+def test_a_payload_without_a_newline_after_it_hides_nothing() -> None:
     frames, decoder = decode([START + b"\x1eout 10\n" + encode("out", b"hello world") + EXIT])
     assert frames == [HELLO, Output("stdout", b"hello world"), ended(0, 0.5)]
     assert decoder.unframed == b"\x1eout 10\n"
 
 
 @pytest.mark.parametrize("kind", ["out", "err"])
-def test_output_over_the_cap_is_dropped_and_counted(kind: str) -> None:
+def test_output_over_the_limit_is_dropped_and_counted(kind: str) -> None:
     chunks = [encode(kind, b"abcd"), encode(kind, b"efgh"), encode(kind, b"ijkl"), EXIT]
     frames, decoder = decode(chunks, Limits(output_bytes=6))
     assert b"".join(f.data for f in frames if isinstance(f, Output)) == b"abcdef"
@@ -288,13 +288,13 @@ def test_output_over_the_cap_is_dropped_and_counted(kind: str) -> None:
     assert decoder.exited
 
 
-def test_each_stream_has_a_cap_of_its_own() -> None:
+def test_each_stream_has_a_separate_limit() -> None:
     frames, decoder = decode([encode("out", b"abcd") + encode("err", b"abcd")], Limits(output_bytes=4))
     assert frames == [Output("stdout", b"abcd"), Output("stderr", b"abcd")]
     assert decoder.dropped == DroppedOutput()
 
 
-def test_files_together_stay_below_the_cap() -> None:
+def test_files_together_stay_below_the_limit() -> None:
     log = [
         file_frame("a", b"x" * 60),
         file_frame("b", b"x" * 60),
@@ -312,7 +312,7 @@ def test_files_over_the_count_are_dropped_and_counted() -> None:
     assert decoder.dropped == DroppedOutput(files=2)
 
 
-def test_a_file_of_exactly_the_cap_comes_back() -> None:
+def test_a_file_of_exactly_the_limit_is_returned() -> None:
     data = bytes(range(256)) * 4
     frames, _ = decode([file_frame("a", data)], Limits(file_bytes=len(data)))
     assert frames == [OutputFile("a", data)]
@@ -352,7 +352,7 @@ def test_a_file_whose_name_clashes_with_an_earlier_one_is_dropped(second: str) -
     assert decoder.dropped == DroppedOutput(files=1)
 
 
-def test_a_files_name_is_normalised() -> None:
+def test_a_file_name_is_normalized() -> None:
     frames, _ = decode([file_frame("./out//plots/./a.png", b"")])
     assert frames == [OutputFile("out/plots/a.png", b"")]
 

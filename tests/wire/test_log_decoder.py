@@ -1,4 +1,4 @@
-"""One log, read more than once: every byte counts once, and a rotated log is told from the same one."""
+"""One log, read more than once: each byte counts once, and a rotated log is detected."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def read(decoder: ReplayableLogDecoder, *chunks: bytes) -> list[Frame]:
     return [frame for chunk in chunks for frame in decoder.feed(chunk)]
 
 
-def test_a_log_is_kept_as_it_is_told() -> None:
+def test_the_content_of_a_log_is_collected() -> None:
     decoder = ReplayableLogDecoder(Limits())
     decoder.reopen()
     frames = read(decoder, LOG)
@@ -29,7 +29,7 @@ def test_a_log_is_kept_as_it_is_told() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 200, 10_000])
-def test_a_log_that_breaks_anywhere_and_is_opened_again_counts_each_byte_once(size: int) -> None:
+def test_a_log_that_breaks_anywhere_and_is_reopened_counts_each_byte_once(size: int) -> None:
     for broken in range(len(LOG)):
         decoder = ReplayableLogDecoder(Limits())
         decoder.reopen()
@@ -42,7 +42,7 @@ def test_a_log_that_breaks_anywhere_and_is_opened_again_counts_each_byte_once(si
         assert not decoder.rotated
 
 
-def test_a_log_that_breaks_again_before_it_is_where_it_was_loses_nothing() -> None:
+def test_a_log_that_breaks_again_during_the_skipped_part_loses_nothing() -> None:
     decoder = ReplayableLogDecoder(Limits())
     for end in (90, 3, 60, 0, 100, len(LOG)):
         decoder.reopen()
@@ -50,7 +50,7 @@ def test_a_log_that_breaks_again_before_it_is_where_it_was_loses_nothing() -> No
     assert (decoder.stdout, decoder.stderr) == (b"one two", b"trouble")
 
 
-def test_a_log_that_begins_differently_was_rotated_and_is_read_on() -> None:
+def test_a_log_with_a_different_start_was_rotated_and_is_decoded_further() -> None:
     decoder = ReplayableLogDecoder(Limits())
     decoder.reopen()
     read(decoder, START + out("one "))
@@ -61,7 +61,7 @@ def test_a_log_that_begins_differently_was_rotated_and_is_read_on() -> None:
     assert decoder.exit is not None
 
 
-def test_a_second_start_after_a_rotation_does_not_take_the_firsts_place() -> None:
+def test_a_second_start_frame_after_a_rotation_does_not_replace_the_first() -> None:
     decoder = ReplayableLogDecoder(Limits())
     decoder.reopen()
     (first,) = read(decoder, START)
@@ -70,7 +70,7 @@ def test_a_second_start_after_a_rotation_does_not_take_the_firsts_place() -> Non
     assert decoder.start is first
 
 
-def test_what_both_sides_dropped_is_added_up() -> None:
+def test_output_dropped_in_the_pod_and_by_the_client_is_added() -> None:
     decoder = ReplayableLogDecoder(Limits(output_bytes=4))
     decoder.reopen()
     read(decoder, START + out("abcdef") + exit_frame(0, dropped={"out": 10, "err": 2, "files": 1}))

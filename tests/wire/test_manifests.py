@@ -1,4 +1,5 @@
-"""Job and ConfigMap: against bodies that a real server took, against Kubernetes' rules, and field by field."""
+"""The Job and the ConfigMap, compared with bodies accepted by a real server, with Kubernetes' rules, and field by
+field."""
 
 from __future__ import annotations
 
@@ -62,11 +63,11 @@ everything = {
 nothing = {"runtime_class_name": None, "tolerations": []}
 
 
-# -- against what a real server took -----------------------------------------------------------------------
+# -- compared with a real server ---------------------------------------------------------------------------
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value with its path; entries of lists that have a name go by it."""
+    """Return every value by its path; list entries are identified by their name, if they have one."""
     if isinstance(value, dict) and value:
         for key, item in value.items():
             yield from leaves(item, f"{path}.{key}")
@@ -80,7 +81,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 POD = ".spec.template.spec"
 BOX = f"{POD}.containers[code-runner]"
-#: Where our bodies differ from those that the recorder sent, and why.
+# The differences from the recorded bodies, and the reasons.
 COMMON = {
     f"{BOX}.command[1]": "ours passes -u: the runner's output is never held back",
     f"{BOX}.command[2]": "moved by -u; mounted, the runner's file",
@@ -126,7 +127,7 @@ PROGRAMS = {
         ("execution-mounted", "mount", BY_MOUNT),
     ],
 )
-def test_bodies_are_those_a_real_server_took_but_for_listed_differences(
+def test_bodies_equal_those_accepted_by_a_real_server_except_for_listed_differences(
     scenario: str, delivery: Delivery, differences: dict[str, str]
 ) -> None:
     recorded = json.loads((HERE / "recorded_bodies" / f"{scenario}.json").read_text())
@@ -148,7 +149,7 @@ def test_bodies_are_those_a_real_server_took_but_for_listed_differences(
     assert {path.removeprefix("cm") for path in different} == set(differences)
 
 
-# -- against Kubernetes' rules -----------------------------------------------------------------------------
+# -- compared with Kubernetes' rules -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("delivery", BOTH)
@@ -163,7 +164,9 @@ def test_every_field_exists_has_its_type_and_is_not_empty(delivery: Delivery, se
 
 @pytest.mark.parametrize("delivery", BOTH)
 @pytest.mark.parametrize("settings", [{}, everything, nothing], ids=["defaults", "everything", "nothing"])
-def test_the_restricted_pod_security_standard_takes_the_pod(delivery: Delivery, settings: dict[str, Any]) -> None:
+def test_the_pod_satisfies_the_restricted_pod_security_standard(
+    delivery: Delivery, settings: dict[str, Any]
+) -> None:
     assert restricted_violations(pod_of(make(delivery=delivery, **settings))) == []
 
 
@@ -182,7 +185,9 @@ def test_the_restricted_pod_security_standard_takes_the_pod(delivery: Delivery, 
         (["volumes", 0, "hostPath"], {"path": "/"}, "volume hostPath"),
     ],
 )
-def test_the_check_for_restricted_finds_what_is_wrong(path: list[Any], value: Any, violation: str) -> None:
+def test_the_check_of_the_restricted_standard_finds_violations(
+    path: list[Any], value: Any, violation: str
+) -> None:
     pod = copy.deepcopy(pod_of(make(delivery="mount")))
     at: Any = pod
     for step in path[:-1]:
@@ -200,12 +205,12 @@ def test_the_check_for_restricted_finds_what_is_wrong(path: list[Any], value: An
         ({"spec": {"backofflimit": 0}}, ".spec.backofflimit: JobSpec has no such field"),
     ],
 )
-def test_the_check_of_fields_finds_what_is_wrong(change: dict[str, Any], error: str) -> None:
+def test_the_check_of_fields_finds_errors(change: dict[str, Any], error: str) -> None:
     assert error in field_errors("Job", {**make().job, **change})
 
 
 @pytest.mark.parametrize("delivery", BOTH)
-def test_names_keys_and_references_fit_together(delivery: Delivery) -> None:
+def test_names_keys_and_references_are_consistent(delivery: Delivery) -> None:
     program = Program(code="x" * 200_000, files={f"f{i}": b"1" for i in range(5)}, stdin="x")
     manifests = make(program, delivery=delivery, env={"A": "1"})
     config_map = manifests.config_map(UID)
@@ -232,7 +237,7 @@ def test_names_keys_and_references_fit_together(delivery: Delivery) -> None:
 
 
 @pytest.mark.parametrize("delivery", BOTH)
-def test_our_labels_stand_on_job_pod_and_config_map(delivery: Delivery) -> None:
+def test_labels_are_set_on_job_pod_and_config_map(delivery: Delivery) -> None:
     manifests = make(delivery=delivery, labels={"team": "a"})
     ours = {MANAGED_BY: "gke-sandbox", SESSION_LABEL: SESSION, "team": "a"}
     assert manifests.job["metadata"]["labels"] == ours
@@ -240,7 +245,7 @@ def test_our_labels_stand_on_job_pod_and_config_map(delivery: Delivery) -> None:
     assert manifests.config_map(UID)["metadata"]["labels"] == ours
 
 
-def test_annotations_stand_on_job_and_pod() -> None:
+def test_annotations_are_set_on_job_and_pod() -> None:
     annotations = {"adk.agent.google.com/invocation-id": "e-1"}
     job = make(annotations=annotations).job
     assert job["metadata"]["annotations"] == annotations
@@ -293,7 +298,7 @@ def test_the_pod_is_hardened() -> None:
     }
 
 
-def test_what_is_not_set_is_not_sent() -> None:
+def test_unset_fields_are_not_sent() -> None:
     pod = pod_of(make(delivery="env", **nothing))
     for field in (
         "runtimeClassName",
@@ -308,7 +313,7 @@ def test_what_is_not_set_is_not_sent() -> None:
     assert "annotations" not in make().job["metadata"]
 
 
-def test_settings_arrive_where_kubernetes_looks_for_them() -> None:
+def test_settings_are_set_in_the_right_fields() -> None:
     manifests = make(**everything, image="registry.example/python:3", run_as_user=5, run_as_group=6)
     pod, container = pod_of(manifests), container_of(manifests)
     assert pod["nodeSelector"] == {"sandbox.gke.io/runtime": "gvisor"}
@@ -324,7 +329,7 @@ def test_settings_arrive_where_kubernetes_looks_for_them() -> None:
     assert manifests.job["metadata"]["labels"]["empty"] == ""
 
 
-def test_a_toleration_of_our_own_kind_is_sent_as_kubernetes_writes_it() -> None:
+def test_a_toleration_is_sent_with_kubernetes_field_names() -> None:
     toleration = Toleration(key="a", operator="Exists", effect="NoExecute", toleration_seconds=30)
     assert pod_of(make(tolerations=[toleration]))["tolerations"] == [
         {"key": "a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30}
@@ -335,7 +340,7 @@ def test_a_toleration_of_our_own_kind_is_sent_as_kubernetes_writes_it() -> None:
     ("timeout", "startup_timeout", "deadline"),
     [(300, 300, 630), (10, 20, 60), (0.1, 0.1, 31), (1.5, 1.5, 33), (1.0000001, 1, 33)],
 )
-def test_the_job_ends_by_itself_after_both_limits_and_half_a_minute(
+def test_the_job_has_a_deadline_after_both_timeouts_and_30_seconds(
     timeout: float, startup_timeout: float, deadline: int
 ) -> None:
     spec = make(timeout=timeout, startup_timeout=startup_timeout).job["spec"]
@@ -344,7 +349,7 @@ def test_the_job_ends_by_itself_after_both_limits_and_half_a_minute(
     assert (spec["backoffLimit"], spec["ttlSecondsAfterFinished"]) == (0, 60)
 
 
-def test_quantities_are_sent_as_they_were_given() -> None:
+def test_quantities_are_sent_unchanged() -> None:
     resources = container_of(
         make(cpu_request="0.1", cpu_limit="1.5", memory_limit="1e9", memory_request="1000Ki")
     )["resources"]
@@ -354,7 +359,7 @@ def test_quantities_are_sent_as_they_were_given() -> None:
     assert resources["requests"]["memory"] == "1000Ki"
 
 
-def test_by_environment_there_is_no_volume() -> None:
+def test_delivery_by_environment_has_no_volume() -> None:
     manifests = make(delivery="env")
     assert manifests.delivery == "env"
     assert "volumes" not in pod_of(manifests)
@@ -374,7 +379,7 @@ def test_by_environment_there_is_no_volume() -> None:
     assert container["env"][2]["valueFrom"] == {"configMapKeyRef": {"name": NAME, "key": "code_0"}}
 
 
-def test_mounted_there_are_two_volumes_and_storage_is_asked_for_them() -> None:
+def test_delivery_by_mount_has_two_volumes_and_requests_their_storage() -> None:
     manifests = make(delivery="mount", tmp_size="100Mi")
     assert manifests.delivery == "mount"
     assert pod_of(manifests)["volumes"] == [
@@ -393,7 +398,7 @@ def test_mounted_there_are_two_volumes_and_storage_is_asked_for_them() -> None:
 
 
 @pytest.mark.parametrize("tmp_size", ["64Mi", "1", "100M", "1e6", "0.5Gi"])
-def test_mounted_the_request_never_exceeds_the_limit(tmp_size: str) -> None:
+def test_with_a_volume_requests_never_exceed_limits(tmp_size: str) -> None:
     resources = container_of(make(delivery="mount", tmp_size=tmp_size, ephemeral_storage_limit="1Gi"))["resources"]
     request = parse_quantity(resources["requests"]["ephemeral-storage"])
     assert request.nano == parse_quantity("64Mi").nano + parse_quantity(tmp_size).nano
@@ -409,7 +414,7 @@ def test_dollars_in_variables_are_doubled(delivery: Delivery) -> None:
 
 
 def expanded(value: str) -> str:
-    """What a container gets for a variable's value when no other variable is defined.
+    """Return the value that a container receives for a variable when no other variable is defined.
 
     https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/
     """
@@ -417,7 +422,7 @@ def expanded(value: str) -> str:
 
 
 @given(st.text(alphabet="$()AB ", max_size=12))
-def test_a_variable_arrives_as_it_was_given(value: str) -> None:
+def test_a_variable_arrives_unchanged(value: str) -> None:
     (variable,) = (each for each in container_of(make(env={"A": value}))["env"] if each["name"] == "A")
     assert expanded(variable.get("value", "")) == value
 
@@ -445,7 +450,7 @@ def test_the_same_input_gives_the_same_bodies(delivery: Delivery) -> None:
     assert first.config_map(UID) == second.config_map(UID)
 
 
-def test_bodies_are_the_callers_own() -> None:
+def test_bodies_share_nothing_and_can_be_changed() -> None:
     settings = Settings(labels={"a": "b"})
     manifests = build(settings, Program(code=""), name=NAME, session=SESSION)
     manifests.job["metadata"]["labels"]["c"] = "d"
@@ -455,26 +460,26 @@ def test_bodies_are_the_callers_own() -> None:
     assert "c" not in manifests.job["spec"]["template"]["metadata"]["labels"]
 
 
-def test_a_slow_connection_mounts() -> None:
+def test_a_slow_connection_uses_a_volume() -> None:
     settings, program = Settings(), Program(code="")
     assert build(settings, program, name=NAME, session=SESSION).delivery == "env"
     assert build(settings, program, name=NAME, session=SESSION, slow_connection=True).delivery == "mount"
 
 
 @pytest.mark.parametrize("name", ["", "Not_A_Name", "a.b", "a" * 64])
-def test_a_bad_name_is_refused(name: str) -> None:
+def test_an_invalid_name_is_rejected(name: str) -> None:
     with pytest.raises(SpecError) as caught:
         build(Settings(), Program(code=""), name=name, session=SESSION)
     assert caught.value.field == "name"
 
 
-def test_a_bad_session_is_refused() -> None:
+def test_an_invalid_session_is_rejected() -> None:
     with pytest.raises(SpecError) as caught:
         build(Settings(), Program(code=""), name=NAME, session="a b")
     assert caught.value.field == "session"
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_a_program_that_does_not_fit_is_rejected() -> None:
     with pytest.raises(PayloadTooLarge):
         make(Program(code="", files={"a": random.Random(1).randbytes(2 << 20)}))
 
@@ -495,7 +500,7 @@ def shown(kind: str, delivery: Delivery) -> dict[str, Any]:
 
 @pytest.mark.parametrize("delivery", BOTH)
 @pytest.mark.parametrize("kind", ["job", "config_map"])
-def test_the_documentation_shows_what_is_built(kind: str, delivery: Delivery) -> None:
+def test_the_documentation_shows_the_built_manifests(kind: str, delivery: Delivery) -> None:
     blocks = re.findall(r"<!-- (\w+) (\w+) -->\n```json\n(.*?)\n```", DOCS.read_text(), re.DOTALL)
     documented = {(what, by): text for what, by, text in blocks}[kind, delivery]
     assert documented == json.dumps(shown(kind, delivery), indent=2, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""The names that files may have, going in and coming out."""
+"""Valid and invalid names of input and output files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from gke_sandbox._wire.paths import safe_name
         ("-rf", "-rf"),
     ],
 )
-def test_a_safe_name_is_normalised(given_: str, safe: str | None) -> None:
+def test_a_safe_name_is_normalized(given_: str, safe: str | None) -> None:
     if safe is None:
         with pytest.raises(ValueError, match="drive letter"):
             safe_name(given_)
@@ -60,12 +60,12 @@ def test_a_safe_name_is_normalised(given_: str, safe: str | None) -> None:
         ("a/" * 512 + "a", "1024"),
     ],
 )
-def test_an_unsafe_name_is_refused_and_the_reason_given(name: str, why: str) -> None:
+def test_an_unsafe_name_is_rejected_with_a_reason(name: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         safe_name(name)
 
 
-def test_the_longest_safe_names() -> None:
+def test_the_longest_safe_names_are_accepted() -> None:
     assert safe_name("x" * 255) == "x" * 255
     longest = "/".join(["x" * 204] * 5)
     assert len(longest) == 1024

@@ -1,4 +1,4 @@
-"""How a program is cut up, encoded, counted, and put together again."""
+"""How a program is split, encoded, measured and restored."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def noise(size: int) -> bytes:
 
 
 def put_together(content: Content, *, by_env: bool) -> dict[str, Any]:
-    """What a runner finds, by the rules at the head of payload.py; written apart from the one in the pod."""
+    """Restore a program by the rules in payload.py, independently of the runner."""
     values: dict[str, bytes] = {key: text.encode() for key, text in content.data.items()}
     values.update(content.binary_data)
     request = json.loads(values["request"])
@@ -69,7 +69,7 @@ programs = st.builds(
 
 
 @given(programs, st.sampled_from(["env", "mount"]))
-def test_a_program_comes_out_as_it_went_in(program: Program, delivery: str) -> None:
+def test_a_program_can_be_restored_from_its_payload(program: Program, delivery: str) -> None:
     whole = Payload(program, Settings())
     found = put_together(whole.env if delivery == "env" else whole.mount, by_env=delivery == "env")
     assert found["code"] == program.code
@@ -78,7 +78,7 @@ def test_a_program_comes_out_as_it_went_in(program: Program, delivery: str) -> N
     assert found["args"] == list(program.args)
 
 
-def test_the_request_says_the_limits() -> None:
+def test_the_request_contains_the_limits() -> None:
     settings = Settings(timeout=2, max_output_bytes=10, max_file_bytes=20, max_files=3)
     request = json.loads(Payload(Program(code="x"), settings).env.data["request"])
     assert request == {
@@ -92,7 +92,7 @@ def test_the_request_says_the_limits() -> None:
     }
 
 
-def test_keys_are_good_for_config_maps_and_for_variables() -> None:
+def test_keys_are_valid_for_config_maps_and_variables() -> None:
     content = payload("x" * 300_000, files={f"f{i}": noise(100) for i in range(20)}, stdin="x").env
     for key in content.data:
         assert names.config_map_key(key) == []
@@ -101,18 +101,18 @@ def test_keys_are_good_for_config_maps_and_for_variables() -> None:
     assert env_variable("code_0") == "GKE_SANDBOX_CODE_0"
 
 
-def test_the_runner_travels_as_it_is() -> None:
+def test_the_runner_is_sent_unchanged() -> None:
     compile(runner_text(), "runner.py", "exec")
     for content in (payload().env, payload().mount):
         assert content.data["runner"] == runner_text()
 
 
-# -- by environment ----------------------------------------------------------------------------------------
+# -- environment -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("character", ["x", "é", "€", "🦉"])
 @pytest.mark.parametrize("shift", range(4))
-def test_variables_are_cut_between_characters_and_stay_below_the_limit(character: str, shift: int) -> None:
+def test_variables_are_split_between_characters_and_stay_below_the_limit(character: str, shift: int) -> None:
     code = "x" * shift + character * (300_000 // len(character.encode()))
     content = payload(code).env
     pieces = [text for key, text in content.data.items() if key.startswith("code_")]
@@ -122,25 +122,25 @@ def test_variables_are_cut_between_characters_and_stay_below_the_limit(character
 
 
 @pytest.mark.parametrize("code", [b"print()\0", b"# \xff", b"\xed\xa0\x80"])
-def test_code_that_is_no_clean_text_travels_as_base64(code: bytes) -> None:
+def test_code_that_is_not_valid_text_is_sent_as_base64(code: bytes) -> None:
     content = payload(code).env
     assert json.loads(content.data["request"])["code"][0] == "base64"
     assert put_together(content, by_env=True)["code"] == code
 
 
-def test_files_of_one_program_are_numbered_through() -> None:
+def test_files_of_one_program_are_numbered_consecutively() -> None:
     content = payload(files={"a": noise(200_000), "b": b"b", "empty": b"", "c": b"c"}).env
     files = json.loads(content.data["request"])["files"]
     assert [keys for _, keys in files.values()] == [["file_0", "file_1", "file_2"], ["file_3"], [], ["file_4"]]
     assert put_together(content, by_env=True)["files"]["empty"] == b""
 
 
-def test_no_key_of_binary_data_is_used_by_environment() -> None:
+def test_environment_variables_never_refer_to_binary_data() -> None:
     assert payload(b"\xff", files={"a": b"\xff"}, stdin=b"\xff").env.binary_data == {}
 
 
-def test_it_fits_the_environment_up_to_the_limit_in_all() -> None:
-    # The request grows by a byte here and there: the number of pieces, of digits.
+def test_it_fits_into_the_environment_up_to_the_total_limit() -> None:
+    # The request grows by single bytes: the number of pieces, of digits.
     base = payload("x" * 800_000).env.size
     fits = payload("x" * (800_000 + ENV_BYTES - base))
     assert fits.env.size == ENV_BYTES
@@ -151,13 +151,13 @@ def test_it_fits_the_environment_up_to_the_limit_in_all() -> None:
     assert (over.env_obstacle.size, over.env_obstacle.limit) == (ENV_BYTES + 1, ENV_BYTES)
 
 
-def test_the_programs_own_variables_count_against_the_environment() -> None:
+def test_env_counts_against_the_limit_of_the_environment() -> None:
     program = Program(code="x" * 800_000)
     assert Payload(program, Settings()).fits_env
     assert not Payload(program, Settings(env={"A": "x" * 100_000})).fits_env
 
 
-def test_what_is_too_large_for_the_environment_is_not_encoded_to_see_it() -> None:
+def test_a_program_too_large_for_the_environment_is_not_encoded() -> None:
     whole = payload(files={"a": b"x" * 5_000_000})
     assert not whole.fits_env
     assert "env" not in vars(whole)
@@ -180,22 +180,22 @@ def test_the_number_of_variables_is_bounded() -> None:
     assert payload("x", files={f"f{i}": b"" for i in range(1000)}).fits_env
 
 
-# -- mounted -----------------------------------------------------------------------------------------------
+# -- volume ------------------------------------------------------------------------------------------------
 
 
-def test_mounted_plain_there_is_one_key_for_each_content() -> None:
+def test_a_plain_mounted_program_has_one_key_per_content() -> None:
     content = payload("print()", files={"a": noise(300_000), "b": b"text"}, stdin=b"in").mount
     assert set(content.data) == {"runner", "request", "code_0"}
     assert set(content.binary_data) == {"file_0", "file_1", "stdin_0"}
 
 
 @pytest.mark.parametrize("code", [b"print()\0", b"# \xff"])
-def test_mounted_code_that_is_no_clean_text_is_binary(code: bytes) -> None:
+def test_mounted_code_that_is_not_valid_text_is_binary_data(code: bytes) -> None:
     content = payload(code).mount
     assert content.binary_data == {"code_0": code}
 
 
-def test_mounted_it_is_plain_up_to_a_mebibyte_as_the_server_counts() -> None:
+def test_a_mounted_program_is_plain_up_to_one_mebibyte() -> None:
     rest = payload(files={"a": b"x"}).mount.size - 1
     plain = payload(files={"a": noise(MIB - rest)}).mount
     assert plain.size == MIB
@@ -204,11 +204,11 @@ def test_mounted_it_is_plain_up_to_a_mebibyte_as_the_server_counts() -> None:
         _ = payload(files={"a": noise(MIB - rest + 1)}).mount
 
 
-def test_the_servers_count_is_bytes_of_utf8_and_of_decoded_binary() -> None:
+def test_the_size_counts_utf8_bytes_and_decoded_binary_bytes() -> None:
     assert Content({"a": "é€"}, {"b": b"123"}).size == 5 + 3
 
 
-def test_mounted_what_is_over_a_mebibyte_is_compressed() -> None:
+def test_a_mounted_program_over_one_mebibyte_is_compressed() -> None:
     text, program = b"some text, over and over\n" * 100_000, "# é\n" * 300_000
     content = payload(program, files={"a": text, "empty": b""}, stdin=text).mount
     assert content.size < MIB
@@ -218,7 +218,7 @@ def test_mounted_what_is_over_a_mebibyte_is_compressed() -> None:
     assert found["files"] == {"a": text, "empty": b""}
 
 
-def test_what_is_over_a_mebibyte_compressed_is_refused_naming_the_largest() -> None:
+def test_over_one_mebibyte_compressed_is_rejected_with_the_largest_field() -> None:
     with pytest.raises(PayloadTooLarge) as caught:
         _ = payload("x", files={"small": noise(1000), "large.bin": noise(2 * MIB)}).mount
     error = caught.value
@@ -229,19 +229,19 @@ def test_what_is_over_a_mebibyte_compressed_is_refused_naming_the_largest() -> N
     assert error.hint
 
 
-def test_arguments_over_a_mebibyte_are_refused_by_their_own_name() -> None:
+def test_arguments_over_a_mebibyte_are_rejected_with_their_field() -> None:
     with pytest.raises(PayloadTooLarge) as caught:
         _ = payload("x", args=["x" * (2 * MIB)]).mount
     assert caught.value.field == "args"
 
 
-def test_what_no_pod_could_unpack_is_refused_however_well_it_compresses() -> None:
+def test_a_program_too_large_to_decompress_is_rejected() -> None:
     with pytest.raises(PayloadTooLarge) as caught:
         _ = payload(stdin=b"\0" * (64 * MIB + 1)).mount
     assert (caught.value.field, caught.value.limit) == ("stdin", 64 * MIB)
 
 
-# -- which way ---------------------------------------------------------------------------------------------
+# -- delivery -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_what_no_pod_could_unpack_is_refused_however_well_it_compresses() -> Non
         ({"delivery": "env", "runtime_class_name": None}, True, 10, "env"),
     ],
 )
-def test_auto_takes_the_environment_under_gvisor_if_it_fits_and_the_server_is_near(
+def test_auto_uses_environment_variables_under_gvisor_if_it_fits_and_the_server_is_fast(
     settings: dict[str, Any], slow: bool, size: int, delivery: str
 ) -> None:
     chosen = Settings(**settings)
@@ -271,7 +271,7 @@ def test_auto_takes_the_environment_under_gvisor_if_it_fits_and_the_server_is_ne
     "program",
     [{"files": {"a": b"x" * 1_000_000}}, {"files": {f"{i}": b"x" for i in range(200)}}, {"args": ["x" * 200_000]}],
 )
-def test_by_environment_alone_what_does_not_fit_is_refused_with_the_way_out(program: dict[str, Any]) -> None:
+def test_delivery_env_rejects_a_program_that_does_not_fit_with_a_hint(program: dict[str, Any]) -> None:
     settings = Settings(delivery="env")
     with pytest.raises(SpecError) as caught:
         resolve_delivery(settings, Payload(Program(code="", **program), settings), False)

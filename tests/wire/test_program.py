@@ -1,4 +1,4 @@
-"""Programs: what is refused before any request, and which field the refusal names."""
+"""Programs: what is rejected before any request, and the field in the error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_text_becomes_utf8() -> None:
     assert program.stdin == "é".encode()
 
 
-def test_an_empty_program_is_a_program() -> None:
+def test_an_empty_program_is_valid() -> None:
     assert Program(code="").code == b""
     assert Program(code=b"", stdin=b"").stdin == b""
 
@@ -60,18 +60,18 @@ def test_code_must_be_given() -> None:
         "\ud800",
     ],
 )
-def test_file_names_that_leave_the_directory_are_refused(name: str) -> None:
+def test_file_names_that_leave_the_directory_are_rejected(name: str) -> None:
     assert program_refusal(files={name: b""}).field.startswith(f"files[{name!r}"[:200])
 
 
 @pytest.mark.parametrize("name", ["main.py", "./main.py", ".//main.py", "main.py/x", "././main.py"])
-def test_a_file_in_the_programs_own_place_is_refused(name: str) -> None:
+def test_a_file_named_main_py_is_rejected(name: str) -> None:
     error = program_refusal(files={name: b""})
     assert error.field == f"files[{name!r}]"
     assert "main.py" in str(error)
 
 
-def test_other_files_called_main_are_taken() -> None:
+def test_other_files_named_main_are_accepted() -> None:
     assert set(Program(code="", files={"a/main.py": "", "Main.py": "", "main.pyx": ""}).files) == {
         "a/main.py",
         "Main.py",
@@ -79,7 +79,7 @@ def test_other_files_called_main_are_taken() -> None:
     }
 
 
-def test_file_names_are_normalised() -> None:
+def test_file_names_are_normalized() -> None:
     assert Program(code="", files={"./a//b.txt": "x"}).files == {"a/b.txt": b"x"}
 
 
@@ -118,15 +118,15 @@ def test_arguments_are_a_list(args: object) -> None:
 
 
 @pytest.mark.parametrize("arg", [5, b"x", None, "a\0b", "\udcff"])
-def test_arguments_are_text_that_a_command_line_can_carry(arg: object) -> None:
+def test_arguments_with_a_nul_are_rejected(arg: object) -> None:
     assert program_refusal(args=["ok", arg]).field == "args[1]"
 
 
-def test_a_message_never_shows_what_may_be_large() -> None:
+def test_a_message_never_contains_large_values() -> None:
     assert len(str(program_refusal(files={"x" * 10_000_000: b""}))) < 500
 
 
 @given(st.sampled_from(["code", "files", "args", "stdin"]), junk)
-def test_whatever_a_program_is_given_is_taken_or_refused_with_its_field(field: str, value: object) -> None:
+def test_any_input_is_accepted_or_rejected_with_its_field(field: str, value: object) -> None:
     refused = refused_field(Program, **{"code": "", field: value})
     assert refused is None or refused.startswith(field)

@@ -1,8 +1,8 @@
-"""A program under the runner is what it is under ``python3 -u main.py``.
+"""A program under the runner behaves as under ``python3 -u main.py``.
 
-Each program of `runner_corpus/` runs three times, in a directory of its own each time: as it is, and under the
-runner by environment and by mount. stdout, stderr, exit status and files must be the same. Its first lines may
-say with what it is run: ``# args: [...]``, ``# stdin: "..."``, ``# files: {"name": "content"}``.
+Each program of `runner_corpus/` runs three times, each time in a new directory: directly, and under the runner
+with environment variables and with a volume. stdout, stderr, exit status and files must be equal. Its first lines
+can specify its input: ``# args: [...]``, ``# stdin: "..."``, ``# files: {"name": "content"}``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CORPUS = sorted((Path(__file__).parent / "runner_corpus").glob("*.py"), key=lamb
 
 @dataclass(frozen=True)
 class Outcome:
-    """All that can be seen of a run from outside."""
+    """The observable outcome of a run."""
 
     stdout: bytes
     stderr: bytes
@@ -34,7 +34,7 @@ class Outcome:
 
 
 def as_it_is(program: Program, base: Path, env: Mapping[str, str] = {}) -> Outcome:
-    """The same directories as the runner makes them, and Python itself."""
+    """Run a program directly, in the same directories as those of the runner."""
     root = base / "sandbox"
     for name in ("work", "tmp", "home"):
         (root / name).mkdir(parents=True)
@@ -81,9 +81,9 @@ def under_the_runner(program: Program, delivery: Delivery, base: Path, env: Mapp
 
 
 def normal(outcome: Outcome, base: Path) -> Outcome:
-    """Without what differs from run to run, directories and addresses, and without the depth of a recursion.
+    """Remove what differs between runs: directories, addresses, and the depth of a recursion.
 
-    In that the runner's frames count.
+    The runner's frames count for that depth.
     """
 
     def text(data: bytes) -> bytes:
@@ -110,7 +110,7 @@ def program_of(path: Path) -> Program:
 
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
-def test_a_program_is_what_it_is_under_python(path: Path, tmp_path: Path) -> None:
+def test_a_program_behaves_as_under_plain_python(path: Path, tmp_path: Path) -> None:
     program = program_of(path)
     bases = {name: tmp_path / name for name in ("plain", *DELIVERIES)}
     for base in bases.values():
@@ -150,7 +150,7 @@ assert False, "an assertion"
     ],
 )
 def test_the_image_configures_its_python(variable: str, delivery: Delivery, tmp_path: Path) -> None:
-    """Hence no -I, -E or -S: what the environment says holds for the program, and does not upset the runner."""
+    """The runner is started without -I, -E and -S, because the environment configures the program's Python."""
     env = dict([variable.split("=")])
     for name in ("plain", "ours"):
         (tmp_path / name).mkdir()

@@ -1,4 +1,5 @@
-"""How a run ends: by itself, at its time limit, by SIGTERM; and what becomes of what the program has started."""
+"""How a run ends: by itself, at its timeout, by SIGTERM; and what happens to processes that the program
+started."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ def as_pid_1() -> list[str]:
 
 @pytest.fixture(params=["not pid 1", "pid 1"])
 def prefix(request: pytest.FixtureRequest) -> list[str]:
-    """The runner as it runs in the embedded cluster without gVisor, and as it runs in a container."""
+    """Run the runner as in the embedded cluster without gVisor, and as in a container."""
     return request.getfixturevalue("as_pid_1") if request.param == "pid 1" else []
 
 
@@ -55,7 +56,7 @@ def lifeline(tmp_path: Path) -> Iterator[Lifeline]:
         ("raise KeyboardInterrupt", None, 2, 130),
     ],
 )
-def test_the_exit_status_is_the_programs_own(
+def test_the_exit_status_is_that_of_the_program(
     delivery: Delivery, ending: str, code: int | None, number: int | None, status: int
 ) -> None:
     ran = run(ending, delivery)
@@ -99,13 +100,13 @@ def test_the_time_limit_ends_a_bounded_fork_bomb(lifeline: Lifeline, prefix: lis
     assert ran.status == 124
 
 
-def test_files_made_before_the_time_limit_come_back() -> None:
+def test_files_created_before_the_timeout_are_returned() -> None:
     ran = run(Program("import time\nopen('half', 'w').write('done')\ntime.sleep(1000)", timeout=0.3))
     assert ran.files == {"half": b"done"}
     assert ran.status == 124
 
 
-def test_the_time_limit_holds_while_nobody_reads_the_log(lifeline: Lifeline, tmp_path: Path) -> None:
+def test_the_timeout_applies_while_the_log_has_no_reader(lifeline: Lifeline, tmp_path: Path) -> None:
     code = lifeline.prelude + "data = b'x' * 65536\nwhile True: os.write(1, data)\n"
     with started(Program(code, timeout=0.4), base=tmp_path) as process:
         lifeline.wait_for(b"alive")
@@ -122,7 +123,7 @@ def test_a_program_that_ends_in_time_did_not_time_out() -> None:
     )
 
 
-def test_what_outlives_the_program_is_killed_at_its_end(lifeline: Lifeline, prefix: list[str]) -> None:
+def test_processes_that_outlive_the_program_are_killed(lifeline: Lifeline, prefix: list[str]) -> None:
     code = (
         lifeline.prelude
         + "import subprocess\nsubprocess.Popen(['sleep', '1000'], pass_fds=[line])\nprint('done')\n"
@@ -134,7 +135,7 @@ def test_what_outlives_the_program_is_killed_at_its_end(lifeline: Lifeline, pref
 
 
 def test_as_pid_1_the_runner_also_kills_what_has_left_the_session(lifeline: Lifeline, as_pid_1: list[str]) -> None:
-    """Elsewhere it cannot: the embedded cluster finds those."""
+    """If it is not pid 1 it cannot; the embedded cluster finds those processes."""
     code = lifeline.prelude + (
         "import subprocess\n"
         "subprocess.Popen(['sleep', '1000'], pass_fds=[line], start_new_session=True)\n"
@@ -143,11 +144,11 @@ def test_as_pid_1_the_runner_also_kills_what_has_left_the_session(lifeline: Life
     ran = run(code, prefix=as_pid_1)
     assert lifeline.is_cut()
     assert (ran.status, ran.stdout) == (0, b"done\n")
-    assert ran.exit["seconds"] < 1  # it does not wait for anybody
+    assert ran.exit["seconds"] < 1  # without waiting for the child
 
 
-def test_a_grandchild_that_holds_stdout_open_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    """Even if it has left the session and cannot be killed from here."""
+def test_a_grandchild_that_keeps_stdout_open_does_not_delay_the_exit(tmp_path: Path) -> None:
+    """Even if it has left the session and cannot be killed by the runner."""
     os.mkfifo(tmp_path / "gate")
     code = (
         "import os, subprocess\n"
@@ -160,15 +161,15 @@ def test_a_grandchild_that_holds_stdout_open_does_not_hold_up_the_end(tmp_path: 
     assert ran.exit["code"] == 0
 
 
-def test_a_grandchild_that_floods_stdout_does_not_hold_up_the_end(lifeline: Lifeline) -> None:
+def test_a_grandchild_that_floods_stdout_does_not_delay_the_exit(lifeline: Lifeline) -> None:
     code = lifeline.prelude + "if os.fork() == 0:\n    while True: os.write(1, b'x' * 65536)\nprint('done')\n"
     ran = run(code)
     assert lifeline.is_cut()
     assert ran.exit["code"] == 0
 
 
-def test_all_that_was_written_before_the_end_arrives() -> None:
-    """More than a pipe holds by default, written by the program and by a child that it waited for."""
+def test_everything_written_before_the_exit_arrives() -> None:
+    """More than the default capacity of a pipe, written by the program and by a child that it waited for."""
     code = "import os, subprocess\nsubprocess.run(['head', '-c', '300000', '/dev/zero'])\n"
     code += "os.write(1, b'last')\nos._exit(0)\n"
     assert run(code).stdout == bytes(300_000) + b"last"
@@ -210,7 +211,7 @@ print(os.getppid(), zombies())
 
 
 @pytest.mark.parametrize("delivery", DELIVERIES)
-def test_sigterm_kills_the_program_and_leaves_without_an_exit_frame(
+def test_sigterm_kills_the_program_and_ends_without_an_exit_frame(
     delivery: Delivery, lifeline: Lifeline, tmp_path: Path
 ) -> None:
     code = lifeline.prelude + (
@@ -230,8 +231,8 @@ def test_sigterm_kills_the_program_and_leaves_without_an_exit_frame(
     assert b"".join(frame.payload for frame in frames if frame.kind == "out") == b"one\ntwo\nthree\n"
 
 
-def test_sigterm_is_heard_as_pid_1_too(lifeline: Lifeline, tmp_path: Path, as_pid_1: list[str]) -> None:
-    """The kernel keeps from pid 1 every signal for which it has no handler."""
+def test_sigterm_is_handled_as_pid_1(lifeline: Lifeline, tmp_path: Path, as_pid_1: list[str]) -> None:
+    """The kernel does not deliver signals without a handler to pid 1."""
     code = lifeline.prelude + "import time\nos.write(line, b'ready')\ntime.sleep(1000)\n"
     with started(Program(code), base=tmp_path, prefix=as_pid_1) as process:
         lifeline.wait_for(b"ready")
@@ -241,7 +242,7 @@ def test_sigterm_is_heard_as_pid_1_too(lifeline: Lifeline, tmp_path: Path, as_pi
     assert lifeline.is_cut()
 
 
-def test_when_the_log_is_closed_the_program_is_killed(lifeline: Lifeline, tmp_path: Path) -> None:
+def test_the_program_is_killed_when_the_log_is_closed(lifeline: Lifeline, tmp_path: Path) -> None:
     code = lifeline.prelude + "import time\nwhile True:\n    print('x' * 9999)\n    time.sleep(0.01)\n"
     with started(Program(code), base=tmp_path) as process:
         lifeline.wait_for(b"alive")
@@ -250,7 +251,7 @@ def test_when_the_log_is_closed_the_program_is_killed(lifeline: Lifeline, tmp_pa
         assert lifeline.is_cut()
 
 
-def test_the_program_leads_a_session_of_its_own() -> None:
+def test_the_program_is_a_session_leader() -> None:
     code = (
         "import os\nprint(os.getsid(0) == os.getpid() == os.getpgid(0), os.getsid(0) != os.getsid(os.getppid()))"
     )

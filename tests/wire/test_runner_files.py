@@ -1,4 +1,4 @@
-"""Which files come back from a run, and that nothing in the working directory can hang or fool the runner."""
+"""Which files are returned; nothing in the working directory can block or deceive the runner."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .runner_driver import DELIVERIES, Delivery, Program, run
 
 @pytest.fixture
 def base() -> Iterator[Path]:
-    """A directory that may come to hold what neither pytest nor shutil can remove."""
+    """A directory whose content neither pytest nor shutil may be able to remove."""
     path = Path(tempfile.mkdtemp(prefix="runner-"))
     yield path
     subprocess.run(["rm", "-rf", str(path)], check=True)
 
 
 @pytest.mark.parametrize("delivery", DELIVERIES)
-def test_what_was_made_or_changed_comes_back_and_what_was_not_does_not(delivery: Delivery) -> None:
-    """A change of the same length at once counts, though the file may have been made in the same tick."""
+def test_only_created_or_changed_files_are_returned(delivery: Delivery) -> None:
+    """A change of equal length counts, even within the same tick of the clock."""
     inputs = dict.fromkeys(("kept", "read", "rewritten", "appended", "d/kept", "d/rewritten"), b"aaaa")
     code = (
         "open('read').read()\n"
@@ -36,7 +36,7 @@ def test_what_was_made_or_changed_comes_back_and_what_was_not_does_not(delivery:
     assert ran.exit["dropped"]["files"] == 0
 
 
-def test_a_file_replaced_by_one_of_the_same_size_and_time_comes_back() -> None:
+def test_a_file_replaced_by_one_of_equal_size_and_mtime_is_returned() -> None:
     code = (
         "import os\nstat = os.stat('in')\nopen('t', 'w').write('bbbb')\n"
         "os.utime('t', ns=(stat.st_atime_ns, stat.st_mtime_ns))\nos.rename('t', 'in')\n"
@@ -44,7 +44,7 @@ def test_a_file_replaced_by_one_of_the_same_size_and_time_comes_back() -> None:
     assert run(Program(code, files={"in": b"aaaa"})).files == {"in": b"bbbb"}
 
 
-def test_neither_main_py_nor_bytecode_comes_back() -> None:
+def test_neither_main_py_nor_bytecode_is_returned() -> None:
     code = (
         "import os\nimport helper\nfrom pack import inner\nopen('main.py', 'a').write('# changed')\n"
         "os.mkdir('sub')\nopen('sub/main.py', 'w').write('mine')\nprint(os.path.isdir('pack/__pycache__'))\n"
@@ -54,7 +54,7 @@ def test_neither_main_py_nor_bytecode_comes_back() -> None:
     assert ran.files == {"sub/main.py": b"mine"}
 
 
-def test_only_regular_files_come_back() -> None:
+def test_only_regular_files_are_returned() -> None:
     code = """
 import os, socket
 os.mkfifo("fifo")
@@ -72,7 +72,7 @@ os.makedirs("empty/empty")
     assert ran.exit["dropped"]["files"] == 0
 
 
-def test_files_over_a_limit_are_left_out_and_counted() -> None:
+def test_files_over_a_limit_are_omitted_and_counted() -> None:
     code = (
         "open('a', 'wb').write(b'x' * 600)\n"
         "open('b', 'wb').write(b'x' * 500)\n"  # does not fit beside a
@@ -86,13 +86,13 @@ def test_files_over_a_limit_are_left_out_and_counted() -> None:
     assert ran.exit["dropped"]["files"] == 3
 
 
-def test_files_may_be_forbidden_altogether() -> None:
+def test_a_limit_of_zero_files_returns_none() -> None:
     ran = run(Program("for name in 'abc': open(name, 'w').close()", max_files=0))
     assert ran.files == {}
     assert ran.exit["dropped"]["files"] == 3
 
 
-def test_names_come_back_as_they_are_and_what_cannot_be_named_is_counted() -> None:
+def test_file_names_are_returned_unchanged_and_invalid_ones_are_counted() -> None:
     code = r"""
 for name in ("h\u00e9llo \u2603 \U0001f600", "quote\"s 'and' back\\slash", " ", "-rf", "a%sb%%"):
     open(name, "w").write("x")
@@ -113,11 +113,11 @@ def test_a_tree_deeper_than_any_path_neither_hangs_nor_overflows(base: Path) -> 
     assert ran.exit["dropped"]["files"] == 1
 
 
-def test_a_directory_of_many_files_is_looked_at_only_so_far(base: Path) -> None:
+def test_the_number_of_searched_directory_entries_is_bounded(base: Path) -> None:
     code = "import os\nfor n in range(21_000): os.close(os.open(str(n), os.O_CREAT))\n"
     ran = run(code, base=base)
     assert len(ran.files) == 100
-    assert ran.exit["dropped"]["files"] == 20_000 - 100 - 1 + 1  # main.py is an entry; all the rest counts as one
+    assert ran.exit["dropped"]["files"] == 20_000 - 100 - 1 + 1  # main.py is an entry; the rest counts as one
 
 
 def test_a_working_directory_that_is_gone_has_no_files() -> None:
@@ -131,7 +131,7 @@ def test_a_working_directory_that_became_a_link_is_not_followed() -> None:
     assert ran.files == {}
 
 
-def test_scratch_files_outside_the_working_directory_do_not_come_back() -> None:
+def test_files_outside_the_working_directory_are_not_returned() -> None:
     code = (
         "import os, tempfile\ntempfile.mkstemp()\nopen(os.path.expanduser('~/x'), 'w').close()\n"
         "print(os.path.realpath(tempfile.gettempdir()).startswith(os.getcwd()))\n"
@@ -141,7 +141,7 @@ def test_scratch_files_outside_the_working_directory_do_not_come_back() -> None:
     assert ran.files == {}
 
 
-def test_large_and_incompressible_files_come_back_whole() -> None:
+def test_large_incompressible_files_are_returned_whole() -> None:
     code = "import os\nopen('noise', 'wb').write(os.urandom(2 << 20))\n"
     code += "open('zeros', 'wb').truncate(2 << 20)\n"
     files = run(code).files
@@ -149,6 +149,6 @@ def test_large_and_incompressible_files_come_back_whole() -> None:
     assert files["zeros"] == bytes(2 << 20)
 
 
-def test_a_file_that_is_still_open_and_unflushed_comes_back_as_it_lies_on_the_disk() -> None:
+def test_an_open_unflushed_file_is_returned_with_its_content_on_disk() -> None:
     code = "import os\nf = open('log', 'w')\nf.write('flushed')\nf.flush()\nf.write('lost')\nos._exit(0)\n"
     assert run(code).files == {"log": b"flushed"}

@@ -1,4 +1,4 @@
-"""What the runner makes of a program's output: frames, caps, and a log that stays small on the node's disk."""
+"""How the runner forwards a program's output: frames, limits, and a log that stays small on the node's disk."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def test_the_decoder_of_the_client_reads_the_same() -> None:
     assert decoder.unframed == b""
 
 
-def test_the_first_bytes_of_a_stream_go_out_at_once(tmp_path: Path) -> None:
-    """The program waits until the test has seen them."""
+def test_the_first_bytes_of_a_stream_are_sent_immediately(tmp_path: Path) -> None:
+    """The program waits until the test has received them."""
     os.mkfifo(tmp_path / "gate")
     code = f"print('first', end='')\nopen({str(tmp_path / 'gate')!r}).read()\n"
     with started(Program(code), base=tmp_path) as process:
@@ -56,7 +56,7 @@ def test_the_first_bytes_of_a_stream_go_out_at_once(tmp_path: Path) -> None:
     assert [frame.kind for frame in read_frames(log)] == ["start", "out", "exit"]
 
 
-def test_output_after_a_pause_goes_out_without_more_output_to_push_it(tmp_path: Path) -> None:
+def test_output_after_a_pause_is_sent_without_further_output(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "gate")
     code = f"print('a')\nprint('b')\nprint('last', end='')\nopen({str(tmp_path / 'gate')!r}).read()\n"
     with started(Program(code), base=tmp_path) as process:
@@ -66,7 +66,7 @@ def test_output_after_a_pause_goes_out_without_more_output_to_push_it(tmp_path: 
         (tmp_path / "gate").write_text("go on")
 
 
-def test_stdout_that_was_written_before_stderr_comes_before_it() -> None:
+def test_stdout_written_before_stderr_arrives_before_it() -> None:
     code = "import sys\nfor n in range(5): print(n)\nprint('then', file=sys.stderr)\n"
     ran = run(code)
     last_out = max(frame.at for frame in ran.of("out"))
@@ -75,15 +75,15 @@ def test_stdout_that_was_written_before_stderr_comes_before_it() -> None:
 
 
 def test_a_mebibyte_in_single_bytes_makes_few_frames_and_a_small_log() -> None:
-    """Frame by frame it would be a log of 93 MB, for which a node evicts the pod."""
+    """With one frame per byte the log would have 93 MB, and the node would evict the pod."""
     ran = run("import os\nfor _ in range(1 << 20): os.write(1, b'x')\n")
     assert ran.stdout == b"x" * MIB
-    # One for every 32 KiB, and one for every 50 ms.
+    # One per 32 KiB, and one per 50 ms.
     assert len(ran.of("out")) <= 33 + ran.exit["seconds"] / 0.05 + 1
     assert on_disk(ran.log) < 1.1 * MIB
 
 
-def test_each_stream_is_cut_at_its_limit_and_what_was_dropped_is_counted() -> None:
+def test_each_stream_is_truncated_at_its_limit_and_dropped_bytes_are_counted() -> None:
     code = "import sys\nsys.stdout.write('abcde' * 1000)\nsys.stderr.write('x' * 1001)\n"
     ran = run(Program(code, output=1001))
     assert ran.stdout == b"abcde" * 200 + b"a"
@@ -91,7 +91,7 @@ def test_each_stream_is_cut_at_its_limit_and_what_was_dropped_is_counted() -> No
     assert ran.exit["dropped"] == {"out": 3999, "err": 0, "files": 0}
 
 
-def test_output_may_be_forbidden_altogether() -> None:
+def test_a_limit_of_zero_bytes_returns_no_output() -> None:
     ran = run(Program("print('x' * 99)", output=0))
     assert kinds(ran) == ["start", "exit"]
     assert ran.exit["dropped"]["out"] == 100
@@ -113,7 +113,7 @@ def test_the_log_never_grows_above_its_limit_on_the_disk(line: bytes, log_bytes:
 
 
 def test_a_full_log_has_no_holes() -> None:
-    """Once something of a stream was dropped, all that follows is: what is there is a beginning."""
+    """After a stream is truncated, everything that follows is dropped."""
     code = "import os\nos.write(1, b'\\n' * 30000)\n" + "os.write(1, b'after')\nos.write(2, b'err')\n" * 9
     ran = run(Program(code, log_bytes=50_000))
     assert set(ran.stdout) <= {10}
@@ -122,14 +122,14 @@ def test_a_full_log_has_no_holes() -> None:
     assert on_disk(ran.log) <= 50_000
 
 
-def test_a_log_without_any_room_still_ends_with_the_exit_frame() -> None:
+def test_a_full_log_still_ends_with_the_exit_frame() -> None:
     ran = run(Program("print('x')\nopen('f', 'w').write('x')", log_bytes=0))
     assert kinds(ran) == ["start", "exit"]
     assert ran.exit["dropped"] == {"out": 2, "err": 0, "files": 1}
 
 
-def test_files_count_into_the_log_too() -> None:
-    """A file that does not fit is left out and counted; a smaller one after it is not."""
+def test_files_count_against_the_log_limit() -> None:
+    """A file that does not fit is omitted and counted; a smaller file after it is returned."""
     code = (
         "import os\nfor name in 'abc': open(name, 'wb').write(os.urandom(60_000))\nopen('d', 'w').write('small')\n"
     )
@@ -139,12 +139,12 @@ def test_files_count_into_the_log_too() -> None:
     assert on_disk(ran.log) <= 200_000
 
 
-def test_gigabytes_of_output_neither_block_the_program_nor_fill_the_runners_memory() -> None:
+def test_gigabytes_of_output_neither_block_the_program_nor_fill_the_memory() -> None:
     code = "import os\ndata = b'x' * 65536\nfor _ in range(1 << 13): os.write(1, data); os.write(2, data)\n"
     code += "open('peak', 'w').write(open(f'/proc/{os.getppid()}/status').read().split('VmHWM:')[1].split()[0])\n"
     ran = run(code)
     assert ran.exit["dropped"] == {"out": (1 << 29) - MIB, "err": (1 << 29) - MIB, "files": 0}
-    assert int(ran.files["peak"]) < 40 << 10  # KiB; the interpreter alone takes some 10 MiB
+    assert int(ran.files["peak"]) < 40 << 10  # KiB; the interpreter itself takes about 10 MiB
 
 
 def test_frames_that_the_program_prints_are_data() -> None:
@@ -154,6 +154,6 @@ def test_frames_that_the_program_prints_are_data() -> None:
     assert (ran.stdout, ran.stderr) == (forged, forged)
 
 
-def test_the_runner_writes_nothing_to_its_own_stderr() -> None:
+def test_the_runner_writes_nothing_to_stderr() -> None:
     ran = run("import sys, os\nos.write(2, b'x')\nprint('y', file=sys.stderr)\nraise ValueError\n")
     assert ran.noise == b""

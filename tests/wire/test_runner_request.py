@@ -1,4 +1,4 @@
-"""What the runner takes in: the request by either delivery, bad requests, and the places it may write to."""
+"""The runner's input: requests with either delivery, invalid requests, and writable directories."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def bare(source: str) -> str:
     return ast.dump(tree)
 
 
-def test_what_is_shipped_is_this_program_in_about_12_kb() -> None:
+def test_the_sent_source_is_equivalent_and_has_about_12_kb() -> None:
     assert runner.__file__ is not None
     assert bare(runner_text()) == bare(Path(runner.__file__).read_text(encoding="utf-8"))
     assert len(runner_text().encode()) <= 12_500
 
 
 @pytest.mark.parametrize("delivery", DELIVERIES)
-def test_code_in_many_pieces_is_put_together(delivery: Delivery) -> None:
+def test_code_in_many_pieces_is_joined(delivery: Delivery) -> None:
     lines = [f"x{number} = 'é☃😀'" for number in range(20_000)]
     ran = run("\n".join(lines) + "\nprint(x19999)\n", delivery)
     assert ran.stdout == "é☃😀\n".encode()
@@ -59,7 +59,7 @@ def test_files_and_stdin_of_any_bytes_arrive(delivery: Delivery) -> None:
     assert (ran.stdout, ran.stderr) == (noise, noise[::-1])
 
 
-def test_a_compressed_configmap_is_unpacked() -> None:
+def test_a_compressed_config_map_is_decompressed() -> None:
     code = "# " + "x" * 500_000 + "\nprint(len(open('zeros', 'rb').read()), len(input()))\n"
     ran = run(Program(code, files={"zeros": bytes(3 << 20)}, stdin=b"y" * 1000), "mount", packed=True)
     assert ran.stdout == b"3145728 1000\n"
@@ -106,7 +106,7 @@ REQUEST = json.loads(config_map(Program("print(1)"), "env")["request"])
     ],
 )
 @pytest.mark.parametrize("delivery", DELIVERIES)
-def test_a_bad_request_is_answered_in_one_sentence(
+def test_an_invalid_request_gives_a_one_line_error(
     delivery: Delivery, values: dict[str, bytes], reason: bytes
 ) -> None:
     ran = run("", delivery, values={"runner": runner_text().encode(), **values})
@@ -117,20 +117,20 @@ def test_a_bad_request_is_answered_in_one_sentence(
     assert (ran.status, ran.noise) == (125, b"")
 
 
-def test_variables_that_only_look_like_ours_do_not_hide_a_mounted_request(tmp_path: Path) -> None:
+def test_similar_variables_do_not_hide_a_mounted_request(tmp_path: Path) -> None:
     env = {**environment(tmp_path), "GKE_SANDBOX_SOMETHING": "else"}
     code = "import os\nprint([name for name in os.environ if name.startswith('GKE_')])\n"
     assert run(code, "mount", env=env, base=tmp_path).stdout == b"[]\n"
 
 
 @pytest.mark.parametrize(("home", "kept"), [("/somewhere", True), ("/", False), ("", False), (None, False)])
-def test_home_stays_if_the_image_sets_one(tmp_path: Path, home: str | None, kept: bool) -> None:
+def test_a_home_set_by_the_image_is_kept(tmp_path: Path, home: str | None, kept: bool) -> None:
     env = environment(tmp_path) | ({} if home is None else {"HOME": home})
     found = run("import os\nprint(os.environ['HOME'], end='')", env=env, base=tmp_path).stdout.decode()
     assert found == (home if kept else str(tmp_path / "sandbox" / "home"))
 
 
-def test_a_directory_that_is_in_use_is_left_alone(tmp_path: Path) -> None:
+def test_an_existing_workspace_directory_is_not_reused(tmp_path: Path) -> None:
     (tmp_path / "sandbox").mkdir()
     ran = run("import os\nprint(os.getcwd(), end='')", base=tmp_path)
     assert list((tmp_path / "sandbox").iterdir()) == []
@@ -138,13 +138,14 @@ def test_a_directory_that_is_in_use_is_left_alone(tmp_path: Path) -> None:
 
 
 def run_with_mounts(mounts: tuple[str, ...], program: Program) -> tuple[bytes, int]:
-    """Run a program where these places are file systems of their own (``/tmp ro``): its log and exit status."""
+    """Run a program with these directories as separate file systems (``/tmp ro``). Return its log and exit
+    status."""
     script = "".join(f"mount -t tmpfs -o {options} none {place} && " for place, options in map(str.split, mounts))
     prefix = ["unshare", "--mount", "sh", "-c", script + 'exec "$@"', "sh"]
     if shutil.which("unshare") is None or subprocess.run([*prefix, "true"], capture_output=True).returncode:
         pytest.skip("mounts need privileges that we do not have")
     argv, variables = command(config_map(program, "env"), "env", Path("/"), {"TMPDIR": "/nowhere"})
-    argv[0] = os.path.realpath(PYTHON)  # a virtual environment may itself lie in /tmp
+    argv[0] = os.path.realpath(PYTHON)  # a virtual environment may be in /tmp
     done = subprocess.run([*prefix, *argv], env=variables, stdin=subprocess.DEVNULL, capture_output=True)
     return done.stdout, done.returncode
 
@@ -158,14 +159,14 @@ def run_with_mounts(mounts: tuple[str, ...], program: Program) -> tuple[bytes, i
     ],
     ids=["tmp", "tmp is read-only", "tmp is full"],
 )
-def test_it_works_in_tmp_and_else_in_dev_shm(mounts: tuple[str, ...], place: str) -> None:
+def test_the_workspace_is_in_tmp_or_else_in_dev_shm(mounts: tuple[str, ...], place: str) -> None:
     program = Program("import os\nprint(os.getcwd(), end='')", files={"data": bytes(10_000)})
     log, status = run_with_mounts(mounts, program)
     assert [frame.payload for frame in read_frames(log) if frame.kind == "out"] == [place.encode()]
     assert status == 0
 
 
-def test_where_nothing_is_writable_it_says_so() -> None:
+def test_no_writable_directory_is_reported() -> None:
     log, status = run_with_mounts(("/tmp ro", "/dev/shm ro"), Program("print(1)"))
     start, err = read_frames(log)
     assert (start.kind, err.kind) == ("start", "err")
@@ -174,15 +175,15 @@ def test_where_nothing_is_writable_it_says_so() -> None:
     assert status == 125
 
 
-def test_nothing_beside_the_runner_stands_in_for_the_standard_library(tmp_path: Path) -> None:
-    """By environment that is the image's working directory, by mount the ConfigMap's."""
+def test_files_next_to_the_runner_do_not_shadow_the_standard_library(tmp_path: Path) -> None:
+    """With environment variables that is the image's working directory, with a volume the ConfigMap's."""
     for name in ("select", "time", "zlib", "_json", "binascii", "json"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('mine')")
     assert run("open('x', 'w').close()", "env", base=tmp_path).exit["code"] == 0
 
 
-def test_it_imports_hardly_anything(tmp_path: Path) -> None:
-    """What it does import has been measured: `json`, `signal`, `tempfile` cost more than the whole fork."""
+def test_the_runner_imports_few_modules(tmp_path: Path) -> None:
+    """The imports are measured: `json`, `signal` and `tempfile` take longer than the fork."""
     code = "import sys; print(*sys.modules)"
     values = config_map(Program(code), "env")
     variables = {f"GKE_SANDBOX_{key.upper()}": value.decode() for key, value in values.items()}
@@ -198,8 +199,8 @@ OTHERS = [name for name in (f"python3.{minor}" for minor in range(8, 16)) if shu
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_it_runs_on_every_python_that_is_here(name: str, tmp_path: Path) -> None:
-    """From 3.8 on: the image's Python need not be the client's."""
+def test_the_runner_works_with_every_installed_python(name: str, tmp_path: Path) -> None:
+    """The image's Python can be older than the client's."""
     if subprocess.run([name, "-c", ""], capture_output=True).returncode:
         pytest.skip(f"{name} is a name only")
     code = "import sys\nprint(sys.version_info[:2], input())\nopen('made', 'w').write('x')\n1/0\n"

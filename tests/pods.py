@@ -11,7 +11,7 @@ import httpx
 
 from gke_sandbox import AsyncSandbox, Cluster
 from gke_sandbox._wire.frames import encode
-from gke_sandbox.local.faults import Fault, Misbehaviour
+from gke_sandbox.local.faults import Fault, FaultPlan
 from gke_sandbox.local.latency import Pace
 from gke_sandbox.local.runtimes.base import ContainerExit
 from gke_sandbox.local.runtimes.scripted import Script, ScriptedRuntime
@@ -99,7 +99,7 @@ async def pods(
 ) -> AsyncIterator[Pods]:
     """An open Sandbox; when the block is left, the Sandbox is closed. `around` changes what passes."""
     runtime = ScriptedRuntime(script)
-    transport = LocalTransport(runtime, misbehaviour=Misbehaviour(*faults), pace=pace or Pace.recorded())
+    transport = LocalTransport(runtime, faults=FaultPlan(*faults), pace=pace or Pace.recorded())
     async with AsyncExitStack() as stack:
         if around is not None:
             await stack.enter_async_context(transport)

@@ -22,7 +22,7 @@ from gke_sandbox.kube.config.types import ClusterConfig
 from gke_sandbox.kube.quantity import parse_quantity
 from gke_sandbox.kube.resources import JOBS
 from gke_sandbox.local import Caller, LocalTransport, Namespace, Rule, ScriptedRuntime
-from gke_sandbox.local.faults import Action, Drop, Fault, Match, Misbehaviour, RefusePod
+from gke_sandbox.local.faults import Action, Drop, Fault, FaultPlan, Match, RefusePod
 from gke_sandbox.settings import Settings
 
 from .clock import run_on_mock_clock
@@ -159,7 +159,7 @@ def run(who: Caller, *actions: tuple[Action, Match]) -> tuple[set[Permission], S
             ScriptedRuntime(program(out("fine"))),
             namespaces=[Namespace(NAMESPACE, pod_security="restricted")],
             caller=who,
-            misbehaviour=Misbehaviour(*(Fault(action, match) for action, match in actions)),
+            faults=FaultPlan(*(Fault(action, match) for action, match in actions)),
         ) as cluster:
             async with AsyncSandbox(Cluster.transport(cluster), namespace=NAMESPACE) as sandbox:
                 try:

@@ -29,7 +29,7 @@ from gke_sandbox import (
     SpecError,
 )
 from gke_sandbox.local import LocalTransport, ScriptedRuntime, choose_runtime
-from gke_sandbox.local.faults import Delay, Fault, Forbid, Match, Misbehaviour
+from gke_sandbox.local.faults import Delay, Fault, FaultPlan, Forbid, Match
 from gke_sandbox.sync import _Task
 
 from .http_cluster import HttpCluster, http_cluster
@@ -133,7 +133,7 @@ def test_a_sandbox_that_is_dropped_ends_its_thread() -> None:
 
 def test_leftovers_are_named_after_close() -> None:
     never = Fault(Forbid(), Match("delete", "jobs"), times=None)
-    transport = LocalTransport(choose_runtime("process"), misbehaviour=Misbehaviour(never))
+    transport = LocalTransport(choose_runtime("process"), faults=FaultPlan(never))
     with Sandbox(Cluster.transport(transport)) as sandbox:
         result = sandbox.run("pass")
     assert sandbox.leftovers == [result.job]
@@ -289,7 +289,7 @@ def test_ctrl_c_that_another_thread_was_given_is_heeded() -> None:
 def test_a_second_ctrl_c_gives_up_and_names_what_is_left() -> None:
     code = """
     from gke_sandbox.local.faults import *
-    transport = LocalTransport(choose_runtime("process"), misbehaviour=Misbehaviour(
+    transport = LocalTransport(choose_runtime("process"), faults=FaultPlan(
         Fault(Delay(60), Match("delete", "jobs"), times=None)))
     sandbox = Sandbox(Cluster.transport(transport))
     sandbox.namespace  # opens it
@@ -469,7 +469,7 @@ def test_a_sandbox_that_is_dropped_right_before_interpreter_exit_has_its_job_del
 def test_ctrl_c_in_close_leaves_the_deletion_to_interpreter_exit(tmp_path: Path) -> None:
     with http_cluster() as cluster:
         # The deletion over the loop is so late that only the one at exit can be in time.
-        cluster.transport.misbehaviour.add(Fault(Delay(60), Match("delete", "jobs")))
+        cluster.transport.faults.add(Fault(Delay(60), Match("delete", "jobs")))
         code = f"""
         sandbox = Sandbox(Cluster.kubeconfig({cluster.kubeconfig(tmp_path)!r}))
         sandbox.run("pass")

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from gke_sandbox import AsyncSandbox, Cluster, Forbidden
-from gke_sandbox.local.faults import Fault, Forbid, Match, Misbehaviour
+from gke_sandbox.local.faults import Fault, FaultPlan, Forbid, Match
 from gke_sandbox.local.latency import Pace
 from gke_sandbox.local.runtimes.base import ContainerSpec
 from gke_sandbox.local.runtimes.scripted import Script, ScriptedRuntime
@@ -22,7 +22,7 @@ def echo(spec: ContainerSpec) -> Script:
 
 
 def cluster_of(*faults: Fault) -> LocalTransport:
-    return LocalTransport(ScriptedRuntime(echo), misbehaviour=Misbehaviour(*faults), pace=Pace.recorded())
+    return LocalTransport(ScriptedRuntime(echo), faults=FaultPlan(*faults), pace=Pace.recorded())
 
 
 @mock_clock

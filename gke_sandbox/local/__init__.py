@@ -2,10 +2,10 @@
 
 Tests use it with scripted containers and faults::
 
-    from gke_sandbox.local import Fault, LocalTransport, Match, Misbehaviour, Refuse, Script, ScriptedRuntime
+    from gke_sandbox.local import Fault, LocalTransport, Match, FaultPlan, Refuse, Script, ScriptedRuntime
 
     runtime = ScriptedRuntime(Script(chunks=[(0.0, b"hello\n")], ends_at=0.1))
-    transport = LocalTransport(runtime, misbehaviour=Misbehaviour(Fault(Refuse(), Match("create", "jobs"))))
+    transport = LocalTransport(runtime, faults=FaultPlan(Fault(Refuse(), Match("create", "jobs"))))
 
 All kinds of faults are in `gke_sandbox.local.faults`.
 """
@@ -14,27 +14,27 @@ from __future__ import annotations
 
 from .apiserver.rbac import Caller, Rule
 from .cluster import Namespace, Quota
-from .faults import Fault, Match, Misbehaviour
+from .faults import Fault, FaultPlan, Match
 from .latency import Pace
-from .runtimes.base import Container, ContainerExit, ContainerSpec, ContainerStartError, Runtime
+from .runtimes.base import ContainerExit, ContainerSpec, ContainerStartError, RunningContainer, Runtime
 from .runtimes.scripted import Script, ScriptedRuntime
 from .runtimes.select import choose_runtime
 from .transport import LocalTransport, SentRequest
 
 __all__ = [
     "Caller",
-    "Container",
     "ContainerExit",
     "ContainerSpec",
     "ContainerStartError",
     "Fault",
+    "FaultPlan",
     "LocalTransport",
     "Match",
-    "Misbehaviour",
     "Namespace",
     "Pace",
     "Quota",
     "Rule",
+    "RunningContainer",
     "Runtime",
     "Script",
     "ScriptedRuntime",

@@ -11,12 +11,12 @@ from anyio.abc import TaskGroup
 
 from .apiserver.pod_security import Level
 from .apiserver.rbac import Caller
-from .apiserver.resources import NAMESPACES, NODES, RUNTIME_CLASSES, Served
-from .controllers.events import Recorder
+from .apiserver.resources import NAMESPACES, NODES, RUNTIME_CLASSES, ResourceType
+from .controllers.events import EventRecorder
 from .controllers.logs import ContainerLog
-from .faults import Misbehaviour
+from .faults import FaultPlan
 from .latency import Pace
-from .objects import Calendar, Json, Names
+from .objects import Calendar, IdGenerator, Json
 from .runtimes.base import Runtime
 from .store import Store
 
@@ -57,7 +57,7 @@ class Namespace:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class ClusterOptions:
     """How the cluster is; what `LocalTransport` is given."""
 
     namespaces: tuple[Namespace, ...]
@@ -68,14 +68,14 @@ class Settings:
     pace: Pace
 
 
-class Cluster:
+class ClusterState:
     """The state of one embedded cluster. `tasks` is where its controllers run."""
 
     def __init__(
         self,
         runtime: Runtime,
-        settings: Settings,
-        misbehaviour: Misbehaviour,
+        settings: ClusterOptions,
+        faults: FaultPlan,
         now: Callable[[], datetime],
         rng: random.Random,
         tasks: TaskGroup,
@@ -83,12 +83,12 @@ class Cluster:
         self.runtime = runtime
         self.settings = settings
         self.pace = settings.pace
-        self.misbehaviour = misbehaviour
+        self.faults = faults
         self.calendar = Calendar(now)
-        self.names = Names(rng)
+        self.ids = IdGenerator(rng)
         self.tasks = tasks
-        self.store = Store(self.calendar, self.names)
-        self.events = Recorder(self.store, self.calendar, NODE)
+        self.store = Store(self.calendar, self.ids)
+        self.events = EventRecorder(self.store, self.calendar, NODE)
         self.namespaces = {namespace.name: namespace for namespace in settings.namespaces}
         self.priority_classes = {**_PRIORITY_CLASSES, **settings.priority_classes}
         self.logs: dict[str, ContainerLog] = {}
@@ -106,13 +106,13 @@ class Cluster:
         labels = {"kubernetes.io/hostname": NODE, "kubernetes.io/os": "linux", **self.settings.node_labels}
         self._create(NODES, NODE, labels, body)
 
-    def _create(self, served: Served, name: str, labels: Mapping[str, str], body: Json) -> None:
+    def _create(self, served: ResourceType, name: str, labels: Mapping[str, str], body: Json) -> None:
         metadata = {"name": name, "labels": dict(labels)}
         obj = {"kind": served.kind, "apiVersion": served.api_version, "metadata": metadata, **body}
         self.store.create(served, self.store.prepare(obj))
 
 
 def as_namespaces(given: Iterable[str | Namespace]) -> tuple[Namespace, ...]:
-    """Names and namespaces, each name once (the last one counts)."""
+    """Turn names into namespaces; of two with the same name the last one counts."""
     named = (one if isinstance(one, Namespace) else Namespace(one) for one in given)
     return tuple({namespace.name: namespace for namespace in named}.values())

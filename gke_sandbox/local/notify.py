@@ -5,19 +5,19 @@ from __future__ import annotations
 import anyio
 
 
-class Signal:
+class Notifier:
     """Wakes everybody who waits, each time it is notified. Who waits looks again for themselves."""
 
     def __init__(self) -> None:
         self._event = anyio.Event()
 
     @property
-    def awaited(self) -> bool:
+    def has_waiters(self) -> bool:
         """Somebody waits."""
         return self._event.statistics().tasks_waiting > 0
 
     def notify(self) -> None:
-        if self.awaited:
+        if self.has_waiters:
             event, self._event = self._event, anyio.Event()
             event.set()
 

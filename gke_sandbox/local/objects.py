@@ -73,7 +73,7 @@ def _seconds(timestamp: float) -> str:
     return datetime.fromtimestamp(int(timestamp), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-class Names:
+class IdGenerator:
     """Everything random that the server chooses."""
 
     def __init__(self, rng: random.Random) -> None:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .apiserver.errors import already_exists
-from .apiserver.resources import ALL, JOBS, PODS, Served
-from .notify import Signal
-from .objects import Calendar, Json, Key, Names, is_deleting, owner_uids, with_metadata
+from .apiserver.resources import ALL, JOBS, PODS, ResourceType
+from .notify import Notifier
+from .objects import Calendar, IdGenerator, Json, Key, is_deleting, owner_uids, with_metadata
 
 # The kinds whose metadata.generation counts changes of their spec.
 _WITH_GENERATION = (JOBS.kind, PODS.kind)
@@ -44,7 +44,7 @@ class History:
         self._first = 0
         self.expired_to = revision
         """The revision of the last change that is no longer held: a watch from before it has expired."""
-        self.changed = Signal()
+        self.changed = Notifier()
 
     def append(self, change: Change) -> None:
         self._changes.append(change)
@@ -88,22 +88,22 @@ class History:
 class Store:
     """All objects of the cluster."""
 
-    def __init__(self, calendar: Calendar, names: Names) -> None:
+    def __init__(self, calendar: Calendar, names: IdGenerator) -> None:
         self._calendar = calendar
-        self._names = names
+        self._ids = names
         self._objects: dict[str, dict[Key, Json]] = {served.plural: {} for served in ALL}
         self._histories = {served.plural: History(served.window, _FIRST_REVISION) for served in ALL}
         self._dependents: dict[str, dict[Key, None]] = {}
         self._uids: dict[str, Key] = {}
         self._listeners: list[Callable[[Change], None]] = []
         self.revision = _FIRST_REVISION
-        self.changed = Signal()
+        self.changed = Notifier()
 
     def listen(self, listener: Callable[[Change], None]) -> None:
         """Call `listener` with every change from now on, in order. It must not itself change objects."""
         self._listeners.append(listener)
 
-    def history(self, served: Served) -> History:
+    def history(self, served: ResourceType) -> History:
         return self._histories[served.plural]
 
     def get(self, key: Key) -> Json | None:
@@ -112,11 +112,11 @@ class Store:
     def by_uid(self, uid: str) -> Key | None:
         return self._uids.get(uid)
 
-    def select(self, served: Served, namespace: str = "") -> list[Json]:
+    def select(self, served: ResourceType, namespace: str = "") -> list[Json]:
         """Objects of one namespace, or of all, in the order of their names."""
         return [obj for key, obj in self._sorted(served) if not namespace or key.namespace == namespace]
 
-    def _sorted(self, served: Served) -> Iterator[tuple[Key, Json]]:
+    def _sorted(self, served: ResourceType) -> Iterator[tuple[Key, Json]]:
         objects = self._objects[served.plural]
         yield from sorted(objects.items(), key=lambda item: (item[0].namespace, item[0].name))
 
@@ -131,7 +131,7 @@ class Store:
         for field in ("generateName", "namespace"):
             if metadata.get(field):
                 named[field] = metadata[field]
-        named["uid"] = metadata.get("uid") or self._names.uid()
+        named["uid"] = metadata.get("uid") or self._ids.uid()
         if obj["kind"] in _WITH_GENERATION:
             named["generation"] = 1
         named["creationTimestamp"] = self._calendar.stamp()
@@ -140,8 +140,8 @@ class Store:
                 named[field] = metadata[field]
         return {"kind": obj["kind"], "apiVersion": obj["apiVersion"], **obj, "metadata": named}
 
-    def create(self, served: Served, obj: Json) -> Json:
-        """Store a prepared object under its name. Raises `Refusal` (409) if there is one."""
+    def create(self, served: ResourceType, obj: Json) -> Json:
+        """Store a prepared object under its name. Raises `StatusError` (409) if there is one."""
         metadata = obj["metadata"]
         key = Key(served.plural, metadata.get("namespace", ""), metadata["name"])
         if key in self._objects[served.plural]:

@@ -26,16 +26,16 @@ from anyio.abc import TaskGroup
 from .._fakes.api_request import ApiRequest, parse
 from .._fakes.body import Body, Timeouts
 from .apiserver.api import ApiServer
-from .apiserver.errors import Refusal, failure
+from .apiserver.errors import StatusError, failure
 from .apiserver.rbac import Caller
 from .apiserver.resources import ALL, CONFIG_MAPS, JOBS, PODS
 from .apiserver.responses import Reply, json_reply, refused
-from .cluster import Cluster, Namespace, Settings, as_namespaces
+from .cluster import ClusterOptions, ClusterState, Namespace, as_namespaces
 from .controllers.gc import GarbageCollector
 from .controllers.jobs import JobController
 from .controllers.kubelet import Kubelet
 from .controllers.scheduler import Scheduler
-from .faults import Action, Answer, Delay, Drop, Forbid, Misbehaviour, Refuse
+from .faults import Action, Delay, Drop, FaultPlan, Forbid, Refuse, Respond
 from .faulty_body import Whole, with_faults
 from .latency import Pace
 from .objects import Json
@@ -75,7 +75,7 @@ class LocalTransport(httpx.AsyncBaseTransport):
         runtime: Runtime,
         *,
         namespaces: Iterable[str | Namespace] = ("default",),
-        misbehaviour: Misbehaviour | None = None,
+        faults: FaultPlan | None = None,
         pace: Pace | None = None,
         runtime_classes: Iterable[str] = ("gvisor",),
         node_labels: Mapping[str, str] = _GVISOR_LABELS,
@@ -85,10 +85,10 @@ class LocalTransport(httpx.AsyncBaseTransport):
         rng: random.Random | None = None,
     ) -> None:
         self.runtime = runtime
-        self.misbehaviour = misbehaviour or Misbehaviour()
+        self.faults = faults or FaultPlan()
         self.requests: deque[SentRequest] = deque(maxlen=_KEPT_REQUESTS)
         """The latest requests, oldest first; those that were refused a connection are not among them."""
-        self._settings = Settings(
+        self._settings = ClusterOptions(
             namespaces=as_namespaces(namespaces),
             runtime_classes=tuple(runtime_classes),
             node_labels=dict(node_labels),
@@ -111,7 +111,7 @@ class LocalTransport(httpx.AsyncBaseTransport):
                 raise RuntimeError("a LocalTransport cannot be used again after it was closed")
             self._tasks = anyio.create_task_group()
             tasks = await self._tasks.__aenter__()
-            cluster = Cluster(self.runtime, self._settings, self.misbehaviour, self._now, self._rng, tasks)
+            cluster = ClusterState(self.runtime, self._settings, self.faults, self._now, self._rng, tasks)
             self._open = _Open(cluster)
             self._running = True
         self._entered += 1
@@ -217,7 +217,7 @@ class LocalTransport(httpx.AsyncBaseTransport):
         return parse(request.method, request.url.path, dict(request.url.params), body)
 
     def _faults(self, point: Literal["request", "body", "watch"], parsed: ApiRequest) -> Iterable[Action]:
-        return self.misbehaviour.take(point, parsed.verb, parsed.resource, parsed.namespace, parsed.name)
+        return self.faults.actions_for(point, parsed.verb, parsed.resource, parsed.namespace, parsed.name)
 
     async def _connect(self, faults: list[Action], request: httpx.Request, timeouts: Timeouts) -> None:
         with anyio.move_on_after(timeouts.connect) as limit:
@@ -237,20 +237,20 @@ class LocalTransport(httpx.AsyncBaseTransport):
         for fault in faults:
             if isinstance(fault, Delay) and fault.at == "request":
                 await anyio.sleep(fault.seconds)
-        instead = next((fault for fault in faults if isinstance(fault, (Answer, Drop, Forbid))), None)
+        instead = next((fault for fault in faults if isinstance(fault, (Respond, Drop, Forbid))), None)
         reply = None
-        if instead is None or (isinstance(instead, (Answer, Drop)) and instead.carried_out):
+        if instead is None or (isinstance(instead, (Respond, Drop)) and instead.carried_out):
             watch_faults = list(self._faults("watch", parsed))
             try:
                 reply = await opened.server.handle(parsed, content_type, watch_faults)
-            except Refusal as refusal:
+            except StatusError as refusal:
                 reply = refused(refusal)
         for fault in faults:
-            if isinstance(fault, Delay) and fault.at == "answer":
+            if isinstance(fault, Delay) and fault.at == "response":
                 await anyio.sleep(fault.seconds)
         if isinstance(instead, Drop):
             raise httpx.ReadError("the connection broke before there was an answer", request=request)
-        if isinstance(instead, Answer):
+        if isinstance(instead, Respond):
             return _instead(instead)
         if reply is None:
             return refused(opened.server.forbidden(parsed))
@@ -277,7 +277,7 @@ class LocalTransport(httpx.AsyncBaseTransport):
 class _Open:
     """A cluster that runs."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: ClusterState) -> None:
         self.cluster = cluster
         self.server = ApiServer(cluster)
         self.kubelet = Kubelet(cluster)
@@ -298,7 +298,7 @@ def _sent(parsed: ApiRequest) -> SentRequest:
     )
 
 
-def _instead(answer: Answer) -> Reply:
+def _instead(answer: Respond) -> Reply:
     if answer.text is not None:
         kind = "text/html" if answer.text.startswith("<") else "text/plain; charset=utf-8"
         reply = Reply(answer.code, answer.text.encode(), kind)

@@ -23,7 +23,7 @@ from pydantic import PrivateAttr
 
 from gke_sandbox import Cluster
 from gke_sandbox.adk import GkeCodeExecutor
-from gke_sandbox.local.faults import Fault, Misbehaviour
+from gke_sandbox.local.faults import Fault, FaultPlan
 from gke_sandbox.local.runtimes.process import ProcessRuntime
 from gke_sandbox.local.runtimes.scripted import Script, ScriptedRuntime
 from gke_sandbox.local.transport import LocalTransport
@@ -114,7 +114,7 @@ def seen() -> Seen:
 
 def scripted(script: Script | Callable[..., Any], *faults: Fault) -> Seen:
     """Pods do what the script says, without a process."""
-    return Seen(ScriptedRuntime(script), misbehaviour=Misbehaviour(*faults))
+    return Seen(ScriptedRuntime(script), faults=FaultPlan(*faults))
 
 
 def on(transport: LocalTransport, **fields: Any) -> GkeCodeExecutor:

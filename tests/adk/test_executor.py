@@ -18,7 +18,7 @@ from google.adk.code_executors.code_execution_utils import CodeExecutionInput, F
 from gke_sandbox import Cluster, ConnectionOverrides
 from gke_sandbox.adk import GkeCodeExecutor
 from gke_sandbox.adk.executor import AGENT_LABEL, INVOCATION_ANNOTATION
-from gke_sandbox.local.faults import Answer, BadImage, Fault, Match
+from gke_sandbox.local.faults import BadImage, Fault, Match, Respond
 from tests.adk.kit import (
     HAS_EXIT_CODE,
     QUIET,
@@ -137,8 +137,8 @@ def test_a_context_that_says_nothing_of_agent_and_invocation_will_do(context: An
 
 
 def test_one_bad_start_does_not_spoil_the_next() -> None:
-    no_list = Fault(Answer(403, "Forbidden", "pods is forbidden"), Match("list", "pods"), times=1)
-    no_job = Fault(Answer(403, "Forbidden", "jobs is forbidden"), Match("create", "jobs"), times=1)
+    no_list = Fault(Respond(403, "Forbidden", "pods is forbidden"), Match("list", "pods"), times=1)
+    no_job = Fault(Respond(403, "Forbidden", "jobs is forbidden"), Match("create", "jobs"), times=1)
     with on(scripted(program(out("fine")), no_list, no_job)) as executor:
         results = [execute(executor, "") for _ in range(3)]
     assert any("forbidden" in result.stderr for result in results)

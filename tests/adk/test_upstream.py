@@ -13,7 +13,7 @@ import pytest
 
 from gke_sandbox.adk import GkeCodeExecutor
 from gke_sandbox.errors import SpecError
-from gke_sandbox.local.faults import Answer, Fault, Match, NoNode
+from gke_sandbox.local.faults import Fault, Match, NoNode, Respond
 from gke_sandbox.local.runtimes.base import ContainerExit
 from gke_sandbox.local.runtimes.scripted import Script
 from tests.adk.kit import HAS_EXIT_CODE, QUIET, Agent, Context, execute, exit_code, on, scripted, seen
@@ -124,7 +124,7 @@ def test_a_container_that_never_terminated_is_a_failure() -> None:
 
 def test_a_refusal_of_the_api_server_is_told_and_nothing_raised() -> None:
     """Theirs: `Kubernetes API error:` and the reason. Here also the server's message, and nothing is left."""
-    refused = Answer(403, "Forbidden", "configmaps is forbidden: no permission")
+    refused = Respond(403, "Forbidden", "configmaps is forbidden: no permission")
     cluster = scripted(program(), Fault(refused, Match("create", "configmaps"), times=None))
     with on(cluster, **THEIRS) as executor:
         result = execute(executor, "print('hello world')")

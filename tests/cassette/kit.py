@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from gke_sandbox import AsyncSandbox, Cluster
 from gke_sandbox.cassette import Cassette, Player, RecordingTransport, ReplayTransport, Tape, load
-from gke_sandbox.local.faults import Fault, Misbehaviour
+from gke_sandbox.local.faults import Fault, FaultPlan
 from gke_sandbox.local.latency import Pace
 from gke_sandbox.local.runtimes.base import ContainerSpec
 from gke_sandbox.local.runtimes.scripted import Script, ScriptedRuntime
@@ -43,7 +43,7 @@ def record(
         cluster = LocalTransport(
             ScriptedRuntime(script),
             namespaces=[namespace],
-            misbehaviour=Misbehaviour(*faults),
+            faults=FaultPlan(*faults),
             pace=Pace.recorded(),
             now=lambda: BEGAN,
         )

@@ -12,7 +12,7 @@ import trio
 
 from gke_sandbox import AsyncSandbox, Cluster, Sandbox, SandboxError
 from gke_sandbox.cassette import Player, RecordingTransport, ReplayTransport, Tape, load
-from gke_sandbox.local.faults import Answer, CutBody, EndWatch, ExpireWatch, Fault, Forbid, Match, Misbehaviour
+from gke_sandbox.local.faults import CutBody, EndWatch, ExpireWatch, Fault, FaultPlan, Forbid, Match, Respond
 from gke_sandbox.local.runtimes.scripted import Script, ScriptedRuntime
 from gke_sandbox.local.transport import LocalTransport
 from tests.clock import run_on_mock_clock
@@ -79,8 +79,8 @@ def test_a_watch_that_was_renewed_during_a_long_run(tmp_path: Path, options: dic
         *(Fault(EndWatch(after=count), WATCH) for count in (0, 2, 4)),
         *(Fault(CutBody(after=count), WATCH) for count in (40, 3000)),
         Fault(ExpireWatch(status=True), WATCH),
-        Fault(Answer.unavailable(1), WATCH),
-        Fault(Answer.unavailable(1), Match("list", "pods")),
+        Fault(Respond.unavailable(1), WATCH),
+        Fault(Respond.unavailable(1), Match("list", "pods")),
         Fault(Forbid(), WATCH, times=None),
     ],
     ids=lambda fault: str(fault.action) if isinstance(fault, Fault) else str(fault),
@@ -103,10 +103,10 @@ async def refused(sandbox: AsyncSandbox) -> list[str]:
 @pytest.mark.parametrize(
     "fault",
     [
-        Fault(Answer(403, "Forbidden", "no"), Match("create", "jobs"), times=None),
-        Fault(Answer(422, "Invalid", "no"), Match("create", "configmaps"), times=None),
-        Fault(Answer.unauthorized(), times=None),
-        Fault(Answer(403, "Forbidden", "no"), Match("create", "jobs")),
+        Fault(Respond(403, "Forbidden", "no"), Match("create", "jobs"), times=None),
+        Fault(Respond(422, "Invalid", "no"), Match("create", "configmaps"), times=None),
+        Fault(Respond.unauthorized(), times=None),
+        Fault(Respond(403, "Forbidden", "no"), Match("create", "jobs")),
     ],
     ids=["jobs", "configmaps", "all", "the first job"],
 )
@@ -118,7 +118,7 @@ def test_a_run_that_is_refused_at_once_may_be_faster_than_its_list(tmp_path: Pat
 
 def test_a_refusal_is_replayed_to_threads_too(tmp_path: Path) -> None:
     record(
-        tmp_path / "c.yaml", refused, Fault(Answer(403, "Forbidden", "no"), Match("create", "jobs"), times=None)
+        tmp_path / "c.yaml", refused, Fault(Respond(403, "Forbidden", "no"), Match("create", "jobs"), times=None)
     )
     for _ in range(5):
         with Sandbox(Cluster.replay(tmp_path / "c.yaml")) as sandbox:
@@ -170,7 +170,7 @@ def test_two_sandboxes_on_one_recording_may_change_places(
 
     async def recorded() -> list[str]:
         tape = Tape(tmp_path / "c.yaml", now=lambda: BEGAN)
-        async with LocalTransport(ScriptedRuntime(echoing), misbehaviour=Misbehaviour(*faults)) as cluster:
+        async with LocalTransport(ScriptedRuntime(echoing), faults=FaultPlan(*faults)) as cluster:
             return await in_two_sandboxes(lambda: RecordingTransport(Shared(cluster), tape), codes)
 
     async def replayed(order: list[str]) -> list[str]:
@@ -209,8 +209,8 @@ def test_a_log_that_was_opened_again_after_a_silence(tmp_path: Path, options: di
     "fault",
     [
         None,
-        Fault(Answer.unavailable(1), WATCH, skip=1),
-        Fault(Answer.unavailable(1), Match("list", "pods"), skip=1),
+        Fault(Respond.unavailable(1), WATCH, skip=1),
+        Fault(Respond.unavailable(1), Match("list", "pods"), skip=1),
         Fault(EndWatch(after=3), WATCH, times=None),
         Fault(Forbid(), WATCH, times=None),
     ],

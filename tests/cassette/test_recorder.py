@@ -17,7 +17,7 @@ from gke_sandbox.cassette import Cassette, RecordingTransport, Tape, load
 from gke_sandbox.cassette.model import Exchange, Header, Step
 from gke_sandbox.cassette.normalize import normalise
 from gke_sandbox.errors import CassetteError, Forbidden
-from gke_sandbox.local.faults import Answer, Fault, Match
+from gke_sandbox.local.faults import Fault, Match, Respond
 from gke_sandbox.local.runtimes.base import ContainerExit
 from gke_sandbox.local.runtimes.scripted import Script
 from tests.clock import run_on_mock_clock
@@ -126,7 +126,7 @@ def test_what_failed_is_written_too(tmp_path: Path) -> None:
 
 
 def test_a_retry_after_is_kept(tmp_path: Path) -> None:
-    busy = Fault(Answer(503, "ServiceUnavailable", "busy", retry_after=2), Match("list", "pods"))
+    busy = Fault(Respond(503, "ServiceUnavailable", "busy", retry_after=2), Match("list", "pods"))
     record(tmp_path / "c.yaml", one, busy)
     found = steps(tmp_path / "c.yaml")
     assert found["list-pods"].answer.headers == {"retry-after": "2"}
@@ -345,6 +345,6 @@ def test_a_run_that_its_caller_broke_off_replaces_no_recording(
 
 def test_a_run_that_was_refused_is_a_recording(tmp_path: Path) -> None:
     with pytest.raises(Forbidden):
-        record(tmp_path / "c.yaml", one, Fault(Answer(403, "Forbidden", "no"), Match("create", "jobs")))
+        record(tmp_path / "c.yaml", one, Fault(Respond(403, "Forbidden", "no"), Match("create", "jobs")))
     with pytest.raises(Forbidden):
         replay(tmp_path / "c.yaml", one)

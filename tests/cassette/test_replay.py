@@ -17,7 +17,7 @@ from gke_sandbox import AsyncSandbox, Cluster, ExecutionResult, NetworkError, Re
 from gke_sandbox.cassette import Cassette, Player, RecordingTransport, ReplayTransport, Tape, load
 from gke_sandbox.cassette.model import Step
 from gke_sandbox.errors import ApiError, CassetteError
-from gke_sandbox.local.faults import Answer, CutBody, Drop, EndWatch, Fault, Match, NoNode, Refuse
+from gke_sandbox.local.faults import CutBody, Drop, EndWatch, Fault, Match, NoNode, Refuse, Respond
 from gke_sandbox.local.runtimes.base import ContainerExit
 from gke_sandbox.local.runtimes.scripted import Script
 from tests.clock import run_on_mock_clock
@@ -162,7 +162,7 @@ def test_a_refused_job_among_others_is_the_refused_one_in_every_order(tmp_path: 
                 told[code] = error.reason
         return told
 
-    refused = Fault(Answer(403, "Forbidden", "exceeded quota"), Match("create", "configmaps"))
+    refused = Fault(Respond(403, "Forbidden", "exceeded quota"), Match("create", "configmaps"))
     record(tmp_path / "c.yaml", lambda sandbox: two(sandbox, codes(2)), refused)
     for order in (codes(2), codes(2)[::-1]):
         told = replay(tmp_path / "c.yaml", lambda sandbox, o=order: two(sandbox, o))
@@ -186,8 +186,8 @@ def test_a_watch_that_was_opened_again_is_told_from_the_first(tmp_path: Path) ->
         Fault(Refuse(), Match("create", "jobs")),
         Fault(Drop(carried_out=True), Match("create", "jobs")),
         Fault(Drop(carried_out=False), Match("list", "pods")),
-        Fault(Answer(503, "ServiceUnavailable", "busy", retry_after=2), Match("delete", "jobs")),
-        Fault(Answer(500, "", "", text="<html>oops"), Match("list", "pods")),
+        Fault(Respond(503, "ServiceUnavailable", "busy", retry_after=2), Match("delete", "jobs")),
+        Fault(Respond(500, "", "", text="<html>oops"), Match("list", "pods")),
         Fault(CutBody(after=60), Match("get", "pods/log")),
         Fault(CutBody(after=60), Match("create", "configmaps")),
     ],

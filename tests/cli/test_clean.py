@@ -22,7 +22,7 @@ from gke_sandbox.errors import SandboxError, ServerError
 from gke_sandbox.kube.client import KubeClient
 from gke_sandbox.kube.config.types import ClusterConfig
 from gke_sandbox.kube.resources import CONFIG_MAPS, JOBS
-from gke_sandbox.local.faults import Answer, Drop, Fault, Forbid, Match, Misbehaviour
+from gke_sandbox.local.faults import Drop, Fault, FaultPlan, Forbid, Match, Respond
 from gke_sandbox.local.latency import Pace
 from gke_sandbox.local.runtimes.scripted import Script, ScriptedRuntime
 from gke_sandbox.local.transport import LocalTransport
@@ -61,7 +61,7 @@ class Kit:
 async def cluster(*faults: Fault, script: Script | None = None) -> AsyncIterator[Kit]:
     transport = LocalTransport(
         ScriptedRuntime(script or Script()),
-        misbehaviour=Misbehaviour(*faults),
+        faults=FaultPlan(*faults),
         pace=Pace.recorded(),
         now=lambda: BEGAN + timedelta(seconds=anyio.current_time()),
     )
@@ -125,7 +125,7 @@ async def test_a_job_that_is_being_deleted_is_left_out() -> None:
 
 @mock_clock
 async def test_a_list_that_took_too_long_begins_anew() -> None:
-    expired = Answer(410, "Expired", "The provided continue parameter is too old.")
+    expired = Respond(410, "Expired", "The provided continue parameter is too old.")
     async with cluster(Fault(expired, Match("list", "jobs"), skip=1)) as kit:
         await kit.make(*(f"job-{n}" for n in range(5)))
         assert len(await orphans.find(kit.client, "default", kit.now(), page_size=3)) == 5
@@ -145,7 +145,7 @@ async def test_a_list_that_took_too_long_begins_anew() -> None:
 )
 def test_what_is_not_a_list_of_jobs_is_the_servers_error(text: str) -> None:
     async def run() -> None:
-        async with cluster(Fault(Answer(200, "", "", text=text), Match("list", "jobs"), None)) as kit:
+        async with cluster(Fault(Respond(200, "", "", text=text), Match("list", "jobs"), None)) as kit:
             with pytest.raises(ServerError, match="not a list of Jobs"):
                 await orphans.find(kit.client, "default", kit.now())
 
@@ -203,8 +203,8 @@ async def test_one_that_cannot_be_deleted_does_not_keep_the_others() -> None:
 
 @mock_clock
 async def test_what_may_pass_is_tried_again() -> None:
-    busy = Fault(Answer.unavailable(), Match("list", "jobs"), times=2)
-    reset = Fault(Answer.internal_error(), Match("delete", "jobs"), times=2)
+    busy = Fault(Respond.unavailable(), Match("list", "jobs"), times=2)
+    reset = Fault(Respond.internal_error(), Match("delete", "jobs"), times=2)
     async with cluster(busy, reset) as kit:
         await kit.make("a")
         assert names((await kit.clean(older_than=0)).deleted) == ["a"]
@@ -212,7 +212,7 @@ async def test_what_may_pass_is_tried_again() -> None:
 
 @mock_clock
 async def test_a_conflict_that_is_not_about_the_uid_is_tried_again() -> None:
-    modified = Answer(409, "Conflict", 'Operation cannot be fulfilled on jobs.batch "a": it has been modified')
+    modified = Respond(409, "Conflict", 'Operation cannot be fulfilled on jobs.batch "a": it has been modified')
     async with cluster(Fault(modified, Match("delete", "jobs"), times=2)) as kit:
         await kit.make("a")
         assert names((await kit.clean(older_than=0)).deleted) == ["a"]

@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from gke_sandbox.local.faults import Answer, CutBody, Delay, Drop, Fault, Match, NoNode, Refuse, StallBody
+from gke_sandbox.local.faults import CutBody, Delay, Drop, Fault, Match, NoNode, Refuse, Respond, StallBody
 
 from ..pods import out, pods, program
 
@@ -57,11 +57,11 @@ TROUBLE: dict[str, tuple[Fault, ...]] = {
     "none": (),
     "the Job's answer is lost": (Fault(Drop(), POST_JOB),),
     "the Job's POST is lost": (Fault(Drop(carried_out=False), POST_JOB),),
-    "the Job's answer is late": (Fault(Delay(0.5, "answer"), POST_JOB),),
+    "the Job's answer is late": (Fault(Delay(0.5, "response"), POST_JOB),),
     "the ConfigMap's answer is lost": (Fault(Drop(), POST_CONFIG_MAP),),
     "the ConfigMap is refused": (Fault(Refuse(), POST_CONFIG_MAP),),
     "the ConfigMap's answer stalls": (Fault(StallBody(after=40), POST_CONFIG_MAP),),
-    "both are in trouble": (Fault(Answer.timed_out(), POST_JOB), Fault(Answer.unavailable(1), POST_CONFIG_MAP)),
+    "both are in trouble": (Fault(Respond.timed_out(), POST_JOB), Fault(Respond.unavailable(1), POST_CONFIG_MAP)),
     "the log breaks off": (Fault(CutBody(after=60), LOG, times=3),),
     "the watch is blind": (Fault(StallBody(), WATCH, None), Fault(NoNode(2), Match(resource="pods"))),
     "the deletion is refused": (Fault(Refuse(), Match("delete", "jobs"), times=2),),

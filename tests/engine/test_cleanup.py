@@ -8,7 +8,7 @@ import pytest
 from gke_sandbox import ConfigError
 from gke_sandbox._engine.cleanup import Deletions
 from gke_sandbox._engine.create import Attempt
-from gke_sandbox.local.faults import Answer, Fault, Forbid, Match, Refuse
+from gke_sandbox.local.faults import Fault, Forbid, Match, Refuse, Respond
 from gke_sandbox.local.runtimes.scripted import Script
 
 from ..clock import mock_clock
@@ -32,7 +32,7 @@ async def test_close_gives_up_after_ten_seconds_and_names_what_is_left() -> None
 
 @mock_clock
 async def test_a_deletion_that_fails_is_tried_again() -> None:
-    async with pods(program(), Fault(Answer.unavailable(), DELETE_JOB, times=2)) as cluster:
+    async with pods(program(), Fault(Respond.unavailable(), DELETE_JOB, times=2)) as cluster:
         await cluster.sandbox.run("pass")
         await anyio.sleep(20)
         assert cluster.left() == []
@@ -41,7 +41,7 @@ async def test_a_deletion_that_fails_is_tried_again() -> None:
 
 @mock_clock
 async def test_a_deletion_that_meets_a_conflict_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
-    conflict = Answer(409, "Conflict", 'Operation cannot be fulfilled on jobs.batch "x": it has been modified')
+    conflict = Respond(409, "Conflict", 'Operation cannot be fulfilled on jobs.batch "x": it has been modified')
     async with pods(program(), Fault(conflict, DELETE_JOB, times=2)) as cluster:
         await cluster.sandbox.run("pass")
         await anyio.sleep(20)
@@ -56,11 +56,11 @@ async def test_a_job_is_deleted_after_an_outage_that_its_cancelled_run_met() -> 
 
         async def heal() -> None:
             await anyio.sleep(60)
-            cluster.transport.misbehaviour.clear()
+            cluster.transport.faults.clear()
 
         with anyio.move_on_after(3):
             await cluster.sandbox.run("pass")
-        cluster.transport.misbehaviour.add(Fault(Refuse(), times=None))
+        cluster.transport.faults.add(Fault(Refuse(), times=None))
         beside.start_soon(heal)
         await anyio.sleep(60 + 12)
         assert cluster.left() == []
@@ -81,7 +81,7 @@ async def test_a_deletion_is_given_up_when_the_job_is_gone_by_itself(caplog: pyt
 
 @mock_clock
 async def test_closing_tries_at_once_what_waits_to_be_tried_again() -> None:
-    async with pods(program(), Fault(Answer.unavailable(60), DELETE_JOB)) as cluster:
+    async with pods(program(), Fault(Respond.unavailable(60), DELETE_JOB)) as cluster:
         await cluster.sandbox.run("pass")
         await anyio.sleep(5)
         assert cluster.sandbox.jobs
@@ -92,7 +92,7 @@ async def test_closing_tries_at_once_what_waits_to_be_tried_again() -> None:
 
 @mock_clock
 async def test_what_the_server_said_last_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    async with pods(program(), Fault(Answer.too_many_requests(30), DELETE_JOB, None)) as cluster:
+    async with pods(program(), Fault(Respond.too_many_requests(30), DELETE_JOB, None)) as cluster:
         await cluster.sandbox.run("pass")
         began = anyio.current_time()
     assert anyio.current_time() - began <= 11

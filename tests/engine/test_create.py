@@ -22,7 +22,7 @@ from gke_sandbox import (
 )
 from gke_sandbox._engine.create import Attempt, create
 from gke_sandbox._wire.program import Program
-from gke_sandbox.local.faults import Action, Answer, Drop, Fault, Forbid, Match, Refuse
+from gke_sandbox.local.faults import Action, Drop, Fault, Forbid, Match, Refuse, Respond
 from gke_sandbox.local.latency import Pace
 from gke_sandbox.local.runtimes.scripted import ScriptedRuntime
 from gke_sandbox.local.transport import LocalTransport
@@ -39,15 +39,15 @@ POST_JOB, POST_CONFIG_MAP = Match("create", "jobs"), Match("create", "configmaps
     [
         # A refused connection never reaches the server, which counts what it was asked.
         (Fault(Refuse(), POST_JOB), (1, 1)),
-        (Fault(Answer.too_many_requests(), POST_JOB), (2, 1)),
+        (Fault(Respond.too_many_requests(), POST_JOB), (2, 1)),
         (Fault(Drop(carried_out=True), POST_JOB), (2, 1)),
         (Fault(Drop(carried_out=False), POST_JOB), (2, 1)),
-        (Fault(Answer.timed_out(), POST_JOB), (2, 1)),
+        (Fault(Respond.timed_out(), POST_JOB), (2, 1)),
         (Fault(Refuse(), POST_CONFIG_MAP), (2, 1)),
-        (Fault(Answer.too_many_requests(), POST_CONFIG_MAP), (2, 2)),
+        (Fault(Respond.too_many_requests(), POST_CONFIG_MAP), (2, 2)),
         (Fault(Drop(carried_out=True), POST_CONFIG_MAP), (1, 2)),
         (Fault(Drop(carried_out=False), POST_CONFIG_MAP), (1, 2)),
-        (Fault(Answer.internal_error(), POST_CONFIG_MAP), (1, 2)),
+        (Fault(Respond.internal_error(), POST_CONFIG_MAP), (1, 2)),
     ],
 )
 def test_a_post_that_fails_once_still_makes_one_job(fault: Fault, posts: tuple[int, int]) -> None:
@@ -68,7 +68,7 @@ def test_a_post_that_fails_once_still_makes_one_job(fault: Fault, posts: tuple[i
 
 
 @pytest.mark.parametrize("match", [POST_JOB, POST_CONFIG_MAP])
-@pytest.mark.parametrize("then", [Refuse(), Answer.too_many_requests(), Answer.unavailable()])
+@pytest.mark.parametrize("then", [Refuse(), Respond.too_many_requests(), Respond.unavailable()])
 def test_after_a_lost_answer_no_other_trouble_begins_a_second_job(match: Match, then: object) -> None:
     async def run() -> None:
         faults = Fault(Drop(carried_out=True), match), Fault(then, match, skip=1)  # type: ignore[arg-type]
@@ -159,7 +159,7 @@ async def test_a_cluster_that_cannot_be_reached_is_a_network_error() -> None:
 
 # -- conflicts ---------------------------------------------------------------------------------------------
 
-CONFLICT = Answer.quota_conflict()
+CONFLICT = Respond.quota_conflict()
 
 
 @pytest.mark.parametrize("times", [1, 4])
@@ -222,7 +222,7 @@ def test_a_conflict_after_a_lost_response_makes_no_second_job(match: Match) -> N
 
 @mock_clock
 async def test_an_object_that_exists_is_not_a_conflict() -> None:
-    exists = Fault(Answer(409, "AlreadyExists", "it already exists"), POST_JOB)
+    exists = Fault(Respond(409, "AlreadyExists", "it already exists"), POST_JOB)
     async with pods(program(), exists) as cluster:
         with pytest.raises(AlreadyExists):
             await cluster.sandbox.run("pass")
@@ -252,7 +252,7 @@ NO_OBJECT = ["{}", '{"metadata": null}', '{"metadata": {"name": "another", "uid"
 @pytest.mark.parametrize("text", NO_OBJECT)
 def test_a_201_that_is_not_the_object_is_no_answer(match: Match, text: str) -> None:
     async def run() -> None:
-        async with pods(program(out("x")), Fault(Answer(201, "", "", text=text), match)) as cluster:
+        async with pods(program(out("x")), Fault(Respond(201, "", "", text=text), match)) as cluster:
             assert (await cluster.sandbox.run("pass")).stdout == "x"
             assert len(cluster.runtime.specs) == 1
 
@@ -261,7 +261,7 @@ def test_a_201_that_is_not_the_object_is_no_answer(match: Match, text: str) -> N
 
 @mock_clock
 async def test_a_201_that_is_never_the_object_is_the_servers_error_and_the_job_is_deleted() -> None:
-    faults = Fault(Answer(201, "", "", text="{}", carried_out=True), POST_JOB, None)
+    faults = Fault(Respond(201, "", "", text="{}", carried_out=True), POST_JOB, None)
     async with pods(program(), faults, startup_timeout=10) as cluster:
         with pytest.raises(ServerError, match="not the object"):
             await cluster.sandbox.run("pass")
@@ -275,13 +275,13 @@ async def test_a_201_that_is_never_the_object_is_the_servers_error_and_the_job_i
 
 async def outage(cluster: Pods, action: Action, seconds: float) -> None:
     """Everything goes wrong in this way for a while, from now on."""
-    cluster.transport.misbehaviour.add(Fault(action, times=None))
+    cluster.transport.faults.add(Fault(action, times=None))
     await anyio.sleep(seconds)
-    cluster.transport.misbehaviour.clear()
+    cluster.transport.faults.clear()
 
 
 @pytest.mark.parametrize("seconds", [3, 30])
-@pytest.mark.parametrize("action", [Answer.unavailable(), Answer.too_many_requests(None), Drop(), Refuse()])
+@pytest.mark.parametrize("action", [Respond.unavailable(), Respond.too_many_requests(None), Drop(), Refuse()])
 def test_an_outage_of_a_server_that_is_there_is_waited_out(action: Action, seconds: float) -> None:
     async def run() -> None:
         async with pods(program(out("x"))) as cluster, anyio.create_task_group() as beside:
@@ -296,7 +296,7 @@ def test_an_outage_of_a_server_that_is_there_is_waited_out(action: Action, secon
 
 @mock_clock
 async def test_a_server_in_trouble_has_a_minute_and_no_more() -> None:
-    async with pods(program(), Fault(Answer.unavailable(), POST_JOB, None)) as cluster:
+    async with pods(program(), Fault(Respond.unavailable(), POST_JOB, None)) as cluster:
         began = anyio.current_time()
         with pytest.raises(ServerError):
             await cluster.sandbox.run("pass", startup_timeout=300)

@@ -19,7 +19,6 @@ from gke_sandbox import (
     StartError,
 )
 from gke_sandbox.local.faults import (
-    Answer,
     CutBody,
     Delay,
     EndWatch,
@@ -29,6 +28,7 @@ from gke_sandbox.local.faults import (
     Forbid,
     Match,
     NoNode,
+    Respond,
 )
 from gke_sandbox.local.runtimes.base import ContainerExit
 from gke_sandbox.local.runtimes.scripted import Script
@@ -291,7 +291,7 @@ async def test_an_image_whose_python_is_too_old_shows_what_it_printed() -> None:
 
 @mock_clock
 async def test_a_log_that_is_gone_without_a_word_from_the_pod_is_a_lost_result() -> None:
-    gone = Answer(404, "NotFound", 'pods "x" not found')
+    gone = Respond(404, "NotFound", 'pods "x" not found')
     async with pods(Script(chunks=[(0.0, START)]), Fault(gone, Match(resource="pods/log"), times=None)) as cluster:
         with pytest.raises(ResultLost, match="the result is lost") as caught:
             await cluster.sandbox.run("pass")
@@ -303,7 +303,7 @@ async def test_a_log_that_is_gone_without_a_word_from_the_pod_is_a_lost_result()
 @mock_clock
 async def test_a_log_that_cannot_be_read_is_a_lost_result_and_not_a_failed_start() -> None:
     """Whoever gets a StartError may run the program again; this one has run."""
-    broken = Fault(Answer.internal_error(), Match(resource="pods/log"), times=None)
+    broken = Fault(Respond.internal_error(), Match(resource="pods/log"), times=None)
     async with pods(program(out("x")), broken) as cluster:
         with pytest.raises(ResultLost, match="could not be read"):
             await cluster.sandbox.run("pass")

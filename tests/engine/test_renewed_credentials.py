@@ -14,7 +14,7 @@ from gke_sandbox.cluster import Connection
 from gke_sandbox.kube.auth.static import TokenFile
 from gke_sandbox.kube.client import KubeClient
 from gke_sandbox.kube.config.types import ClusterConfig
-from gke_sandbox.local.faults import CutBody, EndWatch, Fault, Match, Misbehaviour
+from gke_sandbox.local.faults import CutBody, EndWatch, Fault, FaultPlan, Match
 from gke_sandbox.local.latency import Pace
 from gke_sandbox.local.runtimes.scripted import Script, ScriptedRuntime
 from gke_sandbox.local.transport import LocalTransport
@@ -70,7 +70,7 @@ def test_a_token_that_is_renewed_in_the_middle_of_a_run(tmp_path: Path) -> None:
 
     async def main() -> None:
         runtime = ScriptedRuntime(Script(chunks, ends_at=8.0))
-        cluster = LocalTransport(runtime, misbehaviour=Misbehaviour(cut, ended), pace=Pace.recorded())
+        cluster = LocalTransport(runtime, faults=FaultPlan(cut, ended), pace=Pace.recorded())
         guarded = Guarded(cluster)
 
         async def renew() -> None:

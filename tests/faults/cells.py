@@ -10,20 +10,20 @@ import anyio
 from gke_sandbox import AsyncSandbox, Cluster, ExecutionResult, SandboxError
 from gke_sandbox.local.faults import (
     Action,
-    Answer,
     CutBody,
     Drop,
     EndWatch,
     ExpireWatch,
     Fault,
+    FaultPlan,
     Forbid,
     GarbleBody,
     Match,
-    Misbehaviour,
     NoNode,
     OmitEvents,
     Refuse,
     RepeatEvents,
+    Respond,
     StallBody,
     SwapEvents,
 )
@@ -67,21 +67,21 @@ ANSWERS: dict[str, Action] = {
     "reset before the answer, carried out": Drop(carried_out=True),
     "reset before the answer, not carried out": Drop(carried_out=False),
     "reset in the middle": CutBody(after=40),
-    "401": Answer.unauthorized(),
+    "401": Respond.unauthorized(),
     "403": Forbid(),
-    "404": Answer(404, "NotFound", "the server could not find the requested resource"),
-    "409": Answer(409, "AlreadyExists", "it already exists"),
-    "409, Conflict": Answer.quota_conflict(),
-    "410": Answer(410, "Expired", "The resourceVersion is too old."),
-    "429 with Retry-After": Answer.too_many_requests(2),
-    "429 without Retry-After": Answer.too_many_requests(None),
-    "500": Answer.internal_error(),
-    "500, carried out": Answer.internal_error(carried_out=True),
-    "502": Answer.bad_gateway(),
-    "503": Answer.unavailable(),
-    "503 with Retry-After": Answer.unavailable(3),
-    "504, carried out": Answer.timed_out(carried_out=True),
-    "504": Answer.timed_out(carried_out=False),
+    "404": Respond(404, "NotFound", "the server could not find the requested resource"),
+    "409": Respond(409, "AlreadyExists", "it already exists"),
+    "409, Conflict": Respond.quota_conflict(),
+    "410": Respond(410, "Expired", "The resourceVersion is too old."),
+    "429 with Retry-After": Respond.too_many_requests(2),
+    "429 without Retry-After": Respond.too_many_requests(None),
+    "500": Respond.internal_error(),
+    "500, carried out": Respond.internal_error(carried_out=True),
+    "502": Respond.bad_gateway(),
+    "503": Respond.unavailable(),
+    "503 with Retry-After": Respond.unavailable(3),
+    "504, carried out": Respond.timed_out(carried_out=True),
+    "504": Respond.timed_out(carried_out=False),
     "truncated": CutBody(after=40, clean=True),
     "garbage": GarbleBody(after=40),
     "garbage from the start": GarbleBody(after=0),
@@ -219,8 +219,8 @@ def run(cell: Cell) -> Outcome:
         faults = cell.faults
         before = BEFORE.get(cell.request)
         runtime = ScriptedRuntime(PROGRAM)
-        misbehaviour = Misbehaviour(*([before] if before is not None else []), *faults)
-        cluster = LocalTransport(runtime, misbehaviour=misbehaviour, pace=Pace.recorded())
+        plan = FaultPlan(*([before] if before is not None else []), *faults)
+        cluster = LocalTransport(runtime, faults=plan, pace=Pace.recorded())
         result, error = None, None
         async with cluster:
             began = anyio.current_time()
@@ -232,7 +232,7 @@ def run(cell: Cell) -> Outcome:
                     error = caught
                 ended = anyio.current_time() - began
             at_close = cluster.leftovers()
-            happened = misbehaviour.happened(faults[0])
+            happened = plan.count(faults[0])
             requests = len(cluster.requests)
             await anyio.sleep(DEADLINE)
             started = len(runtime.specs)

@@ -61,9 +61,7 @@ def serve(seed: int) -> None:
     from .served import served
 
     faults = Unlucky(random.Random(seed))
-    transport = LocalTransport(
-        ScriptedRuntime(program(out("the output"), at=0.01)), misbehaviour=faults.misbehaviour
-    )
+    transport = LocalTransport(ScriptedRuntime(program(out("the output"), at=0.01)), faults=faults.plan)
 
     def around(inner: LocalTransport) -> Unlucky:
         faults.inner = inner
@@ -73,7 +71,7 @@ def serve(seed: int) -> None:
         print(cluster.port, flush=True)
         for line in sys.stdin:
             if line.startswith("forward"):
-                faults.misbehaviour.clear()
+                faults.plan.clear()
                 faults.lucky = True
                 cluster.put_forward(float(line.split()[1]))
             print(json.dumps({"left": cluster.leftovers(), "faults": faults.count}), flush=True)
@@ -83,9 +81,9 @@ class Unlucky:
     """Answers as `inner` does, but that now and then it prepares something bad for the next requests."""
 
     def __init__(self, chance: random.Random) -> None:
-        from gke_sandbox.local.faults import Misbehaviour
+        from gke_sandbox.local.faults import FaultPlan
 
-        self.misbehaviour = Misbehaviour()
+        self.plan = FaultPlan()
         self.inner: LocalTransport | None = None
         self.count = 0
         self.lucky = False
@@ -103,8 +101,8 @@ class Unlucky:
             name = self._chance.choice([*answers, *EVENTS])
             where = "watch pods" if name in EVENTS else self._chance.choice(list(REQUESTS))
             action = {**ANSWERS, **EVENTS}[name]
-            self.misbehaviour.clear()
-            self.misbehaviour.add(Fault(action, REQUESTS[where]))
+            self.plan.clear()
+            self.plan.add(Fault(action, REQUESTS[where]))
         assert self.inner is not None
         return await self.inner.handle_async_request(request)
 

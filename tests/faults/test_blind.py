@@ -20,7 +20,6 @@ from gke_sandbox import (
 )
 from gke_sandbox.local.faults import (
     Action,
-    Answer,
     CutBody,
     Delay,
     Fault,
@@ -28,6 +27,7 @@ from gke_sandbox.local.faults import (
     Match,
     NoNode,
     Preempt,
+    Respond,
     StallBody,
 )
 from gke_sandbox.local.latency import Pace
@@ -145,7 +145,7 @@ async def test_a_long_log_is_not_read_again_for_its_silence() -> None:
 
 # -- the program's time is over ---------------------------------------------------------------------------
 
-NO_LOG_ANY_MORE = (Fault(CutBody(after=AFTER_OUTPUT), LOG), Fault(Answer.internal_error(), LOG, None, skip=1))
+NO_LOG_ANY_MORE = (Fault(CutBody(after=AFTER_OUTPUT), LOG), Fault(Respond.internal_error(), LOG, None, skip=1))
 
 
 @mock_clock
@@ -160,7 +160,7 @@ async def test_a_limit_that_passes_while_the_log_is_broken_does_not_blame_the_ru
 
 @mock_clock
 async def test_a_limit_that_passes_while_nothing_can_be_seen_is_a_lost_result() -> None:
-    no_pods = Fault(Answer.unavailable(), Match("list", "pods"), None, skip=1)
+    no_pods = Fault(Respond.unavailable(), Match("list", "pods"), None, skip=1)
     async with pods(RUNS_ON, *NO_LOG_ANY_MORE, no_pods, timeout=20) as cluster:
         error = await lost(cluster)
     assert "its limit of 20 s" in str(error)
@@ -183,7 +183,7 @@ async def test_a_pod_that_ran_and_went_unseen_is_a_lost_result_and_not_a_failed_
 
 @mock_clock
 async def test_a_pod_that_ran_and_went_between_two_lists_is_a_lost_result() -> None:
-    polled = Fault(Forbid(), WATCH, None), Fault(Answer.unavailable(), Match("list", "pods"), 6, skip=4)
+    polled = Fault(Forbid(), WATCH, None), Fault(Respond.unavailable(), Match("list", "pods"), 6, skip=4)
     unseen = Fault(NoNode(3), POD), Fault(Preempt(after=0.05), POD, None)
     async with pods(RUNS_ON, *polled, *unseen, startup_timeout=40) as cluster:
         error = await lost(cluster)
@@ -193,7 +193,7 @@ async def test_a_pod_that_ran_and_went_between_two_lists_is_a_lost_result() -> N
 @mock_clock
 async def test_a_pod_that_went_while_neither_it_nor_its_log_was_seen_may_have_ended_by_itself() -> None:
     cut = Fault(CutBody(after=AFTER_OUTPUT), LOG)
-    no_log = Fault(Answer.internal_error(), LOG, 8, skip=1)
+    no_log = Fault(Respond.internal_error(), LOG, 8, skip=1)
     silent = Fault(StallBody(after=9000), WATCH, None)
     async with pods(RUNS_ON, cut, no_log, silent, Fault(Preempt(after=2), POD, None), timeout=20) as cluster:
         error = await lost(cluster)
@@ -224,7 +224,7 @@ async def test_a_pod_that_runs_unseen_is_looked_for_before_the_configmaps_answer
 
 
 @pytest.mark.parametrize(
-    ("action", "said"), [(Delay(1000), "startup_timeout"), (Answer.internal_error(), "500 InternalError")]
+    ("action", "said"), [(Delay(1000), "startup_timeout"), (Respond.internal_error(), "500 InternalError")]
 )
 def test_a_configmap_that_may_have_arrived_is_a_lost_result_in_time(action: Action, said: str) -> None:
     async def main() -> None:
@@ -254,7 +254,7 @@ async def test_a_job_whose_answer_does_not_come_is_given_up_in_time_and_deleted(
 # -- the log is refused -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("action", "kind"), [(Answer.unauthorized(), Unauthorized), (Forbid(), Forbidden)])
+@pytest.mark.parametrize(("action", "kind"), [(Respond.unauthorized(), Unauthorized), (Forbid(), Forbidden)])
 def test_a_log_that_may_not_be_read_any_more_is_a_lost_result_with_what_was_read(
     action: Action, kind: type[Exception]
 ) -> None:
@@ -270,7 +270,7 @@ def test_a_log_that_may_not_be_read_any_more_is_a_lost_result_with_what_was_read
     run_on_mock_clock(main)
 
 
-@pytest.mark.parametrize("action", [Answer.too_many_requests(5), Answer.unavailable(5)])
+@pytest.mark.parametrize("action", [Respond.too_many_requests(5), Respond.unavailable(5)])
 def test_a_log_is_asked_for_again_when_the_server_wants_it(action: Action) -> None:
     async def main() -> None:
         async with pods(RUNS_ON, Fault(action, LOG, None)) as cluster:
@@ -289,8 +289,8 @@ HANGS = Delay(1000)
     [
         [Fault(HANGS, LOG)],
         [Fault(CutBody(after=len(START)), LOG), Fault(HANGS, LOG, skip=1)],
-        [Fault(Answer.too_many_requests(50), LOG)],
-        [Fault(Answer.unavailable(300), LOG)],
+        [Fault(Respond.too_many_requests(50), LOG)],
+        [Fault(Respond.unavailable(300), LOG)],
     ],
     ids=["at first", "the second time", "wait for 50 s", "wait for 300 s"],
 )
@@ -317,7 +317,7 @@ BLIND = [("watch", "pods"), ("list", "events")]
 @mock_clock
 async def test_a_start_that_was_waited_for_in_vain_may_happen_until_the_job_is_deleted() -> None:
     slow = Pace(sandbox=9.6, start=0.5, observe=0.1)
-    busy = Fault(Answer.unavailable(), Match("delete", "jobs"), 3)
+    busy = Fault(Respond.unavailable(), Match("delete", "jobs"), 3)
     async with pods(program(out("x")), busy, pace=slow, startup_timeout=10) as cluster:
         with pytest.raises(StartError) as caught:
             await cluster.sandbox.run("pass")

@@ -17,7 +17,6 @@ from gke_sandbox._diagnosis import cause
 from gke_sandbox._engine.startup_probe import EACH_STARTING_SECONDS
 from gke_sandbox.local.faults import (
     Action,
-    Answer,
     BadImage,
     Evict,
     Fault,
@@ -28,6 +27,7 @@ from gke_sandbox.local.faults import (
     NoPodSandbox,
     Preempt,
     RefusePod,
+    Respond,
     ShutDownNode,
 )
 from gke_sandbox.local.latency import Pace
@@ -157,7 +157,7 @@ CONCLUDED: dict[str, Any] = {
     "runner_failed": {"script": Script(ends_at=0.1, exit=ContainerExit(1, "Error"))},
     "no_pod": {"faults": [always(RefusePod(QUOTA)), Fault(Forbid(), Match("list", "events"), times=None)]},
     "slow_start": {"pace": Pace(start=1000.0)},
-    "pods_not_seen": {"faults": [Fault(Answer.unavailable(), Match("list", "pods"), times=None)]},
+    "pods_not_seen": {"faults": [Fault(Respond.unavailable(), Match("list", "pods"), times=None)]},
 }
 
 
@@ -215,7 +215,7 @@ async def test_a_run_without_trouble_asks_nothing_more_than_it_must() -> None:
 # -- Events -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", [Forbid(), Answer.internal_error()], ids=["forbidden", "broken"])
+@pytest.mark.parametrize("fault", [Forbid(), Respond.internal_error()], ids=["forbidden", "broken"])
 @pytest.mark.parametrize("name", ["cannot_scale_up", "pod_security"])
 def test_without_the_events_the_wait_goes_on_and_the_error_says_what_was_not_read(
     name: str, fault: Action, caplog: pytest.LogCaptureFixture
@@ -254,7 +254,7 @@ async def test_many_that_wait_do_not_ask_more_often_together() -> None:
 @pytest.mark.parametrize("asked", ["events", "pods"])
 def test_questions_wait_for_as_long_as_the_server_wants(asked: str) -> None:
     # The first list of pods is the watch's.
-    busy = Fault(Answer.unavailable(10), Match("list", asked), None, skip=asked == "pods")
+    busy = Fault(Respond.unavailable(10), Match("list", asked), None, skip=asked == "pods")
     more = [Fault(Forbid(), Match("list", "events"), None)] if asked == "pods" else []
     seen = failure(AT_ONCE["pod_security"], busy, *more)
     # Once after each ten seconds, and once more at the end.

@@ -13,7 +13,7 @@ import anyio
 import httpx
 import pytest
 
-from gke_sandbox.local import ContainerSpec, Fault, LocalTransport, Misbehaviour, Pace, Script, ScriptedRuntime
+from gke_sandbox.local import ContainerSpec, Fault, FaultPlan, LocalTransport, Pace, Script, ScriptedRuntime
 from tests.clock import run_on_mock_clock
 
 JOBS = "/apis/batch/v1/namespaces/default/jobs"
@@ -236,7 +236,7 @@ async def running(
     begin, started = datetime(2026, 11, 22, tzinfo=timezone.utc), anyio.current_time()
     cluster = LocalTransport(
         runtime,
-        misbehaviour=Misbehaviour(*faults),
+        faults=FaultPlan(*faults),
         pace=pace,
         now=lambda: begin + timedelta(seconds=anyio.current_time() - started),
         **settings,

@@ -23,8 +23,8 @@ from gke_sandbox.local import (
     ContainerSpec,
     ContainerStartError,
     Fault,
+    FaultPlan,
     LocalTransport,
-    Misbehaviour,
     Namespace,
     Pace,
     Quota,
@@ -32,7 +32,7 @@ from gke_sandbox.local import (
     Script,
     ScriptedRuntime,
 )
-from gke_sandbox.local.faults import Answer
+from gke_sandbox.local.faults import Respond
 
 from .trim_recordings import state, watch_events
 
@@ -191,9 +191,9 @@ class Player:
 
     def _transport(self) -> LocalTransport:
         quota = Quota("none", pods=0) if self._scenario == "quota-exceeded" else None
-        faults = Misbehaviour()
+        faults = FaultPlan()
         if self._scenario == "unauthorized":
-            faults.add(Fault(Answer.unauthorized(), times=None))
+            faults.add(Fault(Respond.unauthorized(), times=None))
         pace = pace_of(self.exchanges)
         if self._lead:
             # That pod was deleted before it started, and its kubelet took its time.
@@ -205,7 +205,7 @@ class Player:
             scripted(self.exchanges, pace),
             namespaces=[Namespace(NAMESPACE, pod_security="restricted", quota=quota)],
             pace=pace,
-            misbehaviour=faults,
+            faults=faults,
             caller=NOBODY if self._scenario == "forbidden" else RUNNER,
             node_labels=self._labels,
             now=lambda: begin + timedelta(seconds=anyio.current_time() - started),

@@ -8,10 +8,9 @@ import anyio
 import httpx
 import pytest
 
-from gke_sandbox.local import Fault, Match, Misbehaviour, Pace, Script
+from gke_sandbox.local import Fault, FaultPlan, Match, Pace, Script
 from gke_sandbox.local.faults import (
     Action,
-    Answer,
     BadImage,
     CutBody,
     Delay,
@@ -28,6 +27,7 @@ from gke_sandbox.local.faults import (
     Refuse,
     RefusePod,
     RepeatEvents,
+    Respond,
     StallBody,
     SwapEvents,
 )
@@ -45,18 +45,18 @@ SHORT = httpx.Timeout(0.05, pool=1.0)
 
 
 async def test_a_fault_happens_as_often_as_it_says_to_what_it_matches() -> None:
-    fault = Fault(Answer.internal_error(), Match("create", "configmaps", name=None), times=2, skip=1)
+    fault = Fault(Respond.internal_error(), Match("create", "configmaps", name=None), times=2, skip=1)
     async with running(faults=[fault]) as kit:
         codes = []
         for name in "abcd":
             codes.append((await kit.client.post(CONFIG_MAPS, json=config_map(name))).status_code)
             assert (await kit.client.get(CONFIG_MAPS)).status_code == 200
         assert codes == [201, 500, 500, 201]
-        assert kit.cluster.misbehaviour.happened(fault) == 2
+        assert kit.cluster.faults.count(fault) == 2
 
 
 async def test_a_quota_conflict_creates_nothing() -> None:
-    async with running(faults=[Fault(Answer.quota_conflict("q"), CREATE)]) as kit:
+    async with running(faults=[Fault(Respond.quota_conflict("q"), CREATE)]) as kit:
         refused = await kit.client.post(CONFIG_MAPS, json=config_map())
         code, reason, message = refusal(refused)
         assert (code, reason) == (409, "Conflict")
@@ -77,12 +77,12 @@ async def test_a_quota_conflict_creates_nothing() -> None:
     ],
 )
 async def test_matches(match: Match, fits: bool) -> None:
-    assert match.fits("get", "pods/log", "default", "gke-sandbox-1") is fits
+    assert match.matches("get", "pods/log", "default", "gke-sandbox-1") is fits
 
 
 def test_several_faults_hit_one_request() -> None:
     async def main() -> None:
-        faults = [Fault(Delay(20.0)), Fault(Answer.unavailable(retry_after=3))]
+        faults = [Fault(Delay(20.0)), Fault(Respond.unavailable(retry_after=3))]
         async with running(faults=faults) as kit:
             begin = anyio.current_time()
             response = await kit.client.get("/version")
@@ -95,19 +95,19 @@ def test_several_faults_hit_one_request() -> None:
 async def test_faults_can_be_added_and_cleared_while_the_cluster_runs() -> None:
     async with running() as kit:
         assert (await kit.client.get("/version")).status_code == 200
-        kit.cluster.misbehaviour.add(Fault(Refuse(), times=None))
+        kit.cluster.faults.add(Fault(Refuse(), times=None))
         with pytest.raises(httpx.ConnectError):
             await kit.client.get("/version")
-        kit.cluster.misbehaviour.clear()
+        kit.cluster.faults.clear()
         assert (await kit.client.get("/version")).status_code == 200
 
 
 async def test_one_misbehaviour_counts_for_each_of_its_faults_alone() -> None:
     first, second = Fault(Refuse(), Match("get")), Fault(Drop(), Match("list"))
-    misbehaviour = Misbehaviour(first, second)
-    assert list(misbehaviour.take("request", "get", "pods", "default", "a")) == [first.action]
-    assert list(misbehaviour.take("request", "get", "pods", "default", "a")) == []
-    assert (misbehaviour.happened(first), misbehaviour.happened(second)) == (1, 0)
+    plan = FaultPlan(first, second)
+    assert list(plan.actions_for("request", "get", "pods", "default", "a")) == [first.action]
+    assert list(plan.actions_for("request", "get", "pods", "default", "a")) == []
+    assert (plan.count(first), plan.count(second)) == (1, 0)
 
 
 # Requests.
@@ -133,7 +133,7 @@ async def test_a_dropped_answer_leaves_the_caller_in_the_dark(carried_out: bool)
     [
         (Delay(9.0, at="connect"), httpx.ConnectTimeout, False),
         (Delay(9.0), httpx.ReadTimeout, False),
-        (Delay(9.0, at="answer"), httpx.ReadTimeout, True),
+        (Delay(9.0, at="response"), httpx.ReadTimeout, True),
     ],
 )
 async def test_a_delay_over_the_clients_timeout_is_a_timeout(
@@ -148,12 +148,12 @@ async def test_a_delay_over_the_clients_timeout_is_a_timeout(
 @pytest.mark.parametrize(
     ("answer", "code", "reason"),
     [
-        (Answer.unauthorized(), 401, "Unauthorized"),
+        (Respond.unauthorized(), 401, "Unauthorized"),
         (Forbid(), 403, "Forbidden"),
-        (Answer.internal_error(), 500, "InternalError"),
-        (Answer.unavailable(), 503, "ServiceUnavailable"),
-        (Answer.timed_out(carried_out=False), 504, "Timeout"),
-        (Answer(410, "Expired", "too old resource version: 1 (2)"), 410, "Expired"),
+        (Respond.internal_error(), 500, "InternalError"),
+        (Respond.unavailable(), 503, "ServiceUnavailable"),
+        (Respond.timed_out(carried_out=False), 504, "Timeout"),
+        (Respond(410, "Expired", "too old resource version: 1 (2)"), 410, "Expired"),
     ],
 )
 async def test_an_answer_instead_of_the_real_one_is_a_status(answer: Action, code: int, reason: str) -> None:
@@ -166,12 +166,12 @@ async def test_an_answer_instead_of_the_real_one_is_a_status(answer: Action, cod
 @pytest.mark.parametrize(
     ("answer", "code", "retry_after"),
     [
-        (Answer.too_many_requests(), 429, "1"),
-        (Answer.too_many_requests(retry_after=None), 429, None),
-        (Answer.bad_gateway(), 502, None),
+        (Respond.too_many_requests(), 429, "1"),
+        (Respond.too_many_requests(retry_after=None), 429, None),
+        (Respond.bad_gateway(), 502, None),
     ],
 )
-async def test_some_answers_are_no_status(answer: Answer, code: int, retry_after: str | None) -> None:
+async def test_some_answers_are_no_status(answer: Respond, code: int, retry_after: str | None) -> None:
     async with running(faults=[Fault(answer)]) as kit:
         response = await kit.client.get("/version")
         assert (response.status_code, response.headers.get("retry-after")) == (code, retry_after)
@@ -179,7 +179,7 @@ async def test_some_answers_are_no_status(answer: Answer, code: int, retry_after
 
 
 async def test_a_gateway_timeout_may_come_after_the_work_was_done() -> None:
-    async with running(faults=[Fault(Answer.timed_out(), CREATE)]) as kit:
+    async with running(faults=[Fault(Respond.timed_out(), CREATE)]) as kit:
         assert (await kit.client.post(CONFIG_MAPS, json=config_map())).status_code == 504
         assert len(kit.cluster.leftovers()) == 1
 

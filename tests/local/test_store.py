@@ -8,20 +8,22 @@ from typing import Any
 
 import pytest
 
-from gke_sandbox.local.apiserver.errors import Refusal
-from gke_sandbox.local.apiserver.resources import CONFIG_MAPS, EVENTS, JOBS, PODS, Served
+from gke_sandbox.local.apiserver.errors import StatusError
+from gke_sandbox.local.apiserver.resources import CONFIG_MAPS, EVENTS, JOBS, PODS, ResourceType
 from gke_sandbox.local.apiserver.selectors import parse
-from gke_sandbox.local.objects import Calendar, Key, Names
+from gke_sandbox.local.objects import Calendar, IdGenerator, Key
 from gke_sandbox.local.store import Change, History, Store
 
 NOW = datetime(2026, 11, 22, 21, 20, 9, 750_000, tzinfo=timezone.utc)
 
 
 def new_store() -> Store:
-    return Store(Calendar(lambda: NOW), Names(random.Random(1)))
+    return Store(Calendar(lambda: NOW), IdGenerator(random.Random(1)))
 
 
-def add(store: Store, name: str, served: Served = CONFIG_MAPS, namespace: str = "default", **more: Any) -> Key:
+def add(
+    store: Store, name: str, served: ResourceType = CONFIG_MAPS, namespace: str = "default", **more: Any
+) -> Key:
     metadata = {"name": name, "namespace": namespace, **more}
     obj = {"kind": served.kind, "apiVersion": served.api_version, "metadata": metadata}
     store.create(served, store.prepare(obj))
@@ -64,7 +66,7 @@ def test_a_new_object_has_uid_creation_time_in_whole_seconds_and_generation_if_i
 def test_a_name_can_be_taken_once() -> None:
     store = new_store()
     add(store, "a")
-    with pytest.raises(Refusal, match="already exists"):
+    with pytest.raises(StatusError, match="already exists"):
         add(store, "a")
     add(store, "a", namespace="other")
 
@@ -172,7 +174,7 @@ def test_label_selectors(selector: str, matches: bool) -> None:
 
 @pytest.mark.parametrize("selector", ["a b", "=x", "in (x)", "a=b=c", "-bad=x"])
 def test_a_label_selector_that_cannot_be_read_is_a_bad_request(selector: str) -> None:
-    with pytest.raises(Refusal, match="unable to parse requirement") as refused:
+    with pytest.raises(StatusError, match="unable to parse requirement") as refused:
         parse(PODS, selector, "")
     assert (refused.value.code, refused.value.reason) == (400, "BadRequest")
 
@@ -188,7 +190,7 @@ def test_a_label_selector_that_cannot_be_read_is_a_bad_request(selector: str) ->
         (JOBS, "status.successful=0", True),
     ],
 )
-def test_field_selectors(served: Served, selector: str, matches: bool) -> None:
+def test_field_selectors(served: ResourceType, selector: str, matches: bool) -> None:
     obj = {
         "metadata": {"name": "a"},
         "status": {"phase": "Running"},
@@ -200,5 +202,5 @@ def test_field_selectors(served: Served, selector: str, matches: bool) -> None:
 
 @pytest.mark.parametrize("selector", ["spec.nosuch=1", "status.phase"])
 def test_a_field_selector_that_the_kind_does_not_know_is_a_bad_request(selector: str) -> None:
-    with pytest.raises(Refusal, match="Unable to find"):
+    with pytest.raises(StatusError, match="Unable to find"):
         parse(PODS, "", selector)

@@ -15,16 +15,16 @@ from gke_sandbox.local import (
     Caller,
     ContainerSpec,
     Fault,
+    FaultPlan,
     LocalTransport,
     Match,
-    Misbehaviour,
     Namespace,
     Pace,
     Quota,
     Script,
     ScriptedRuntime,
 )
-from gke_sandbox.local.faults import Answer, Drop, EndJob, HideConfigMap, RefusePod
+from gke_sandbox.local.faults import Drop, EndJob, HideConfigMap, RefusePod, Respond
 from tests.local.replaying import NOBODY, RUNNER, pace_for, script_of
 from tests.local.trim_recordings import state
 
@@ -44,9 +44,9 @@ class _State:
     labelled: bool = True
 
 
-_TOO_LARGE = Answer(422, "Invalid", "Too long: may not be more than 1048576 bytes")
-_INVALID = Answer(422, "Invalid", 'Invalid value: "64Mi": must be less than or equal to memory limit of 1Mi')
-_STARTING = Answer(400, "BadRequest", "the container is waiting to start: ContainerCreating")
+_TOO_LARGE = Respond(422, "Invalid", "Too long: may not be more than 1048576 bytes")
+_INVALID = Respond(422, "Invalid", 'Invalid value: "64Mi": must be less than or equal to memory limit of 1Mi')
+_STARTING = Respond(400, "BadRequest", "the container is waiting to start: ContainerCreating")
 _POD = Match(resource="pods")
 
 _STATES = {
@@ -59,7 +59,7 @@ _STATES = {
     "log-errors": _State((Fault(_STARTING, Match("get", "pods/log")),)),
     "pod-security-violation": _State((Fault(RefusePod.pod_security(), _POD, times=None),)),
     "quota-exceeded": _State(quota=Quota("none", pods=0)),
-    "unauthorized": _State((Fault(Answer.unauthorized(), times=None),)),
+    "unauthorized": _State((Fault(Respond.unauthorized(), times=None),)),
     "unschedulable": _State(labelled=False),
 }
 
@@ -74,7 +74,7 @@ def embedded(scenario: str, cassette: Cassette) -> LocalTransport:
     return LocalTransport(
         ScriptedRuntime(_chooser(cassette, states, pace)),
         namespaces=[Namespace("agent-sandbox", pod_security="restricted", quota=found.quota)],
-        misbehaviour=Misbehaviour(*found.faults),
+        faults=FaultPlan(*found.faults),
         pace=pace,
         caller=found.caller,
         node_labels=labels,

@@ -7,13 +7,13 @@ https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/
 
 from __future__ import annotations
 
-from ..cluster import Cluster
+from ..cluster import ClusterState
 from ..faults import RefusePod
 from ..objects import Json, Key, with_metadata
 from .defaults import job_with_defaults, pod_with_defaults
 from .errors import FieldError, bad_request, conflict, forbidden, invalid, not_found
 from .pod_security import violations
-from .resources import CONFIG_MAPS, JOBS, NAMESPACES, PODS, Served
+from .resources import CONFIG_MAPS, JOBS, NAMESPACES, PODS, ResourceType
 from .validation import config_map_errors, config_map_update_errors
 from .validation_pod import job_errors, pod_errors
 
@@ -31,8 +31,8 @@ _SET_BY_CLIENT = ("labels", "annotations", "ownerReferences", "finalizers")
 _SUFFIX_LENGTH = 5
 
 
-def create(cluster: Cluster, served: Served, obj: Json, namespace: str, dry_run: bool) -> Json:
-    """Create a decoded object; return what the server answers. Raises `Refusal`."""
+def create(cluster: ClusterState, served: ResourceType, obj: Json, namespace: str, dry_run: bool) -> Json:
+    """Create a decoded object; return what the server answers. Raises `StatusError`."""
     obj = _placed(obj, namespace)
     if namespace not in cluster.namespaces:
         raise not_found(NAMESPACES, namespace)
@@ -49,8 +49,8 @@ def create(cluster: Cluster, served: Served, obj: Json, namespace: str, dry_run:
     return cluster.store.create(served, prepared)
 
 
-def update(cluster: Cluster, served: Served, existing: Json, obj: Json, dry_run: bool) -> Json:
-    """Put a decoded ConfigMap in the place of the existing one. Raises `Refusal`."""
+def update(cluster: ClusterState, served: ResourceType, existing: Json, obj: Json, dry_run: bool) -> Json:
+    """Put a decoded ConfigMap in the place of the existing one. Raises `StatusError`."""
     given, metadata = obj.get("metadata", {}), existing["metadata"]
     name = metadata["name"]
     if given.get("name") != name:
@@ -78,17 +78,17 @@ def _placed(obj: Json, namespace: str) -> Json:
     return {**obj, "metadata": {**metadata, "namespace": namespace}}
 
 
-def _generated(cluster: Cluster, obj: Json) -> str:
+def _generated(cluster: ClusterState, obj: Json) -> str:
     """The object's name; one made from its generateName if it has none."""
     metadata = obj["metadata"]
     name: str = metadata.get("name", "")
     if not name and metadata.get("generateName"):
         # https://github.com/kubernetes/apiserver/blob/master/pkg/storage/names/generate.go
-        name = metadata["generateName"][: 63 - _SUFFIX_LENGTH] + cluster.names.suffix()
+        name = metadata["generateName"][: 63 - _SUFFIX_LENGTH] + cluster.ids.suffix()
     return name
 
 
-def _refuse_invalid(served: Served, obj: Json) -> None:
+def _refuse_invalid(served: ResourceType, obj: Json) -> None:
     errors: list[FieldError] = []
     if served is JOBS:
         errors = job_errors(obj)
@@ -100,8 +100,8 @@ def _refuse_invalid(served: Served, obj: Json) -> None:
         raise invalid(served.kind, served.group, obj["metadata"].get("name", ""), errors)
 
 
-def admit_pod(cluster: Cluster, pod: Json) -> Json:
-    """A pod with its defaults, its name and its first status, not yet stored. Raises `Refusal`."""
+def admit_pod(cluster: ClusterState, pod: Json) -> Json:
+    """A pod with its defaults, its name and its first status, not yet stored. Raises `StatusError`."""
     metadata = pod["metadata"]
     early_name = metadata.get("name") or metadata.get("generateName", "")
     namespace = cluster.namespaces[metadata["namespace"]]
@@ -124,12 +124,12 @@ def admit_pod(cluster: Cluster, pod: Json) -> Json:
     if bad := violations(pod["spec"], namespace.pod_security):
         raise forbidden(PODS, name, f'violates PodSecurity "{namespace.pod_security}:latest": {bad}')
     _check_quota(cluster, namespace.name, name)
-    if fault := cluster.misbehaviour.first(RefusePod, PODS.plural, namespace.name, name):
+    if fault := cluster.faults.first(RefusePod, PODS.plural, namespace.name, name):
         raise forbidden(PODS, name, fault.message)
     return pod
 
 
-def _check_quota(cluster: Cluster, namespace: str, name: str) -> None:
+def _check_quota(cluster: ClusterState, namespace: str, name: str) -> None:
     quota = cluster.namespaces[namespace].quota
     if quota is None:
         return
@@ -140,7 +140,7 @@ def _check_quota(cluster: Cluster, namespace: str, name: str) -> None:
         raise forbidden(PODS, name, why)
 
 
-def job_warnings(cluster: Cluster, job: Json) -> list[str]:
+def job_warnings(cluster: ClusterState, job: Json) -> list[str]:
     """What the server warns of, in the answer to a Job's creation."""
     level = cluster.namespaces[job["metadata"]["namespace"]].pod_security
     bad = violations(job["spec"]["template"]["spec"], level)

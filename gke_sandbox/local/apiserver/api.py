@@ -12,14 +12,14 @@ import json
 import anyio
 
 from ..._fakes.api_request import ApiRequest
-from ..cluster import SERVER_VERSION, Cluster
+from ..cluster import SERVER_VERSION, ClusterState
 from ..controllers.gc import DeleteOptions, Propagation, delete
 from ..faults import Action, ExpireWatch
 from ..objects import Json, Key
 from .admission import create, job_warnings, update
 from .decoding import Decoded, check_size, decode, decode_options, refuse_complaints
 from .errors import (
-    Refusal,
+    StatusError,
     bad_request,
     expired,
     forbidden,
@@ -34,11 +34,11 @@ from .errors import (
 )
 from .pod_logs import pod_log
 from .rbac import access_review, rules_review, self_review
-from .resources import ALL, CONFIG_MAPS, JOBS, PODS, Served, find
+from .resources import ALL, CONFIG_MAPS, JOBS, PODS, ResourceType, find
 from .responses import Reply, json_reply, refused
 from .schema import ACCESS_REVIEW, CONFIG_MAP, DELETE_OPTIONS, JOB, POD, RULES_REVIEW, SELF_REVIEW, Struct
 from .selectors import Selector, parse
-from .watching import Watch, WatchOptions
+from .watching import WatchOptions, WatchStream
 
 _STRUCTS: dict[str, Struct] = {JOBS.plural: JOB, PODS.plural: POD, CONFIG_MAPS.plural: CONFIG_MAP}
 _REVIEWS = {
@@ -60,13 +60,13 @@ _MERGE_PATCH = "application/merge-patch+json"
 class ApiServer:
     """Answers requests out of the cluster's store."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: ClusterState) -> None:
         self._cluster = cluster
         self._store = cluster.store
         self._caller = cluster.settings.caller
 
     async def handle(self, request: ApiRequest, content_type: str, watch_faults: list[Action]) -> Reply:
-        """Carry a request out. Raises `Refusal`."""
+        """Carry a request out. Raises `StatusError`."""
         if not request.plural:
             return self._outside(request)
         self._authorize(request)
@@ -103,9 +103,9 @@ class ApiServer:
             return
         raise self.forbidden(request)
 
-    def forbidden(self, request: ApiRequest) -> Refusal:
+    def forbidden(self, request: ApiRequest) -> StatusError:
         """The 403 for a caller who may not do this."""
-        served = find(request.group, request.version, request.plural) or Served(
+        served = find(request.group, request.version, request.plural) or ResourceType(
             request.group, request.version, request.plural, "", True, frozenset()
         )
         why = self._caller.refusal(request.verb, request.group, request.resource, request.namespace)
@@ -144,14 +144,14 @@ class ApiServer:
 
     # Reading.
 
-    def _existing(self, served: Served, request: ApiRequest) -> Json:
+    def _existing(self, served: ResourceType, request: ApiRequest) -> Json:
         namespace = request.namespace if served.namespaced else ""
         obj = self._store.get(Key(served.plural, namespace, request.name))
         if obj is None:
             raise not_found(served, request.name)
         return obj
 
-    async def _list(self, served: Served, request: ApiRequest) -> Reply:
+    async def _list(self, served: ResourceType, request: ApiRequest) -> Reply:
         selector = self._selector(served, request)
         limit = _number(request, "limit") or 0
         after, revision = ("", ""), 0
@@ -186,7 +186,7 @@ class ApiServer:
         if self._store.revision < revision:
             raise too_new(revision, self._store.revision)
 
-    def _watch(self, served: Served, request: ApiRequest, faults: list[Action]) -> Reply:
+    def _watch(self, served: ResourceType, request: ApiRequest, faults: list[Action]) -> Reply:
         for fault in faults:
             if isinstance(fault, ExpireWatch) and fault.status:
                 version = request.query.get("resourceVersion", "")
@@ -194,7 +194,7 @@ class ApiServer:
         revision = _number(request, "resourceVersion")
         timeout = _number(request, "timeoutSeconds")
         initial = request.query.get("sendInitialEvents")
-        names = self._cluster.names
+        names = self._cluster.ids
         options = WatchOptions(
             namespace=request.namespace if served.namespaced else "",
             selector=self._selector(served, request),
@@ -203,14 +203,14 @@ class ApiServer:
             bookmarks=request.flag("allowWatchBookmarks"),
             mark_initial=initial != "false",
         )
-        return Reply(200, source=Watch(self._cluster, served, options, faults))
+        return Reply(200, source=WatchStream(self._cluster, served, options, faults))
 
-    def _selector(self, served: Served, request: ApiRequest) -> Selector:
+    def _selector(self, served: ResourceType, request: ApiRequest) -> Selector:
         return parse(served, request.query.get("labelSelector", ""), request.query.get("fieldSelector", ""))
 
     # Writing.
 
-    def _create(self, served: Served, request: ApiRequest, content_type: str) -> Reply:
+    def _create(self, served: ResourceType, request: ApiRequest, content_type: str) -> Reply:
         if request.name:
             raise method_not_allowed()
         decoded = self._decoded(served, request, content_type)
@@ -223,7 +223,7 @@ class ApiServer:
                 reply.warn(text)
         return reply
 
-    def _update(self, served: Served, request: ApiRequest, content_type: str) -> Reply:
+    def _update(self, served: ResourceType, request: ApiRequest, content_type: str) -> Reply:
         existing = self._existing(served, request)
         body = request.body
         if request.verb == "patch":
@@ -239,7 +239,7 @@ class ApiServer:
         return reply
 
     def _decoded(
-        self, served: Served, request: ApiRequest, content_type: str, body: bytes | None = None
+        self, served: ResourceType, request: ApiRequest, content_type: str, body: bytes | None = None
     ) -> Decoded:
         if content_type not in ("", "application/json"):
             raise unsupported_media_type()
@@ -258,13 +258,13 @@ class ApiServer:
             for complaint in decoded.complaints:
                 reply.warn(complaint)
 
-    def _delete(self, served: Served, request: ApiRequest) -> Reply:
+    def _delete(self, served: ResourceType, request: ApiRequest) -> Reply:
         options, dry_run, warning = self._delete_options(served, request)
         try:
             existing = self._existing(served, request)
             key = Key(served.plural, existing["metadata"]["namespace"], request.name)
             obj, gone = delete(self._cluster, key, options, dry_run=dry_run)
-        except Refusal as refusal:
+        except StatusError as refusal:
             reply = refused(refusal)
         else:
             uid = obj["metadata"]["uid"]
@@ -275,7 +275,7 @@ class ApiServer:
             reply.warn(warning)
         return reply
 
-    def _delete_options(self, served: Served, request: ApiRequest) -> tuple[DeleteOptions, bool, str]:
+    def _delete_options(self, served: ResourceType, request: ApiRequest) -> tuple[DeleteOptions, bool, str]:
         given = decode_options(request.body, DELETE_OPTIONS) if request.body.strip() else {}
         policy = _propagation(request.query.get("propagationPolicy") or given.get("propagationPolicy"))
         if "orphanDependents" in given and policy is None:
@@ -297,7 +297,7 @@ class ApiServer:
         dry_run = _dry_run(request, "DeleteOptions") or given.get("dryRun") == ["All"]
         return options, dry_run, warning
 
-    def _delete_collection(self, served: Served, request: ApiRequest) -> Reply:
+    def _delete_collection(self, served: ResourceType, request: ApiRequest) -> Reply:
         options, dry_run, _ = self._delete_options(served, request)
         selector = self._selector(served, request)
         found = [obj for obj in self._store.select(served, request.namespace) if selector.matches(obj)]
@@ -328,7 +328,7 @@ def _group_list(groups: list[tuple[str, str]]) -> Json:
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": listed}
 
 
-def _resource_list(known: list[Served]) -> Json:
+def _resource_list(known: list[ResourceType]) -> Json:
     resources: list[Json] = []
     for served in known:
         resource = {"name": served.plural, "singularName": served.kind.lower(), "namespaced": served.namespaced}

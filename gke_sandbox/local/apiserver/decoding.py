@@ -18,7 +18,7 @@ from typing import Any
 
 from ...kube.quantity import QuantityError, parse_quantity
 from ..objects import Json
-from .errors import Refusal, bad_request, too_large
+from .errors import StatusError, bad_request, too_large
 from .schema import ListOf, MapOf, Struct, Type
 
 # https://github.com/kubernetes/apiserver/blob/master/pkg/endpoints/handlers/create.go (limitedReadBody)
@@ -55,13 +55,13 @@ def _object(pairs: list[tuple[str, Any]]) -> _Object:
 
 
 def check_size(body: bytes) -> None:
-    """Raises `Refusal` (413) for a body over 3 MiB."""
+    """Raises `StatusError` (413) for a body over 3 MiB."""
     if len(body) > BODY_LIMIT:
         raise too_large(BODY_LIMIT)
 
 
 def decode(body: bytes, struct: Struct, api_version: str) -> Decoded:
-    """Read one object of the kind `struct` in the version `api_version`. Raises `Refusal` (400, 413)."""
+    """Read one object of the kind `struct` in the version `api_version`. Raises `StatusError` (400, 413)."""
     check_size(body)
     try:
         parsed = json.loads(body, object_pairs_hook=_object)
@@ -90,18 +90,18 @@ def decode(body: bytes, struct: Struct, api_version: str) -> Decoded:
 
 
 def refuse_complaints(decoded: Decoded, struct: Struct, api_version: str) -> None:
-    """What ``fieldValidation=Strict`` does. Raises `Refusal` (400) if there are complaints."""
+    """What ``fieldValidation=Strict`` does. Raises `StatusError` (400) if there are complaints."""
     if decoded.complaints:
         why = f"strict decoding error: {', '.join(decoded.complaints)}"
         raise _unhandled(struct.name, api_version.rpartition("/")[2], struct, why)
 
 
-def _unhandled(kind: str, version: str, struct: Struct, why: str) -> Refusal:
+def _unhandled(kind: str, version: str, struct: Struct, why: str) -> StatusError:
     return bad_request(f'{kind} in version "{version}" cannot be handled as a {struct.name}: {why}')
 
 
 def decode_options(body: bytes, struct: Struct) -> Json:
-    """DeleteOptions, which may name no kind and tolerate anything unknown. Raises `Refusal`."""
+    """DeleteOptions, which may name no kind and tolerate anything unknown. Raises `StatusError`."""
     check_size(body)
     try:
         return _struct(json.loads(body, object_pairs_hook=_object), struct, "", "", [])

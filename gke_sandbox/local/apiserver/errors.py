@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..objects import Json
-from .resources import Served
+from .resources import ResourceType
 
 
-class Refusal(Exception):
+class StatusError(Exception):
     """A request was refused: the HTTP answer to give."""
 
     def __init__(
@@ -52,69 +52,69 @@ def failure(code: int, reason: str, message: str, details: Json | None = None) -
     return status
 
 
-def success(served: Served, name: str, uid: str) -> Json:
+def success(served: ResourceType, name: str, uid: str) -> Json:
     """What a DELETE answers when the object is gone."""
     details = {**_details(served, name), "uid": uid}
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
 
 
-def bad_request(message: str) -> Refusal:
-    return Refusal(400, "BadRequest", message)
+def bad_request(message: str) -> StatusError:
+    return StatusError(400, "BadRequest", message)
 
 
-def not_found(served: Served, name: str) -> Refusal:
+def not_found(served: ResourceType, name: str) -> StatusError:
     message = f'{served.qualified} "{name}" not found'
-    return Refusal(404, "NotFound", message, details=_details(served, name))
+    return StatusError(404, "NotFound", message, details=_details(served, name))
 
 
-def no_such_path() -> Refusal:
-    return Refusal(404, "NotFound", "the server could not find the requested resource", details={})
+def no_such_path() -> StatusError:
+    return StatusError(404, "NotFound", "the server could not find the requested resource", details={})
 
 
-def method_not_allowed() -> Refusal:
+def method_not_allowed() -> StatusError:
     message = "the server does not allow this method on the requested resource"
-    return Refusal(405, "MethodNotAllowed", message, details={})
+    return StatusError(405, "MethodNotAllowed", message, details={})
 
 
-def unsupported_media_type() -> Refusal:
+def unsupported_media_type() -> StatusError:
     message = "the body of the request was in an unknown format - accepted media types include: application/json"
-    return Refusal(415, "UnsupportedMediaType", message)
+    return StatusError(415, "UnsupportedMediaType", message)
 
 
-def already_exists(served: Served, name: str) -> Refusal:
+def already_exists(served: ResourceType, name: str) -> StatusError:
     message = f'{served.qualified} "{name}" already exists'
-    return Refusal(409, "AlreadyExists", message, details=_details(served, name))
+    return StatusError(409, "AlreadyExists", message, details=_details(served, name))
 
 
-def conflict(served: Served, name: str, why: str) -> Refusal:
+def conflict(served: ResourceType, name: str, why: str) -> StatusError:
     message = f'Operation cannot be fulfilled on {served.qualified} "{name}": {why}'
-    return Refusal(409, "Conflict", message, details=_details(served, name))
+    return StatusError(409, "Conflict", message, details=_details(served, name))
 
 
-def forbidden(served: Served, name: str, why: str) -> Refusal:
+def forbidden(served: ResourceType, name: str, why: str) -> StatusError:
     subject = f'{served.qualified} "{name}"' if name else served.qualified
-    return Refusal(403, "Forbidden", f"{subject} is forbidden: {why}", details=_details(served, name))
+    return StatusError(403, "Forbidden", f"{subject} is forbidden: {why}", details=_details(served, name))
 
 
-def expired(message: str) -> Refusal:
-    return Refusal(410, "Expired", message)
+def expired(message: str) -> StatusError:
+    return StatusError(410, "Expired", message)
 
 
-def too_large(limit: int) -> Refusal:
-    return Refusal(413, "RequestEntityTooLarge", f"Request entity too large: limit is {limit}")
+def too_large(limit: int) -> StatusError:
+    return StatusError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {limit}")
 
 
-def too_new(asked: int, current: int) -> Refusal:
+def too_new(asked: int, current: int) -> StatusError:
     """A list at a resourceVersion that does not come within the time that the server waits."""
     details = {
         "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
         "retryAfterSeconds": 1,
     }
     message = f"Timeout: Too large resource version: {asked}, current: {current}"
-    return Refusal(504, "Timeout", message, details=details, retry_after=1)
+    return StatusError(504, "Timeout", message, details=details, retry_after=1)
 
 
-def _details(served: Served, name: str) -> Json:
+def _details(served: ResourceType, name: str) -> Json:
     details: Json = {}
     if name:
         details["name"] = name
@@ -167,7 +167,7 @@ def _quoted(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def invalid(kind: str, group: str, name: str, errors: Iterable[FieldError]) -> Refusal:
+def invalid(kind: str, group: str, name: str, errors: Iterable[FieldError]) -> StatusError:
     """422 with every error found. `errors` is not empty."""
     listed = list(dict.fromkeys(errors))
     texts = [f"{error.field}: {error.detail}" for error in listed]
@@ -180,4 +180,4 @@ def invalid(kind: str, group: str, name: str, errors: Iterable[FieldError]) -> R
     details["causes"] = [
         {"reason": error.reason, "message": error.detail, "field": error.field} for error in listed
     ]
-    return Refusal(422, "Invalid", f'{subject} "{name}" is invalid: {text}', details=details)
+    return StatusError(422, "Invalid", f'{subject} "{name}" is invalid: {text}', details=details)

@@ -9,16 +9,16 @@ import re
 from datetime import datetime
 
 from ..._fakes.api_request import ApiRequest
-from ..cluster import Cluster
-from ..controllers.logs import LogOptions, LogReader
+from ..cluster import ClusterState
+from ..controllers.logs import LogOptions, LogStream
 from ..objects import Json, Key
 from .errors import FieldError, bad_request, invalid, invalid_value, not_allowed, not_found
 from .resources import PODS
 from .responses import Reply
 
 
-def pod_log(cluster: Cluster, request: ApiRequest) -> Reply:
-    """Raises `Refusal`."""
+def pod_log(cluster: ClusterState, request: ApiRequest) -> Reply:
+    """Raises `StatusError`."""
     pod = cluster.store.get(Key(PODS.plural, request.namespace, request.name))
     if pod is None:
         raise not_found(PODS, request.name)
@@ -34,7 +34,7 @@ def pod_log(cluster: Cluster, request: ApiRequest) -> Reply:
     log = cluster.logs.get(pod["metadata"]["uid"])
     if log is None:
         raise _not_started(container, request.name, "ContainerCreating")
-    return Reply(200, content_type="text/plain", source=LogReader(log, options))
+    return Reply(200, content_type="text/plain", source=LogStream(log, options))
 
 
 def _refuse_without_log(pod: Json, container: str, request: ApiRequest) -> None:
@@ -63,7 +63,7 @@ def _not_started(container: str, pod: str, why: str) -> Exception:
     return bad_request(f'container "{container}" in pod "{pod}" is waiting to start: {why}')
 
 
-def _options(cluster: Cluster, request: ApiRequest) -> LogOptions:
+def _options(cluster: ClusterState, request: ApiRequest) -> LogOptions:
     errors: list[FieldError] = []
     tail = _number(request, "tailLines", 0, errors)
     limit = _number(request, "limitBytes", 1, errors)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Served:
+class ResourceType:
     """One resource. `window` is how many changes of it a watch may go back before it has expired."""
 
     group: str
@@ -31,19 +31,19 @@ _READ: frozenset[str] = frozenset(("get", "list", "watch"))
 _WRITE: frozenset[str] = frozenset(("create", "delete", "deletecollection"))
 _CHANGE: frozenset[str] = frozenset(("update", "patch"))
 
-JOBS = Served("batch", "v1", "jobs", "Job", True, _READ | _WRITE)
-PODS = Served("", "v1", "pods", "Pod", True, _READ | _WRITE)
+JOBS = ResourceType("batch", "v1", "jobs", "Job", True, _READ | _WRITE)
+PODS = ResourceType("", "v1", "pods", "Pod", True, _READ | _WRITE)
 # A ConfigMap may be 1 MiB, and every change in the window is held: so few of them.
-CONFIG_MAPS = Served("", "v1", "configmaps", "ConfigMap", True, _READ | _WRITE | _CHANGE, window=64)
-EVENTS = Served("", "v1", "events", "Event", True, _READ)
-NAMESPACES = Served("", "v1", "namespaces", "Namespace", False, _READ)
-NODES = Served("", "v1", "nodes", "Node", False, _READ)
-RUNTIME_CLASSES = Served("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass", False, _READ)
+CONFIG_MAPS = ResourceType("", "v1", "configmaps", "ConfigMap", True, _READ | _WRITE | _CHANGE, window=64)
+EVENTS = ResourceType("", "v1", "events", "Event", True, _READ)
+NAMESPACES = ResourceType("", "v1", "namespaces", "Namespace", False, _READ)
+NODES = ResourceType("", "v1", "nodes", "Node", False, _READ)
+RUNTIME_CLASSES = ResourceType("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass", False, _READ)
 
 ALL = (JOBS, PODS, CONFIG_MAPS, EVENTS, NAMESPACES, NODES, RUNTIME_CLASSES)
 
 
-def find(group: str, version: str, plural: str) -> Served | None:
+def find(group: str, version: str, plural: str) -> ResourceType | None:
     for served in ALL:
         if (served.group, served.version, served.plural) == (group, version, plural):
             return served

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..._fakes.body import Source
 from ..objects import Json
-from .errors import Refusal
+from .errors import StatusError
 
 
 @dataclass
@@ -31,7 +31,7 @@ def json_reply(code: int, obj: Json) -> Reply:
     return Reply(code, text.encode("utf-8", "replace") + b"\n")
 
 
-def refused(refusal: Refusal) -> Reply:
+def refused(refusal: StatusError) -> Reply:
     reply = json_reply(refusal.code, refusal.body())
     if refusal.retry_after is not None:
         reply.headers.append(("retry-after", str(refusal.retry_after)))

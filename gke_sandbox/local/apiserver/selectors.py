@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..objects import Json
 from .errors import bad_request
-from .resources import EVENTS, JOBS, PODS, Served
+from .resources import EVENTS, JOBS, PODS, ResourceType
 
 _Test = Callable[[Mapping[str, str]], bool]
 
@@ -36,8 +36,8 @@ class Selector:
         return all((_field(obj, path) == value) is equal for path, value, equal in self.fields)
 
 
-def parse(served: Served, label_selector: str, field_selector: str) -> Selector:
-    """Read both selectors as a query gives them. Raises `Refusal`."""
+def parse(served: ResourceType, label_selector: str, field_selector: str) -> Selector:
+    """Read both selectors as a query gives them. Raises `StatusError`."""
     return Selector(_parse_labels(label_selector), _parse_fields(served, label_selector, field_selector))
 
 
@@ -112,7 +112,7 @@ _FIELDS = {
 }
 
 
-def _parse_fields(served: Served, label_selector: str, text: str) -> tuple[tuple[str, str, bool], ...]:
+def _parse_fields(served: ResourceType, label_selector: str, text: str) -> tuple[tuple[str, str, bool], ...]:
     requirements = []
     for part in text.split(",") if text else ():
         path, operator, value = _field_requirement(part)

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import anyio
 
-from ..cluster import Cluster
+from ..cluster import ClusterState
 from ..faults import Action, EndWatch, ExpireWatch, OmitEvents, RepeatEvents, SwapEvents
 from ..objects import Json
 from ..store import Change
 from .errors import failure
-from .resources import CONFIG_MAPS, JOBS, PODS, Served
+from .resources import CONFIG_MAPS, JOBS, PODS, ResourceType
 from .selectors import Selector
 
 _BOOKMARK_EVERY = 60.0
@@ -43,10 +43,12 @@ class WatchOptions:
     mark_initial: bool
 
 
-class Watch:
+class WatchStream:
     """The stream of one watch; `next` gives its lines."""
 
-    def __init__(self, cluster: Cluster, served: Served, options: WatchOptions, faults: list[Action]) -> None:
+    def __init__(
+        self, cluster: ClusterState, served: ResourceType, options: WatchOptions, faults: list[Action]
+    ) -> None:
         self._cluster = cluster
         self._served = served
         self._options = options

@@ -27,7 +27,7 @@ _IMAGE = re.compile(
 )
 
 
-class ConfigError(Exception):
+class ContainerConfigError(Exception):
     """The container cannot be made yet: the kubelet reports CreateContainerConfigError with this message."""
 
 
@@ -108,7 +108,7 @@ def _files(volume: str, source: Json, config_maps: ConfigMaps) -> dict[str, byte
 
 
 def resolve(pod: Json, files: Mapping[str, Mapping[str, bytes]], config_maps: ConfigMaps) -> ContainerSpec:
-    """What the runtime is asked for. `files` is what `mounted` gave. Raises `ConfigError`."""
+    """What the runtime is asked for. `files` is what `mounted` gave. Raises `ContainerConfigError`."""
     metadata, spec = pod["metadata"], pod["spec"]
     container = spec["containers"][0]
     _check_user(pod, container)
@@ -164,9 +164,9 @@ def _check_user(pod: Json, container: Json) -> None:
     )
     user = _security(pod, container, "runAsUser")
     if user == 0:
-        raise ConfigError(f"container's runAsUser breaks non-root policy {where}")
+        raise ContainerConfigError(f"container's runAsUser breaks non-root policy {where}")
     if user is None:
-        raise ConfigError(f"container has runAsNonRoot and image will run as root {where}")
+        raise ContainerConfigError(f"container has runAsNonRoot and image will run as root {where}")
 
 
 def _environment(pod: Json, container: Json, config_maps: ConfigMaps) -> dict[str, str]:
@@ -194,7 +194,7 @@ def _all_of(source: Json, config_maps: ConfigMaps) -> dict[str, str]:
         if found is not None:
             return dict(found.get("data", {}))
         if not reference.get("optional"):
-            raise ConfigError(f'{kind} "{reference["name"]}" not found')
+            raise ContainerConfigError(f'{kind} "{reference["name"]}" not found')
     return {}
 
 
@@ -205,18 +205,18 @@ def _value_from(pod: Json, source: Json, config_maps: ConfigMaps) -> str | None:
         # There are no Secrets here.
         if source["secretKeyRef"].get("optional"):
             return None
-        raise ConfigError(f'secret "{source["secretKeyRef"]["name"]}" not found')
+        raise ContainerConfigError(f'secret "{source["secretKeyRef"]["name"]}" not found')
     reference = source["configMapKeyRef"]
     found = config_maps(reference["name"])
     if found is None:
         if reference.get("optional"):
             return None
-        raise ConfigError(f'configmap "{reference["name"]}" not found')
+        raise ContainerConfigError(f'configmap "{reference["name"]}" not found')
     # A key in binaryData is not found (recorded): only data can become a variable.
     value: str | None = found.get("data", {}).get(reference["key"])
     if value is None and not reference.get("optional"):
         where = f"{pod['metadata']['namespace']}/{reference['name']}"
-        raise ConfigError(f"couldn't find key {reference['key']} in ConfigMap {where}")
+        raise ContainerConfigError(f"couldn't find key {reference['key']} in ConfigMap {where}")
     return value
 
 
@@ -236,7 +236,7 @@ def _field(pod: Json, path: str) -> str:
         "status.podIPs": pod["status"].get("podIP", ""),
     }
     if path not in fields:
-        raise ConfigError(f"unsupported fieldPath: {path}")
+        raise ContainerConfigError(f"unsupported fieldPath: {path}")
     return str(fields[path])
 
 

@@ -20,7 +20,7 @@ _Same = tuple[str, str, str, str]
 _MOST_EVENTS = 2000
 
 
-class Recorder:
+class EventRecorder:
     """Writes core/v1 Events; one that says the same of the same object again only counts up."""
 
     def __init__(self, store: Store, calendar: Calendar, node: str) -> None:

@@ -12,9 +12,9 @@ from typing import Literal
 import anyio
 
 from ..apiserver.errors import conflict, not_found
-from ..apiserver.resources import ALL, JOBS, PODS, Served
-from ..cluster import Cluster
-from ..notify import Signal
+from ..apiserver.resources import ALL, JOBS, PODS, ResourceType
+from ..cluster import ClusterState
+from ..notify import Notifier
 from ..objects import Json, Key, is_deleting, owner_uids, with_metadata
 from ..store import Change
 
@@ -34,12 +34,12 @@ class DeleteOptions:
     resource_version: str | None = None
 
 
-def served_of(key: Key) -> Served:
+def served_of(key: Key) -> ResourceType:
     return next(served for served in ALL if served.plural == key.plural)
 
 
-def delete(cluster: Cluster, key: Key, options: DeleteOptions, *, dry_run: bool = False) -> tuple[Json, bool]:
-    """Delete an object, or begin to. Return it as it was last, and whether it is gone. Raises `Refusal`."""
+def delete(cluster: ClusterState, key: Key, options: DeleteOptions, *, dry_run: bool = False) -> tuple[Json, bool]:
+    """Delete an object, or begin to. Return it as it was last, and whether it is gone. Raises `StatusError`."""
     served = served_of(key)
     obj = cluster.store.get(key)
     if obj is None:
@@ -56,7 +56,7 @@ def delete(cluster: Cluster, key: Key, options: DeleteOptions, *, dry_run: bool 
     return cluster.store.update(key, changed), gone
 
 
-def _check_preconditions(served: Served, obj: Json, options: DeleteOptions) -> None:
+def _check_preconditions(served: ResourceType, obj: Json, options: DeleteOptions) -> None:
     metadata = obj["metadata"]
     for what, wanted, is_now in (
         ("UID", options.uid, metadata["uid"]),
@@ -67,7 +67,7 @@ def _check_preconditions(served: Served, obj: Json, options: DeleteOptions) -> N
             raise conflict(served, metadata["name"], why)
 
 
-def _finalizers(obj: Json, options: DeleteOptions, served: Served) -> list[str]:
+def _finalizers(obj: Json, options: DeleteOptions, served: ResourceType) -> list[str]:
     policy = options.propagation or ("Orphan" if served is JOBS else "Background")
     kept = [one for one in obj["metadata"].get("finalizers", ()) if one not in (_FOREGROUND, _ORPHAN)]
     if policy == "Foreground":
@@ -75,7 +75,7 @@ def _finalizers(obj: Json, options: DeleteOptions, served: Served) -> list[str]:
     return [*kept, _ORPHAN] if policy == "Orphan" else kept
 
 
-def _grace(obj: Json, options: DeleteOptions, served: Served) -> int:
+def _grace(obj: Json, options: DeleteOptions, served: ResourceType) -> int:
     """A pod that has a node and has not ended is given time."""
     if served is not PODS or "nodeName" not in obj["spec"] or obj["status"]["phase"] in ("Succeeded", "Failed"):
         return 0
@@ -86,7 +86,7 @@ def _grace(obj: Json, options: DeleteOptions, served: Served) -> int:
     return grace
 
 
-def _marked(cluster: Cluster, obj: Json, finalizers: list[str], grace: int) -> Json:
+def _marked(cluster: ClusterState, obj: Json, finalizers: list[str], grace: int) -> Json:
     metadata = obj["metadata"]
     changes: Json = {"finalizers": finalizers or None}
     if not is_deleting(obj) or metadata["deletionGracePeriodSeconds"] != grace:
@@ -100,9 +100,9 @@ def _marked(cluster: Cluster, obj: Json, finalizers: list[str], grace: int) -> J
 class GarbageCollector:
     """Follows owner references: deletes, or orphans, what the objects owned that are being deleted."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: ClusterState) -> None:
         self._cluster = cluster
-        self._blocked: dict[str, Signal] = {}
+        self._blocked: dict[str, Notifier] = {}
 
     def changed(self, change: Change) -> None:
         """To be called with every change of the store."""
@@ -147,7 +147,7 @@ class GarbageCollector:
         """Foreground: the owner stays until the dependents are gone that block its deletion."""
         await anyio.sleep(self._cluster.pace.collect)
         self._delete_dependents(owner)
-        signal = self._blocked.setdefault(owner, Signal())
+        signal = self._blocked.setdefault(owner, Notifier())
         while self._blocks(owner):
             await signal.wait()
         del self._blocked[owner]

@@ -12,11 +12,11 @@ import anyio.lowlevel
 
 from ..apiserver.admission import admit_pod
 from ..apiserver.defaults import JOB_FINALIZER
-from ..apiserver.errors import Refusal
+from ..apiserver.errors import StatusError
 from ..apiserver.resources import JOBS, PODS
-from ..cluster import Cluster
+from ..cluster import ClusterState
 from ..faults import EndJob
-from ..notify import Signal
+from ..notify import Notifier
 from ..objects import Json, Key, controller_uid, is_deleting, with_metadata
 from ..store import Change
 from .gc import DeleteOptions, delete
@@ -35,7 +35,7 @@ _SUSPENDED = ("JobSuspended", "Job suspended")
 class JobController:
     """Runs one worker for each Job."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: ClusterState) -> None:
         self._cluster = cluster
         self._workers: dict[str, _JobWorker] = {}
 
@@ -71,19 +71,19 @@ class JobController:
 class _JobWorker:
     """Brings one Job and its pods forward, until the Job is gone."""
 
-    def __init__(self, cluster: Cluster, key: Key, uid: str) -> None:
+    def __init__(self, cluster: ClusterState, key: Key, uid: str) -> None:
         self._cluster = cluster
         self._store = cluster.store
         self._key = key
         self.uid = uid
-        self._changed = Signal()
+        self._changed = Notifier()
         self._due = anyio.current_time() + cluster.pace.job_sync
         self._started: float | None = None
         self._start_stamp: str | None = None
         self._finished: float | None = None
         self._refused = 0
         self._next_create = 0.0
-        fault = cluster.misbehaviour.first(EndJob, JOBS.plural, key.namespace, key.name)
+        fault = cluster.faults.first(EndJob, JOBS.plural, key.namespace, key.name)
         self._ends_after = math.inf if fault is None else fault.after
 
     def wake(self, at: float) -> None:
@@ -122,15 +122,15 @@ class _JobWorker:
             self._start_stamp = self._cluster.calendar.stamp()
         job = self._count(job)
         pods = [pod for pod in self._pods() if _is_active(pod)]
-        verdict = self._verdict(job)
-        if verdict is None:
+        condition = self._terminal_condition(job)
+        if condition is None:
             self._create_missing(job, pods, now)
         else:
-            job = self._condemn(job, verdict, pods)
-        self._report(verdict)
+            job = self._fail_job(job, condition, pods)
+        self._report(condition)
         if self._finished is not None:
             return self._expire(self._store.get(self._key) or job)
-        if verdict is not None:
+        if condition is not None:
             return math.inf
         return min(self._deadline(job), self._next_create if self._next_create > now else math.inf)
 
@@ -169,7 +169,7 @@ class _JobWorker:
             failed=status.get("failed", 0) + len(failed) or None,
         )
 
-    def _verdict(self, job: Json) -> tuple[str, str, str] | None:
+    def _terminal_condition(self, job: Json) -> tuple[str, str, str] | None:
         """Which condition will end the Job, with its reason and message; None: it goes on."""
         for condition in job["status"].get("conditions", ()):
             if condition["type"] in ("FailureTarget", "SuccessCriteriaMet"):
@@ -224,7 +224,7 @@ class _JobWorker:
         }
         try:
             stored = self._store.create(PODS, admit_pod(self._cluster, pod))
-        except Refusal as refusal:
+        except StatusError as refusal:
             message = f"Error creating: {refusal.message}"
             self._cluster.events.job_controller(job, "Warning", "FailedCreate", message)
             delay = self._cluster.pace.create_retry * 2**self._refused
@@ -236,9 +236,9 @@ class _JobWorker:
         self._cluster.events.job_controller(job, "Normal", "SuccessfulCreate", message)
         return True
 
-    def _condemn(self, job: Json, verdict: tuple[str, str, str], active: list[Json]) -> Json:
+    def _fail_job(self, job: Json, condition: tuple[str, str, str], active: list[Json]) -> Json:
         """Say how the Job will end, and delete the pods that still run."""
-        job = self._add_condition(job, verdict)
+        job = self._add_condition(job, condition)
         for pod in active:
             metadata = pod["metadata"]
             delete(self._cluster, Key(PODS.plural, metadata["namespace"], metadata["name"]), DeleteOptions())
@@ -246,7 +246,7 @@ class _JobWorker:
             self._cluster.events.job_controller(job, "Normal", "SuccessfulDelete", message)
         return self._count(job)
 
-    def _report(self, verdict: tuple[str, str, str] | None) -> None:
+    def _report(self, condition: tuple[str, str, str] | None) -> None:
         """Write the numbers, and the final condition when the last pod has ended."""
         job = self._store.get(self._key)
         if job is None:
@@ -263,9 +263,9 @@ class _JobWorker:
             uncountedTerminatedPods={},
             ready=ready,
         )
-        if verdict is None or active or terminating:
+        if condition is None or active or terminating:
             return
-        kind, reason, message = verdict
+        kind, reason, message = condition
         complete = kind == "SuccessCriteriaMet"
         if complete:
             job = self._set_status(job, completionTime=self._cluster.calendar.stamp())
@@ -317,7 +317,7 @@ class _JobWorker:
         return self._store.update(self._key, {**job, "status": status})
 
 
-def _release(cluster: Cluster, pod: Json) -> None:
+def _release(cluster: ClusterState, pod: Json) -> None:
     """Take the tracking finalizer away."""
     metadata = pod["metadata"]
     kept = [one for one in metadata.get("finalizers", ()) if one != JOB_FINALIZER]

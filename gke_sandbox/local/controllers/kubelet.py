@@ -14,28 +14,28 @@ from anyio.abc import TaskGroup
 
 from ...kube.quantity import parse_quantity
 from ..apiserver.resources import CONFIG_MAPS, PODS
-from ..cluster import Cluster
+from ..cluster import ClusterState
 from ..faults import Evict, HideConfigMap, Preempt, ShutDownNode
-from ..notify import Signal
+from ..notify import Notifier
 from ..objects import Json, Key, is_deleting
-from ..runtimes.base import Container, ContainerExit, ContainerStartError
+from ..runtimes.base import ContainerExit, ContainerStartError, RunningContainer
 from ..store import Change
 from .events import EventType
 from .gc import DeleteOptions, delete
 from .logs import ContainerLog
-from .pod_startup import PodDeleted, PodGone, Starter
-from .pod_status import LOST_MESSAGE, LOST_RUNNING_MESSAGE, Phase, PodView, lost, running, terminated, waiting
+from .pod_startup import PodDeleted, PodRemoved, Starter
+from .pod_status import LOST_MESSAGE, LOST_RUNNING_MESSAGE, Phase, PodStatus, lost, running, terminated, waiting
 from .scheduler import preempt
 
 
 class Kubelet:
     """Runs one worker for each pod on the node."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: ClusterState) -> None:
         self._cluster = cluster
         self._workers: dict[str, PodWorker] = {}
         self._hidden: dict[Key, float] = {}
-        self._awaited: dict[Key, Signal] = {}
+        self._awaited: dict[Key, Notifier] = {}
         self._addresses = 0
 
     def changed(self, change: Change) -> None:
@@ -57,7 +57,7 @@ class Kubelet:
     def _config_map_changed(self, change: Change) -> None:
         key = change.key
         if change.type == "ADDED":
-            fault = self._cluster.misbehaviour.first(HideConfigMap, key.plural, key.namespace, key.name)
+            fault = self._cluster.faults.first(HideConfigMap, key.plural, key.namespace, key.name)
             if fault is not None:
                 self._hidden[key] = anyio.current_time() + fault.seconds
                 self._cluster.tasks.start_soon(self._show_later, key, fault.seconds)
@@ -89,11 +89,11 @@ class Kubelet:
     async def await_config_map(self, namespace: str, name: str, seconds: float) -> None:
         """Wait until the ConfigMap can be seen, at most so long."""
         key = Key(CONFIG_MAPS.plural, namespace, name)
-        signal = self._awaited.setdefault(key, Signal())
+        signal = self._awaited.setdefault(key, Notifier())
         with anyio.move_on_after(seconds):
             while self.config_map(namespace, name) is None:
                 await signal.wait()
-        if not signal.awaited:
+        if not signal.has_waiters:
             self._awaited.pop(key, None)
 
     def address(self) -> str:
@@ -105,16 +105,16 @@ class Kubelet:
 class PodWorker:
     """Brings one pod from ContainerCreating to its end, and to its removal."""
 
-    def __init__(self, cluster: Cluster, kubelet: Kubelet, key: Key, uid: str) -> None:
+    def __init__(self, cluster: ClusterState, kubelet: Kubelet, key: Key, uid: str) -> None:
         self.cluster = cluster
         self.kubelet = kubelet
         self.key = key
         self.uid = uid
-        self.view = PodView()
-        self._changed = Signal()
+        self.view = PodStatus()
+        self._changed = Notifier()
         self._scope = anyio.CancelScope()
         self._log: ContainerLog | None = None
-        self._container: Container | None = None
+        self._container: RunningContainer | None = None
         self._exit: ContainerExit | None = None
         self._started_at = ""
         self._finished_at = ""
@@ -128,7 +128,7 @@ class PodWorker:
         try:
             with self._scope:
                 await self._live()
-        except PodGone:
+        except PodRemoved:
             return
         finally:
             if self._log is not None:
@@ -144,7 +144,7 @@ class PodWorker:
         except PodDeleted:
             await self._abandon()
             return
-        self.view.container_id = self.cluster.names.container_id()
+        self.view.container_id = self.cluster.ids.container_id()
         self._log = ContainerLog(self.cluster.calendar, self.cluster.pace.housekeeping)
         self.cluster.logs[self.uid] = self._log
         try:
@@ -157,10 +157,10 @@ class PodWorker:
     # What every step needs.
 
     def pod(self) -> Json:
-        """The pod as it is now. Raises `PodGone`."""
+        """The pod as it is now. Raises `PodRemoved`."""
         pod = self.cluster.store.get(self.key)
         if pod is None or pod["metadata"]["uid"] != self.uid:
-            raise PodGone
+            raise PodRemoved
         return pod
 
     def report(self) -> None:
@@ -198,7 +198,7 @@ class PodWorker:
         await anyio.sleep(self.cluster.pace.finish)
         await self._end("Failed")
 
-    async def _supervise(self, container: Container, log: ContainerLog) -> None:
+    async def _supervise(self, container: RunningContainer, log: ContainerLog) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._pump, container, log)
             tasks.start_soon(self._reap, container)
@@ -209,11 +209,11 @@ class PodWorker:
                 self.view.state = running(self._started_at)
                 self.report()
                 await self._run(container, log, tasks)
-            except PodGone:
+            except PodRemoved:
                 # Inside the task group, so that it does not come out in a group of exceptions.
                 tasks.cancel_scope.cancel()
 
-    async def _pump(self, container: Container, log: ContainerLog) -> None:
+    async def _pump(self, container: RunningContainer, log: ContainerLog) -> None:
         """Everything that the container prints, into its log; and the log's end."""
         async for chunk in container.output():
             log.write(chunk)
@@ -224,12 +224,12 @@ class PodWorker:
         log.close()
         await container.aclose()
 
-    async def _reap(self, container: Container) -> None:
+    async def _reap(self, container: RunningContainer) -> None:
         self._exit = await container.wait()
         self._finished_at = self.cluster.calendar.stamp()
         self._changed.notify()
 
-    async def _run(self, container: Container, log: ContainerLog, tasks: TaskGroup) -> None:
+    async def _run(self, container: RunningContainer, log: ContainerLog, tasks: TaskGroup) -> None:
         """Wait for whatever ends the pod first, and see it through."""
         limits = _Limits(self)
         while self._exit is None:
@@ -254,7 +254,7 @@ class PodWorker:
         await anyio.sleep(self.cluster.pace.finish)
         await self._end("Succeeded" if self._exit.exit_code == 0 else "Failed")
 
-    async def _stop(self, container: Container, tasks: TaskGroup) -> None:
+    async def _stop(self, container: RunningContainer, tasks: TaskGroup) -> None:
         """End the container because its pod is being deleted."""
         await anyio.sleep(self.cluster.pace.observe)
         self.report()
@@ -271,7 +271,7 @@ class PodWorker:
         self.view.state = self._terminated(self._exit)
         await self._end("Succeeded" if self._exit.exit_code == 0 else "Failed")
 
-    async def _take_away(self, container: Container, tasks: TaskGroup, reason: str, message: str) -> None:
+    async def _take_away(self, container: RunningContainer, tasks: TaskGroup, reason: str, message: str) -> None:
         """End the container because the node cannot keep it, or because its pod's time is over."""
         evicted = reason == "Evicted"
         grace = 0 if evicted else self.pod()["spec"]["terminationGracePeriodSeconds"]
@@ -341,7 +341,7 @@ class _Limits:
         limits = pod["spec"]["containers"][0]["resources"].get("limits", {})
         self._storage: str | None = limits.get("ephemeral-storage")
         self._look = math.inf if self._storage is None else started + self._housekeeping
-        faults = worker.cluster.misbehaviour.take("run", "", PODS.plural, worker.key.namespace, worker.key.name)
+        faults = worker.cluster.faults.actions_for("run", "", PODS.plural, worker.key.namespace, worker.key.name)
         kinds = (Evict, Preempt, ShutDownNode)
         self._faults = [(started + fault.after, fault) for fault in faults if isinstance(fault, kinds)]
 

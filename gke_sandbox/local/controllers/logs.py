@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 import anyio
 
-from ..notify import Signal
+from ..notify import Notifier
 from ..objects import Calendar
 
 _LONGEST_LINE = 16 * 1024
@@ -48,7 +48,7 @@ class ContainerLog:
         self.written = 0
         """Bytes on the node's disk, of all files."""
         self.closed = False
-        self.changed = Signal()
+        self.changed = Notifier()
 
     def write(self, data: bytes) -> None:
         """Append output, in pieces of any size."""
@@ -109,7 +109,7 @@ class LogOptions:
         return calendar.now() - timedelta(seconds=seconds)
 
 
-class LogReader:
+class LogStream:
     """The answer to one request for a log, piece by piece."""
 
     def __init__(self, log: ContainerLog, options: LogOptions) -> None:

@@ -9,7 +9,16 @@ from ..apiserver.resources import PODS
 from ..faults import BadImage, NoPodSandbox
 from ..objects import Json
 from ..runtimes.base import ContainerSpec
-from .containers import ConfigError, MountError, image_error, mounted, pull_error, referenced, resolve, unreachable
+from .containers import (
+    ContainerConfigError,
+    MountError,
+    image_error,
+    mounted,
+    pull_error,
+    referenced,
+    resolve,
+    unreachable,
+)
 from .pod_status import waiting
 
 if TYPE_CHECKING:
@@ -23,7 +32,7 @@ class PodDeleted(Exception):
     """The pod is being deleted; its worker has to end it."""
 
 
-class PodGone(Exception):
+class PodRemoved(Exception):
     """The pod is not there any more; its worker has nothing left to do."""
 
 
@@ -38,7 +47,7 @@ class Starter:
         self._pace = worker.cluster.pace
 
     async def start(self) -> ContainerSpec:
-        """Return what the runtime is to start. Raises `PodDeleted`, `PodGone`."""
+        """Return what the runtime is to start. Raises `PodDeleted`, `PodRemoved`."""
         worker = self._worker
         await worker.pause(self._pace.accept)
         worker.report()
@@ -81,7 +90,7 @@ class Starter:
         worker, key = self._worker, self._worker.key
         while True:
             await worker.pause(self._pace.sandbox)
-            fault = worker.cluster.misbehaviour.first(NoPodSandbox, PODS.plural, key.namespace, key.name)
+            fault = worker.cluster.faults.first(NoPodSandbox, PODS.plural, key.namespace, key.name)
             if fault is None:
                 return
             worker.tell("Warning", "FailedCreatePodSandBox", fault.message, of_container=False)
@@ -115,7 +124,7 @@ class Starter:
 
     def _pull_error(self, image: str) -> str:
         key = self._worker.key
-        fault = self._worker.cluster.misbehaviour.first(BadImage, PODS.plural, key.namespace, key.name)
+        fault = self._worker.cluster.faults.first(BadImage, PODS.plural, key.namespace, key.name)
         if fault is not None:
             return fault.message or unreachable(image)
         return pull_error(image)
@@ -125,7 +134,7 @@ class Starter:
         while True:
             try:
                 return resolve(worker.pod(), files, self._config_map)
-            except ConfigError as error:
+            except ContainerConfigError as error:
                 message = str(error)
             worker.tell("Warning", "Failed", f"Error: {message}")
             worker.view.state = waiting("CreateContainerConfigError", message)

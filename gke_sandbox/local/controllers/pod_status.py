@@ -71,7 +71,7 @@ def full_image_name(image: str) -> str:
 
 
 @dataclass
-class PodView:
+class PodStatus:
     """What the kubelet knows of one pod; `status` is how it reports that.
 
     `state` and `last_state` are the container's, in the API's form.

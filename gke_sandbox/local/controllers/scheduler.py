@@ -9,7 +9,7 @@ from __future__ import annotations
 import anyio
 
 from ..apiserver.resources import NODES, PODS
-from ..cluster import NODE, Cluster
+from ..cluster import NODE, ClusterState
 from ..faults import NoNode
 from ..objects import Json, Key, is_deleting
 from ..store import Change
@@ -20,7 +20,7 @@ from .pod_status import disrupted, scheduled, unschedulable
 class Scheduler:
     """Binds each new pod, in a task of its own."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: ClusterState) -> None:
         self._cluster = cluster
 
     def changed(self, change: Change) -> None:
@@ -32,7 +32,7 @@ class Scheduler:
     async def _schedule(self, key: Key, uid: str) -> None:
         await anyio.sleep(self._cluster.pace.schedule)
         while pod := self._unbound(key, uid):
-            fault = self._cluster.misbehaviour.first(NoNode, PODS.plural, key.namespace, key.name)
+            fault = self._cluster.faults.first(NoNode, PODS.plural, key.namespace, key.name)
             if fault is None and not self._fits(pod):
                 fault = NoNode()
             if fault is None:
@@ -66,7 +66,7 @@ class Scheduler:
         self._cluster.events.scheduler(pod, "Warning", "FailedScheduling", message, "Scheduling")
 
 
-def preempt(cluster: Cluster, key: Key) -> None:
+def preempt(cluster: ClusterState, key: Key) -> None:
     """Delete a pod to make room for one that is more important.
 
     https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/

@@ -60,7 +60,7 @@ class ContainerStartError(Exception):
         self.log = log
 
 
-class Container(Protocol):
+class RunningContainer(Protocol):
     """One running container."""
 
     def output(self) -> AsyncIterator[bytes]:
@@ -85,7 +85,7 @@ class Runtime(Protocol):
     #: ``gvisor``, ``process`` or ``scripted``: for messages and for ``doctor``
     name: str
 
-    async def start(self, spec: ContainerSpec) -> Container:
+    async def start(self, spec: ContainerSpec) -> RunningContainer:
         """Start one container and return when it runs. Raises `ContainerStartError`."""
 
     def kill_all(self) -> None:

@@ -28,7 +28,7 @@ _ETC = {
 _READ_ONLY = ("bind", "ro", "nosuid", "nodev")
 
 
-class NotShowable(Exception):
+class UnmountablePath(Exception):
     """The interpreter cannot be shown to a container without showing more than it."""
 
 
@@ -41,12 +41,12 @@ class Interpreter:
 
     @classmethod
     def running(cls) -> Interpreter:
-        """This interpreter; of a virtual environment, the one that it was made from. Raises `NotShowable`."""
+        """This interpreter; of a virtual environment, the one that it was made from. Raises `UnmountablePath`."""
         home = os.path.realpath(os.path.expanduser("~"))
         prefixes: list[str] = []
         for prefix in map(os.path.realpath, (sys.base_prefix, sys.base_exec_prefix)):
             if _below(home, prefix):
-                raise NotShowable(f"its prefix {prefix} holds the home directory {home}")
+                raise UnmountablePath(f"its prefix {prefix} holds the home directory {home}")
             if not any(_below(prefix, known) for known in ("/usr", *prefixes)):
                 prefixes.append(prefix)
         # Where a virtual environment has a copy instead of a link, the first of these is that copy.
@@ -55,7 +55,7 @@ class Interpreter:
         for executable in map(os.path.realpath, candidates):
             if os.path.isfile(executable) and any(_below(executable, known) for known in ("/usr", *prefixes)):
                 return cls(executable, tuple(prefixes))
-        raise NotShowable(f"no executable of it lies in its prefix {sys.base_prefix}")
+        raise UnmountablePath(f"no executable of it lies in its prefix {sys.base_prefix}")
 
 
 def _below(path: str, folder: str) -> bool:

@@ -23,7 +23,7 @@ import anyio
 
 from ...kube.programs import find_program
 from .base import ContainerSpec, ContainerStartError
-from .bundle import Interpreter, NotShowable, write_bundle
+from .bundle import Interpreter, UnmountablePath, write_bundle
 from .process import SYSTEM_PATH, ProcessContainer
 from .process_client import Child, Children, Command
 from .process_supervisor import remove_tree
@@ -53,7 +53,7 @@ class GVisorRuntime:
         self._runsc = runsc
         try:
             self._interpreter = Interpreter.running()
-        except NotShowable as error:
+        except UnmountablePath as error:
             raise GVisorUnavailable(f"the Python that runs this cannot be shown to a sandbox: {error}") from error
         self._flags = _find_flags(self._runsc, self._interpreter)
         self._children = Children()

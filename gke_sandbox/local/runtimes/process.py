@@ -101,14 +101,14 @@ class ProcessContainer:
 
 
 @dataclass(frozen=True)
-class Places:
+class PathMap:
     """Where the pod's mount paths lie on this machine: below `root`."""
 
     root: str
     mounts: tuple[str, ...]
 
     @classmethod
-    def of(cls, spec: ContainerSpec, root: str) -> Places:
+    def of(cls, spec: ContainerSpec, root: str) -> PathMap:
         parents = {posixpath.dirname(inner(path)) for path in spec.files}
         return cls(root, tuple({inner(path) for path in (*parents - {"/"}, *spec.files, *spec.scratch)}))
 
@@ -141,13 +141,13 @@ def write_files(spec: ContainerSpec, root: str) -> None:
 
 def _command(spec: ContainerSpec, directory: str) -> Command:
     """Set up the container's directory. Raises OSError."""
-    places = Places.of(spec, directory + "/mounts")
-    cwd = (places.outside(spec.working_dir) if spec.working_dir else None) or directory + "/work"
-    scratch = places.outside("/tmp") or directory + "/tmp"
-    for path in (cwd, scratch, *(places.root + inner(mount) for mount in spec.scratch)):
+    paths = PathMap.of(spec, directory + "/mounts")
+    cwd = (paths.outside(spec.working_dir) if spec.working_dir else None) or directory + "/work"
+    scratch = paths.outside("/tmp") or directory + "/tmp"
+    for path in (cwd, scratch, *(paths.root + inner(mount) for mount in spec.scratch)):
         os.makedirs(path, exist_ok=True)
-    write_files(spec, places.root)
-    argv = [places.outside(part) or part for part in spec.command or ("python3",)]
+    write_files(spec, paths.root)
+    argv = [paths.outside(part) or part for part in spec.command or ("python3",)]
     if argv[0] in ("python", "python3"):
         argv[0] = sys.executable
     return Command(

@@ -40,10 +40,11 @@ from typing import Any
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
-LOOK = 0.1  # seconds between two looks at the memory, and more where a look takes long: at most 5 % of a core
-SWEEP = 0.005  # seconds between two hunts for what containers have left, while there is something
-HUNT = 0.02  # seconds that one hunt takes at most
-PATIENCE = 2.0  # seconds after which a container counts as ended though something of it cannot be killed
+# Seconds.
+MEMORY_CHECK_INTERVAL = 0.1  # longer where a check is slow: at most 5 % of a core
+STRAY_CHECK_INTERVAL = 0.005  # while an ended container has left processes behind
+MAX_KILL_SECONDS = 0.02  # the longest that one search for such processes takes
+EXIT_REPORT_TIMEOUT = 2.0  # report the end of a container although one of its processes cannot be killed
 
 
 def _find_prctl() -> Callable[[int, int], bool]:
@@ -59,7 +60,7 @@ def _find_prctl() -> Callable[[int, int], bool]:
     return lambda option, value: call(option, value, 0, 0, 0) == 0
 
 
-class Contained:
+class SupervisedContainer:
     """One container, as the supervisor knows it."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -72,7 +73,7 @@ class Contained:
         self.out_of_memory = False
         self.status: int | None = None  # the wait status of its first process, once that is dead
         self.ended = 0.0
-        self.told = False
+        self.exit_reported = False
         self.closing = False
 
     @property
@@ -81,10 +82,10 @@ class Contained:
 
     @property
     def done(self) -> bool:
-        """Nothing of it runs: it never did, or its end was told."""
-        return self.pid == 0 or self.told
+        """Nothing of it runs: it never did, or its end was exit_reported."""
+        return self.pid == 0 or self.exit_reported
 
-    def tell(self, message: dict[str, object], fds: Iterable[int] = ()) -> None:
+    def send(self, message: dict[str, object], fds: Iterable[int] = ()) -> None:
         try:
             socket.send_fds(self.socket, [json.dumps(message).encode() + b"\n"], list(fds))
         except OSError:
@@ -105,15 +106,15 @@ class Supervisor:
         self.root = root
         self.prctl = _find_prctl()
         self.subreaper = self.prctl(PR_SET_CHILD_SUBREAPER, 1)
-        self.containers: set[Contained] = set()
-        self.dying = False
-        self.next_look = 0.0
-        self.haunted = False  # something that a container has left is still there
+        self.containers: set[SupervisedContainer] = set()
+        self.shutting_down = False
+        self.next_memory_check = 0.0
+        self.has_strays = False  # something that a container has left is still there
         self.selector = selectors.DefaultSelector()
-        self.wake, alarm = os.pipe()
-        for fd in (self.wake, alarm):
+        self.wake, wakeup = os.pipe()
+        for fd in (self.wake, wakeup):
             os.set_blocking(fd, False)
-        signal.set_wakeup_fd(alarm, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, lambda _number, _frame: None)
         for number in (signal.SIGINT, signal.SIGHUP):
@@ -125,42 +126,41 @@ class Supervisor:
         if sys.platform.startswith("linux"):
             with contextlib.suppress(OSError):
                 caller = os.pidfd_open(os.getppid())
-                self.selector.register(caller, selectors.EVENT_READ, self._die)
+                self.selector.register(caller, selectors.EVENT_READ, self._shut_down)
 
     def serve(self) -> None:
-        while not (self.dying and not self.containers):
+        while not (self.shutting_down and not self.containers):
             for key, _events in self.selector.select(self._timeout()):
                 key.data()
             self._reap()
-            self._hunt()
-            self._tell_ends()
-            self._look()
-            for container in [one for one in self.containers if one.closing or self.dying]:
+            self._kill_strays()
+            self._report_exits()
+            self._check_memory()
+            for container in [one for one in self.containers if one.closing or self.shutting_down]:
                 container.kill(signal.SIGKILL)
                 if container.done:
                     self._drop(container)
         remove_tree(self.root)
 
     def _timeout(self) -> float | None:
-        if self.haunted:
-            return (
-                SWEEP if any(one.status is not None and not one.told for one in self.containers) else 100 * SWEEP
-            )
+        if self.has_strays:
+            waiting = any(one.status is not None and not one.exit_reported for one in self.containers)
+            return STRAY_CHECK_INTERVAL if waiting else 100 * STRAY_CHECK_INTERVAL
         if any(one.running and one.memory for one in self.containers):
-            return max(0.0, self.next_look - time.monotonic())
+            return max(0.0, self.next_memory_check - time.monotonic())
         return None
 
     # -- what comes in
 
-    def _die(self) -> None:
-        self.dying = True
+    def _shut_down(self) -> None:
+        self.shutting_down = True
         for key in list(self.selector.get_map().values()):
-            if key.data in (self._die, self._on_control):
+            if key.data in (self._shut_down, self._on_control):
                 self.selector.unregister(key.fileobj)
 
     def _on_signal(self) -> None:
         if signal.SIGTERM in os.read(self.wake, 4096):
-            self._die()
+            self._shut_down()
 
     def _on_control(self) -> None:
         try:
@@ -170,16 +170,16 @@ class Supervisor:
         except OSError:
             data, fds = b"", []
         if not data:
-            self._die()
+            self._shut_down()
         for fd in fds:
             connection = socket.socket(fileno=fd)
             connection.set_inheritable(False)
             connection.setblocking(False)
-            container = Contained(connection)
+            container = SupervisedContainer(connection)
             self.containers.add(container)
             self.selector.register(connection, selectors.EVENT_READ, partial(self._on_message, container))
 
-    def _on_message(self, container: Contained) -> None:
+    def _on_message(self, container: SupervisedContainer) -> None:
         try:
             data = container.socket.recv(1 << 16)
         except BlockingIOError:
@@ -192,9 +192,9 @@ class Supervisor:
             return
         *lines, container.inbox = (container.inbox + data).split(b"\n")
         for line in lines:
-            self._obey(container, json.loads(line))
+            self._handle_message(container, json.loads(line))
 
-    def _obey(self, container: Contained, message: dict[str, Any]) -> None:
+    def _handle_message(self, container: SupervisedContainer, message: dict[str, Any]) -> None:
         if "directory" in message:
             container.directory = message["directory"]
         elif "argv" in message:
@@ -204,16 +204,16 @@ class Supervisor:
 
     # -- starting
 
-    def _start(self, container: Contained, command: dict[str, Any]) -> None:
+    def _start(self, container: SupervisedContainer, command: dict[str, Any]) -> None:
         try:
             output, into = os.pipe()
             failure, report = os.pipe()
             pid = os.fork()
         except OSError as error:
-            container.tell({"failed": f"cannot start a process: {error.strerror}"})
+            container.send({"failed": f"cannot start a process: {error.strerror}"})
             return
         if pid == 0:
-            self._become(command, into, report)
+            self._exec_program(command, into, report)
         os.close(into)
         os.close(report)
         # Ends when the child has the program in its place (the pipe's ends are closed then), so in a moment.
@@ -221,15 +221,15 @@ class Supervisor:
             why = pipe.read().decode(errors="replace")
         if why:
             os.waitpid(pid, 0)
-            container.tell({"failed": why})
+            container.send({"failed": why})
         else:
             container.pid = pid
             container.memory = command["memory"]
             container.application_memory = command["application_memory"]
-            container.tell({"started": pid}, [output])
+            container.send({"started": pid}, [output])
         os.close(output)
 
-    def _become(self, command: dict[str, Any], into: int, report: int) -> None:
+    def _exec_program(self, command: dict[str, Any], into: int, report: int) -> None:
         """In the child: become the container's first process, or say why not."""
         try:
             os.setsid()
@@ -249,14 +249,14 @@ class Supervisor:
                 _limit(getattr(resource, name), value)
             _execute(command["argv"], command["env"])
         except (OSError, ValueError) as error:
-            os.write(report, _in_words(error, command).encode("utf-8", "replace")[:4096])
+            os.write(report, _describe(error, command).encode("utf-8", "replace")[:4096])
         finally:
             os._exit(127)
 
     # -- ending
 
     def _reap(self) -> None:
-        firsts = {one.pid: one for one in self.containers if one.running}
+        first_processes = {one.pid: one for one in self.containers if one.running}
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -264,52 +264,52 @@ class Supervisor:
                 return
             if pid == 0:
                 return
-            container = firsts.get(pid)
+            container = first_processes.get(pid)
             if container is not None:
                 container.status, container.ended = status, time.monotonic()
-                self.haunted = self.subreaper
+                self.has_strays = self.subreaper
                 if not self.subreaper:
                     with contextlib.suppress(ProcessLookupError, PermissionError):
                         os.killpg(pid, signal.SIGKILL)
 
-    def _hunt(self) -> None:
+    def _kill_strays(self) -> None:
         """Kill what ended containers have left behind.
 
         Without a pause, as long as there is something: a chain of processes in which each starts the next and
         ends, in a session of its own, can be broken only while its last one has not yet started another.
         """
         start = time.monotonic()
-        while self.haunted and time.monotonic() - start < HUNT:
-            left = self._left_behind()
+        while self.has_strays and time.monotonic() - start < MAX_KILL_SECONDS:
+            left = self._strays()
             for pid in left:
                 # It is our child and not yet reaped, so the numbers of it and its group are its own. All of the
                 # group at once: forking fast does not help. The group is never ours, since each container's first
                 # process leads a session.
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(os.getpgid(pid), signal.SIGKILL)
-            self.haunted = bool(left)
+            self.has_strays = bool(left)
             self._reap()
 
-    def _tell_ends(self) -> None:
+    def _report_exits(self) -> None:
         now = time.monotonic()
         for container in self.containers:
-            if container.status is None or container.told:
+            if container.status is None or container.exit_reported:
                 continue
-            if not self.haunted or now - container.ended > PATIENCE:
-                container.told = True
-                container.tell({"ended": container.status, "out_of_memory": container.out_of_memory})
+            if not self.has_strays or now - container.ended > EXIT_REPORT_TIMEOUT:
+                container.exit_reported = True
+                container.send({"ended": container.status, "out_of_memory": container.out_of_memory})
 
-    def _left_behind(self) -> list[int]:
+    def _strays(self) -> list[int]:
         own = os.getpid()
         try:
             with open(f"/proc/self/task/{own}/children", "rb") as file:
                 children = [int(number) for number in file.read().split()]
         except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
             children = [pid for pid, (parent, _rss) in processes().items() if parent == own]
-        firsts = {one.pid for one in self.containers if one.running}
-        return [pid for pid in children if pid not in firsts]
+        first_processes = {one.pid for one in self.containers if one.running}
+        return [pid for pid in children if pid not in first_processes]
 
-    def _drop(self, container: Contained) -> None:
+    def _drop(self, container: SupervisedContainer) -> None:
         self.containers.discard(container)
         with contextlib.suppress(KeyError, ValueError):
             self.selector.unregister(container.socket)
@@ -319,11 +319,11 @@ class Supervisor:
 
     # -- memory
 
-    def _look(self) -> None:
+    def _check_memory(self) -> None:
         """Kill the containers that hold more memory than they may."""
         before = time.monotonic()
         limited = [one for one in self.containers if one.running and one.memory]
-        if not limited or before < self.next_look:
+        if not limited or before < self.next_memory_check:
             return
         table = processes()
         children: dict[int, list[int]] = {}
@@ -345,7 +345,7 @@ class Supervisor:
                 container.out_of_memory = True
                 container.kill(signal.SIGKILL)
         now = time.monotonic()
-        self.next_look = now + max(LOOK, 20 * (now - before))
+        self.next_memory_check = now + max(MEMORY_CHECK_INTERVAL, 20 * (now - before))
 
 
 def _enter(folder: str) -> None:
@@ -380,7 +380,7 @@ def _execute(argv: list[str], env: dict[str, str]) -> None:
     raise refused or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
-def _in_words(error: OSError | ValueError, command: dict[str, Any]) -> str:
+def _describe(error: OSError | ValueError, command: dict[str, Any]) -> str:
     name = command["argv"][0]
     if not isinstance(error, OSError):
         return f'cannot start "{name}": {error}'

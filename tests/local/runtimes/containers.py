@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from gke_sandbox.local.runtimes.base import Container, ContainerExit, ContainerSpec, Runtime
+from gke_sandbox.local.runtimes.base import ContainerExit, ContainerSpec, RunningContainer, Runtime
 
 
 def container(*command: str, **fields: Any) -> ContainerSpec:
@@ -30,7 +30,7 @@ async def run(runtime: Runtime, spec: ContainerSpec) -> tuple[ContainerExit, byt
 
 
 @asynccontextmanager
-async def running(runtime: Runtime, spec: ContainerSpec) -> AsyncIterator[tuple[Container, Lines]]:
+async def running(runtime: Runtime, spec: ContainerSpec) -> AsyncIterator[tuple[RunningContainer, Lines]]:
     """A container that is closed in the end, and the lines that it prints."""
     started = await runtime.start(spec)
     try:
@@ -42,7 +42,7 @@ async def running(runtime: Runtime, spec: ContainerSpec) -> AsyncIterator[tuple[
 class Lines:
     """What a container prints, line by line."""
 
-    def __init__(self, started: Container) -> None:
+    def __init__(self, started: RunningContainer) -> None:
         self._chunks = started.output()
         self._rest = b""
 

@@ -145,7 +145,9 @@ async def test_many_at_once_take_no_threads_and_leave_no_descriptors(runtime: Pr
             started += 1
             if started == 120:
                 everyone.set()
-                assert (threading.active_count(), len(os.listdir("/proc/self/task"))) == threads
+                # Idle worker threads of earlier tests may have ended since.
+                assert threading.active_count() <= threads[0]
+                assert len(os.listdir("/proc/self/task")) <= threads[1]
             await everyone.wait()
             await sleeping.stop(0)
             results.append((await sleeping.wait(), await lines.rest()))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError
-from .yaml import parse_yaml
+from .yaml import parse_kubeconfig_yaml
 
 __all__ = ["Entry", "Kubeconfig", "merge", "parse", "quoted"]
 
@@ -194,7 +194,7 @@ def parse(content: bytes, file: Path) -> Kubeconfig:
     Raises `ConfigError` naming `file`: not YAML, another kind of file, a field of the wrong type wherever it
     stands, two entries of one name.
     """
-    value = parse_yaml(content, str(file))
+    value = parse_kubeconfig_yaml(content, str(file))
     if value is None:
         return Kubeconfig()
     if not isinstance(value, dict):

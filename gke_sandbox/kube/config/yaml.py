@@ -1,8 +1,14 @@
-"""YAML from files that others wrote: plain values or one clear error, in bounded time and depth."""
+"""A strict YAML reader: plain values or one clear error, in bounded time, memory and depth.
+
+`read_yaml` is the reader; its caller decides what scalars mean. `parse_kubeconfig_yaml` reads YAML as kubectl
+does.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError
@@ -10,155 +16,257 @@ from ...errors import ConfigError
 if TYPE_CHECKING:
     import yaml
 
-__all__ = ["parse_yaml"]
+__all__ = ["YamlMapping", "YamlProblem", "parse_kubeconfig_yaml", "read_yaml"]
 
-# A kubeconfig is six levels deep. libyaml composes recursively in C: at some 10,000 levels it crashes the process.
-# From 0.2.6 on it refuses 1,000 levels of itself, which it may read ahead of the events that are counted here.
-MAX_DEPTH = 64
-# A kubeconfig of a thousand clusters has some 60,000. What an alias stands for counts each time that it is used.
-MAX_VALUES = 200_000
-# Longer ones are read as floats, since integers of a million digits take quadratic time.
+# A kubeconfig is six levels deep. Code that uses the values may be recursive.
+MAX_DEPTH = 100
+# A kubeconfig of a thousand clusters has about 60,000.
+MAX_KUBECONFIG_VALUES = 200_000
+# A scalar counts as one value more for this many characters.
+CHARACTERS_PER_VALUE = 256
+# Longer integers are read as floats, since parsing takes quadratic time.
 MAX_DIGITS = 64
 
 _TAG = "tag:yaml.org,2002:"
-_TRUTH = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
+_BOOLEANS = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
 
 
-def parse_yaml(content: bytes, source: str) -> Any:
-    """The first document in `content`, None if there is none: what JSON can say, with text as every key.
+class YamlProblem(ValueError):
+    """The text is not YAML that `read_yaml` accepts."""
 
-    Aliases and merge keys (``<<``) mean what they mean to kubectl. Raises `ConfigError`, which begins with
-    `source` and quotes nothing of the content (it may hold secrets), for anything that is not such a document,
-    that holds itself, or that is too much: a few aliases can stand for gigabytes.
+    def __init__(self, problem: str, line: int | None, detail: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        """What is wrong. It quotes nothing of the text, except the name of a duplicate key."""
+        self.line = line
+        """The line, counted from 1; None if it is unknown."""
+        self.detail = detail
+        """The YAML parser's description of a syntax error. It may quote the text."""
+
+
+class YamlMapping(dict[str, Any]):
+    """A mapping that knows its line and those of its keys, counted from 1."""
+
+    line = 0
+    lines: Mapping[str, int] = {}
+
+    def line_of(self, key: str) -> int:
+        """Return the line of a key, or that of the mapping if it has no such key."""
+        return self.lines.get(key, self.line)
+
+
+def read_yaml(
+    text: str,
+    scalar: Callable[[str, str | None, bool], Any],
+    *,
+    max_values: int,
+    like_kubectl: bool = False,
+    explicit_end: bool = False,
+) -> Any:
+    """Return the value of the first document, or None if there is none. Mappings are `YamlMapping`.
+
+    `scalar` is called with each scalar's text, its tag (None if it has none) and whether it is plain (no quotes,
+    no tag), and returns its value; it may raise ValueError with the problem. Keys are text: true, false and
+    numbers become text. A duplicate key is an error; if `like_kubectl`, the last one counts, and merge keys
+    (``<<``) are replaced. If `explicit_end`, the document must end with ``...``, which shows that it is complete.
+
+    Aliases refer to the same object. What an alias refers to counts each time, in `max_values` and in the depth,
+    because a few aliases of aliases can expand to gigabytes. Raise `YamlProblem` for anything else.
     """
     import yaml
 
+    events = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{source} is not YAML: not UTF-8 text (byte {error.start})") from None
-    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        _check_shape(yaml.parse(text, Loader=base), source)
-        loader = base(text)
-        try:
-            node = loader.get_node() if loader.check_node() else None
-        finally:
-            loader.dispose()
-        return None if node is None else _Builder(source).value(node, 0)
+        return _Reader(events, scalar, max_values, like_kubectl).document(explicit_end)
     except yaml.YAMLError as error:
-        if "nesting depth" in str(getattr(error, "problem", "")):
-            raise _too_deep(source) from None
-        raise ConfigError(f"{source} is not YAML{_line(getattr(error, 'problem_mark', None))}") from None
+        mark, detail = getattr(error, "problem_mark", None), str(getattr(error, "problem", None) or error)
+        # libyaml has a limit for the depth, too, and reads ahead of the events.
+        problem = _TOO_DEEP if "nesting depth" in detail else "not YAML"
+        raise YamlProblem(problem, None if mark is None else mark.line + 1, detail) from None
 
 
-def _check_shape(events: Any, source: str) -> None:
+_TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
+
+
+class _Reader:
+    def __init__(
+        self,
+        events: Iterator[Any],
+        scalar: Callable[[str, str | None, bool], Any],
+        max_values: int,
+        like_kubectl: bool,
+    ) -> None:
+        self._events = events
+        self._to_value = scalar
+        self._max_values = max_values
+        self._like_kubectl = like_kubectl
+        # Each anchor's value, its number of values and its height; None while the value is not complete.
+        self._anchors: dict[str, tuple[Any, int, int] | None] = {}
+        self._values = 0
+        self._deepest = 0
+
+    def document(self, explicit_end: bool) -> Any:
+        import yaml
+
+        next(self._events)
+        if isinstance(next(self._events), yaml.StreamEndEvent):
+            return None
+        value = self._value(next(self._events), 0)
+        end = next(self._events)
+        if explicit_end and not end.explicit:
+            # libyaml treats a last line without a newline as if it had one.
+            line = end.start_mark.line + (end.start_mark.column > 0)
+            raise YamlProblem("cut off: the last line must be `...`", line)
+        return value
+
+    def _value(self, event: Any, depth: int) -> Any:
+        import yaml
+
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event, depth)
+        self._count(event, 1, depth)
+        outside, self._deepest = self._deepest, depth
+        before = self._values
+        if event.anchor is not None:
+            self._anchors[event.anchor] = None
+        if isinstance(event, yaml.ScalarEvent):
+            self._count(event, len(event.value) // CHARACTERS_PER_VALUE, depth)
+            value = self._scalar(event)
+        elif event.tag not in (None, "!", f"{_TAG}seq", f"{_TAG}map"):
+            raise _problem(event, "tags are not supported")
+        elif isinstance(event, yaml.SequenceStartEvent):
+            value = []
+            while not isinstance(item := next(self._events), yaml.SequenceEndEvent):
+                value.append(self._value(item, depth + 1))
+        else:
+            value = self._mapping(event, depth)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = value, self._values - before + 1, self._deepest - depth
+        self._deepest = max(outside, self._deepest)
+        return value
+
+    def _count(self, event: Any, values: int, depth: int) -> None:
+        self._values += values
+        if self._values > self._max_values:
+            raise _problem(event, f"more than {self._max_values} values, aliases included")
+        if depth > MAX_DEPTH:
+            raise _problem(event, _TOO_DEEP)
+
+    def _alias(self, event: Any, depth: int) -> Any:
+        if event.anchor not in self._anchors:
+            raise _problem(event, "an alias refers to an anchor that is not defined above it")
+        target = self._anchors[event.anchor]
+        if target is None:
+            raise _problem(event, "contains a recursive alias")
+        value, values, height = target
+        self._count(event, values, depth + height)
+        self._deepest = max(self._deepest, depth + height)
+        return value
+
+    def _mapping(self, event: Any, depth: int) -> YamlMapping:
+        import yaml
+
+        mapping, lines = YamlMapping(), dict[str, int]()
+        mapping.line, mapping.lines = event.start_mark.line + 1, lines
+        while not isinstance(first := next(self._events), yaml.MappingEndEvent):
+            if self._like_kubectl and _is_merge_key(first):
+                item = next(self._events)
+                merged = self._value(item, depth + 1)
+                # In the order of the file, so that a merge replaces the keys above it.
+                for each in reversed(merged) if isinstance(merged, list) else [merged]:
+                    if not isinstance(each, dict):
+                        raise _problem(item, "a merge key (<<) needs mappings")
+                    mapping.update(each)
+                continue
+            key = self._value(first, depth + 1)
+            if isinstance(key, bool):
+                key = "true" if key else "false"
+            if not isinstance(key, (str, int, float)):
+                raise _problem(first, "a key must be text")
+            key = str(key)
+            if key in mapping and not self._like_kubectl:
+                raise _problem(first, f"duplicate key {key!r}")
+            lines[key] = first.start_mark.line + 1
+            mapping[key] = self._value(next(self._events), depth + 1)
+        return mapping
+
+    def _scalar(self, event: Any) -> Any:
+        tag = None if event.tag == "!" else event.tag
+        try:
+            return self._to_value(event.value, tag, _plain(event))
+        except ValueError as error:
+            raise _problem(event, str(error)) from None
+
+
+def _is_merge_key(event: Any) -> bool:
     import yaml
 
-    depth = 0
-    for count, event in enumerate(events):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            raise _too_deep(source)
-        if count > MAX_VALUES:
-            raise _too_much(source)
-        if isinstance(event, yaml.DocumentEndEvent):
-            # As client-go: what follows the first document is not looked at.
-            return
+    return isinstance(event, yaml.ScalarEvent) and event.value == "<<" and _plain(event)
 
 
-class _Builder:
-    """Values from composed nodes. An aliased node is built each time, and so counted each time."""
-
-    def __init__(self, source: str) -> None:
-        self._source = source
-        self._left = MAX_VALUES
-        self._open: set[int] = set()
-
-    def value(self, node: yaml.Node, depth: int) -> Any:
-        import yaml
-
-        self._left -= 1
-        if self._left < 0:
-            raise _too_much(self._source)
-        if depth > MAX_DEPTH:
-            raise _too_deep(self._source)
-        if isinstance(node, yaml.ScalarNode):
-            return self._scalar(node)
-        if id(node) in self._open:
-            raise ConfigError(f"{self._source} has an alias that stands for what holds it{_line(node.start_mark)}")
-        self._open.add(id(node))
-        try:
-            if isinstance(node, yaml.SequenceNode) and node.tag == f"{_TAG}seq":
-                return [self.value(item, depth + 1) for item in node.value]
-            if isinstance(node, yaml.MappingNode) and node.tag == f"{_TAG}map":
-                return self._mapping(node, depth)
-        finally:
-            self._open.discard(id(node))
-        raise self._unreadable(node)
-
-    def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, item in node.value:
-            if key.tag == f"{_TAG}merge":
-                # As client-go's YAML: in the order of the file, so that a merge comes before what stands above it.
-                merged = self.value(item, depth + 1)
-                for mapping in reversed(merged) if isinstance(merged, list) else [merged]:
-                    if not isinstance(mapping, dict):
-                        raise self._unreadable(item)
-                    found.update(mapping)
-                continue
-            name = self.value(key, depth + 1)
-            if isinstance(name, bool):
-                name = "true" if name else "false"
-            if not isinstance(name, (str, int, float)):
-                raise self._unreadable(key)
-            found[str(name)] = self.value(item, depth + 1)
-        return found
-
-    def _scalar(self, node: yaml.ScalarNode) -> Any:
-        text: str = node.value
-        kind = node.tag.removeprefix(_TAG)
-        if kind == "str" and not node.style and text in ("y", "Y", "n", "N"):
-            # Truth values in YAML 1.1 and to client-go, but not to PyYAML.
-            return text in ("y", "Y")
-        if kind in ("str", "timestamp", "value", "merge"):
-            return text
-        if kind == "null":
-            return None
-        if kind == "bool" and text.lower() in _TRUTH:
-            return _TRUTH[text.lower()]
-        if kind in ("int", "float"):
-            # 12:30 is a number in YAML 1.1, but text to client-go.
-            return text if ":" in text else self._number(node, kind)
-        raise self._unreadable(node)
-
-    def _number(self, node: yaml.ScalarNode, kind: str) -> int | float:
-        import yaml
-
-        constructor = yaml.constructor.SafeConstructor()
-        try:
-            if kind == "int" and len(node.value) <= MAX_DIGITS:
-                return int(constructor.construct_yaml_int(node))
-            number = float(constructor.construct_yaml_float(node))
-        except (ValueError, IndexError):
-            # PyYAML's answer to `!!int x`.
-            raise self._unreadable(node) from None
-        if not math.isfinite(number):
-            raise self._unreadable(node)
-        return number
-
-    def _unreadable(self, node: yaml.Node) -> ConfigError:
-        return ConfigError(f"{self._source} is not YAML that can be read{_line(node.start_mark)}")
+def _plain(event: yaml.ScalarEvent) -> bool:
+    return not event.style and bool(event.implicit[0])
 
 
-def _too_deep(source: str) -> ConfigError:
-    return ConfigError(f"{source} is nested deeper than {MAX_DEPTH} levels")
+def _problem(event: yaml.Event, problem: str) -> YamlProblem:
+    mark: Any = event.start_mark
+    return YamlProblem(problem, mark.line + 1)
 
 
-def _too_much(source: str) -> ConfigError:
-    return ConfigError(f"{source} holds more than {MAX_VALUES} values")
+def parse_kubeconfig_yaml(content: bytes, source: str) -> Any:
+    """Return the first document in `content` as kubectl reads it, or None if there is none.
+
+    Raise `ConfigError` for anything that is not such a document. Its message starts with `source` and quotes
+    nothing of the content, which may be secret.
+    """
+    try:
+        return read_yaml(
+            content.decode("utf-8-sig"), _kubectl_scalar, max_values=MAX_KUBECONFIG_VALUES, like_kubectl=True
+        )
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{source}: not YAML: not UTF-8 text (byte {error.start})") from None
+    except YamlProblem as error:
+        line = f", line {error.line}" if error.line is not None else ""
+        raise ConfigError(f"{source}{line}: {error.problem}") from None
 
 
-def _line(mark: Any) -> str:
-    return "" if mark is None else f" (line {mark.line + 1})"
+@cache
+def _resolver() -> Any:
+    import yaml
+
+    return yaml.resolver.Resolver()
+
+
+def _kubectl_scalar(text: str, tag: str | None, plain: bool) -> Any:
+    import yaml
+
+    if plain and text in ("y", "Y", "n", "N"):
+        # Booleans in YAML 1.1 and for client-go, but not for PyYAML.
+        return text in ("y", "Y")
+    kind = (tag or _resolver().resolve(yaml.ScalarNode, text, (plain, not plain))).removeprefix(_TAG)
+    if kind in ("str", "timestamp", "value", "merge"):
+        return text
+    if kind == "null":
+        return None
+    if kind == "bool" and text.lower() in _BOOLEANS:
+        return _BOOLEANS[text.lower()]
+    if kind in ("int", "float"):
+        # 12:30 is a number in YAML 1.1, but text for client-go.
+        return text if ":" in text else _number(text, kind)
+    raise ValueError("not YAML: a value does not match its tag, or the tag is not supported")
+
+
+def _number(text: str, kind: str) -> int | float:
+    import yaml
+
+    constructor, node = yaml.constructor.SafeConstructor(), yaml.ScalarNode(f"{_TAG}{kind}", text)
+    try:
+        if kind == "int" and len(text) <= MAX_DIGITS:
+            return int(constructor.construct_yaml_int(node))
+        number = float(constructor.construct_yaml_float(node))
+    except (ValueError, IndexError):
+        # PyYAML's errors for `!!int x`.
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError("not YAML: not a finite number")
+    return number

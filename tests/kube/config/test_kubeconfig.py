@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gke_sandbox.errors import ConfigError
 from gke_sandbox.kube.config.kubeconfig import parse
-from gke_sandbox.kube.config.yaml import parse_yaml
+from gke_sandbox.kube.config.yaml import parse_kubeconfig_yaml
 
 
 @given(st.binary(max_size=300) | st.text(alphabet="ab:-[]{}&*!|>'\"#%@?,\n \t0", max_size=60).map(str.encode))
@@ -121,7 +121,7 @@ def test_values_are_what_kubectl_takes_them_for() -> None:
         1: one
         yes: [&x {a: 1, b: 1}, {b: 2, <<: *x}, {<<: [{a: 2}, {a: 3, c: 3}], b: 4}]
     """
-    assert parse_yaml(text, "F") == {
+    assert parse_kubeconfig_yaml(text, "F") == {
         "a": 10,
         "b": 1.5,
         "c": "2024-01-01",
@@ -134,5 +134,5 @@ def test_values_are_what_kubectl_takes_them_for() -> None:
 
 
 def test_only_the_first_document_counts() -> None:
-    assert parse_yaml(b"a: b\n---\n[", "F") == {"a": "b"}
-    assert parse_yaml(b"---\n---\na: b", "F") is None
+    assert parse_kubeconfig_yaml(b"a: b\n---\n[", "F") == {"a": "b"}
+    assert parse_kubeconfig_yaml(b"---\n---\na: b", "F") is None

@@ -311,7 +311,7 @@ class Execution:
         self._pod, self._pod_object = seen, pod
         self._has_run = self._has_run or seen.running
         if seen.termination is not None:
-            self._log.container_ended()
+            self._log.container_ended(kept=seen.termination.kind != "killed")
         if seen.node:
             self._reach("scheduled", seen.node)
         if seen.running or (seen.termination is not None and seen.termination.ran is True):
@@ -405,14 +405,13 @@ class Execution:
         if self._ended:
             return None
         limit = f"its limit of {self.settings.timeout:g} s"
-        trouble = log.trouble or "it ended too early"
-        if not log.open and not looked:
-            raise self._lost(f"at {limit} neither the program's pod nor its log could be read: {trouble}")
-        if log.open:
-            message = f"the runner in the pod did not end the program at {limit}"
-        else:
-            message = f"the container ran on after {limit}, and its log could not be read: {trouble}"
-        return self._result("timed_out", reason="Overtime", message=f"{message}. Its Job was deleted")
+        if not log.open:
+            # The program may have ended long ago: while a kubelet is away, its pods are reported as running.
+            seen = "the pod was reported as running, and its log could not be read"
+            unseen = "neither the program's pod nor its log could be read"
+            raise self._lost(f"at {limit} {seen if looked else unseen}: {log.trouble or 'it ended too early'}")
+        message = f"the runner in the pod did not end the program at {limit}. Its Job was deleted"
+        return self._result("timed_out", reason="Overtime", message=message)
 
     def _ended_from_outside(self, termination: Termination, exit_: Exit | None = None) -> ExecutionResult:
         log = self._log
@@ -430,9 +429,10 @@ class Execution:
         unbegun = log.said.start is None and not log.gone
         if unbegun and log.trouble:
             raise self._lost(f"the container has ended and its log could not be read: {log.trouble}")
-        if unbegun and termination.exit_code == 0:
-            # The runner has begun, and ended well: it is the log that says nothing of it.
-            raise self._lost("the container has ended with code 0, and its log does not tell the result")
+        if termination.exit_code == 0:
+            # Without the runner's exit frame, part of the output is missing.
+            why = f"could not be read to its end: {log.trouble}" if log.trouble else "does not contain the result"
+            raise self._lost(f"the container ended with code 0, and its log {why}")
         if unbegun or (termination.exit_code == _RUNNER_FAILED_CODE and log.said.runner_failed):
             raise messages.runner_failed(termination, self.job, self._pod_name, log.said, self.settings.image)
         # The runner leaves with the program's own code, 128+N for its signal and 124 for its limit; only its
@@ -442,7 +442,7 @@ class Execution:
             return self._result("timed_out", signal=_SIGKILL, termination=termination)
         if 128 < code <= 128 + _MOST_SIGNALS:
             return self._result("signaled", signal=code - 128, termination=termination)
-        return self._result("succeeded" if code == 0 else "failed", code=code, termination=termination)
+        return self._result("failed", code=code, termination=termination)
 
     def _ran_to_its_limit(self) -> bool:
         return self._elapsed() - self._seen.get("started", 0.0) >= self.settings.timeout

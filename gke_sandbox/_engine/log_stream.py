@@ -13,6 +13,7 @@ from .._wire.log_decoder import ReplayableLogDecoder
 from .._wire.manifests import CONTAINER
 from ..errors import ApiError, BadRequest, Forbidden, NetworkError, NotFound, Unauthorized
 from ..kube.client import KubeClient
+from ..kube.resources import PODS
 from ..kube.retry import Retry
 
 logger = logging.getLogger("gke_sandbox")
@@ -21,8 +22,8 @@ QUIET_SECONDS = 2.0
 """How long the log may be silent after its container has ended: about what the kubelet needs to end it."""
 
 OPEN_SECONDS = 45.0
-"""How long a log may take to open once the container has ended: it is on the node's disk, and keeps for as long
-as its Job does (60 s)."""
+"""How long a log may take to open once the container has ended, if the run's limit does not allow more: it is on
+the node's disk, and is kept for as long as its Job is (60 s)."""
 
 REOPEN_SECONDS, MAX_REOPEN_SECONDS = 0.25, 5.0
 """The first and the longest pause before a log that broke, or that was not ready yet, is asked for again."""
@@ -56,6 +57,7 @@ class LogReader:
         self.gone = False
         self.trouble = "it did not open in time"
         self._ended_at: float | None = None
+        self._kept = False
         self._since = 0.0
         self.open = False
         self._scope: anyio.CancelScope | None = None
@@ -68,9 +70,13 @@ class LogReader:
         """Allow the log its time to open from now on, though its container may have ended long ago."""
         self._since = anyio.current_time()
 
-    def container_ended(self) -> None:
-        """There is nothing to wait for but what is in the log already."""
-        self._ended_at = anyio.current_time()
+    def container_ended(self, *, kept: bool) -> None:
+        """There is nothing to wait for but what is in the log already.
+
+        `kept`: the kubelet has reported how it ended, so the whole log is on the node. It is asked for until the
+        limit: while the node is unreachable (its kubelet restarts, say), each request fails.
+        """
+        self._ended_at, self._kept = anyio.current_time(), kept
         self.move_deadline()
 
     def move_deadline(self) -> None:
@@ -84,10 +90,16 @@ class LogReader:
         """The log is read until the limit; once the container has ended, limit or not, until it is silent."""
         if self._ended_at is None:
             return self.limit
-        to_open = max(self._ended_at, self._since) + OPEN_SECONDS
+        to_open = self._to_open()
         if not self.open:
-            return to_open
+            return max(to_open, self.limit) if self._kept else to_open
         return min(max(to_open, self.limit), anyio.current_time() + QUIET_SECONDS)
+
+    def _to_open(self) -> float:
+        """Until when the log of a container that has ended is kept in any case; the limit if it has not ended."""
+        if self._ended_at is None:
+            return self.limit
+        return max(self._ended_at, self._since) + OPEN_SECONDS
 
     async def read(self, pod: str) -> None:
         """Read the log to the exit frame, to where the server ends it, or until it is time to stop.
@@ -114,8 +126,12 @@ class LogReader:
                 return True
             error = refused
         except NotFound as refused:
-            self.gone, self.trouble = True, str(refused)
-            return True
+            # Only this says that there is no such pod. A kubelet that has just started answers 404 of "pods/log",
+            # and what else a 404 may mean is not known.
+            if refused.details.get("kind") == PODS.plural:
+                self.gone, self.trouble = True, str(refused)
+                return True
+            error = refused
         except (Forbidden, Unauthorized):
             raise
         except (ApiError, NetworkError) as broken:
@@ -135,8 +151,8 @@ class LogReader:
 
     def _resume_at(self) -> float:
         """However long the server asks for: there is one more try within the time that there is."""
-        last = self._deadline() - ANSWER_SECONDS
-        too_long = self._resting_until >= self._deadline() and last > self._resting_since
+        last = self._to_open() - ANSWER_SECONDS
+        too_long = self._resting_until >= self._to_open() and last > self._resting_since
         return last if too_long else self._resting_until
 
     async def _read_while_it_speaks(self, pod: str) -> bool:

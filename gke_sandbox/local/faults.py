@@ -94,6 +94,8 @@ class Respond:
     """Send this plain text, as proxies do, instead of a Status."""
     carried_out: bool = False
     """Whether the server still processes the request (a 504 after the work was done)."""
+    kind: str = ""
+    """The ``details.kind`` of the Status."""
 
     @classmethod
     def unauthorized(cls) -> Respond:
@@ -371,6 +373,23 @@ class ShutDownNode:
     """The pod's status message."""
 
 
+@dataclass(frozen=True)
+class StopKubelet:
+    """Stop the kubelet of a running pod, while the container continues.
+
+    Until the kubelet starts again, the pod's status does not change, followed logs end, and requests for the log
+    get 500. Just after its start it does not serve logs yet and responds with 404 for ``pods/log`` (recorded).
+    """
+
+    point: ClassVar[Point] = "run"
+    after: float
+    """Seconds from the start of the container until the kubelet stops."""
+    seconds: float | None
+    """Seconds until the kubelet starts again; None if it never does."""
+    starting: float = 0.9
+    """Seconds after its start without logs."""
+
+
 Action = (
     Refuse
     | Drop
@@ -394,6 +413,7 @@ Action = (
     | Evict
     | Preempt
     | ShutDownNode
+    | StopKubelet
 )
 
 A = TypeVar("A", bound=Action)

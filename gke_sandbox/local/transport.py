@@ -303,7 +303,8 @@ def _instead(answer: Respond) -> Reply:
         kind = "text/html" if answer.text.startswith("<") else "text/plain; charset=utf-8"
         reply = Reply(answer.code, answer.text.encode(), kind)
     else:
-        reply = json_reply(answer.code, failure(answer.code, answer.reason, answer.message))
+        details = {"kind": answer.kind} if answer.kind else None
+        reply = json_reply(answer.code, failure(answer.code, answer.reason, answer.message, details))
     if answer.retry_after is not None:
         reply.headers.append(("retry-after", str(answer.retry_after)))
     return reply

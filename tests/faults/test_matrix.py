@@ -42,13 +42,13 @@ ONCE: dict[str, dict[str, str]] = {
     "create job": {**REFUSED, **EXISTS, **EXPIRED},
     "get job": {**REFUSED, **EXISTS, **EXPIRED},
     "create configmap": {**REFUSED, **EXISTS, **EXPIRED},
-    # A pod that is gone has no log: the result is the pod's own word, and says that output may be missing.
+    # A 404 that does not name the pod is retried.
     # A log that begins with something else at the second reading counts as rotated.
     # Without the permission to read it the result of a program that has run is lost.
     "read log": {
         "401": "ResultLost",
         "403": "ResultLost",
-        **dict.fromkeys(["404", "garbage", "garbage from the start"], "succeeded, output may be missing"),
+        **dict.fromkeys(["garbage", "garbage from the start"], "succeeded, output may be missing"),
     },
     # The result is there before the deletion, whose failure leaves the Job to its deadline.
     "delete job": {},
@@ -92,11 +92,11 @@ ALWAYS: dict[str, dict[str, str]] = {
     "create job": {**ONCE["create job"], **NOT_MADE},
     "get job": {**ONCE["get job"], **by([*BROKEN], "ServerError"), **NOT_MADE},
     "create configmap": {**ONCE["create configmap"], **NO_PROGRAM},
-    # A log that ends in the same place each time tells what stood before it; the rest is the pod's word.
+    # The pod's word alone, without the log's end, is no success.
     "read log": {
         **ONCE["read log"],
-        **by([*BROKEN, *EXISTS, *EXPIRED], "ResultLost"),
-        **by([cut for cut in LOG if not cut.endswith("after frame 4")], "succeeded, output may be missing"),
+        **by([*BROKEN, "404", *EXISTS, *EXPIRED], "ResultLost"),
+        **by([cut for cut in LOG if not cut.endswith("after frame 4")], "ResultLost"),
     },
     "delete job": {},
     # Without them less is known, and nothing is lost.
@@ -166,7 +166,7 @@ WENT_WRONG = {
     **{f"{code}": f"{code}" for code in (401, 403, 404, 409, 410, 429, 500, 502, 503, 504)},
 }
 # A log may hold and lack whatever it likes.
-NO_ERROR = ("truncated", "garbage", "stall")
+NO_ERROR = ("truncated", "garbage", "stall", "cut short")
 
 
 def check_error(cell: Cell, outcome: Outcome) -> None:

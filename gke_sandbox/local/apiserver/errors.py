@@ -44,8 +44,9 @@ def failure(code: int, reason: str, message: str, details: Json | None = None) -
         "metadata": {},
         "status": "Failure",
         "message": message,
-        "reason": reason,
     }
+    if reason:
+        status["reason"] = reason
     if details is not None:
         status["details"] = details
     status["code"] = code
@@ -65,6 +66,18 @@ def bad_request(message: str) -> StatusError:
 def not_found(served: ResourceType, name: str) -> StatusError:
     message = f'{served.qualified} "{name}" not found'
     return StatusError(404, "NotFound", message, details=_details(served, name))
+
+
+def kubelet_away(url: str, address: str) -> StatusError:
+    """Return the error of a request that the API server forwards to an unreachable kubelet."""
+    return StatusError(500, "", f'Get "{url}": dial tcp {address}: connect: connection refused')
+
+
+def kubelet_starting(served: ResourceType, name: str, subresource: str) -> StatusError:
+    """Return the error of a request to a kubelet that has just started and does not serve the path yet."""
+    kind = f"{served.plural}/{subresource}"
+    message = f"the server could not find the requested resource ( {kind} {name})"
+    return StatusError(404, "NotFound", message, details={"name": name, "kind": kind})
 
 
 def no_such_path() -> StatusError:

@@ -5,16 +5,31 @@ https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#g
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import datetime
+
+import anyio
 
 from ..._fakes.api_request import ApiRequest
 from ..cluster import ClusterState
 from ..controllers.logs import LogOptions, LogStream
+from ..controllers.pod_status import HOST_IP
 from ..objects import Json, Key
-from .errors import FieldError, bad_request, invalid, invalid_value, not_allowed, not_found
+from .errors import (
+    FieldError,
+    bad_request,
+    invalid,
+    invalid_value,
+    kubelet_away,
+    kubelet_starting,
+    not_allowed,
+    not_found,
+)
 from .resources import PODS
 from .responses import Reply
+
+_KUBELET = f"{HOST_IP}:10250"
 
 
 def pod_log(cluster: ClusterState, request: ApiRequest) -> Reply:
@@ -30,8 +45,13 @@ def pod_log(cluster: ClusterState, request: ApiRequest) -> Reply:
     if "nodeName" not in pod["spec"]:
         # There is nobody to ask yet (recorded).
         return Reply(204, content_type=None)
-    _refuse_without_log(pod, container, request)
     log = cluster.logs.get(pod["metadata"]["uid"])
+    if log is not None and anyio.current_time() < log.readable_from:
+        if math.isfinite(log.readable_from):
+            raise kubelet_starting(PODS, request.name, "log")
+        path = f"containerLogs/{request.namespace}/{request.name}/{container}"
+        raise kubelet_away(f"https://{_KUBELET}/{path}{'?follow=true' if options.follow else ''}", _KUBELET)
+    _refuse_without_log(pod, container, request)
     if log is None:
         raise _not_started(container, request.name, "ContainerCreating")
     return Reply(200, content_type="text/plain", source=LogStream(log, options))

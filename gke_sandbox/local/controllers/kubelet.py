@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup
 from ...kube.quantity import parse_quantity
 from ..apiserver.resources import CONFIG_MAPS, PODS
 from ..cluster import ClusterState
-from ..faults import Evict, HideConfigMap, Preempt, ShutDownNode
+from ..faults import Evict, HideConfigMap, Preempt, ShutDownNode, StopKubelet
 from ..notify import Notifier
 from ..objects import Json, Key, is_deleting
 from ..runtimes.base import ContainerExit, ContainerStartError, RunningContainer
@@ -239,6 +239,9 @@ class PodWorker:
             if (why := limits.broken(log)) is not None:
                 await self._take_away(container, tasks, *why)
                 return
+            if (stop := limits.kubelet_stops()) is not None:
+                await self._be_away(stop, log)
+                continue
             await self._changed.wait_until(limits.next_look())
         if self._exit.reason == "Evicted":
             await self._evicted(self._exit.message)
@@ -253,6 +256,12 @@ class PodWorker:
         self.report()
         await anyio.sleep(self.cluster.pace.finish)
         await self._end("Succeeded" if self._exit.exit_code == 0 else "Failed")
+
+    async def _be_away(self, stop: StopKubelet, log: ContainerLog) -> None:
+        """Do nothing while the kubelet is stopped; only the container and its log continue."""
+        log.interrupt()
+        await (anyio.sleep_forever() if stop.seconds is None else anyio.sleep(stop.seconds))
+        log.readable_from = anyio.current_time() + stop.starting
 
     async def _stop(self, container: RunningContainer, tasks: TaskGroup) -> None:
         """End the container because its pod is being deleted."""
@@ -341,13 +350,23 @@ class _Limits:
         limits = pod["spec"]["containers"][0]["resources"].get("limits", {})
         self._storage: str | None = limits.get("ephemeral-storage")
         self._look = math.inf if self._storage is None else started + self._housekeeping
-        faults = worker.cluster.faults.actions_for("run", "", PODS.plural, worker.key.namespace, worker.key.name)
+        key = worker.key
+        faults = list(worker.cluster.faults.actions_for("run", "", PODS.plural, key.namespace, key.name))
         kinds = (Evict, Preempt, ShutDownNode)
         self._faults = [(started + fault.after, fault) for fault in faults if isinstance(fault, kinds)]
+        self._stops = [(started + fault.after, fault) for fault in faults if isinstance(fault, StopKubelet)]
 
     def next_look(self) -> float:
         """When something may be due."""
-        return min([self._deadline, self._look, *(at for at, _ in self._faults)])
+        return min([self._deadline, self._look, *(at for at, _ in self._faults), *(at for at, _ in self._stops)])
+
+    def kubelet_stops(self) -> StopKubelet | None:
+        """Return the fault that stops the kubelet now, once; None if there is none."""
+        due = next((each for each in self._stops if each[0] <= anyio.current_time()), None)
+        if due is None:
+            return None
+        self._stops.remove(due)
+        return due[1]
 
     def broken(self, log: ContainerLog) -> tuple[str, str] | None:
         """The reason and message with which the pod is ended now, None if it is not."""

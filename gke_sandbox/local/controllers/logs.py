@@ -8,6 +8,7 @@ https://kubernetes.io/docs/concepts/cluster-administration/logging/#log-rotation
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -48,6 +49,9 @@ class ContainerLog:
         self.written = 0
         """Bytes on the node's disk, of all files."""
         self.closed = False
+        self.readable_from = 0.0
+        """When the kubelet can serve the log, by the event loop's clock; infinite while the kubelet is away."""
+        self.interruptions = 0
         self.changed = Notifier()
 
     def write(self, data: bytes) -> None:
@@ -82,6 +86,12 @@ class ContainerLog:
             self.file = self.file.next
             self.changed.notify()
 
+    def interrupt(self) -> None:
+        """The kubelet stops: readers that follow come to an end, wherever they are."""
+        self.readable_from = math.inf
+        self.interruptions += 1
+        self.changed.notify()
+
     def flush(self) -> None:
         """The container has ended: what is left of its last line goes out without a newline."""
         self._flush()
@@ -115,6 +125,7 @@ class LogStream:
     def __init__(self, log: ContainerLog, options: LogOptions) -> None:
         log.rotate_if_due()
         self._log = log
+        self._interruptions = log.interruptions
         self._options = options
         self._file = log.file
         self._at = 0
@@ -126,13 +137,14 @@ class LogStream:
 
     async def next(self) -> bytes | None:
         """The next line, None at the end; waits if the log is followed."""
-        while True:
+        while self._interruptions == self._log.interruptions:
             piece = self._read()
             if piece is not None:
                 return piece
             if self._left == 0 or not self._options.follow or self._log.closed:
                 return None
             await self._log.changed.wait()
+        return None
 
     def _read(self) -> bytes | None:
         while self._left != 0:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import anyio
 import pytest
-from gke_sandbox.local.runtime import ContainerExit
-from gke_sandbox.local.scripted import Script
 
 from gke_sandbox import ExecutionResult, ResultLost
 from gke_sandbox.local.faults import CutBody, Fault, Match, Respond, StopKubelet
+from gke_sandbox.local.runtimes.base import ContainerExit
+from gke_sandbox.local.runtimes.scripted import Script
 from tests.clock import mock_clock, run_on_mock_clock
 from tests.pods import START, Pods, exit_frame, out, pods, program
 
@@ -50,7 +50,7 @@ async def lost(cluster: Pods) -> ResultLost:
 
 
 def is_whole(result: ExecutionResult) -> bool:
-    return (result.stdout, result.output_may_be_missing) == (WHOLE, False)
+    return (result.stdout, result.output_truncated) == (WHOLE, False)
 
 
 @pytest.mark.parametrize("away", [1, 2, 3, 4, 20])
@@ -191,11 +191,11 @@ async def test_a_program_that_ends_well_without_an_exit_frame_has_not_succeeded(
     async with pods(script) as cluster:
         error = await lost(cluster)
     assert error.stdout == "a"
-    assert "its log does not tell the result" in str(error)
+    assert "its log does not contain the result" in str(error)
 
 
 @mock_clock
 async def test_a_request_for_the_log_that_is_refused_once_costs_nothing() -> None:
     async with pods(program(out("x"), at=5), Fault(Respond(404, "NotFound", NOT_KNOWN), LOG)) as cluster:
         result = await cluster.sandbox.run("pass")
-    assert (result.status, result.stdout, result.output_may_be_missing) == ("succeeded", "x", False)
+    assert (result.status, result.stdout, result.output_truncated) == ("succeeded", "x", False)

@@ -175,7 +175,7 @@ def check_error(cell: Cell, outcome: Outcome) -> None:
         return
     said = str(outcome.error)
     if cell.request == "read log" and cell.fault.startswith(NO_ERROR):
-        assert "log does not tell the result" in said
+        assert "log does not contain the result" in said
     else:
         assert ABOUT[cell.request] in said, said
         wrong = next(words for fault, words in WENT_WRONG.items() if cell.fault.startswith(fault))

@@ -29,6 +29,7 @@ from gke_sandbox.local.faults import (
     RepeatEvents,
     Respond,
     StallBody,
+    StopKubelet,
     SwapEvents,
 )
 from tests.clock import run_on_mock_clock
@@ -38,6 +39,7 @@ from .kit import CONFIG_MAPS, JOBS, PODS, SLEEPS, config_map, env_from, job, ref
 pytestmark = pytest.mark.anyio
 
 CREATE = Match("create", "configmaps")
+POD = Match(resource="pods")
 SHORT = httpx.Timeout(0.05, pool=1.0)
 
 
@@ -354,5 +356,52 @@ def test_a_pod_can_be_preempted() -> None:
             (condition,) = [one for one in kit.pod()["status"]["conditions"] if one["type"] == "DisruptionTarget"]
             assert condition["reason"] == "PreemptionByScheduler"
             assert (kit.state()[2]["exitCode"], "deletionTimestamp" in kit.pod()["metadata"]) == (143, True)
+
+    run_on_mock_clock(main)
+
+
+def test_a_kubelet_that_stops_reports_nothing_and_serves_no_log_until_it_has_started() -> None:
+    """As recorded from a real node: a followed log ends, then 500, then 404 of pods/log, then the whole log."""
+    script = Script([(1.0, b"one\n"), (6.0, b"two\n")], ends_at=6.0)
+
+    async def main() -> None:
+        async with running(script, [Fault(StopKubelet(after=5.0, seconds=10.0), POD)]) as kit:
+            await kit.create(JOBS, job())
+            await kit.phase("Running", 10)
+            began = anyio.current_time()
+            async with kit.log(follow="true") as log:
+                assert await log.all() == b"one\n"
+            assert anyio.current_time() - began == pytest.approx(5.0, abs=0.1)
+            path = f"{PODS}/{kit.pod()['metadata']['name']}/log"
+            away = (await kit.client.get(path)).json()
+            assert (away["code"], "reason" in away) == (500, False)
+            assert away["message"].endswith("dial tcp 192.0.2.2:10250: connect: connection refused")
+            await anyio.sleep(9.9)
+            assert kit.state()[:2] == ("Running", "running"), "though it ended at 6 s"
+            await anyio.sleep(0.2)
+            assert kit.state()[:2] == ("Succeeded", "terminated")
+            starting = (await kit.client.get(path)).json()
+            assert (starting["code"], starting["reason"], starting["details"]["kind"]) == (
+                404,
+                "NotFound",
+                "pods/log",
+            )
+            await anyio.sleep(0.9)
+            async with kit.log(follow="true") as log:
+                assert await log.all() == b"one\ntwo\n"
+
+    run_on_mock_clock(main)
+
+
+def test_a_kubelet_that_never_starts_again_does_not_end_its_pod() -> None:
+    async def main() -> None:
+        async with running(SLEEPS, [Fault(StopKubelet(after=5.0, seconds=None), POD)]) as kit:
+            made = await kit.create(JOBS, job())
+            await kit.phase("Running", 10)
+            await anyio.sleep(6)
+            await kit.delete(f"{JOBS}/{made['metadata']['name']}")
+            await anyio.sleep(600)
+            assert "deletionTimestamp" in kit.pod()["metadata"]
+            assert kit.state()[1] == "running"
 
     run_on_mock_clock(main)

@@ -6,7 +6,8 @@ Run it from the repository's root, with the directory that holds the recordings 
 
 A raw recording has other requests than this library: what this library does not send is left out, and the rest
 has its bodies and queries, made by the library's own builders for the scenario in `table.SCENARIOS`. Answers stay
-as they were recorded; what one scenario takes from another's recording, or from nowhere, its `notes` say.
+as they were recorded; what one scenario takes from another's recording, or from nowhere, its `notes` say. A
+recording that is a cassette of this library (`CONTINUATIONS`) keeps its requests.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ from gke_sandbox import __version__
 from gke_sandbox._wire.frames import encode
 from gke_sandbox._wire.manifests import CONTAINER, Manifests, build
 from gke_sandbox._wire.program import Program
-from gke_sandbox.cassette import Cassette, save
+from gke_sandbox.cassette import Cassette, load, save
 from gke_sandbox.cassette.generated import json_in, request_of
-from gke_sandbox.cassette.model import Exchange, Header
+from gke_sandbox.cassette.model import Chunk, Exchange, Header
 from gke_sandbox.cassette.normalize import event_line, normalise
 from gke_sandbox.settings import SESSION_LABEL, Settings
 
 from .readme import write_table
 from .table import SCENARIOS, Run, Scenario
 
-__all__ = ["CONVERSIONS", "convert", "main"]
+__all__ = ["CONTINUATIONS", "CONVERSIONS", "convert", "main"]
 
 # What this library sends in every run; other requests of a recording are left out.
 _SENT = (
@@ -422,6 +423,46 @@ CONVERSIONS: dict[str, Conversion] = {
 }
 
 
+def _reads_on(cassette: Cassette) -> Cassette:
+    """The recording library gave up at the 404; the log is read again, from its beginning to its end."""
+    (first, refused) = (step for step in cassette.steps if step.path.endswith("/log"))
+    before = b"".join(chunk.data for chunk in first.answer.chunks or ())
+    at = refused.at + 1000
+    chunks = [Chunk(at + 10, before)]
+    for number in range(before.count(b"\x1eout "), 24):
+        # As recorded: each took 501 ms, and what was printed before `at` is there at once.
+        printed = 396 + 501 * number
+        chunks.append(Chunk(max(printed, at + 10), encode("out", f"{number}\n".encode())))
+    said = {"code": 0, "signal": None, "timed_out": False, "seconds": 12.02, "dropped": {"out": 0, "err": 0}}
+    end = chunks[-1].at + 510
+    chunks.append(Chunk(end, encode("exit", json.dumps(said).encode())))
+    answer = replace(first.answer, at=at + 5, chunks=tuple(chunks), ends="client", ended_at=end + 5)
+    again = replace(refused, name="get-pods-log-1-again-3", at=at, answer=answer)
+    delete = cassette.steps[-1]
+    deleted = replace(delete, at=end + 2, answer=replace(delete.answer, at=end + 6))
+    steps = [*(step for step in cassette.steps[:-1] if step.name != "list-pods-1-again-2"), again, deleted]
+    watch = next(step for step in steps if step.name == "watch-pods")
+    longer = replace(watch, answer=replace(watch.answer, ended_at=end + 6))
+    return replace(cassette, steps=tuple(longer if step is watch else step for step in steps))
+
+
+CONTINUATIONS: dict[str, tuple[str, Callable[[Cassette], Cassette]]] = {
+    "kubelet-restart": (
+        "Recorded by this library on a real server; the kubelet was stopped at 5.8 s for 2.5 s. By hand: what "
+        "follows the 404, where the recording library gave up. Here the log is read again, to its end.",
+        _reads_on,
+    ),
+}
+"""Recordings that are cassettes of this library already: the notes of each, and what completes it."""
+
+
+def continued(name: str, source: Path) -> Cassette:
+    """Return the cassette of one scenario whose recording is a cassette."""
+    cassette = load(source / f"{name}.yaml")
+    notes, mend = CONTINUATIONS[name]
+    return mend(replace(cassette, header=replace(cassette.header, scenario=name, notes=notes)))
+
+
 def convert(name: str, recordings: Recordings) -> Cassette:
     """The cassette of one scenario."""
     conversion, scenario = CONVERSIONS[name], SCENARIOS[name]
@@ -461,6 +502,8 @@ def main(arguments: Sequence[str]) -> None:
     recordings = Recordings(source)
     for name in CONVERSIONS:
         save(convert(name, recordings), target / f"{name}.yaml")
+    for name in CONTINUATIONS:
+        save(continued(name, source), target / f"{name}.yaml")
     write_table(target)
 
 

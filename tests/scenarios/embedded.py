@@ -24,7 +24,7 @@ from gke_sandbox.local import (
     Script,
     ScriptedRuntime,
 )
-from gke_sandbox.local.faults import Drop, EndJob, HideConfigMap, RefusePod, Respond
+from gke_sandbox.local.faults import Drop, EndJob, HideConfigMap, RefusePod, Respond, StopKubelet
 from tests.local.replaying import NOBODY, RUNNER, pace_for, script_of
 from tests.local.trim_recordings import state
 
@@ -55,6 +55,7 @@ _STATES = {
     "deadline-exceeded": _State((Fault(EndJob(3), Match(resource="jobs")),)),
     "forbidden": _State(caller=NOBODY),
     "invalid-job": _State((Fault(_INVALID, Match("create", "jobs")),)),
+    "kubelet-restart": _State((Fault(StopKubelet(5.45, 2.5, starting=0.6), _POD),)),
     "late-configmap": _State((Fault(HideConfigMap(0.6), Match(resource="configmaps")),)),
     "log-errors": _State((Fault(_STARTING, Match("get", "pods/log")),)),
     "pod-security-violation": _State((Fault(RefusePod.pod_security(), _POD, times=None),)),
@@ -111,5 +112,12 @@ def _code(step: Step) -> str:
 
 
 def _log(cassette: Cassette, job: str) -> list[tuple[int, str]]:
-    logs = [step.answer.chunks for step in cassette.steps if step.of == job and step.path.endswith("/log")]
-    return [(chunk.at, chunk.data.decode("utf-8", "surrogateescape")) for chunks in logs for chunk in chunks or ()]
+    """What the container printed, and when. A log that is opened again starts at its beginning."""
+    found: list[tuple[int, bytes]] = []
+    for step in cassette.steps:
+        if step.of == job and step.path.endswith("/log"):
+            known = sum(len(data) for _, data in found)
+            for chunk in step.answer.chunks or ():
+                found += [(chunk.at, chunk.data[known:])] if len(chunk.data) > known else []
+                known = max(known - len(chunk.data), 0)
+    return [(at, data.decode("utf-8", "surrogateescape")) for at, data in found]

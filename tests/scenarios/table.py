@@ -310,5 +310,16 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     # -- trouble that is survived -----------------------------------------------------------------------------
     "already-exists": _prints(HOLA, "hola\n", not_live="the connection must break between request and answer"),
+    "kubelet-restart": _prints(
+        "import time\nfor i in range(24):\n    print(i, flush=True); time.sleep(0.5)\n",
+        "".join(f"{number}\n" for number in range(24)),
+        settings={
+            "timeout": 300,
+            "memory_request": "256Mi",
+            "memory_limit": "512Mi",
+            "ephemeral_storage_limit": "256Mi",
+        },
+        not_live="the kubelet must be restarted meanwhile",
+    ),
     "log-errors": _prints(HOLA, "hola\n", not_live="the kubelet must be behind the watch"),
 }

@@ -15,7 +15,7 @@ from gke_sandbox.cassette.secrets import find_secret
 from gke_sandbox.errors import CassetteError
 
 from .clusters import FIXTURES
-from .convert_recordings import CONVERSIONS
+from .convert_recordings import CONTINUATIONS, CONVERSIONS
 from .readme import table
 from .renew_requests import renewed
 from .table import SCENARIOS
@@ -35,7 +35,7 @@ SHIPPED = [
 
 
 def test_every_scenario_has_a_cassette_and_a_conversion_and_every_cassette_a_scenario() -> None:
-    assert {path.stem for path in CASSETTES} == set(SCENARIOS) == set(CONVERSIONS)
+    assert {path.stem for path in CASSETTES} == set(SCENARIOS) == {*CONVERSIONS, *CONTINUATIONS}
 
 
 @pytest.mark.parametrize("path", CASSETTES, ids=lambda path: path.stem)

@@ -143,7 +143,7 @@ def in_cleaning() -> set[Permission]:
             body = build(Settings(namespace=NAMESPACE), Program(code="x"), name="left", session="s").job
             await client.create(JOBS, NAMESPACE, body)
             cleaning = Cleaning(NAMESPACE, dry_run=False, older_than=0.0)
-            await cleaning.carry_out(client, datetime.now(timezone.utc))
+            await cleaning.run(client, datetime.now(timezone.utc))
             assert len(cleaning.deleted) == 1
         return asked_of(cluster)
 

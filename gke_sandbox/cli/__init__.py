@@ -1,8 +1,8 @@
-"""The command ``gke-sandbox``: one module a subcommand; what they share is in the small modules beside them.
+"""The command ``gke-sandbox``. Each subcommand is a module; the other modules are shared by them.
 
-A subcommand's module has ``add_parser(subcommands)``, which registers it and sets ``command`` on what is
-parsed (a function from the parsed options to the exit status) and ``hint_on_unrecognized``. Nothing heavy is
-imported before `command` is called.
+The module of a subcommand has ``add_parser(subcommands)``, which registers it and sets the defaults ``command``
+(a function from the parsed arguments and the console to the exit code) and ``parser``. Slow imports wait until
+`command` is called, so that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from ..errors import SandboxError
 from .console import Console, OutputFailed, open_closed_streams
+from .errors import log_to_console, report_error
 from .exit_codes import BROKEN_PIPE, FAILED, USAGE
-from .parsing import Parser, UsageError
+from .parsing import Parser, UsageError, unknown_argument
 
 if TYPE_CHECKING:
     from ..sandbox import AsyncSandbox
@@ -25,29 +27,30 @@ __all__ = ["build_parser", "main"]
 
 _EPILOG = """\
 examples:
-  gke-sandbox run --local -c 'print(6 * 7)'      no cluster needed: the embedded one
-  gke-sandbox run script.py --file data.csv      on the cluster that kubectl would use
-  gke-sandbox cluster                            which cluster that is
-  gke-sandbox clean --dry-run                    what was left behind there
+  gke-sandbox run --local -c 'print(6 * 7)'      run on this machine, without a cluster
+  gke-sandbox run script.py --file data.csv      run on the cluster that kubectl would use
+  gke-sandbox cluster-info                       show which cluster that is
+  gke-sandbox clean --dry-run                    show which Jobs were left there
 
-gke-sandbox run --help shows what a run can be given.
+Run "gke-sandbox COMMAND --help" for the options of a command.
 """
 
 
 def build_parser() -> Parser:
-    """The whole command line."""
+    """Return the parser of the whole command line."""
     from .. import __version__
     from . import clean, cluster_info, run
 
     parser = Parser(
         prog="gke-sandbox",
-        description="Run untrusted Python on Kubernetes, each program in a gVisor pod of its own.",
+        description="Run untrusted Python on Kubernetes, each program in a new gVisor pod.",
         epilog=_EPILOG,
     )
     parser.add_argument(
         "--version", action="version", version=f"gke-sandbox {__version__}", help="show the version and exit"
     )
-    subcommands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser.set_defaults(command=None, parser=parser, verbose=0)
+    subcommands = parser.add_subparsers(title="commands", metavar="COMMAND")
     run.add_parser(subcommands)
     cluster_info.add_parser(subcommands)
     clean.add_parser(subcommands)
@@ -55,56 +58,60 @@ def build_parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None, *, open_sandbox: Callable[..., AsyncSandbox] | None = None) -> int:
-    """Run the command and return its exit status. `argv` is without the program's name.
+    """Run the command and return its exit code. `argv` does not include the name of the program.
 
-    `open_sandbox` is called in the place of `AsyncSandbox`, with the same arguments.
+    `open_sandbox` replaces `AsyncSandbox` and is called with the same arguments.
     """
     open_closed_streams()
-    ours, theirs = _split(list(sys.argv[1:] if argv is None else argv))
-    console = Console(json="--json" in ours)
-    given = argparse.Namespace(program_args=theirs, open_sandbox=open_sandbox)
-    return console.leave(_run(ours, given, console))
+    own, program_args = _split(list(sys.argv[1:] if argv is None else argv))
+    console = Console(json="--json" in own)
+    args = argparse.Namespace(program_args=program_args, open_sandbox=open_sandbox)
+    return console.finish(_run(own, args, console))
 
 
-def _run(arguments: list[str], given: argparse.Namespace, console: Console) -> int:
-    """Run the command; every error ends here, as words and a status."""
+def _run(arguments: list[str], args: argparse.Namespace, console: Console) -> int:
+    """Parse the arguments into `args` and run the command. Every error becomes a message and an exit code."""
     try:
-        options = _parse(arguments, given)
-        return int(options.command(options, console))
+        _parse(arguments, args)
+        with log_to_console(console, args.verbose):
+            return int(args.command(args, console))
     except UsageError as error:
-        console.fail("UsageError", str(error), error.hint)
+        console.print_failure("UsageError", str(error), error.hint)
         return USAGE
-    except SystemExit:  # how argparse ends after --help and --version
+    except SandboxError as error:
+        return report_error(error, args, console)
+    except SystemExit:  # argparse exits after --help and --version.
         return 0
     except OutputFailed as error:
-        return _output_failed(console, error)
+        if error.reader_gone:
+            return BROKEN_PIPE
+        console.print_error(str(error))
+        return FAILED
     except KeyboardInterrupt:
-        console.fail("Interrupted", "interrupted")
+        console.print_failure("Interrupted", "interrupted")
         return 128 + signal.SIGINT
-    except Exception:  # noqa: BLE001 - the outermost edge: told in full, and answered with a status
-        console.text(traceback.format_exc())
-        console.fail("Bug", "this is a bug in gke-sandbox", "please report it, with the traceback")
+    except Exception:  # noqa: BLE001 - the last handler: report an unexpected error in full
+        console.print_lines(traceback.format_exc())
+        console.print_failure("Bug", "this is a bug in gke-sandbox", "Please report it, with the traceback.")
         return FAILED
 
 
-def _parse(arguments: list[str], given: argparse.Namespace) -> argparse.Namespace:
-    options, unknown = build_parser().parse_known_args(arguments, given)
+def _parse(arguments: list[str], args: argparse.Namespace) -> None:
+    _, unknown = build_parser().parse_known_args(arguments, args)
     if unknown:
-        raise UsageError(f"unrecognized arguments: {' '.join(unknown)}", options.hint_on_unrecognized)
-    return options
+        raise unknown_argument(unknown, args.parser, takes_program_args="script" in args)
+    if args.command is None:
+        raise UsageError("no command given", "gke-sandbox --help lists the commands.")
+    if args.program_args is not None and "script" not in args:
+        raise UsageError("arguments after -- are only allowed with gke-sandbox run")
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str] | None]:
-    """Ours and, behind the first ``--``, the program's. argparse's own ways with ``--`` vary by version."""
+    """Split at the first ``--``; the second list is for the program, None if there is no ``--``.
+
+    argparse is not used for this because its treatment of ``--`` differs between Python versions.
+    """
     if "--" not in arguments:
         return arguments, None
     at = arguments.index("--")
     return arguments[:at], arguments[at + 1 :]
-
-
-def _output_failed(console: Console, error: OutputFailed) -> int:
-    """The exit status when stdout or stderr took no more. A reader that went away is told nothing."""
-    if error.reader_gone:
-        return BROKEN_PIPE
-    console.error(str(error))
-    return FAILED

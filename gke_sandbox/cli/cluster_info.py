@@ -1,4 +1,4 @@
-"""``gke-sandbox cluster``: which cluster would be used, and where that is said. No secret is shown."""
+"""``gke-sandbox cluster-info``: show which cluster is used, and why. Secrets are not shown."""
 
 from __future__ import annotations
 
@@ -9,77 +9,66 @@ from typing import TYPE_CHECKING, Any
 
 from . import options, parsing
 from .console import Console, one_line, print_text
-from .errors import logging_shown, tell
 
 if TYPE_CHECKING:
     from ..kube.auth.impersonation import Impersonation
     from ..kube.config.types import ClusterConfig
 
 _DESCRIPTION = """\
-Show which cluster the other commands would use and where that is said: its address, how it proves to be the
-right one, who we are there, and the proxy on the way. Nothing is asked of the cluster, no credential plugin is
-run, no secret is shown. With --gke, Google is asked where the cluster is.
+Show which cluster the other commands would use, and where that is configured:
+the address, the certificate authority, the credentials and the proxy. The
+cluster is not contacted, credential plugins do not run, and secrets are not
+shown. With --gke, the address is requested from the Google API.
 """
 
 _EPILOG = """\
-exit status:
-  0 if a cluster was found; 125 if not, or if what was found cannot be used; 2 for bad usage
+exit code:
+  0 if a cluster was found; 125 if no cluster was found or its configuration is
+  invalid; 2 for invalid usage
 
 examples:
-  gke-sandbox cluster
-  gke-sandbox cluster --context staging --json | jq -r .server
+  gke-sandbox cluster-info
+  gke-sandbox cluster-info --context staging --json | jq -r .server
 """
 
 
 def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
-    """Register ``cluster``."""
+    """Register ``cluster-info``."""
     parser = subcommands.add_parser(
-        "cluster", help="show which cluster is used", description=_DESCRIPTION, epilog=_EPILOG
+        "cluster-info",
+        help="show which cluster is used",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        usage="gke-sandbox cluster-info [options]",
     )
     options.add_cluster(parser)
     group = parser.add_argument_group("output")
-    group.add_argument(
-        "--json", action="store_true", help="print what was found, or the error, as one JSON object"
-    )
-    names = parsing.option_names(parser)
-    parser.set_defaults(
-        command=lambda given, console: command(given, console, names),
-        hint_on_unrecognized="gke-sandbox cluster --help shows the options",
-    )
+    group.add_argument("--json", action="store_true", help="print the cluster or the error as one JSON object")
+    parser.set_defaults(command=command, parser=parser, suggest_local=True)
 
 
-def command(given: argparse.Namespace, console: Console, names: dict[str, str]) -> int:
-    """Find the cluster that `given` names, tell it, and return the exit status."""
-    from ..errors import SandboxError
-
-    if given.program_args is not None:
-        raise parsing.UsageError("arguments after -- are for the program of gke-sandbox run")
-    try:
-        with logging_shown(console):
-            found = _found(given)
-    except SandboxError as error:
-        return tell(error, given, console, names)
+def command(args: argparse.Namespace, console: Console) -> int:
+    """Find the cluster, print it, and return the exit code. Raises `UsageError` and `SandboxError`."""
+    info = _cluster_info(args)
     if console.json:
-        console.print_json(found)
+        console.print_json(info)
     else:
-        print_text(_for_people(found))
+        print_text(_as_lines(info))
     return 0
 
 
-def _found(given: argparse.Namespace) -> dict[str, Any]:
-    """What was found, as the JSON object tells it. Raises `UsageError` and `SandboxError`."""
+def _cluster_info(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the JSON object for the cluster."""
     from ..kube.http.tls import proxy_ssl_context, ssl_context
     from ..kube.http.transport import network_transport
-    from ..settings import Settings
 
-    cluster, settings = options.cluster(given), options.settings(given)
-    namespace = Settings(**settings).namespace if "namespace" in settings else None
-    if given.local:
-        return {"source": "--local: the embedded cluster, on this machine", "namespace": namespace or "default"}
+    cluster, namespace = options.cluster(args), options.namespace(args)
+    if args.local:
+        return {"source": "embedded cluster on this machine (--local)", "namespace": namespace or "default"}
     config = cluster.connect(namespace).client.config
     proxy = config.proxy(os.environ)
     if config.secure:
-        # Made and dropped: a bad certificate or a proxy that cannot be used is told now, not at the first run.
+        # Created and discarded, to report an invalid certificate or proxy here instead of at the first run.
         network_transport(ssl_context(config), proxy, proxy_ssl_context(config))
     impersonation = config.impersonation
     return {
@@ -90,7 +79,7 @@ def _found(given: argparse.Namespace) -> dict[str, Any]:
         "namespace": namespace or config.namespace or "default",
         "tls": _tls(config),
         "credentials": {"kind": config.credentials, "expires": _expires(config)},
-        "impersonation": None if impersonation is None else _who(impersonation),
+        "impersonation": None if impersonation is None else _impersonation(impersonation),
         "proxy": None if proxy is None else {"address": str(proxy), "source": proxy.source},
         "compression": not config.disable_compression,
     }
@@ -107,7 +96,7 @@ def _tls(config: ClusterConfig) -> dict[str, Any] | None:
     }
 
 
-def _who(impersonation: Impersonation) -> dict[str, Any]:
+def _impersonation(impersonation: Impersonation) -> dict[str, Any]:
     return {
         "user": impersonation.user,
         "uid": impersonation.uid or None,
@@ -117,54 +106,54 @@ def _who(impersonation: Impersonation) -> dict[str, Any]:
 
 
 def _expires(config: ClusterConfig) -> str | None:
-    """When the credentials stop to hold, where they say so without being asked for anew."""
+    """Return when the credentials expire, or None if they do not contain an expiry."""
     from ..kube.auth.expiry import certificate_expiry, token_expiry
     from ..kube.auth.static import BearerToken, TokenFile
 
-    found = []
+    times = []
     if isinstance(config.auth, BearerToken):
-        found.append(token_expiry(config.auth.token))
+        times.append(token_expiry(config.auth.token))
     if isinstance(config.auth, TokenFile):
-        found.append(token_expiry(config.auth.token()))
+        times.append(token_expiry(config.auth.token()))
     if config.client_certificate is not None:
-        found.append(certificate_expiry(config.client_certificate.certificate))
-    first = min((time for time in found if time is not None), default=None)
+        times.append(certificate_expiry(config.client_certificate.certificate))
+    first = min((time for time in times if time is not None), default=None)
     return None if first is None else first.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _for_people(found: dict[str, Any]) -> str:
-    """The same as lines, one for each thing: its name and its value."""
-    rows = [("found in", found["source"])]
-    if "server" in found:
-        rows += [("file", found["file"]), ("context", found["context"]), ("address", found["server"])]
-    rows.append(("namespace", found["namespace"]))
-    if "server" in found:
-        rows += [*_tls_rows(found["tls"]), *_identity_rows(found), ("proxy", _proxy(found["proxy"]))]
-        if not found["compression"]:
+def _as_lines(info: dict[str, Any]) -> str:
+    """Return the JSON object as lines of a name and a value."""
+    rows = [("source", info["source"])]
+    if "server" in info:
+        rows += [("file", info["file"]), ("context", info["context"]), ("address", info["server"])]
+    rows.append(("namespace", info["namespace"]))
+    if "server" in info:
+        rows += [*_tls_rows(info["tls"]), *_identity_rows(info), ("proxy", _proxy_text(info["proxy"]))]
+        if not info["compression"]:
             rows.append(("compression", "off"))
-    return "".join(f"{name:<14}{one_line(value)}\n" for name, value in rows if value is not None)
+    return "".join(f"{name:<15}{one_line(value)}\n" for name, value in rows if value is not None)
 
 
 def _tls_rows(tls: dict[str, Any] | None) -> list[tuple[str, str | None]]:
     if tls is None:
-        return [("TLS", "none: plain http, and no credentials are sent")]
-    ca = tls["ca"] if tls["verified"] else "not looked at (insecure-skip-tls-verify)"
+        return [("TLS", "none (plain HTTP; credentials are not sent)")]
+    ca = tls["ca"] if tls["verified"] else "not verified (insecure-skip-tls-verify)"
     return [("CA", ca), ("TLS name", tls["server_name"])]
 
 
-def _identity_rows(found: dict[str, Any]) -> list[tuple[str, str | None]]:
-    credentials, who = found["credentials"], found["impersonation"]
+def _identity_rows(info: dict[str, Any]) -> list[tuple[str, str | None]]:
+    credentials, user = info["credentials"], info["impersonation"]
     expires = credentials["expires"]
     rows: list[tuple[str, str | None]] = [
-        ("credentials", credentials["kind"] + (f", good until {expires}" if expires else ""))
+        ("credentials", credentials["kind"] + (f", expires {expires}" if expires else ""))
     ]
-    if who is not None:
-        parts = [who["user"], *([f"uid {who['uid']}"] if who["uid"] else [])]
-        parts += [f"group {group}" for group in who["groups"]]
-        parts += [f"{key} {', '.join(values)}" for key, values in who["extra"].items()]
-        rows.append(("acts as", "; ".join(parts)))
+    if user is not None:
+        parts = [user["user"], *([f"uid {user['uid']}"] if user["uid"] else [])]
+        parts += [f"group {group}" for group in user["groups"]]
+        parts += [f"{key} {', '.join(values)}" for key, values in user["extra"].items()]
+        rows.append(("impersonating", "; ".join(parts)))
     return rows
 
 
-def _proxy(proxy: dict[str, Any] | None) -> str:
+def _proxy_text(proxy: dict[str, Any] | None) -> str:
     return "none" if proxy is None else f"{proxy['address']} ({proxy['source']})"

@@ -1,4 +1,4 @@
-"""This command's stdout and stderr: the program's bytes pass through, our own lines stand by themselves."""
+"""Write to stdout and stderr: the output of the program unchanged, messages of this command on separate lines."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from typing import Any, Literal
 
 Stream = Literal["stdout", "stderr"]
 
-_ERASE = "\r\x1b[K"
+_ERASE_LINE = "\r\x1b[K"
 
 
 class OutputFailed(Exception):
-    """stdout or stderr took no more: its reader is gone, or its disk is full."""
+    """Writing to stdout or stderr failed: the reader closed the pipe, or the disk is full."""
 
     def __init__(self, stream: Stream, error: OSError) -> None:
-        super().__init__(f"{stream} could not be written: {error.strerror or error}")
+        super().__init__(f"cannot write to {stream}: {error.strerror or error}")
         self.reader_gone = error.errno in (errno.EPIPE, errno.ECONNRESET)
 
 
 def open_closed_streams() -> None:
-    """Put something behind each standard stream that was closed when we were started.
+    """Open something for each standard stream that was closed when the process started.
 
-    Otherwise the next file or socket that is opened gets its number, and output goes into it. A closed
-    stderr takes whatever comes; writing to a closed stdout fails, as it should.
+    Otherwise the next file or socket that is opened would get its descriptor, and output would go into it. stderr
+    is then discarded; stdout is opened for reading only, so that writing to it fails.
     """
     for descriptor, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
             os.fstat(descriptor)
         except OSError:
-            # open() takes the lowest free number, which is this one.
+            # open() returns the lowest free descriptor, which is this one.
             os.open(os.devnull, mode)
 
 
 def one_line(text: str) -> str:
-    """`text` as one line that is safe on a terminal: servers and programs have a say in our messages."""
-    words = " ".join(text.split())
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in words)
+    """Return `text` as one line without control characters: parts of it may come from servers and programs."""
+    joined = " ".join(text.split())
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in joined)
 
 
 class Console:
-    """Writes to both. `json`: the outcome is one JSON object on stdout, errors included."""
+    """Write to stdout and stderr. With `json`, the outcome is one JSON object on stdout, errors included."""
 
     def __init__(self, *, json: bool = False, stdout: int = 1, stderr: int = 2) -> None:
         self.json = json
@@ -57,32 +57,32 @@ class Console:
         self._encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
         self._status_shown = False
         self._mid_line = False
-        self._hanging = False
-        # What is printed on stdout disturbs our lines on stderr only if both go to the same place.
-        self._same_place = _same_file(stdout, stderr)
+        self._writing_in_thread = False
+        # Unfinished lines on stdout only matter to messages on stderr if both go to the same place.
+        self._same_file = _same_file(stdout, stderr)
 
     # -- the program's output -----------------------------------------------------------------------------
 
     async def pass_through(self, stream: Stream, data: bytes) -> None:
-        """Write what the program wrote. Raises `OutputFailed`.
+        """Write output of the program. Raises `OutputFailed`.
 
-        In a thread, so that a reader that has stopped reading (a pager) does not stop the event loop, and
-        with it the signals and the time limits.
+        The write runs in a thread: if the reader (a pager) stops reading, the event loop goes on, and with it
+        signals and timeouts.
         """
         import anyio.to_thread
 
         self.clear_status()
-        self._hanging = True
+        self._writing_in_thread = True
         await anyio.to_thread.run_sync(self._write, stream, data, abandon_on_cancel=True)
 
-    def leave(self, status: int) -> int:
-        """Return `status`; or, where a thread still hangs in a write that nobody reads, leave with it at once.
+    def finish(self, exit_code: int) -> int:
+        """Return `exit_code`, or exit the process with it if a thread is still blocked in a write.
 
-        Python would wait for that thread at its exit, and so for ever.
+        A normal exit would wait for that thread without a limit.
         """
-        if self._hanging:
-            os._exit(status)
-        return status
+        if self._writing_in_thread:
+            os._exit(exit_code)
+        return exit_code
 
     def print_json(self, value: object) -> None:
         """Write `value` to stdout as one line of JSON, in ASCII. Raises `OutputFailed`."""
@@ -94,67 +94,68 @@ class Console:
         except OSError as error:
             raise OutputFailed(stream, error) from error
         finally:
-            self._hanging = False
-        if data and (stream == "stderr" or self._same_place):
+            self._writing_in_thread = False
+        if data and (stream == "stderr" or self._same_file):
             self._mid_line = not data.endswith(b"\n")
 
     async def stdout_reader_gone(self) -> OutputFailed:
-        """Return when whoever read our stdout through a pipe has gone; never, if it is not a pipe."""
+        """Return when the reader of stdout has closed the pipe. Wait until cancelled if stdout is not a pipe."""
         import anyio
 
         descriptor = self._descriptors["stdout"]
         if not _is_writing_end(descriptor):
             await anyio.sleep_forever()
-        # The writing end of a pipe becomes "readable" in one case only: the error that there is no reader.
+        # The writing end of a pipe only becomes "readable" when the reading end is closed.
         await anyio.wait_readable(descriptor)
         return OutputFailed("stdout", BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)))
 
-    # -- our own lines ------------------------------------------------------------------------------------
+    # -- messages -----------------------------------------------------------------------------------------
 
-    def fail(self, kind: str, message: str, hint: str = "", *, in_lines: bool = False, **more: Any) -> None:
-        """Tell the error that ends this command: two lines on stderr, or with `json` an object on stdout.
+    def print_failure(
+        self, kind: str, message: str, hint: str = "", *, keep_lines: bool = False, **details: Any
+    ) -> None:
+        """Print the error that ends this command: lines on stderr, or with `json` an object on stdout.
 
-        `in_lines`: the message's own line breaks are kept.
+        With `keep_lines`, line breaks in the message are kept.
         """
         if not self.json:
-            self.error(message, hint, in_lines=in_lines)
+            self.print_error(message, hint, keep_lines=keep_lines)
             return
         try:
-            self.print_json({"error": {"kind": kind, "message": message, "hint": hint, **more}})
+            self.print_json({"error": {"kind": kind, "message": message, "hint": hint, **details}})
         except OutputFailed as failed:
             if not failed.reader_gone:
-                self.error(str(failed))
+                self.print_error(str(failed))
 
-    def error(self, message: str, hint: str = "", *, in_lines: bool = False) -> None:
-        first, *more = message.split("\n") if in_lines else [message]
-        self.line(f"gke-sandbox: error: {first}")
+    def print_error(self, message: str, hint: str = "", *, keep_lines: bool = False) -> None:
+        """Print an error and its hint to stderr."""
+        first, *more = message.split("\n") if keep_lines else [message]
+        self.print_line(f"gke-sandbox: error: {first}")
         for line in more:
             indent = len(line) - len(line.lstrip(" "))
-            self.text(f"{' ' * (2 + indent)}{one_line(line)}\n")
+            self.print_lines(f"{' ' * (2 + indent)}{one_line(line)}\n")
         if hint:
-            self.line(f"hint: {hint}")
+            self.print_line(f"hint: {hint}")
 
-    def interrupted(self, number: int, jobs: Sequence[str], namespace: str) -> None:
-        """Tell that signal `number` ended this command, and which Jobs it may leave."""
-        message = f"interrupted by {signal.Signals(number).name}; "
+    def print_interrupted(self, number: int, jobs: Sequence[str], namespace: str) -> None:
+        """Print that signal `number` ended this command, and the Jobs that may still be in the cluster."""
+        message, hint = f"interrupted by {signal.Signals(number).name}; no Job is left in the cluster", ""
         if jobs:
-            hint = f"kubectl --namespace {namespace} delete job {' '.join(jobs)}"
-            message += f"may be left in the cluster: {', '.join(jobs)}"
-        else:
-            hint = ""
-            message += "nothing is left in the cluster"
-        self.fail("Interrupted", message, hint, jobs=list(jobs))
+            message = f"interrupted by {signal.Signals(number).name}; possibly not deleted: {', '.join(jobs)}"
+            hint = f"Run: kubectl --namespace {namespace} delete job {' '.join(jobs)}"
+        self.print_failure("Interrupted", message, hint, jobs=list(jobs))
 
-    def note(self, message: str) -> None:
-        self.line(f"gke-sandbox: note: {message}")
+    def print_note(self, message: str) -> None:
+        """Print a note to stderr."""
+        self.print_line(f"gke-sandbox: note: {message}")
 
-    def line(self, text: str) -> None:
-        """One line on stderr, beginning at the left margin."""
-        self.text(f"{one_line(text)}\n")
+    def print_line(self, text: str) -> None:
+        """Print one line to stderr, starting at the left margin."""
+        self.print_lines(f"{one_line(text)}\n")
 
-    def text(self, text: str) -> None:
-        """Lines on stderr. If stderr does not take them there is nowhere left to say so."""
-        start = _ERASE if self._status_shown else "\n" if self._mid_line else ""
+    def print_lines(self, text: str) -> None:
+        """Print lines to stderr. Ignore errors: they cannot be reported anywhere else."""
+        start = _ERASE_LINE if self._status_shown else "\n" if self._mid_line else ""
         self._status_shown = self._mid_line = False
         with contextlib.suppress(OSError):
             write_all(self._descriptors["stderr"], (start + text).encode(self._encoding, "backslashreplace"))
@@ -162,12 +163,12 @@ class Console:
     # -- the status line ----------------------------------------------------------------------------------
 
     @property
-    def has_status_line(self) -> bool:
-        """Whether stderr is a terminal on which a line can be drawn again and again."""
+    def can_show_status(self) -> bool:
+        """Whether stderr is a terminal that can redraw a line."""
         return os.isatty(self._descriptors["stderr"]) and os.environ.get("TERM", "dumb") != "dumb"
 
-    def status(self, text: str) -> None:
-        """Draw the status line, over the one before; anything else that is written takes it away first."""
+    def show_status(self, text: str) -> None:
+        """Draw the status line over the previous one. The next write to stdout or stderr removes it."""
         descriptor = self._descriptors["stderr"]
         try:
             columns = os.get_terminal_size(descriptor).columns or 80
@@ -177,31 +178,32 @@ class Console:
         start = "\n" if self._mid_line else ""
         self._mid_line = False
         with contextlib.suppress(OSError):
-            write_all(descriptor, f"{start}{_ERASE}{shown}".encode("ascii"))
+            write_all(descriptor, f"{start}{_ERASE_LINE}{shown}".encode("ascii"))
             self._status_shown = True
 
     def clear_status(self) -> None:
+        """Remove the status line."""
         if self._status_shown:
             self._status_shown = False
             with contextlib.suppress(OSError):
-                write_all(self._descriptors["stderr"], _ERASE.encode("ascii"))
+                write_all(self._descriptors["stderr"], _ERASE_LINE.encode("ascii"))
 
 
-class LogLines(logging.Handler):
-    """Log records as lines of ours on stderr."""
+class LogHandler(logging.Handler):
+    """Print log records as lines on stderr."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.line(f"gke-sandbox: {record.levelname.lower()}: {record.getMessage()}")
+        self._console.print_line(f"gke-sandbox: {record.levelname.lower()}: {record.getMessage()}")
         if record.exc_info:
-            self._console.text(f"{logging.Formatter().formatException(record.exc_info)}\n")
+            self._console.print_lines(f"{logging.Formatter().formatException(record.exc_info)}\n")
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of `data`, though the descriptor may be in non-blocking mode: a parent may have left it so."""
+    """Write all of `data`. The descriptor may be in non-blocking mode, inherited from the parent process."""
     rest = memoryview(data)
     while rest:
         try:
@@ -216,22 +218,22 @@ def print_text(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as error:
-        # What Python still holds goes nowhere: its own flush, at exit, would complain once more.
+        # Discard what is still buffered: Python flushes at exit, and would report the same error again.
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.close(null)
         raise OutputFailed("stdout", error) from error
 
 
-def _same_file(one: int, other: int) -> bool:
+def _same_file(first: int, second: int) -> bool:
     try:
-        return os.path.sameopenfile(one, other)
+        return os.path.sameopenfile(first, second)
     except OSError:
         return False
 
 
 def _is_writing_end(descriptor: int) -> bool:
-    """Whether this is a pipe, opened for writing only."""
+    """Whether the descriptor is a pipe that is open for writing only."""
     if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
         return False
     return fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY

@@ -1,64 +1,86 @@
-"""What every command does with the library's errors and its log records."""
+"""Report the errors and log records of the library in the terms of the command line."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-from . import exit_codes, parsing
-from .console import Console, LogLines
+from .._setting_names import OPTIONS, rename_settings
+from ..errors import ConfigError, ReplayMismatch, SandboxError, SpecError
+from . import exit_codes
+from .console import Console, LogHandler
 from .options import cluster_options
 
-if TYPE_CHECKING:
-    from ..errors import SandboxError
+_PROGRAM_FIELDS = {
+    "code": "the program",
+    "files": "--file",
+    "stdin": "--stdin",
+    "args": "the arguments after --",
+}
+"""How the command line names the fields of `Program`."""
+
+_HINTS = {
+    "runtime_class_name": "--no-runtime-class uses the default runtime of the cluster.",
+    "priority_class_name": "",
+    "service_account_name": "",
+}
+"""Hints for settings whose hint is only correct in Python."""
 
 
-def tell(
-    error: SandboxError,
-    given: argparse.Namespace,
-    console: Console,
-    names: Mapping[str, str],
-    *,
-    local_helps: bool = True,
-) -> int:
-    """Tell the error in the words of the parsing, and return the exit exit_codes. `names` are those of settings.
-
-    `local_helps`: where no cluster is found, --local does what the command is for.
-    """
-    from ..errors import ConfigError, ReplayMismatch, SpecError
+def report_error(error: SandboxError, args: argparse.Namespace, console: Console) -> int:
+    """Print the error, with options in place of the names of settings. Return the exit code."""
     from .output import error_details
 
-    hint = parsing.in_options(error.hint, names)
     if isinstance(error, SpecError):
-        message = parsing.spec_error_in_options(error.field, error.message, names)
-        console.fail("SpecError", message, hint, field=error.field)
+        renamed = error.renamed(OPTIONS, _option_path(error.field))
+        hint = _HINTS.get(error.field, renamed.hint)
+        console.print_failure("SpecError", renamed.message, hint, field=error.field)
         return exit_codes.USAGE
-    if local_helps and isinstance(error, ConfigError) and not (given.local or cluster_options(given)):
+    hint = rename_settings(error.hint, OPTIONS)
+    if isinstance(error, ConfigError) and args.suggest_local and not (args.local or cluster_options(args)):
         hint = f"{hint} --local needs no cluster.".strip()
-    message = parsing.in_options(error.message, names)
-    # Where a request differs from the nearest recorded one is a list.
-    in_lines = isinstance(error, ReplayMismatch)
-    console.fail(type(error).__name__, message, hint, in_lines=in_lines, **error_details(error))
+    console.print_failure(
+        type(error).__name__,
+        rename_settings(error.message, OPTIONS),
+        hint,
+        # The message lists how the request differs from the nearest recorded one, one difference per line.
+        keep_lines=isinstance(error, ReplayMismatch),
+        **error_details(error),
+    )
     return exit_codes.FAILED
 
 
+def _option_path(field: str) -> str:
+    """Return the path of a `SpecError` for the command line: ``--env 'A B'`` for ``env['A B']``."""
+    setting, bracket, entry = field.partition("[")
+    option = _PROGRAM_FIELDS.get(setting) or OPTIONS.get(setting, setting)
+    if not bracket:
+        return option
+    key, _, rest = entry.rpartition("]")
+    if not key.isdecimal():
+        return f"{option} {key}{rest}"
+    if setting == "args":
+        return f"argument {int(key) + 1} after --"
+    # The index counts default entries too, so it would mislead. The message contains the value.
+    return f"{option} ({rest.removeprefix('.')})" if rest else option
+
+
 @contextlib.contextmanager
-def logging_shown(console: Console, verbose: int = 0) -> Iterator[None]:
-    """Show the library's log records on stderr: warnings always, more as asked for."""
+def log_to_console(console: Console, verbose: int = 0) -> Iterator[None]:
+    """Print log records to stderr: warnings, with `verbose` 1 more, with 2 everything and every request."""
     levels = {"gke_sandbox": (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]}
     if verbose > 1:
         levels["httpx"] = logging.INFO
-    lines = LogLines(console)
-    before = {name: logging.getLogger(name).level for name in levels}
+    handler = LogHandler(console)
+    previous = {name: logging.getLogger(name).level for name in levels}
     for name, level in levels.items():
-        logging.getLogger(name).addHandler(lines)
+        logging.getLogger(name).addHandler(handler)
         logging.getLogger(name).setLevel(level)
     try:
         yield
     finally:
-        for name, level in before.items():
-            logging.getLogger(name).removeHandler(lines)
+        for name, level in previous.items():
+            logging.getLogger(name).removeHandler(handler)
             logging.getLogger(name).setLevel(level)

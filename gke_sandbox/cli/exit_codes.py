@@ -1,4 +1,4 @@
-"""The exit statuses, and which one a result has."""
+"""The exit codes of the command."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ if TYPE_CHECKING:
     from ..result import ExecutionResult
 
 USAGE = 2
-"""Bad usage: nothing was sent to the cluster."""
+"""Invalid usage: no request was sent to the cluster."""
 TIMED_OUT = 124
-"""The program reached its time limit (as timeout(1) has it)."""
+"""The program was killed at its time limit, as in timeout(1)."""
 FAILED = 125
-"""The sandbox failed, the result was lost, or it could not be handed on (as docker(1) has it)."""
+"""The sandbox failed, the result was lost, or the output could not be written, as in docker(1)."""
 KILLED = 137
-"""The program was killed for its memory, or its pod was taken away: 128 + SIGKILL."""
+"""The program was killed for its memory, or its pod was terminated: 128 + SIGKILL."""
 BROKEN_PIPE = 141
-"""Whoever read stdout went away: 128 + SIGPIPE."""
+"""The reader of stdout closed the pipe: 128 + SIGPIPE."""
 
 
 def of_result(result: ExecutionResult) -> int:
-    """The program's own exit status where it has one, as a shell would give it."""
+    """Return the exit code for a result: the program's own if it has one, as in a shell."""
     if result.status == "timed_out":
         return TIMED_OUT
     if result.status in ("out_of_memory", "killed"):

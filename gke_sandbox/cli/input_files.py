@@ -1,4 +1,4 @@
-"""What a run is given: the program, its files, its stdin, from the command line and the file system."""
+"""Read the program, its files and its stdin from the command line and the file system."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from .parsing import UsageError
 logger = logging.getLogger("gke_sandbox")
 
 MAX_INPUT_BYTES = 64 << 20
-"""No input is read beyond this: a ConfigMap holds 1 MiB, and only zeros compress so well."""
+"""Maximum size of one input. A ConfigMap holds 1 MiB, and larger inputs only fit if they are mostly zeros."""
 
-_CHUNK = 1 << 16
+_CHUNK_SIZE = 1 << 16
 
 
 def read(path: str) -> bytes:
-    """The content of a file, a FIFO or a device. Raises `UsageError`."""
+    """Return the content of a file, FIFO or device. Raises `UsageError`."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read {path!r}: {_reason(error)}") from None
+        raise UsageError(f"cannot read {path!r}: {error_reason(error)}") from None
     try:
         return _read_all(descriptor, repr(path))
     finally:
@@ -29,86 +29,91 @@ def read(path: str) -> bytes:
 
 
 def read_stdin() -> bytes:
-    """All of this command's stdin. Raises `UsageError`."""
+    """Return the content of this command's stdin. Raises `UsageError`."""
     return _read_all(0, "stdin")
 
 
 def _read_all(descriptor: int, name: str) -> bytes:
     content = bytearray()
     try:
-        while chunk := os.read(descriptor, _CHUNK):
+        while chunk := os.read(descriptor, _CHUNK_SIZE):
             content += chunk
             if len(content) > MAX_INPUT_BYTES:
-                raise UsageError(f"{name} is larger than {MAX_INPUT_BYTES >> 20} MiB, more than a run can take")
+                raise UsageError(f"{name} is too large; the maximum is {MAX_INPUT_BYTES >> 20} MiB")
     except OSError as error:
-        raise UsageError(f"cannot read {name}: {_reason(error)}") from None
+        raise UsageError(f"cannot read {name}: {error_reason(error)}") from None
     return bytes(content)
 
 
 def read_code(script: str | None, code: str | None) -> bytes:
-    """The program: `script` is a path or ``-``, `code` is the program itself. Raises `UsageError`.
+    """Return the program: the file `script` (``-`` is stdin) or the text `code`. Raises `UsageError`.
 
-    Bytes, not text: what is not UTF-8 is for the Python in the pod to judge, as it does with any script.
+    The program is bytes because only the Python in the pod decides whether its encoding is valid.
     """
     if script is None and code is None:
-        raise UsageError("no program given", "name a script, or - for stdin, or give it with -c CODE")
+        raise UsageError("no program given", "Name a script, or - for stdin, or use -c CODE.")
     if script is not None and code is not None:
-        raise UsageError(f"two programs given: {script!r} and -c", "arguments for the program go after --")
+        raise UsageError(f"two programs given: {script!r} and -c", "Arguments for the program go after --.")
     if code is not None:
         return os.fsencode(code)
     assert script is not None
     return read_stdin() if script == "-" else read(script)
 
 
-def read_files(given: Sequence[str]) -> dict[str, bytes]:
-    """The input files by the name they have beside the program. Each is PATH or PATH:NAME.
+def read_files(values: Sequence[str]) -> dict[str, bytes]:
+    """Return the content of the input files by name. Each value is PATH or PATH:NAME. Raises `UsageError`.
 
-    A path may hold colons itself: the longest part that exists is the path. Raises `UsageError`.
+    A path may contain colons: the longest prefix that exists is the path.
     """
     files: dict[str, bytes] = {}
-    for each in given:
-        path, name = _path_and_name(each)
+    for value in values:
+        path, name = _path_and_name(value)
         if name in files:
-            raise UsageError(f"--file: two files would be called {name!r}", "PATH:NAME gives one another name")
+            raise UsageError(f"--file: two files have the name {name!r}", "Use PATH:NAME to rename one of them.")
         if os.path.isdir(path):
-            raise UsageError(f"--file: {path!r} is a directory", "give each file, as PATH:NAME to keep its place")
+            raise UsageError(
+                f"--file: {path!r} is a directory", "Add each file; use PATH:NAME to keep it in a directory."
+            )
         files[name] = read(path)
     return files
 
 
-def _path_and_name(given: str) -> tuple[str, str]:
-    if not os.path.lexists(given):
-        cut = given.rfind(":")
+def _path_and_name(value: str) -> tuple[str, str]:
+    if not os.path.lexists(value):
+        cut = value.rfind(":")
         while cut > 0:
-            path, name = given[:cut], given[cut + 1 :]
+            path, name = value[:cut], value[cut + 1 :]
             if os.path.lexists(path):
                 return path, _utf8(name)
-            cut = given.rfind(":", 0, cut)
-    # A directory is told as one, also with a slash behind it.
-    return given, _utf8(os.path.basename(given) or given)
+            cut = value.rfind(":", 0, cut)
+    # A path with a trailing slash has no base name; it is reported as a directory.
+    return value, _utf8(os.path.basename(value) or value)
 
 
 def _utf8(name: str) -> str:
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise UsageError(f"--file: the name {name!r} is not UTF-8", "PATH:NAME gives it another") from None
+        raise UsageError(f"--file: the name {name!r} is not valid UTF-8", "Use PATH:NAME to rename it.") from None
     return name
 
 
-def environment(given: Sequence[tuple[str, str | None]], environ: Mapping[str, str]) -> dict[str, str]:
-    """The program's environment. A name without a value is taken from ours, if it is there, as docker does."""
+def environment(variables: Sequence[tuple[str, str | None]], environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables of the program.
+
+    A variable without a value is copied from `environ`, and left out if it is not set there, as in docker.
+    """
     env: dict[str, str] = {}
-    for name, value in given:
+    for name, value in variables:
         if value is not None:
             env[name] = value
         elif name in environ:
             env[name] = environ[name]
         else:
-            logger.info("--env %s: there is no such variable here, so it is not set there", name)
+            logger.info("--env %s: not set in this environment, so it is left out", name)
     return env
 
 
-def _reason(error: OSError | ValueError) -> str:
-    """Why it could not be read: the system's own words. ValueError: a NUL in the path."""
+def error_reason(error: OSError | ValueError) -> str:
+    """Return the reason of a failed file operation. ValueError means that the path contains a NUL."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -1,12 +1,16 @@
-"""The options that say where a program runs and how: the cluster, and every field of `settings.Settings`."""
+"""The options for the cluster and for the fields of `settings.Settings`."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import os
+import typing
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from .._setting_names import OPTIONS, SETTING_NAMES
+from ..settings import Settings
 from . import input_files, parsing
 from .parsing import UsageError
 
@@ -14,309 +18,253 @@ if TYPE_CHECKING:
     from ..cluster import Cluster
     from ..kube.config.types import ConnectionOverrides
 
-#: The options that name a real cluster, or say who one is there, by their destinations.
-_CLUSTER = ("kubeconfig", "context", "gke", "endpoint", "server", "token", "impersonate", "impersonate_groups")
-_MAPPINGS = ("node_selector", "labels", "annotations")
+ENVIRONMENT = {
+    "env": ("K[=V]", "set an environment variable; K alone copies the variable from this command"),
+}
+NAMESPACE = {
+    "namespace": ("NAME", "use this namespace (default: that of the context or the pod, else default)"),
+}
+LIMITS = {
+    "timeout": ("TIME", "kill the program after this time"),
+    "startup_timeout": ("TIME", "give up if the program has not started after this time"),
+    "cpu_limit": ("CPU", "limit the CPU"),
+    "cpu_request": ("CPU", "reserve this much CPU"),
+    "memory_limit": ("SIZE", "limit the memory"),
+    "memory_request": ("SIZE", "reserve this much memory"),
+    "ephemeral_storage_limit": ("SIZE", "limit the disk space"),
+    "ephemeral_storage_request": ("SIZE", "reserve this much disk space"),
+    "tmp_size": ("SIZE", "size of the volume at /tmp, which only delivery by a volume has"),
+    "max_output_bytes": ("BYTES", "keep at most this much of stdout, and of stderr"),
+    "max_file_bytes": ("BYTES", "keep at most this much of all output files together"),
+    "max_files": ("N", "keep at most this number of output files"),
+}
+POD = {
+    "image": ("IMAGE", "run this container image, which must have python3"),
+    "image_pull_policy": (None, "when to pull the image"),
+    "image_pull_secrets": ("NAME", "pull the image with this Secret"),
+    "runtime_class_name": ("NAME", "use this RuntimeClass"),
+    "node_selector": ("K=V", "run on a node with this label"),
+    "tolerations": ("KEY[=VALUE][:EFFECT]", "tolerate this taint, in addition to that of GKE's gVisor nodes"),
+    "priority_class_name": ("NAME", "use this PriorityClass"),
+    "service_account_name": ("NAME", "use this service account (its token is never mounted)"),
+    "run_as_user": ("UID", "run the program as this user ID, not 0"),
+    "run_as_group": ("GID", "run the program as this group ID, not 0"),
+    "labels": ("K=V", "add this label to the Job, pod and ConfigMap"),
+    "annotations": ("K=V", "add this annotation to the Job and pod"),
+    "delivery": (None, "pass the program in environment variables, which starts faster, or in a volume"),
+    "ttl_seconds_after_finished": (
+        "TIME",
+        "have Kubernetes delete the finished Job after this time, if it still exists",
+    ),
+}
+"""Metavar (None: the choices) and help of each setting's option, by group. The rest follows from `Settings`."""
+
+_SHORT = {"env": "-e", "namespace": "-n"}
+_CLUSTER_OPTIONS = {
+    "kubeconfig": "--kubeconfig",
+    "context": "--context",
+    "gke": "--gke",
+    "gke_endpoint": "--gke-endpoint",
+    "server": "--server",
+    "token": "--token",
+    "impersonate": "--as",
+    "impersonate_groups": "--as-group",
+}
+"""The options that name a real cluster or change the connection to it, by their destinations."""
 
 
-def _setting(group: argparse._ArgumentGroup, *names: str, dest: str, about: str, **more: Any) -> None:
-    """An option for the setting `dest`: not set unless it is given; the help shows the setting's own default."""
-    from ..settings import Settings
+def add_settings(group: argparse._ArgumentGroup, table: Mapping[str, tuple[str | None, str]]) -> None:
+    """Add the options of the settings in `table`. An option that is not used sets nothing."""
+    fields = {field.name: field for field in dataclasses.fields(Settings)}
+    types = typing.get_type_hints(Settings)
+    for setting, (metavar, about) in table.items():
+        names = [name for name in (_SHORT.get(setting), OPTIONS[setting]) if name]
+        how: dict[str, Any] = _value_type(setting, types[setting])
+        if how.get("action") == "append":
+            about += " (repeatable)"
+        default = fields[setting].default
+        if isinstance(default, (str, int, float)) and setting != "namespace":
+            about += f" (default: {_default_text(setting, default)})"
+        group.add_argument(*names, dest=setting, default=argparse.SUPPRESS, help=about, metavar=metavar, **how)
+        if setting == "runtime_class_name":
+            group.add_argument(
+                "--no-runtime-class",
+                dest=setting,
+                action="store_const",
+                const=None,
+                default=argparse.SUPPRESS,
+                help="use the default runtime of the cluster, which may isolate less",
+            )
 
-    default = next(field.default for field in dataclasses.fields(Settings) if field.name == dest)
-    if isinstance(default, (str, int, float)) and dest != "namespace":
-        about += f" (default: {default:g})" if isinstance(default, float) else f" (default: {default})"
-    more.setdefault("type", parsing.text)
-    group.add_argument(*names, dest=dest, default=argparse.SUPPRESS, help=about, **more)
+
+def _value_type(setting: str, hint: Any) -> dict[str, Any]:
+    """Return the arguments of ``add_argument`` that follow from the type and the unit of a setting."""
+    unit = SETTING_NAMES[setting].unit
+    special = {"env": parsing.variable, "tolerations": parsing.toleration}
+    if typing.get_origin(hint) is typing.Literal:
+        return {"choices": typing.get_args(hint)}
+    if typing.get_origin(hint) is Mapping or setting in special:
+        return {"type": special.get(setting, parsing.pair), "action": "append"}
+    if typing.get_origin(hint) is not None and hint != (str | None):
+        return {"type": parsing.text, "action": "append"}
+    if hint is float:
+        return {"type": parsing.seconds}
+    if hint is int:
+        return {"type": {"seconds": parsing.whole_seconds, "bytes": parsing.size}.get(unit, parsing.number)}
+    return {"type": parsing.text}
 
 
-def add_environment(group: argparse._ArgumentGroup) -> None:
-    """``--env``."""
-    _setting(
-        group,
-        *("-e", "--env"),
-        dest="env",
-        action="append",
-        type=parsing.variable,
-        metavar="K[=V]",
-        about="set an environment variable; K alone takes its value from the environment here (repeatable)",
+def _default_text(setting: str, default: float | str) -> str:
+    if setting.endswith("_request"):
+        return f"{default}, or the limit if that is smaller"
+    unit = SETTING_NAMES[setting].unit
+    if unit == "seconds":
+        return f"{default:g}s"
+    if unit == "bytes" and isinstance(default, int):
+        return f"{default >> 20}Mi"
+    return str(default)
+
+
+def add_cluster(parser: argparse.ArgumentParser, *, embedded: bool = True) -> None:
+    """Add the options for the cluster, the credentials and the namespace.
+
+    `embedded` shows the options of the embedded cluster in the help.
+    """
+    group = parser.add_argument_group(
+        "cluster", "Default: inside a pod its own cluster, else the cluster that kubectl uses."
     )
-
-
-def add_cluster(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("the cluster (by default: in a pod, its own; else as kubectl finds it)")
     group.add_argument(
-        "--kubeconfig", metavar="PATH", help="kubeconfig file (default: $KUBECONFIG, ~/.kube/config)"
+        "--kubeconfig", metavar="PATH", help="use this kubeconfig (default: $KUBECONFIG, else ~/.kube/config)"
     )
-    group.add_argument("--context", type=parsing.text, metavar="NAME", help="context of the kubeconfig")
+    group.add_argument(
+        "--context",
+        type=parsing.text,
+        metavar="NAME",
+        help="use this context of the kubeconfig (default: its current context)",
+    )
     group.add_argument(
         "--gke",
         type=parsing.text,
         metavar="PROJECT/LOCATION/NAME",
-        help="GKE cluster, reached with Google's Application Default Credentials; no kubeconfig",
+        help="use this GKE cluster, with Application Default Credentials and without a kubeconfig",
     )
     group.add_argument(
         "--gke-endpoint",
-        dest="endpoint",
         choices=("auto", "ip", "private", "dns"),
-        help="with --gke: which of its addresses; auto takes the IP address, or the DNS name where IP addresses "
-        "are switched off (default: auto)",
+        help="use this endpoint of the --gke cluster; auto is ip, or dns if IP endpoints are disabled "
+        "(default: auto)",
     )
-    group.add_argument(
-        "--server", type=parsing.text, metavar="URL", help="address of the API server, in the kubeconfig's place"
-    )
+    group.add_argument("--server", type=parsing.nonempty, metavar="URL", help="connect to this API server")
     group.add_argument(
         "--token",
-        type=parsing.text,
+        type=parsing.nonempty,
         metavar="TOKEN",
-        help="bearer token, in the place of the user's credentials (others on this machine can see it)",
+        help="use this bearer token; other users of this machine can see it",
     )
     group.add_argument(
-        "--as", dest="impersonate", type=parsing.text, metavar="USER", help="act as this user (impersonation)"
+        "--as", dest="impersonate", type=parsing.nonempty, metavar="USER", help="impersonate this user"
     )
     group.add_argument(
         "--as-group",
         dest="impersonate_groups",
         action="append",
-        type=parsing.text,
+        type=parsing.nonempty,
         metavar="GROUP",
-        help="act as a member of this group (repeatable)",
+        help="impersonate this group (repeatable)",
     )
-    _setting(
-        group,
-        *("-n", "--namespace"),
-        dest="namespace",
-        metavar="NAME",
-        about="namespace (default: the context's or the pod's own, else default)",
+    add_settings(group, NAMESPACE)
+    local = "run on this machine with the embedded cluster (no Kubernetes needed)"
+    group.add_argument("--local", action="store_true", help=local if embedded else argparse.SUPPRESS)
+    isolation = (
+        "isolate --local with gvisor (needs runsc), or run a plain process without isolation; auto is gvisor if "
+        "runsc is installed, else process (default: auto)"
     )
-    group.add_argument("--local", action="store_true", help="no cluster: run on this machine, in the embedded one")
     group.add_argument(
         "--isolation",
         choices=("auto", "gvisor", "process"),
-        help="with --local: gvisor needs runsc; process isolates nothing; auto takes gvisor if there is runsc "
-        "(default: auto)",
+        help=isolation if embedded else argparse.SUPPRESS,
     )
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("limits (times: 90, 90s, 5m, 2h, 1d; resources: as Kubernetes writes them)")
-    _setting(
-        group,
-        "--timeout",
-        dest="timeout",
-        type=parsing.seconds,
-        metavar="TIME",
-        about="the program is killed after this time",
-    )
-    _setting(
-        group,
-        "--startup-timeout",
-        dest="startup_timeout",
-        type=parsing.seconds,
-        metavar="TIME",
-        about="give up if the program has not started after this time",
-    )
-    _setting(group, "--cpu", dest="cpu_limit", metavar="CPU", about="CPU limit")
-    _setting(group, "--cpu-request", dest="cpu_request", metavar="CPU", about="CPU request, at most the limit")
-    _setting(group, "--memory", dest="memory_limit", metavar="SIZE", about="memory limit")
-    _setting(
-        group, "--memory-request", dest="memory_request", metavar="SIZE", about="memory request, at most the limit"
-    )
-    _setting(
-        group, "--ephemeral-storage", dest="ephemeral_storage_limit", metavar="SIZE", about="limit of disk space"
-    )
-    _setting(
-        group,
-        "--ephemeral-storage-request",
-        dest="ephemeral_storage_request",
-        metavar="SIZE",
-        about="request of disk space, at most the limit",
-    )
-    _setting(
-        group,
-        "--tmp-size",
-        dest="tmp_size",
-        metavar="SIZE",
-        about="size of the volume at /tmp, where there is one (see --delivery)",
-    )
-    _setting(
-        group,
-        "--max-output",
-        dest="max_output_bytes",
-        type=parsing.size,
-        metavar="BYTES",
-        about="take so much of stdout, and of stderr; drop the rest",
-    )
-    _setting(
-        group,
-        "--max-file-bytes",
-        dest="max_file_bytes",
-        type=parsing.size,
-        metavar="BYTES",
-        about="take so much of the files that the program made, together",
-    )
-    _setting(
-        group,
-        "--max-files",
-        dest="max_files",
-        type=parsing.number,
-        metavar="N",
-        about="take so many of the files that the program made",
-    )
+    """Add the options for times, resources and sizes."""
+    group = parser.add_argument_group("limits", "Times: 90, 90s, 5m, 2h, 1d. CPU: 2, 500m. Sizes: 512Mi, 1Gi.")
+    add_settings(group, LIMITS)
 
 
 def add_pod(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("the pod")
-    _setting(group, "--image", dest="image", metavar="IMAGE", about="container image; needs python3")
-    _setting(
-        group,
-        "--image-pull-policy",
-        dest="image_pull_policy",
-        choices=("Always", "IfNotPresent", "Never"),
-        about="when a node pulls the image",
-    )
-    _setting(
-        group,
-        "--image-pull-secret",
-        dest="image_pull_secrets",
-        action="append",
-        metavar="NAME",
-        about="Secret for the image's registry (repeatable)",
-    )
-    _setting(group, "--runtime-class", dest="runtime_class_name", metavar="NAME", about="RuntimeClass")
-    group.add_argument(
-        "--no-runtime-class",
-        dest="runtime_class_name",
-        action="store_const",
-        const=None,
-        default=argparse.SUPPRESS,
-        help="name no RuntimeClass: the cluster's default runtime, which may isolate less",
-    )
-    pairs = {"action": "append", "type": parsing.pair, "metavar": "K=V"}
-    _setting(
-        group, "--node-selector", dest="node_selector", about="only nodes with this label (repeatable)", **pairs
-    )
-    _setting(
-        group,
-        "--toleration",
-        dest="tolerations",
-        action="append",
-        type=parsing.toleration,
-        metavar="KEY[=VALUE][:EFFECT]",
-        about="tolerate this taint too, beside that of GKE's gVisor nodes (repeatable)",
-    )
-    _setting(group, "--priority-class", dest="priority_class_name", metavar="NAME", about="PriorityClass")
-    _setting(
-        group,
-        "--service-account",
-        dest="service_account_name",
-        metavar="NAME",
-        about="service account (its token is not mounted)",
-    )
-    _setting(
-        group,
-        "--run-as-user",
-        dest="run_as_user",
-        type=parsing.number,
-        metavar="UID",
-        about="user of the program, not 0",
-    )
-    _setting(
-        group,
-        "--run-as-group",
-        dest="run_as_group",
-        type=parsing.number,
-        metavar="GID",
-        about="group of the program, not 0",
-    )
-    _setting(group, "--label", dest="labels", about="label on Job, pod and ConfigMap (repeatable)", **pairs)
-    _setting(group, "--annotation", dest="annotations", about="annotation on Job and pod (repeatable)", **pairs)
-    _setting(
-        group,
-        "--delivery",
-        dest="delivery",
-        choices=("auto", "env", "mount"),
-        about="how the program enters the pod: by environment variables, which starts sooner, or by a volume",
-    )
-    _setting(
-        group,
-        "--ttl",
-        dest="ttl_seconds_after_finished",
-        type=parsing.whole_seconds,
-        metavar="TIME",
-        about="a finished Job that nobody could delete is gone after this time",
-    )
+    """Add the options for the pod."""
+    group = parser.add_argument_group("pod")
+    add_settings(group, POD)
 
 
-# -- what was given ------------------------------------------------------------------------------------------
+# -- parsed arguments ------------------------------------------------------------------------------------------
 
 
-def cluster(given: argparse.Namespace) -> Cluster:
-    """The cluster that the options name. Raises `UsageError` for options that exclude one another."""
+def cluster(args: argparse.Namespace) -> Cluster:
+    """Return the cluster that the options choose. Raises `UsageError` if they contradict each other."""
     from ..cluster import Cluster
 
-    named = cluster_options(given)
-    if given.isolation is not None and not given.local:
-        raise UsageError("--isolation goes with --local only")
-    if given.local and named:
-        raise UsageError(f"--local excludes {' and '.join(named)}")
-    if given.endpoint is not None and given.gke is None:
-        raise UsageError("--gke-endpoint goes with --gke only")
-    if given.local:
-        return Cluster.local(given.isolation or "auto")
-    if given.gke is not None:
-        others = [name for name in named if name in ("--kubeconfig", "--context", "--server")]
+    used = cluster_options(args)
+    if args.isolation is not None and not args.local:
+        raise UsageError("--isolation requires --local")
+    if args.local and used:
+        raise UsageError(f"--local cannot be combined with {' and '.join(used)}")
+    if args.gke_endpoint is not None and args.gke is None:
+        raise UsageError("--gke-endpoint requires --gke")
+    if args.local:
+        return Cluster.local(args.isolation or "auto")
+    if args.gke is not None:
+        others = [name for name in used if name in ("--kubeconfig", "--context", "--server")]
         if others:
-            raise UsageError(f"--gke excludes {' and '.join(others)}")
-        return _gke(given)
-    if given.kubeconfig is not None or given.context is not None or given.server is not None:
-        return Cluster.kubeconfig(given.kubeconfig, given.context, overrides=_overrides(given))
-    return Cluster.auto(overrides=_overrides(given))
+            raise UsageError(f"--gke cannot be combined with {' and '.join(others)}")
+        return _gke(args)
+    if args.kubeconfig is not None or args.context is not None or args.server is not None:
+        return Cluster.kubeconfig(args.kubeconfig, args.context, overrides=_overrides(args))
+    return Cluster.auto(overrides=_overrides(args))
 
 
-def cluster_options(given: argparse.Namespace) -> list[str]:
-    """Which of the options that name a real cluster were given, as they are written."""
-    written = {"endpoint": "--gke-endpoint", "impersonate": "--as", "impersonate_groups": "--as-group"}
-    return [written.get(name, f"--{name}") for name in _CLUSTER if getattr(given, name) is not None]
+def cluster_options(args: argparse.Namespace) -> list[str]:
+    """Return the options in `args` that name a real cluster or change the connection to it."""
+    return [option for dest, option in _CLUSTER_OPTIONS.items() if getattr(args, dest) is not None]
 
 
-def _gke(given: argparse.Namespace) -> Cluster:
+def _gke(args: argparse.Namespace) -> Cluster:
     from ..cluster import Cluster
     from ..errors import ConfigError
     from ..kube.gke import parse_gke
 
     try:
-        return Cluster.gke(*parse_gke(given.gke), endpoint=given.endpoint or "auto", overrides=_overrides(given))
+        name = parse_gke(args.gke)
     except ConfigError as error:
         raise UsageError(f"--gke: {error.message}", error.hint) from None
+    return Cluster.gke(*name, endpoint=args.gke_endpoint or "auto", overrides=_overrides(args))
 
 
-def _overrides(given: argparse.Namespace) -> ConnectionOverrides:
+def _overrides(args: argparse.Namespace) -> ConnectionOverrides:
     from ..kube.config.types import ConnectionOverrides
 
-    for option, value in (("--server", given.server), ("--token", given.token), ("--as", given.impersonate)):
-        if value == "":
-            raise UsageError(f"{option}: must not be empty")
     return ConnectionOverrides(
-        server=given.server,
-        token=given.token,
-        user=given.impersonate,
-        groups=tuple(given.impersonate_groups or ()),
+        server=args.server,
+        token=args.token,
+        user=args.impersonate,
+        groups=tuple(args.impersonate_groups or ()),
     )
 
 
-def settings(given: argparse.Namespace) -> dict[str, Any]:
-    """The settings that were given, and what follows from them. Their values are not checked yet."""
-    from ..settings import Settings
-
-    found = {
-        field.name: getattr(given, field.name) for field in dataclasses.fields(Settings) if field.name in given
-    }
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings in `args`, without the defaults. `Settings` checks the values."""
+    found = {name: getattr(args, name) for name in SETTING_NAMES if name in args}
     if "env" in found:
         found["env"] = input_files.environment(found["env"], os.environ)
-    for name in _MAPPINGS:
+    for name in ("node_selector", "labels", "annotations"):
         if name in found:
             found[name] = dict(found[name])
     if "tolerations" in found:
         found["tolerations"] = [*Settings().tolerations, *found["tolerations"]]
     return found
+
+
+def namespace(args: argparse.Namespace) -> str | None:
+    """Return the checked ``--namespace``, or None if it is not set. Raises `SpecError`."""
+    return Settings(namespace=args.namespace).namespace if "namespace" in args else None

@@ -1,4 +1,4 @@
-"""What is told of a run's end: lines on stderr, or one JSON object. Pure."""
+"""Describe the outcome of a run: lines for stderr, or one JSON object. Pure."""
 
 from __future__ import annotations
 
@@ -9,59 +9,62 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._diagnosis import cause
+from .._setting_names import OPTIONS, rename_settings
 from ..errors import ApiError, ResultLost, SandboxError, StartError
 from ..result import ExecutionResult
 from ..settings import Settings
-from .parsing import in_options
 
 
 @dataclasses.dataclass(frozen=True)
-class Ending:
-    """What to say of a run that did not end by the program's own doing."""
+class ErrorText:
+    """The error and the hint for a program that did not end on its own."""
 
-    error: str
+    message: str
     hint: str
 
 
-def ending(result: ExecutionResult, settings: Settings, names: Mapping[str, str]) -> Ending | None:
-    """The error to tell; None for a program that ended by itself. `names` are the options of settings."""
+def error_text(result: ExecutionResult, settings: Settings) -> ErrorText | None:
+    """Return the error to print for a result, or None if the program ended on its own."""
     if result.status == "timed_out":
-        # It is the client that ended it, if the runner did not.
+        # With the reason Overtime, the client stopped the pod because the runner had not ended the program.
         overtime = result.reason == "Overtime"
-        return Ending(
+        return ErrorText(
             f"the program was killed at its time limit of {settings.timeout:g} s",
-            "the program may have stopped the runner in its pod" if overtime else "--timeout gives it more",
+            "The program may have stopped the runner in its pod." if overtime else "Raise --timeout.",
         )
     if result.status == "out_of_memory":
-        words = f"the program was killed for its memory; its limit was {settings.memory_limit}"
-        return Ending(words, "--memory gives it more")
+        return ErrorText(
+            f"the program was killed because it exceeded its memory limit of {settings.memory_limit}",
+            "Raise --memory.",
+        )
     if result.status == "killed":
-        said = ": ".join(part for part in (result.reason, result.message) if part)
+        details = ": ".join(part for part in (result.reason, result.message) if part)
         if not result.cause:
-            words = f"the program was killed: {said or 'the cluster does not say why'}"
-            return Ending(words, "run it again if that does no harm")
-        why = cause(result.cause)
-        words = f"the program was killed: {why.summary}" + (f" ({said})" if said else "")
-        return Ending(words, in_options(why.hint, names))
+            return ErrorText(
+                f"the program was killed: {details or 'the cluster gives no reason'}",
+                "Run the program again if that is safe.",
+            )
+        known = cause(result.cause)
+        message = f"the program was killed: {known.summary}" + (f" ({details})" if details else "")
+        return ErrorText(message, rename_settings(known.hint, OPTIONS))
     return None
 
 
 def notes(result: ExecutionResult) -> list[str]:
-    """What else a person should know, one line each."""
-    found = []
+    """Return the notes to print for a result, one line each."""
+    lines = []
     if result.status == "signaled" and result.signal is not None:
-        found.append(f"the program died of signal {result.signal}{_signal_name(result.signal)}")
+        lines.append(f"the program was ended by signal {result.signal}{_signal_name(result.signal)}")
     for stream, count in (("stdout", result.dropped.stdout), ("stderr", result.dropped.stderr)):
         if count:
-            some = "byte" if count == 1 else "bytes"
-            found.append(f"{count:,} {some} of {stream} over the limit {'was' if count == 1 else 'were'} dropped")
+            unit = "byte" if count == 1 else "bytes"
+            lines.append(f"dropped {count:,} {unit} of {stream} above the limit (--max-output)")
     if result.dropped.files:
-        found.append(
-            f"{result.dropped.files:,} of the files that the program made were over the limits and dropped"
-        )
+        unit = "output file" if result.dropped.files == 1 else "output files"
+        lines.append(f"dropped {result.dropped.files:,} {unit} above the limits (--max-files, --max-file-bytes)")
     if result.output_truncated:
-        found.append("some of the output may be missing: its log ended early")
-    return found
+        lines.append("some of the output may be missing: the log ended early")
+    return lines
 
 
 def _signal_name(number: int) -> str:
@@ -72,7 +75,10 @@ def _signal_name(number: int) -> str:
 
 
 def result_json(result: ExecutionResult, namespace: str, paths: Mapping[str, str] | None) -> dict[str, Any]:
-    """The result. `paths` are where its files were written; without it their contents are in here."""
+    """Return the JSON object for a result.
+
+    `paths` maps names of files to where they were written. Without it, the object contains the files.
+    """
     files: dict[str, dict[str, Any]] = {}
     for name, data in result.files.items():
         files[name] = {"size": len(data)}
@@ -86,9 +92,9 @@ def result_json(result: ExecutionResult, namespace: str, paths: Mapping[str, str
         "exit_code": result.exit_code,
         "signal": result.signal,
         "stdout": result.stdout,
-        "stdout_base64": _unless_text(result.stdout_bytes),
+        "stdout_base64": _base64_unless_utf8(result.stdout_bytes),
         "stderr": result.stderr,
-        "stderr_base64": _unless_text(result.stderr_bytes),
+        "stderr_base64": _base64_unless_utf8(result.stderr_bytes),
         "files": files,
         "dropped": dataclasses.asdict(result.dropped),
         "output_truncated": result.output_truncated,
@@ -102,8 +108,8 @@ def result_json(result: ExecutionResult, namespace: str, paths: Mapping[str, str
     }
 
 
-def _unless_text(data: bytes) -> str | None:
-    """The bytes in base64 if they are not UTF-8: the text beside has lost some of them."""
+def _base64_unless_utf8(data: bytes) -> str | None:
+    """Return the bytes in base64, or None if they are valid UTF-8, which text represents without loss."""
     try:
         data.decode()
     except UnicodeDecodeError:
@@ -112,14 +118,13 @@ def _unless_text(data: bytes) -> str | None:
 
 
 def error_details(error: SandboxError) -> dict[str, Any]:
-    """What an error's JSON says beside kind, message and hint."""
+    """Return the entries of an error's JSON object besides kind, message and hint."""
     if isinstance(error, ApiError):
         return {"code": error.code, "reason": error.reason}
     if isinstance(error, StartError):
-        said = {"cause": error.cause, "reason": error.reason, "may_have_run": error.may_have_run}
-        return {**said, "job": error.job, "pod": error.pod}
+        common = {"cause": error.cause, "reason": error.reason, "may_have_run": error.may_have_run}
+        return {**common, "job": error.job, "pod": error.pod}
     if isinstance(error, ResultLost):
-        output = {"stdout": error.stdout, "stderr": error.stderr}
-        said = {"cause": error.cause, "may_have_run": error.may_have_run}
-        return {**said, "job": error.job, "pod": error.pod, **output}
+        common = {"cause": error.cause, "may_have_run": error.may_have_run}
+        return {**common, "job": error.job, "pod": error.pod, "stdout": error.stdout, "stderr": error.stderr}
     return {}

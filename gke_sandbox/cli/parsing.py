@@ -1,27 +1,25 @@
-"""What options are made of: the parser, the types of their values, and which option is which setting."""
+"""The argument parser, the types of option values, and errors in the command line."""
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import Any, NoReturn
 
+from .._setting_names import SETTING_NAMES, suggest
 from .console import print_text
 
-_SECONDS = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([smhd]?)", re.ASCII)
-_SECONDS_OF = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_BYTES = re.compile(r"(\d{1,18})(|k|M|G|Ki|Mi|Gi)", re.ASCII)
-_BYTES_OF = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
-# https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/, as `kubectl taint` writes it
+_TIME = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([smhd]?)", re.ASCII)
+_TIME_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_SIZE = re.compile(r"(\d{1,18})(|k|M|G|Ki|Mi|Gi)", re.ASCII)
+_SIZE_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 _TOLERATION = re.compile(r"(?P<key>[^=:]+)(?:=(?P<value>[^:]*))?(?::(?P<effect>[A-Za-z]+))?")
-
-#: The arguments of `Program` that are not options of the same name.
-_PROGRAM = {"code": "the program", "files": "--file", "stdin": "--stdin", "args": "the arguments after --"}
+"""https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/"""
 
 
 class UsageError(Exception):
-    """The command line cannot be what is meant. Nothing was sent to a cluster."""
+    """The command line is invalid. No request was sent to a cluster."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -29,7 +27,7 @@ class UsageError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with our manners: no guessed abbreviations, errors raised, not printed."""
+    """An argparse parser that accepts no abbreviations and raises `UsageError` instead of exiting."""
 
     def __init__(self, **settings: Any) -> None:
         settings.setdefault("allow_abbrev", False)
@@ -37,123 +35,126 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**settings)
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message.removeprefix("argument "), f"{self.prog} --help shows what can be given")
+        # argparse writes "argument -e/--env: expected one argument".
+        names, colon, problem = message.removeprefix("argument ").partition(": ")
+        raise UsageError(names.rpartition("/")[2] + colon + problem, f"{self.prog} --help lists the options.")
 
-    def _print_message(self, message: str, file: object = None) -> None:  # noqa: ARG002 - theirs
-        """Only help and version come here. argparse itself would not notice that they could not be printed."""
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        if action.option_strings:
+            choices = ", ".join(map(str, action.choices))
+            raise argparse.ArgumentError(action, f"must be one of {choices}, got {value!r}")
+        near = suggest(value, {name: name for name in action.choices})
+        raise UsageError(
+            f"unknown command {value!r}" + (f"; did you mean {near}?" if near else ""),
+            f"{self.prog} --help lists the commands.",
+        )
+
+    def _print_message(self, message: str, file: object = None) -> None:  # noqa: ARG002 - overrides a method
+        """Print the help or the version. argparse itself would ignore a failure to write."""
         print_text(message)
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=32)
+        # argparse does not count the indentation of commands, and would wrap the longest.
+        self._action_max_length = 16
 
 
-# -- the types of values: argparse shows an ArgumentTypeError behind the option's name ----------------------
+def unknown_argument(
+    unknown: Collection[str], parser: argparse.ArgumentParser, *, takes_program_args: bool
+) -> UsageError:
+    """Return the error for arguments that `parser` does not know, with the option that was probably meant."""
+    hint = f"{parser.prog} --help lists the options."
+    if takes_program_args:
+        hint += " Arguments for the program go after --."
+    wrong = next((each.partition("=")[0] for each in unknown if each.startswith("-")), None)
+    if wrong is None:
+        return UsageError(f"unexpected argument {next(iter(unknown))!r}", hint)
+    names = {}
+    for action in parser._actions:
+        for option in action.option_strings:
+            if option.startswith("--") and option != "--no-runtime-class":
+                names[action.dest if action.dest in SETTING_NAMES else option] = option
+    near = suggest(wrong, names)
+    return UsageError(f"unknown option {wrong}" + (f"; did you mean {near}?" if near else ""), hint)
 
 
-def text(given: str) -> str:
-    """Text that can be sent: an argument that is not UTF-8 reaches Python as lone surrogates."""
+# -- types of values: argparse adds the name of the option to the message of an ArgumentTypeError ----------------
+
+
+def text(value: str) -> str:
+    """Return text that UTF-8 can encode: Python decodes other arguments to lone surrogates."""
     try:
-        given.encode()
+        value.encode()
     except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError("is not UTF-8") from None
-    return given
+        raise argparse.ArgumentTypeError("must be valid UTF-8") from None
+    return value
 
 
-def seconds(given: str) -> float:
-    """``90``, ``1.5``, ``90s``, ``5m``, ``2h``, ``1d``."""
-    match = _SECONDS.fullmatch(given)
+def nonempty(value: str) -> str:
+    """Return text that is not empty."""
+    if not value:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text(value)
+
+
+def seconds(value: str) -> float:
+    """Return the seconds of a time: ``90``, ``1.5``, ``90s``, ``5m``, ``2h``, ``1d``."""
+    match = _TIME.fullmatch(value)
     if match is None:
-        raise argparse.ArgumentTypeError(f"{given!r} is not a length of time, such as 90, 1.5, 90s, 5m, 2h or 1d")
-    return float(match[1]) * _SECONDS_OF[match[2]]
+        raise argparse.ArgumentTypeError(f"must be a time such as 90, 1.5, 90s, 5m, 2h or 1d, got {value!r}")
+    return float(match[1]) * _TIME_UNITS[match[2]]
 
 
-def whole_seconds(given: str) -> int:
-    """Like `seconds`, without a fraction."""
-    length = seconds(given)
+def whole_seconds(value: str) -> int:
+    """Return the seconds of a time without a fraction."""
+    length = seconds(value)
     if not length.is_integer():
-        raise argparse.ArgumentTypeError(f"{given!r} is not a whole number of seconds")
+        raise argparse.ArgumentTypeError(f"must be a whole number of seconds, got {value!r}")
     return int(length)
 
 
-def size(given: str) -> int:
-    """Bytes: ``1048576``, ``64k``, ``1Mi``."""
-    match = _BYTES.fullmatch(given)
+def size(value: str) -> int:
+    """Return the bytes of a size: ``1048576``, ``64k``, ``1Mi``."""
+    match = _SIZE.fullmatch(value)
     if match is None:
-        raise argparse.ArgumentTypeError(f"{given!r} is not a number of bytes, such as 65536, 64k or 1Mi")
-    return int(match[1]) * _BYTES_OF[match[2]]
+        raise argparse.ArgumentTypeError(f"must be a number of bytes such as 65536, 64k or 1Mi, got {value!r}")
+    return int(match[1]) * _SIZE_UNITS[match[2]]
 
 
-def number(given: str) -> int:
-    """A whole number."""
-    if re.fullmatch(r"-?\d{1,18}", given, re.ASCII) is None:
-        raise argparse.ArgumentTypeError(f"{given!r} is not a whole number")
-    return int(given)
+def number(value: str) -> int:
+    """Return an integer."""
+    if re.fullmatch(r"-?\d{1,18}", value, re.ASCII) is None:
+        raise argparse.ArgumentTypeError(f"must be an integer, got {value!r}")
+    return int(value)
 
 
-def pair(given: str) -> tuple[str, str]:
-    """``K=V``."""
-    key, sign, value = text(given).partition("=")
+def pair(value: str) -> tuple[str, str]:
+    """Return key and value of ``K=V``."""
+    key, sign, content = text(value).partition("=")
     if not key or not sign:
-        raise argparse.ArgumentTypeError(f"{given!r} is not of the form K=V")
-    return key, value
+        raise argparse.ArgumentTypeError(f"must have the form K=V, got {value!r}")
+    return key, content
 
 
-def variable(given: str) -> tuple[str, str | None]:
-    """``K=V``, or ``K`` alone: its value is taken from the environment."""
-    key, sign, value = text(given).partition("=")
+def variable(value: str) -> tuple[str, str | None]:
+    """Return name and value of ``K=V``, or name and None of ``K``."""
+    key, sign, content = text(value).partition("=")
     if not key:
-        raise argparse.ArgumentTypeError(f"{given!r} is not of the form K=V or K")
-    return key, value if sign else None
+        raise argparse.ArgumentTypeError(f"must have the form K=V or K, got {value!r}")
+    return key, content if sign else None
 
 
-def toleration(given: str) -> dict[str, str]:
-    """``KEY[=VALUE][:EFFECT]``, as `kubectl taint` writes a taint; without a value any is tolerated."""
-    match = _TOLERATION.fullmatch(text(given))
+def toleration(value: str) -> dict[str, str]:
+    """Return the toleration of a taint ``KEY[=VALUE][:EFFECT]``, as in ``kubectl taint``.
+
+    Without VALUE, every value is tolerated.
+    """
+    match = _TOLERATION.fullmatch(text(value))
     if match is None:
-        raise argparse.ArgumentTypeError(f"{given!r} is not of the form KEY[=VALUE][:EFFECT]")
-    made = {"key": match["key"], "operator": "Exists" if match["value"] is None else "Equal"}
-    made.update({name: match[name] for name in ("value", "effect") if match[name] is not None})
-    return made
-
-
-# -- from settings to options and back -----------------------------------------------------------------------
-
-
-def option_names(parser: argparse.ArgumentParser) -> dict[str, str]:
-    """The option that sets each thing, by its destination: ``{"cpu_limit": "--cpu", ...}``."""
-    names: dict[str, str] = {}
-    for action in parser._actions:
-        long = [name for name in action.option_strings if name.startswith("--")]
-        if long and action.dest not in names:
-            names[action.dest] = long[0]
-    return names
-
-
-def in_options(message: str, options: Mapping[str, str]) -> str:
-    """A message of the library's, with the names of settings replaced by those of the options."""
-
-    def name(match: re.Match[str]) -> str:
-        return options.get(match[0], match[0])
-
-    def keyword(match: re.Match[str]) -> str:
-        return f"{options[match[1]]} {match[2]}" if match[1] in options else match[0]
-
-    # Only names of two words, and keywords with their value: "timeout" and "image" may just be words.
-    message = re.sub(r"\b([a-z]+(?:_[a-z]+)*)=\"([^\"]*)\"", keyword, message)
-    return re.sub(r"\b[a-z]+(?:_[a-z]+)+\b", name, message)
-
-
-def spec_error_in_options(field: str, message: str, options: Mapping[str, str]) -> str:
-    """What is wrong with a setting (`field` is its path), told of the option that it came from."""
-    match = re.match(r"(?:resources\.)?(\w+)(.*)", field, re.DOTALL)
-    reason = in_options(message.removeprefix(f"{field}: "), options)
-    if match is None:
-        return f"{field}: {reason}"
-    name = _PROGRAM.get(match[1]) or options.get(match[1], match[1])
-    entry = match[2]
-    keyed = re.fullmatch(r"\[(['\"].*['\"])\]", entry, re.DOTALL)
-    if keyed is not None:
-        entry = f" {keyed[1]}"
-    return f"{name}{entry}: {reason}"
+        raise argparse.ArgumentTypeError(f"must have the form KEY[=VALUE][:EFFECT], got {value!r}")
+    parts = {name: part for name, part in match.groupdict().items() if part is not None}
+    return {**parts, "operator": "Equal" if "value" in parts else "Exists"}

@@ -1,4 +1,4 @@
-"""The progress line: what a run waits for, with the seconds that each phase took."""
+"""The progress line: what the run waits for, and how long each phase took."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import anyio
 from ..result import ExecutionFinished, OutputChunk, PhaseChanged, PhaseName, PodWaiting
 from .console import Console
 
-TICK_SECONDS = 0.1
+REFRESH_INTERVAL = 0.1
 
-_NOW: dict[PhaseName | None, str] = {
+_ACTIVITY: dict[PhaseName | None, str] = {
     None: "creating the Job",
     "created": "waiting for a node",
     "scheduled": "starting the container",
@@ -18,47 +18,47 @@ _NOW: dict[PhaseName | None, str] = {
 
 
 class Progress:
-    """A line on the terminal from the start of a run to its first output; then it is gone for good."""
+    """A line on the terminal, from the start of a run until its first output."""
 
     def __init__(self, console: Console, *, wanted: bool) -> None:
         self._console = console
-        self._wanted = self._shown = wanted and console.has_status_line
-        self._began = 0.0
+        self._wanted = self._shown = wanted and console.can_show_status
         self._phase: PhaseName | None = None
         self._waiting: PodWaiting | None = None
-        self._past: list[str] = []
+        self._finished_phases: list[str] = []
 
-    async def show(self) -> None:
-        """Draw the line until it is over."""
-        self._began = anyio.current_time()
+    async def run(self) -> None:
+        """Redraw the line until `stop` is called."""
+        start = anyio.current_time()
         while self._shown:
-            self._console.status(self.line(anyio.current_time() - self._began))
-            await anyio.sleep(TICK_SECONDS)
+            self._console.show_status(self.line(anyio.current_time() - start))
+            await anyio.sleep(REFRESH_INTERVAL)
 
     def line(self, elapsed: float) -> str:
-        """The line as it is `elapsed` seconds after the start."""
-        now = _NOW[self._phase]
+        """Return the line `elapsed` seconds after the start."""
+        activity = _ACTIVITY[self._phase]
         if self._waiting is not None:
-            now = ": ".join(part for part in (self._waiting.reason, self._waiting.message) if part)
-        past = f"  ({', '.join(self._past)})" if self._past else ""
-        return f"{elapsed:.1f} s  {now}{past}"
+            activity = ": ".join(part for part in (self._waiting.reason, self._waiting.message) if part)
+        phases = f"  ({', '.join(self._finished_phases)})" if self._finished_phases else ""
+        return f"{elapsed:.1f} s  {activity}{phases}"
 
-    def saw(self, event: PhaseChanged | PodWaiting | OutputChunk | ExecutionFinished) -> None:
-        """Take note of an event. Output and the end take the line away."""
+    def handle(self, event: PhaseChanged | PodWaiting | OutputChunk | ExecutionFinished) -> None:
+        """Update the line. Output and the end of the program remove it."""
         if isinstance(event, (OutputChunk, ExecutionFinished)):
-            self.over()
+            self.stop()
         elif isinstance(event, PodWaiting):
             self._waiting = event
-        elif event.phase in _NOW:
+        elif event.phase in _ACTIVITY:
             self._phase, self._waiting = event.phase, None
-            self._past.append(f"{event.phase} {event.seconds:.1f} s")
+            self._finished_phases.append(f"{event.phase} {event.seconds:.1f} s")
 
-    def over(self) -> None:
+    def stop(self) -> None:
+        """Remove the line."""
         self._shown = False
         self._console.clear_status()
 
-    def last_word(self, text: str) -> None:
+    def set_final_text(self, text: str) -> None:
         """Show `text` from now on, also after output."""
         self._shown = False
         if self._wanted:
-            self._console.status(text)
+            self._console.show_status(text)

@@ -1,4 +1,4 @@
-"""``gke-sandbox run``: run one program; what it prints is printed, what it returns is returned."""
+"""``gke-sandbox run``: run a program, and pass on its output and its exit code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from . import exit_codes, input_files, options, parsing
 from .console import Console
-from .errors import logging_shown, tell
 
 if TYPE_CHECKING:
     from .._wire.program import Program
@@ -16,26 +15,30 @@ if TYPE_CHECKING:
     from ..cluster import Cluster
     from ..sandbox import AsyncSandbox
     from .output_dir import OutputDirectory
-    from .run_session import Session
+    from .run_session import RunSession
 
 _DESCRIPTION = """\
-Run a Python program in a gVisor pod of its own and delete the pod. The program's stdout, stderr and exit
-status become those of this command, as they come. The program is SCRIPT, or stdin if SCRIPT is -, or CODE;
-it runs as main.py in an empty directory, beside its --file input_files. Arguments for it go after --.
+Run a Python program in a new gVisor pod, and delete the pod. This command
+passes on the output of the program while it runs, and exits with its exit code.
+The program is main.py in a directory that contains only the files of --file.
+Arguments for the program go after --.
 """
 
 _EPILOG = """\
-exit status:
-  the program's own; 128+N if signal N ended it; 124 at its time limit; 137 if it was killed for its memory or
-  its pod was taken away; 125 if the sandbox failed or the result was lost; 2 for bad usage; 130, 143 and 129
-  after Ctrl-C, SIGTERM and SIGHUP, when the Job is deleted; 141 if whoever read stdout went away
+exit code:
+  the exit code of the program; 128+N if signal N ended it; 124 if it reached
+  its time limit; 137 if it exceeded its memory limit or its pod was terminated;
+  125 if the sandbox failed, the result was lost or the output could not be
+  written; 2 for invalid usage; 130, 143 and 129 after Ctrl-C, SIGTERM and
+  SIGHUP; 141 if the reader of stdout closed the pipe
 
 examples:
   gke-sandbox run --local -c 'print(6 * 7)'
-  gke-sandbox run script.py --file data.csv --output-dir out/ -- --verbose data.csv
+  gke-sandbox run script.py --file data.csv --output-dir out/ -- --rows 10
   gke-sandbox run - --timeout 30s --memory 1Gi < script.py
   gke-sandbox run script.py --json | jq -r .stdout
-  gke-sandbox run script.py --record run.yaml && gke-sandbox run script.py --replay run.yaml
+  gke-sandbox run script.py --record run.yaml
+  gke-sandbox run script.py --replay run.yaml
 """
 
 
@@ -46,47 +49,39 @@ def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
         help="run a Python program in a sandbox",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        usage="gke-sandbox run [parsing] (SCRIPT | - | -c CODE) [-- ARGUMENT ...]",
+        usage="gke-sandbox run [options] (SCRIPT | - | -c CODE) [-- ARGUMENT ...]",
     )
     _add_program(parser)
     options.add_cluster(parser)
-    _add_cassette(parser)
+    group = parser.add_argument_group("record and replay")
+    group.add_argument(
+        "--record", metavar="FILE", help="write the responses of the cluster to this file, for --replay"
+    )
+    group.add_argument(
+        "--replay",
+        metavar="FILE",
+        help="replay this file instead of using a cluster; the program must be the same",
+    )
     options.add_limits(parser)
     options.add_pod(parser)
     _add_output(parser)
-    names = parsing.option_names(parser)
-    parser.set_defaults(
-        command=lambda given, console: command(given, console, names),
-        hint_on_unrecognized="gke-sandbox run --help shows the options; arguments for the program go after --",
-    )
+    parser.set_defaults(command=command, parser=parser, suggest_local=True)
 
 
 def _add_program(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("the program and what it finds")
-    group.add_argument("script", nargs="?", metavar="SCRIPT", help="file with the program; - for stdin")
-    group.add_argument("-c", dest="code", metavar="CODE", help="the program itself")
+    group = parser.add_argument_group("program")
+    group.add_argument("script", nargs="?", metavar="SCRIPT", help="run this file; - is stdin")
+    group.add_argument("-c", dest="code", metavar="CODE", help="run this Python code")
     group.add_argument(
         "--file",
         dest="files",
         action="append",
         default=[],
         metavar="PATH[:NAME]",
-        help="put this file beside the program, as NAME if given (repeatable)",
+        help="copy this file into the program's directory, as NAME if it is given (repeatable)",
     )
-    group.add_argument("--stdin", metavar="FILE", help="the program's stdin; - passes on this command's")
-    options.add_environment(group)
-
-
-def _add_cassette(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("record and replay")
-    group.add_argument(
-        "--record", metavar="FILE", help="write what the cluster answers to this file, a cassette for --replay"
-    )
-    group.add_argument(
-        "--replay",
-        metavar="FILE",
-        help="no cluster: answer from this cassette, for the recorded program",
-    )
+    group.add_argument("--stdin", metavar="FILE", help="use this file as stdin of the program; - is stdin")
+    options.add_settings(group, options.ENVIRONMENT)
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -94,133 +89,111 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--output-dir",
         metavar="DIR",
-        help="write the files that the program made under this directory, made if it is missing",
+        help="write the output files of the program to this directory; create it if necessary",
     )
     group.add_argument(
-        "--json", action="store_true", help="print the result, or the error, as one JSON object when it is over"
+        "--json", action="store_true", help="print the result or the error as one JSON object, at the end"
     )
     group.add_argument(
         "-v",
         "--verbose",
         action="count",
         default=0,
-        help="log to stderr what happens, in the place of the progress line; -vv: every request",
+        help="log to stderr instead of showing the progress line; -vv also logs every request",
     )
 
 
 # -- the command -----------------------------------------------------------------------------------------------
 
 
-def command(given: argparse.Namespace, console: Console, names: dict[str, str]) -> int:
-    """Run the program that `given` names and return the exit exit_codes. `names` are the options of settings."""
-    from ..errors import SandboxError
-
-    try:
-        with logging_shown(console, given.verbose), contextlib.ExitStack() as opened:
-            return _run(given, console, opened, names)
-    except SandboxError as error:
-        return tell(error, given, console, names)
-
-
-def _run(given: argparse.Namespace, console: Console, opened: contextlib.ExitStack, names: dict[str, str]) -> int:
-    """Check everything, run, output. Raises `UsageError`, `SandboxError`, `OutputFailed`."""
+def command(args: argparse.Namespace, console: Console) -> int:
+    """Run the program and return the exit code. Raises `UsageError`, `SandboxError`, `OutputFailed`."""
     from .output_dir import OutputDirectory
-    from .run_session import Session
+    from .run_session import RunSession
 
-    cluster, recording = _cluster(given)
-    sandbox = _sandbox(given, cluster)
-    program = _program(given)
-    directory = None
-    if given.output_dir is not None:
-        directory = opened.enter_context(OutputDirectory(given.output_dir))
-    session = Session(sandbox, program, console, quiet=given.json or given.verbose > 0, local=given.local)
-    if recording is not None:
-        # Half a run is nobody's recording: what the file held before stays.
-        session.on_signal = recording.discard
-    session.run()
-    if session.signal is not None:
-        console.interrupted(session.signal, sandbox.leftovers, sandbox.namespace)
-        return 128 + session.signal
-    if session.error is not None:
-        raise session.error
-    return _report(session, console, directory, names, verbose=given.verbose > 0)
+    cluster, recording = _cluster(args)
+    sandbox = _sandbox(args, cluster)
+    program = _program(args)
+    with contextlib.ExitStack() as opened:
+        directory = None
+        if args.output_dir is not None:
+            directory = opened.enter_context(OutputDirectory(args.output_dir))
+        session = RunSession(sandbox, program, console, quiet=args.json or args.verbose > 0, local=args.local)
+        if recording is not None:
+            # Do not record an interrupted run: the file keeps its previous content.
+            session.on_signal = recording.discard
+        session.run()
+        if session.signal is not None:
+            console.print_interrupted(session.signal, sandbox.leftovers, sandbox.namespace)
+            return 128 + session.signal
+        if session.error is not None:
+            raise session.error
+        return _report(session, console, directory, verbose=args.verbose > 0)
 
 
-def _cluster(given: argparse.Namespace) -> tuple[Cluster, Recording | None]:
-    """The cluster, and the recording that it is to be, if any. Raises `UsageError`."""
-    if given.replay is not None:
-        named = options.cluster_options(given)
-        named += [f"--{name}" for name in ("local", "isolation", "record") if getattr(given, name)]
-        if named:
-            raise parsing.UsageError(f"--replay excludes {' and '.join(named)}")
-        from ..cluster import Cluster
+def _cluster(args: argparse.Namespace) -> tuple[Cluster, Recording | None]:
+    """Return the cluster, and its recording with ``--record``."""
+    from ..cluster import Cluster
 
-        return Cluster.replay(_file("--replay", given.replay)), None
-    cluster = options.cluster(given)
-    if given.record is None:
+    for option, path in (("--record", args.record), ("--replay", args.replay)):
+        if path == "":
+            raise parsing.UsageError(f"{option}: must not be empty")
+    if args.replay is not None:
+        used = options.cluster_options(args)
+        used += [f"--{name}" for name in ("local", "isolation", "record") if getattr(args, name)]
+        if used:
+            raise parsing.UsageError(f"--replay cannot be combined with {' and '.join(used)}")
+        return Cluster.replay(args.replay), None
+    cluster = options.cluster(args)
+    if args.record is None:
         return cluster, None
-    recorded = type(cluster).record(_file("--record", given.record), cluster)
+    recorded = Cluster.record(args.record, cluster)
     assert recorded.records is not None
     return recorded, recorded.records
 
 
-def _file(option: str, path: str) -> str:
-    if not path:
-        raise parsing.UsageError(f"{option}: must name a file")
-    return path
-
-
-def _sandbox(given: argparse.Namespace, cluster: Cluster) -> AsyncSandbox:
-    settings = options.settings(given)
-    if given.open_sandbox is not None:
-        made: AsyncSandbox = given.open_sandbox(cluster, **settings)
-        return made
+def _sandbox(args: argparse.Namespace, cluster: Cluster) -> AsyncSandbox:
     from ..sandbox import AsyncSandbox
 
-    return AsyncSandbox(cluster, **settings)
+    open_sandbox = args.open_sandbox or AsyncSandbox
+    sandbox: AsyncSandbox = open_sandbox(cluster, **options.settings(args))
+    return sandbox
 
 
-def _program(given: argparse.Namespace) -> Program:
+def _program(args: argparse.Namespace) -> Program:
     from .._wire.program import Program
 
-    if given.script == "-" and given.stdin == "-":
+    if args.script == "-" and args.stdin == "-":
         raise parsing.UsageError("stdin cannot be both the program and its input")
-    code = input_files.read_code(given.script, given.code)
-    files = input_files.read_files(given.files)
+    code = input_files.read_code(args.script, args.code)
+    files = input_files.read_files(args.files)
     stdin = None
-    if given.stdin is not None:
-        stdin = input_files.read_stdin() if given.stdin == "-" else input_files.read(given.stdin)
-    return Program(code=code, files=files, args=given.program_args or (), stdin=stdin)
+    if args.stdin is not None:
+        stdin = input_files.read_stdin() if args.stdin == "-" else input_files.read(args.stdin)
+    return Program(code=code, files=files, args=args.program_args or (), stdin=stdin)
 
 
-def _report(
-    session: Session,
-    console: Console,
-    directory: OutputDirectory | None,
-    names: dict[str, str],
-    *,
-    verbose: bool,
-) -> int:
-    """Write the files, say what there is to say, and return the exit exit_codes."""
+def _report(session: RunSession, console: Console, directory: OutputDirectory | None, *, verbose: bool) -> int:
+    """Write the output files, print the JSON object or the messages, and return the exit code."""
     from . import output
 
-    result, settings = session.result, session.sandbox.settings
+    result = session.result
     assert result is not None
-    paths, problems = directory.write(result.files) if directory is not None else (None, [])
-    lost = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
+    paths, errors = directory.write(result.files) if directory is not None else (None, [])
+    message = "; ".join(errors[:3]) + (f"; and {len(errors) - 3} more" if len(errors) > 3 else "")
     if console.json:
         value = output.result_json(result, session.sandbox.namespace, paths)
-        if problems:
-            value["error"] = {"kind": "OutputFiles", "message": lost, "hint": ""}
+        if errors:
+            value["error"] = {"kind": "OutputFiles", "message": message, "hint": ""}
         console.print_json(value)
     else:
         for note in output.notes(result):
-            console.note(note)
+            console.print_note(note)
         if verbose and directory is None and result.files:
-            console.note(f"files came back ({len(result.files)}); --output-dir DIR keeps them")
-        ending = output.ending(result, settings, names)
-        if ending is not None:
-            console.error(ending.error, ending.hint)
-        if problems:
-            console.error(lost)
-    return exit_codes.FAILED if problems else exit_codes.of_result(result)
+            console.print_note(f"output files are not written ({len(result.files)}); use --output-dir DIR")
+        error = output.error_text(result, session.sandbox.settings)
+        if error is not None:
+            console.print_error(error.message, error.hint)
+        if errors:
+            console.print_error(message)
+    return exit_codes.FAILED if errors else exit_codes.of_result(result)

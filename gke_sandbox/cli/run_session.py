@@ -1,4 +1,4 @@
-"""One run, from its first request to its deleted Job, with the signals that may end it before."""
+"""Run one program, from the first request until the Job is deleted, and handle signals and closed pipes."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("gke_sandbox")
 
-READER_GONE_SECONDS = 1.0
-"""How long a program may still take to end after the reader of its output has gone."""
+READER_GONE_GRACE = 1.0
+"""Seconds that a program may still run after the reader of its output has closed the pipe."""
 
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Session:
-    """Runs `program`, passing its output through as it comes.
+class RunSession:
+    """Run `program` and pass its output through.
 
-    After `run()` the run has ended by a `signal`, or with an `error`, or with a `result`, to be looked at in this
-    order. Whatever happens, the Job is deleted when it returns or raises, or `sandbox.leftovers` names it.
-    `quiet`: no progress line. `local`: the sandbox runs its programs on this machine.
+    After `run()`, exactly one of `signal`, `error` and `result` describes the outcome; check them in this order.
+    When `run()` returns or raises, the Job is deleted or listed in `sandbox.leftovers`. `quiet` disables the
+    progress line. `local` means that the programs of the sandbox run on this machine.
     """
 
     def __init__(
@@ -54,16 +54,16 @@ class Session:
         """Called when a signal ends the run."""
 
     def run(self) -> None:
-        """Raises `OutputFailed` when stdout or stderr take no more."""
+        """Run the program. Raises `OutputFailed` if stdout or stderr cannot be written."""
         anyio.run(self._main)
         self._console.clear_status()
         if self._output_failed is not None and self.signal is None:
             raise self._output_failed
 
     async def _main(self) -> None:
-        # A signal that was ignored when we were started stays so: nohup, and a shell's `&`.
-        heard = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
-        with anyio.open_signal_receiver(*heard) as signals:
+        # Signals that were ignored at the start stay ignored: nohup and `&` in a shell rely on it.
+        handled = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        with anyio.open_signal_receiver(*handled) as signals:
             async with anyio.create_task_group() as tasks:
                 self._scope = anyio.CancelScope()
                 tasks.start_soon(self._watch_reader)
@@ -75,20 +75,20 @@ class Session:
     async def _stream(self, tasks: TaskGroup) -> None:
         try:
             async with self.sandbox as sandbox:
-                # Not before: opening may have something to say on stderr, and not through our console.
-                tasks.start_soon(self._progress.show)
+                # Start the progress line after opening: a credential plugin may write to stderr meanwhile.
+                tasks.start_soon(self._progress.run)
                 program = self._program
                 stream = sandbox.stream(program.code, files=program.files, args=program.args, stdin=program.stdin)
                 async with stream as events:
                     async for event in events:
-                        await self._take(event)
+                        await self._handle(event)
                         if self._output_failed is not None:
                             break
         except SandboxError as error:
             self.error = error
 
-    async def _take(self, event: ExecutionEvent) -> None:
-        self._progress.saw(event)
+    async def _handle(self, event: ExecutionEvent) -> None:
+        self._progress.handle(event)
         if isinstance(event, PhaseChanged):
             logger.info(
                 "%s after %.3f s%s", event.phase, event.seconds, f" ({event.detail})" if event.detail else ""
@@ -105,38 +105,38 @@ class Session:
                 self._output_failed = failed
 
     async def _watch_reader(self) -> None:
-        """End the run when nobody reads our stdout any more: it might print nothing for a long time."""
+        """End the run when the reader of stdout has closed the pipe, even if the program prints nothing more."""
         failed = await self._console.stdout_reader_gone()
-        # A program that is about to end may do so: its exit status is not a matter of who is faster.
-        await anyio.sleep(READER_GONE_SECONDS)
+        # Let a program that is about to end finish, so that its exit code does not depend on a race.
+        await anyio.sleep(READER_GONE_GRACE)
         if self.result is None:
             self._output_failed = failed
             self._scope.cancel()
 
     async def _watch_signals(self, signals: AsyncIterator[signal.Signals]) -> None:
-        """The first signal ends the run; Ctrl-C after it ends the waiting for the Job's deletion.
+        """End the run at the first signal. Stop waiting for the deletion of the Job at a later Ctrl-C.
 
-        Only Ctrl-C does: timeout(1) sends its SIGTERM twice, and a closing terminal its SIGHUP.
+        Other signals do not stop the wait: timeout(1) sends SIGTERM twice, a closing terminal SIGHUP.
         """
         async for number in signals:
             if self.signal is None:
                 self.signal = number
                 self.on_signal()
                 self._scope.cancel()
-                self._progress.last_word("deleting the Job (Ctrl-C again does not wait for it)")
+                self._progress.set_final_text("deleting the Job (press Ctrl-C again to exit without waiting)")
             elif number == signal.SIGINT:
-                self._give_up()
+                self._exit_now()
 
-    def _give_up(self) -> None:
-        """Leave at once, and name what may be left in the cluster.
+    def _exit_now(self) -> None:
+        """Exit the process, and print which Jobs may still be in the cluster.
 
-        At once means without the event loop, whose deletions are shielded from every cancellation.
+        The event loop is not stopped first, because it shields deletions from cancellation.
         """
         jobs = self.sandbox.jobs
         if self._local:
-            # The programs are processes of this machine: they are killed, and nothing is waited for.
+            # The programs are processes on this machine: kill them.
             self.sandbox.delete_now()
             jobs = []
         number = self.signal or signal.SIGINT
-        self._console.interrupted(number, jobs, self.sandbox.namespace)
+        self._console.print_interrupted(number, jobs, self.sandbox.namespace)
         os._exit(128 + number)

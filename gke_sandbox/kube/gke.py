@@ -337,7 +337,7 @@ def _dns_endpoint(control_plane: Mapping[str, Any], which: GkeName, ip_enabled: 
 def _ip_endpoint(cluster: Mapping[str, Any], which: GkeName, endpoint: Endpoint, enabled: bool) -> str:
     if not enabled:
         raise ConfigError(
-            f"the IP endpoints of the GKE cluster {which} are switched off", hint='Use endpoint="dns".'
+            f"the IP endpoints of the GKE cluster {which} are switched off", hint="Use the endpoint dns."
         )
     addresses = _part(_part(cluster, "controlPlaneEndpointsConfig"), "ipEndpointsConfig")
     if endpoint == "private":
@@ -345,7 +345,7 @@ def _ip_endpoint(cluster: Mapping[str, Any], which: GkeName, endpoint: Endpoint,
             _part(cluster, "privateClusterConfig"), "privateEndpoint"
         )
         if host is None:
-            raise ConfigError(f"the GKE cluster {which} has no private endpoint", hint='Use endpoint="ip".')
+            raise ConfigError(f"the GKE cluster {which} has no private endpoint", hint="Use the endpoint ip.")
         return host
     host = _text(cluster, "endpoint")
     if host is None:

@@ -1,4 +1,4 @@
-"""Every process that a test starts ends with it."""
+"""End the processes that a test started."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A Sandbox that plays a script instead of running a program: for what the command makes of events and errors.
+"""A Sandbox that plays a script instead of running a program, to test how the command handles events and errors.
 
-`command(steps)` runs the command on one in this process. As a program, ``python -m tests.cli.fake SCENARIO
-JOURNAL ARGUMENT...``, it does so in a process of its own, which signals and closed pipes can be tried on, and
-writes what became of the Job into the file JOURNAL.
+`command(steps)` runs the command in this process. ``python -m tests.cli.fake SCENARIO JOURNAL ARGUMENT...`` runs
+it in a new process, for tests with signals and closed pipes, and writes what happens to the Job to the file
+JOURNAL.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from gke_sandbox.settings import Settings
 
 @dataclass(frozen=True)
 class Sleep:
-    """Let time pass; `for_ever` waits for the end of the run."""
+    """Wait. `FOREVER` waits until the run is cancelled."""
 
     seconds: float
 
 
-FOR_EVER = Sleep(1000.0)
+FOREVER = Sleep(1000.0)
 Step = ExecutionEvent | Sleep | Exception
 
 
@@ -68,14 +68,14 @@ def finished(status: Status = "succeeded", exit_code: int | None = 0, **more: An
 
 @dataclass
 class FakeSandbox:
-    """Looks like `AsyncSandbox` to the command."""
+    """Replaces `AsyncSandbox`."""
 
     steps: Sequence[Step]
     cluster: Cluster
     settings: Settings
     delete_seconds: float = 0.0
-    tell: Callable[[str], None] = lambda _: None
-    given: dict[str, Any] = field(default_factory=dict)
+    record: Callable[[str], None] = lambda _: None
+    program: dict[str, Any] = field(default_factory=dict)
     leftovers: list[str] = field(default_factory=list)
     jobs: list[str] = field(default_factory=list)
 
@@ -103,7 +103,7 @@ class FakeSandbox:
         args: Sequence[str],
         stdin: bytes | None,
     ) -> ExecutionStream:
-        self.given.update(code=code, files=dict(files), args=list(args), stdin=stdin)
+        self.program.update(code=code, files=dict(files), args=list(args), stdin=stdin)
 
         def start(stream: ExecutionStream) -> Callable[[], None]:
             self._tasks.start_soon(self._play, stream)
@@ -112,11 +112,11 @@ class FakeSandbox:
         return ExecutionStream(start)
 
     def delete_now(self) -> None:
-        self.tell("deleted now")
+        self.record("deleted now")
 
     async def _play(self, stream: ExecutionStream) -> None:
         self.jobs.append("job-1")
-        self.tell("created")
+        self.record("created")
         try:
             with self._scope:
                 for step in self.steps:
@@ -132,22 +132,22 @@ class FakeSandbox:
             with anyio.CancelScope(shield=True):
                 await anyio.sleep(self.delete_seconds)
             self.jobs.clear()
-            self.tell("deleted")
+            self.record("deleted")
 
 
 @dataclass
 class Command:
-    """The command on a fake: `status` is what it returned, `sandbox` what it opened, if it came so far."""
+    """The command with a fake Sandbox: `status` is its exit code, `sandbox` the Sandbox if it opened one."""
 
     steps: Sequence[Step]
     status: int | None = None
     sandbox: FakeSandbox | None = None
     delete_seconds: float = 0.0
-    tell: Callable[[str], None] = lambda _: None
+    record: Callable[[str], None] = lambda _: None
 
     def open_sandbox(self, cluster: Cluster, **settings: Any) -> Any:
         self.sandbox = FakeSandbox(
-            self.steps, cluster, Settings().override(**settings), self.delete_seconds, self.tell
+            self.steps, cluster, Settings().override(**settings), self.delete_seconds, self.record
         )
         return self.sandbox
 
@@ -163,9 +163,9 @@ def command(steps: Sequence[Step], *arguments: str) -> Command:
 
 SCENARIOS: dict[str, Sequence[Step]] = {
     "hello": [*phases(), Sleep(0.15), out(b"42\n"), finished()],
-    "waits": [*phases(), FOR_EVER],
-    "prints and waits": [*phases(), out(b"first\n"), FOR_EVER],
-    "prints for ever": [*phases(), *[step for _ in range(1000) for step in (out(b"y\n" * 5000), Sleep(0.01))]],
+    "waits": [*phases(), FOREVER],
+    "prints and waits": [*phases(), out(b"first\n"), FOREVER],
+    "prints forever": [*phases(), *[step for _ in range(1000) for step in (out(b"y\n" * 5000), Sleep(0.01))]],
     "prints and ends": [*phases(), out(b"one\n"), Sleep(0.3), finished()],
     "pulls": [
         *phases()[:2],
@@ -174,20 +174,20 @@ SCENARIOS: dict[str, Sequence[Step]] = {
         StartError("the sandbox did not start: ErrImagePull", hint="check the image's name"),
     ],
     "both": [*phases(), Sleep(0.15), out(b"out"), err(b"err"), Sleep(0.15), finished("timed_out", None)],
-    "crashes": [*phases(), out(b"some\n"), RuntimeError("what nobody thought of")],
+    "crashes": [*phases(), out(b"some\n"), RuntimeError("unexpected")],
 }
 
 
 def _program() -> int:
     scenario, journal, *arguments = sys.argv[1:]
 
-    def tell(what: str) -> None:
+    def record(what: str) -> None:
         with Path(journal).open("a") as lines:
             print(what, file=lines)
 
     slow = scenario.endswith(", slow to delete")
     steps = SCENARIOS[scenario.removesuffix(", slow to delete")]
-    done = Command(steps, delete_seconds=1000.0 if slow else 0.05, tell=tell).run(*arguments)
+    done = Command(steps, delete_seconds=1000.0 if slow else 0.05, record=record).run(*arguments)
     assert done.status is not None
     return done.status
 

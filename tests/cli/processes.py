@@ -1,4 +1,4 @@
-"""The command in a process of its own."""
+"""Run the command in a new process."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def start(scenario: str, journal: Path, *arguments: str, **how: Any) -> subprocess.Popen[bytes]:
-    """Start ``gke-sandbox run -c x`` on a fake Sandbox, see `fake`."""
+    """Start ``gke-sandbox run -c x`` with a fake Sandbox, see `fake`."""
     line = [sys.executable, "-m", "tests.cli.fake", scenario, str(journal), "-c", "x", *arguments]
     return _start(line, how)
 
 
 def start_real(arguments: Sequence[str], **how: Any) -> subprocess.Popen[bytes]:
-    """Start ``gke-sandbox`` itself."""
+    """Start ``gke-sandbox``."""
     return _start([sys.executable, "-m", "gke_sandbox", *arguments], how)
 
 
@@ -27,7 +27,7 @@ _STARTED: list[subprocess.Popen[bytes]] = []
 
 
 def end_all() -> None:
-    """End and close what a test has started and left, see `conftest`."""
+    """Kill the processes that a test left running, and close their pipes."""
     while _STARTED:
         process = _STARTED.pop()
         if process.poll() is None:
@@ -48,10 +48,10 @@ def _start(line: list[str], how: dict[str, Any]) -> subprocess.Popen[bytes]:
 
 
 def until(journal: Path, word: str) -> None:
-    """Wait for the fake to have written `word`."""
+    """Wait until the fake has written `word`."""
     end = time.monotonic() + 20
     while word not in read(journal):
-        assert time.monotonic() < end, f"{word!r} never came; there is {read(journal)}"
+        assert time.monotonic() < end, f"no {word!r} in {read(journal)}"
         time.sleep(0.01)
 
 

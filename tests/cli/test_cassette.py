@@ -1,4 +1,4 @@
-"""``--record`` and ``--replay``: what a cluster answered, and a command that needs none."""
+"""``--record`` writes the responses of a cluster, and ``--replay`` runs without one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CODE = ("-c", "print(open('in.txt').read()); open('out.txt', 'w').write('back');
 def run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """The command in a directory of its own: exit status, stdout, stderr without the warning on isolation."""
+    """Run the command in a temporary directory. Return exit code, stdout, and stderr without the warning."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> tuple[int, str, str]:
@@ -38,15 +38,15 @@ def run(
 
 def test_a_recorded_run_is_replayed_without_a_cluster(tmp_path: Path, run: Run) -> None:
     (tmp_path / "in.txt").write_text("hello")
-    given = ("--file", "in.txt", *CODE)
-    assert run(*LOCAL, "--record", "deep/run.yaml", *given) == (3, "hello\n", "")
+    arguments = ("--file", "in.txt", *CODE)
+    assert run(*LOCAL, "--record", "deep/run.yaml", *arguments) == (3, "hello\n", "")
     cassette = load(tmp_path / "deep" / "run.yaml")
     assert cassette.header.scenario == "run"
-    assert run("--replay", "deep/run.yaml", "--output-dir", "o", *given) == (3, "hello\n", "")
+    assert run("--replay", "deep/run.yaml", "--output-dir", "o", *arguments) == (3, "hello\n", "")
     assert (tmp_path / "o" / "out.txt").read_text() == "back"
 
 
-def test_another_program_is_one_error_that_says_how_it_differs(tmp_path: Path, run: Run) -> None:
+def test_another_program_is_one_error_with_the_difference(tmp_path: Path, run: Run) -> None:
     run(*LOCAL, "--record", "run.yaml", "-c", "print(1)")
     status, stdout, stderr = run("--replay", "run.yaml", "-c", "print(2)")
     assert (status, stdout) == (125, "")
@@ -62,31 +62,31 @@ def test_another_program_is_one_error_that_says_how_it_differs(tmp_path: Path, r
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "said"),
+    ("arguments", "status", "message"),
     [
         (("--replay", "none.yaml"), 125, "there is no cassette none.yaml"),
         (("--replay", "other"), 125, "other is not a cassette"),
-        (("--replay", ""), 2, "--replay: must name a file"),
-        (("--record", ""), 2, "--record: must name a file"),
-        (("--replay", "x", "--record", "y"), 2, "--replay excludes --record"),
-        (("--replay", "x", *LOCAL), 2, "--replay excludes --local and --isolation"),
-        (("--replay", "x", "--context", "c"), 2, "--replay excludes --context"),
+        (("--replay", ""), 2, "--replay: must not be empty"),
+        (("--record", ""), 2, "--record: must not be empty"),
+        (("--replay", "x", "--record", "y"), 2, "--replay cannot be combined with --record"),
+        (("--replay", "x", *LOCAL), 2, "--replay cannot be combined with --local and --isolation"),
+        (("--replay", "x", "--context", "c"), 2, "--replay cannot be combined with --context"),
         ((*LOCAL, "--record", "other/run.yaml"), 125, "other/run.yaml cannot be written: "),
         ((*LOCAL, "--record", "."), 125, "cannot be written: Is a directory"),
         ((*LOCAL, "--record", "/dev/full/x"), 125, "cannot be written: "),
     ],
 )
-def test_what_cannot_be_is_told_before_the_program_runs(
-    tmp_path: Path, run: Run, arguments: tuple[str, ...], status: int, said: str
+def test_an_invalid_recording_is_reported_before_the_program_runs(
+    tmp_path: Path, run: Run, arguments: tuple[str, ...], status: int, message: str
 ) -> None:
     (tmp_path / "other").write_text("hello: world\n...\n")
     returned, stdout, stderr = run(*arguments, "-c", "print('ran')")
     assert (returned, stdout) == (status, "")
-    assert said in stderr
+    assert message in stderr
     assert "Traceback" not in stderr
 
 
-def test_a_secret_is_not_written_and_the_output_stays(tmp_path: Path, run: Run) -> None:
+def test_a_recording_with_a_secret_is_not_written_and_the_output_is_passed_on(tmp_path: Path, run: Run) -> None:
     token = "ghp_" + "a" * 36
     status, stdout, stderr = run(*LOCAL, "--record", "run.yaml", "-c", f"print('{token}')")
     assert (status, stdout) == (125, f"{token}\n")
@@ -96,20 +96,20 @@ def test_a_secret_is_not_written_and_the_output_stays(tmp_path: Path, run: Run) 
     assert not (tmp_path / "run.yaml").exists()
 
 
-def test_an_interrupted_run_is_no_recording(tmp_path: Path) -> None:
-    (tmp_path / "run.yaml").write_text("what was there")
+def test_an_interrupted_run_is_not_recorded(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("previous content")
     arguments = [
         "run",
         *LOCAL,
         "--record",
         "run.yaml",
         "-c",
-        "print('begun', flush=True); import time; time.sleep(60)",
+        "print('started', flush=True); import time; time.sleep(60)",
     ]
     process = start_real(arguments, stdin=subprocess.DEVNULL)
     assert process.stdout is not None
-    assert process.stdout.readline() == b"begun\n"
+    assert process.stdout.readline() == b"started\n"
     os.kill(process.pid, signal.SIGINT)
     assert process.wait(20) == 130
     process.communicate()
-    assert (tmp_path / "run.yaml").read_text() == "what was there"
+    assert (tmp_path / "run.yaml").read_text() == "previous content"

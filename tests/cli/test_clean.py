@@ -1,4 +1,4 @@
-"""``gke-sandbox clean``: what is old goes, what is young or somebody else's stays."""
+"""``gke-sandbox clean`` deletes old Jobs, and leaves recent Jobs and those of other clients."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from gke_sandbox.settings import Settings
 from tests.clock import mock_clock, run_on_mock_clock
 from tests.http_cluster import HttpCluster, http_cluster
 
-BEGAN = datetime(2026, 11, 22, 12, 0, tzinfo=timezone.utc)
+START = datetime(2026, 11, 22, 12, 0, tzinfo=timezone.utc)
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Kit:
     client: KubeClient
 
     def now(self) -> datetime:
-        return BEGAN + timedelta(seconds=anyio.current_time())
+        return START + timedelta(seconds=anyio.current_time())
 
     async def make(self, *names: str, **labels: str) -> None:
         for name in names:
@@ -48,9 +48,11 @@ class Kit:
             job = await self.client.create(JOBS, "default", made.job)
             await self.client.create(CONFIG_MAPS, "default", made.config_map(job["metadata"]["uid"]))
 
-    async def clean(self, older_than: float = 3600.0, *, dry_run: bool = False, spare: bool = False) -> Cleaning:
-        cleaning = Cleaning("default", dry_run, older_than, spare_runs=spare)
-        await cleaning.carry_out(self.client, self.now())
+    async def clean(
+        self, older_than: float = 3600.0, *, dry_run: bool = False, skip_active: bool = False
+    ) -> Cleaning:
+        cleaning = Cleaning("default", dry_run, older_than, skip_active=skip_active)
+        await cleaning.run(self.client, self.now())
         return cleaning
 
     def jobs(self) -> list[str]:
@@ -63,7 +65,7 @@ async def cluster(*faults: Fault, script: Script | None = None) -> AsyncIterator
         ScriptedRuntime(script or Script()),
         faults=FaultPlan(*faults),
         pace=Pace.recorded(),
-        now=lambda: BEGAN + timedelta(seconds=anyio.current_time()),
+        now=lambda: START + timedelta(seconds=anyio.current_time()),
     )
     async with KubeClient(
         ClusterConfig(server="https://embedded.invalid", source="a test"), transport=transport
@@ -76,7 +78,7 @@ def names(found: list[Leftover]) -> list[str]:
 
 
 @mock_clock
-async def test_what_is_old_is_deleted_and_what_is_young_stays() -> None:
+async def test_old_jobs_are_deleted_and_recent_jobs_stay() -> None:
     async with cluster() as kit:
         await kit.make("old-1")
         await anyio.sleep(400)
@@ -85,14 +87,14 @@ async def test_what_is_old_is_deleted_and_what_is_young_stays() -> None:
         await kit.make("young")
         cleaning = await kit.clean(older_than=200)
         assert sorted(names(cleaning.deleted)) == ["old-1", "old-2"]
-        assert (cleaning.spared, cleaning.failed) == (1, [])
+        assert (cleaning.skipped, cleaning.failed) == (1, [])
         assert {each.session for each in cleaning.deleted} == {"5e55"}
         await anyio.sleep(30)
         assert kit.jobs() == ["young"]
 
 
 @mock_clock
-async def test_the_oldest_come_first_and_their_state_is_told() -> None:
+async def test_the_oldest_jobs_are_first_and_have_their_state() -> None:
     async with cluster(script=Script(ends_at=1.0)) as kit:
         await kit.make("finished")
         await anyio.sleep(20)
@@ -103,20 +105,20 @@ async def test_the_oldest_come_first_and_their_state_is_told() -> None:
 
 
 @mock_clock
-async def test_a_run_that_may_be_in_flight_is_spared_until_its_deadline() -> None:
+async def test_the_job_of_a_run_that_may_be_active_is_skipped_until_its_deadline() -> None:
     async with cluster() as kit:
         await kit.make("long")
         await anyio.sleep(500)
-        cleaning = await kit.clean(older_than=60, spare=True)
-        assert (cleaning.deleted, cleaning.spared) == ([], 1)
-        # A cluster whose controllers do not work: it has not ended at its deadline of 630 s.
+        cleaning = await kit.clean(older_than=60, skip_active=True)
+        assert (cleaning.deleted, cleaning.skipped) == ([], 1)
+        # The controllers of the cluster do not work: the Job is not finished after its deadline of 630 s.
         (left,) = await orphans.find(kit.client, "default", kit.now() + timedelta(seconds=200))
         assert not left.may_be_in_flight
         assert names((await kit.clean(older_than=60)).deleted) == ["long"]
 
 
 @mock_clock
-async def test_a_job_that_is_being_deleted_is_left_out() -> None:
+async def test_a_job_that_is_being_deleted_is_not_listed() -> None:
     async with cluster() as kit:
         await kit.make("going")
         await kit.client.delete(JOBS, "default", "going", propagation_policy="Foreground")
@@ -124,7 +126,7 @@ async def test_a_job_that_is_being_deleted_is_left_out() -> None:
 
 
 @mock_clock
-async def test_a_list_that_took_too_long_begins_anew() -> None:
+async def test_an_expired_list_is_restarted() -> None:
     expired = Respond(410, "Expired", "The provided continue parameter is too old.")
     async with cluster(Fault(expired, Match("list", "jobs"), skip=1)) as kit:
         await kit.make(*(f"job-{n}" for n in range(5)))
@@ -143,7 +145,7 @@ async def test_a_list_that_took_too_long_begins_anew() -> None:
         '{"metadata": "x"}',
     ],
 )
-def test_what_is_not_a_list_of_jobs_is_the_servers_error(text: str) -> None:
+def test_an_invalid_list_of_jobs_is_a_server_error(text: str) -> None:
     async def run() -> None:
         async with cluster(Fault(Respond(200, "", "", text=text), Match("list", "jobs"), None)) as kit:
             with pytest.raises(ServerError, match="not a list of Jobs"):
@@ -153,7 +155,7 @@ def test_what_is_not_a_list_of_jobs_is_the_servers_error(text: str) -> None:
 
 
 @mock_clock
-async def test_a_deletion_whose_answer_is_lost_counts() -> None:
+async def test_a_deletion_whose_response_is_lost_is_counted() -> None:
     async with cluster(Fault(Drop(carried_out=True), Match("delete", "jobs"))) as kit:
         await kit.make("a")
         cleaning = await kit.clean(older_than=0)
@@ -165,22 +167,22 @@ async def test_a_dry_run_deletes_nothing() -> None:
     async with cluster() as kit:
         await kit.make("a", "b")
         cleaning = await kit.clean(older_than=0, dry_run=True)
-        assert (names(cleaning.doomed), cleaning.deleted) == (["a", "b"], [])
+        assert (names(cleaning.to_delete), cleaning.deleted) == (["a", "b"], [])
         assert kit.jobs() == ["a", "b"]
         assert {request.method for request in kit.transport.requests} == {"POST", "GET"}
 
 
 @mock_clock
-async def test_jobs_of_others_are_not_looked_at() -> None:
+async def test_jobs_of_other_clients_are_not_listed() -> None:
     async with cluster() as kit:
         await kit.make("theirs", **{"app.kubernetes.io/managed-by": "helm"})
         cleaning = await kit.clean(older_than=0)
-        assert (cleaning.deleted, cleaning.spared) == ([], 0)
+        assert (cleaning.deleted, cleaning.skipped) == ([], 0)
         assert kit.jobs() == ["theirs"]
 
 
 @mock_clock
-async def test_more_jobs_than_one_page_holds() -> None:
+async def test_every_page_of_a_list_is_read() -> None:
     async with cluster() as kit:
         await kit.make(*(f"job-{n}" for n in range(8)))
         found = await orphans.find(kit.client, "default", kit.now(), page_size=3)
@@ -190,7 +192,7 @@ async def test_more_jobs_than_one_page_holds() -> None:
 
 
 @mock_clock
-async def test_one_that_cannot_be_deleted_does_not_keep_the_others() -> None:
+async def test_one_failed_deletion_does_not_prevent_the_others() -> None:
     async with cluster(Fault(Forbid(), Match("delete", name="a"))) as kit:
         await kit.make("a", "b", "c")
         cleaning = await kit.clean(older_than=0)
@@ -202,7 +204,7 @@ async def test_one_that_cannot_be_deleted_does_not_keep_the_others() -> None:
 
 
 @mock_clock
-async def test_what_may_pass_is_tried_again() -> None:
+async def test_temporary_errors_are_retried() -> None:
     busy = Fault(Respond.unavailable(), Match("list", "jobs"), times=2)
     reset = Fault(Respond.internal_error(), Match("delete", "jobs"), times=2)
     async with cluster(busy, reset) as kit:
@@ -211,7 +213,7 @@ async def test_what_may_pass_is_tried_again() -> None:
 
 
 @mock_clock
-async def test_a_conflict_that_is_not_about_the_uid_is_tried_again() -> None:
+async def test_a_conflict_that_is_not_about_the_uid_is_retried() -> None:
     modified = Respond(409, "Conflict", 'Operation cannot be fulfilled on jobs.batch "a": it has been modified')
     async with cluster(Fault(modified, Match("delete", "jobs"), times=2)) as kit:
         await kit.make("a")
@@ -219,7 +221,7 @@ async def test_a_conflict_that_is_not_about_the_uid_is_tried_again() -> None:
 
 
 @mock_clock
-async def test_a_job_that_is_gone_or_has_another_in_its_place_is_left_alone() -> None:
+async def test_a_job_that_is_gone_or_was_replaced_is_not_deleted() -> None:
     async with cluster() as kit:
         await kit.make("gone", "replaced")
         found = await orphans.find(kit.client, "default", kit.now())
@@ -227,9 +229,9 @@ async def test_a_job_that_is_gone_or_has_another_in_its_place_is_left_alone() ->
             await kit.client.delete(JOBS, "default", name, propagation_policy="Background")
         await anyio.sleep(10)
         await kit.make("replaced")
-        told: list[tuple[Leftover, SandboxError | None]] = []
-        await orphans.remove(kit.client, "default", found, lambda *each: told.append(each))
-        assert told == []
+        recorded: list[tuple[Leftover, SandboxError | None]] = []
+        await orphans.remove(kit.client, "default", found, lambda *each: recorded.append(each))
+        assert recorded == []
         assert kit.jobs() == ["replaced"]
 
 
@@ -272,11 +274,13 @@ def make(kubeconfig: Path, *names: str) -> None:
 Clean = Callable[..., tuple[int, str, str]]
 
 
-def test_the_command_shows_deletes_and_says_when_there_is_nothing(clean: Clean, tmp_path: Path) -> None:
+def test_the_command_shows_jobs_deletes_them_and_reports_when_none_are_left(clean: Clean, tmp_path: Path) -> None:
     make(tmp_path / "kubeconfig", "left-1", "left-2")
     status, stdout, stderr = clean()
     assert (status, stderr) == (0, "")
-    assert stdout == "deleted no Jobs in namespace agents; 2 Jobs younger than 1h, or within their deadline\n"
+    assert (
+        stdout == "deleted no Jobs in namespace agents; skipped 2 Jobs younger than 1h or not past the deadline\n"
+    )
     status, stdout, _ = clean("--older-than", "0s", "--dry-run")
     assert status == 0
     lines = stdout.splitlines()
@@ -290,14 +294,14 @@ def test_the_command_shows_deletes_and_says_when_there_is_nothing(clean: Clean, 
     assert clean("--all") == (0, "deleted no Jobs in namespace agents\n", "")
 
 
-def test_a_cluster_that_cannot_be_asked_is_an_error(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_cluster_that_cannot_be_reached_is_an_error(capfd: pytest.CaptureFixture[str]) -> None:
     status = main(["clean", "--server", "http://127.0.0.1:9", "--all"])
     stdout, stderr = capfd.readouterr()
     assert (status, stdout) == (125, "")
     assert stderr.startswith("gke-sandbox: error: GET /apis/batch/v1/namespaces/default/jobs")
 
 
-def test_without_a_cluster_the_embedded_one_is_no_advice(
+def test_without_a_cluster_the_hint_does_not_suggest_local(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
@@ -309,38 +313,38 @@ def test_without_a_cluster_the_embedded_one_is_no_advice(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
-        (["--all", "--older-than", "1h"], "--all excludes --older-than"),
-        (["--older-than", "soon"], "'soon' is not a length of time"),
+        (["--all", "--older-than", "1h"], "--all cannot be combined with --older-than"),
+        (["--older-than", "soon"], "--older-than: must be a time such as 90"),
         (["--older-than", "-1h"], "expected one argument"),
-        (["--local"], "--local"),
+        (["--local"], "--local: there is nothing to clean"),
         (["--namespace", "Not A Name"], "--namespace"),
         (["--", "x"], "arguments after --"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_usage_is_told_and_nothing_is_sent(clean: Clean, arguments: list[str], words: str) -> None:
+def test_invalid_usage_is_reported_and_nothing_is_sent(clean: Clean, arguments: list[str], message: str) -> None:
     status, stdout, stderr = clean(*arguments)
     assert (status, stdout) == (2, "")
-    assert words in stderr
+    assert message in stderr
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"),
+    ("seconds", "text"),
     [(0.4, "0s"), (59, "59s"), (60, "1m"), (61, "1m1s"), (3600, "1h"), (11520, "3h12m"), (183600, "2d3h")],
 )
-def test_ages_are_told_in_their_two_largest_units(seconds: float, words: str) -> None:
-    assert _age(seconds) == words
+def test_ages_have_their_two_largest_units(seconds: float, text: str) -> None:
+    assert _age(seconds) == text
 
 
-def test_a_failed_deletion_has_its_own_exit_status(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_deletion_is_reported_with_its_hint(capfd: pytest.CaptureFixture[str]) -> None:
     from gke_sandbox.cli import clean as module
     from gke_sandbox.cli.console import Console
 
     left = Leftover("a", "u", "5e55", 7200.0, finished=True)
     cleaning = Cleaning("agents", False, 3600.0, failed=[(left, SandboxError("refused", hint="ask"))])
-    module._tell_people(cleaning, Console())
+    module._print_summary(cleaning, Console())
     stdout, stderr = capfd.readouterr()
     assert stdout == "deleted no Jobs in namespace agents\n"
-    assert stderr == "gke-sandbox: error: a could not be deleted: refused\nhint: ask\n"
+    assert stderr == "gke-sandbox: error: cannot delete the Job a: refused\nhint: ask\n"

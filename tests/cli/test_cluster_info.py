@@ -1,4 +1,4 @@
-"""``gke-sandbox cluster``: what was found and from where, and never a secret."""
+"""``gke-sandbox cluster-info`` shows the cluster and where it is configured, but no secret."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ca() -> trustme.CA:
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home directory, outside of any cluster, and no proxy."""
+    """An empty home directory, outside a cluster, without a proxy."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     names = ["KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT", "POD_NAMESPACE"]
@@ -47,7 +47,7 @@ def write(
     user: dict[str, Any] | None = None,
     context: dict[str, Any] | None = None,
 ) -> Path:
-    """A kubeconfig in the current directory, in which these fields are added to its one context, `prod`."""
+    """Write a kubeconfig with one context, `prod`, to the current directory, and add these fields."""
     file = home / "kubeconfig"
     content = {
         "current-context": "prod",
@@ -59,16 +59,18 @@ def write(
     return file
 
 
-def told(capfd: pytest.CaptureFixture[str], *arguments: str) -> Any:
-    """The JSON object that the command prints."""
-    status = main(["cluster", "--kubeconfig", "kubeconfig", "--json", *arguments])
+def cluster_info(capfd: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    """Return the JSON object that the command prints."""
+    status = main(["cluster-info", "--kubeconfig", "kubeconfig", "--json", *arguments])
     stdout, stderr = capfd.readouterr()
     assert (status, stderr) == (0, "")
     assert "s3cret" not in stdout
     return json.loads(stdout)
 
 
-def test_all_of_it_as_one_object(home: Path, ca: trustme.CA, capfd: pytest.CaptureFixture[str]) -> None:
+def test_json_has_every_property_of_the_cluster(
+    home: Path, ca: trustme.CA, capfd: pytest.CaptureFixture[str]
+) -> None:
     file = write(
         home,
         {
@@ -86,7 +88,7 @@ def test_all_of_it_as_one_object(home: Path, ca: trustme.CA, capfd: pytest.Captu
         },
         {"namespace": "agents"},
     )
-    found = told(capfd)
+    found = cluster_info(capfd)
     assert found.pop("source") == f'context "prod" in {file}'
     assert found.pop("tls") == {
         "verified": True,
@@ -107,90 +109,92 @@ def test_all_of_it_as_one_object(home: Path, ca: trustme.CA, capfd: pytest.Captu
     }
 
 
-def test_the_same_for_people(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_properties_are_printed_as_lines(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file = write(home, {"proxy-url": "http://me:s3cret@proxy.example:3128", "tls-server-name": "kubernetes"})
-    assert main(["cluster", "--kubeconfig", "kubeconfig", "--as", "jane", "--as-group", "a"]) == 0
+    assert main(["cluster-info", "--kubeconfig", "kubeconfig", "--as", "jane", "--as-group", "a"]) == 0
     stdout, stderr = capfd.readouterr()
     assert stderr == ""
     assert stdout == (
-        f'found in      context "prod" in {file}\n'
-        f"file          {file}\n"
-        "context       prod\n"
-        "address       https://c.example:6443/prefix\n"
-        "namespace     default\n"
-        "CA            the system's certificates\n"
-        "TLS name      kubernetes\n"
-        "credentials   token\n"
-        "acts as       jane; group a\n"
-        f'proxy         http://proxy.example:3128 (context "prod" in {file}: its proxy-url)\n'
+        f'source         context "prod" in {file}\n'
+        f"file           {file}\n"
+        "context        prod\n"
+        "address        https://c.example:6443/prefix\n"
+        "namespace      default\n"
+        "CA             the system's certificates\n"
+        "TLS name       kubernetes\n"
+        "credentials    token\n"
+        "impersonating  jane; group a\n"
+        f'proxy          http://proxy.example:3128 (context "prod" in {file}: its proxy-url)\n'
     )
 
 
-def test_a_certificate_tells_its_end(home: Path, ca: trustme.CA, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_expiry_of_a_certificate_is_shown(
+    home: Path, ca: trustme.CA, capfd: pytest.CaptureFixture[str]
+) -> None:
     leaf = ca.issue_cert("someone", not_after=END)
     (home / "cert.pem").write_bytes(leaf.cert_chain_pems[0].bytes())
     (home / "key.pem").write_bytes(leaf.private_key_pem.bytes())
     write(home, user={"client-certificate": "cert.pem", "client-key": "key.pem"})
-    assert told(capfd)["credentials"] == {"kind": "client certificate", "expires": "2030-03-17T17:46:40Z"}
+    assert cluster_info(capfd)["credentials"] == {"kind": "client certificate", "expires": "2030-03-17T17:46:40Z"}
 
 
-def test_a_plugin_is_named_and_not_run(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_credential_plugin_is_named_but_not_run(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
     plugin = home / "plugin"
     plugin.write_text("#!/bin/sh\ntouch ran\n")
     plugin.chmod(0o755)
     api = "client.authentication.k8s.io/v1beta1"
     write(home, user={"exec": {"apiVersion": api, "command": "./plugin", "args": ["--password=s3cret"]}})
-    assert told(capfd)["credentials"] == {"kind": "exec plugin plugin", "expires": None}
+    assert cluster_info(capfd)["credentials"] == {"kind": "exec plugin plugin", "expires": None}
     assert not (home / "ran").exists()
 
 
-def test_nothing_is_asked_of_the_cluster(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_cluster_is_not_contacted(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         write(home, {"server": f"https://127.0.0.1:{server.getsockname()[1]}"})
-        assert told(capfd)["proxy"] is None
+        assert cluster_info(capfd)["proxy"] is None
         with pytest.raises(BlockingIOError):
             server.accept()
 
 
-def test_options_come_before_the_kubeconfig(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_options_override_the_kubeconfig(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write(home, {"tls-server-name": "kubernetes"}, {"username": "me", "password": "s3cret"})
-    found = told(capfd, "--server", "https://other.example", "--token", "s3cret", "-n", "mine")
+    found = cluster_info(capfd, "--server", "https://other.example", "--token", "s3cret", "-n", "mine")
     assert found["server"] == "https://other.example"
     assert found["tls"]["server_name"] is None
     assert found["credentials"]["kind"] == "token"
     assert found["namespace"] == "mine"
 
 
-def test_a_server_and_a_token_are_enough(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["cluster", "--server", "https://other.example", "--token", TOKEN, "--json"]) == 0
+def test_a_server_and_a_token_need_no_kubeconfig(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["cluster-info", "--server", "https://other.example", "--token", TOKEN, "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
     assert (found["server"], found["credentials"]["kind"]) == ("https://other.example", "token")
     assert (found["file"], found["context"]) == (None, None)
 
 
-def test_plain_http_is_told(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_plain_http_is_shown(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write(home, {"server": "http://c.example"})
-    assert told(capfd)["tls"] is None
-    assert main(["cluster", "--kubeconfig", "kubeconfig"]) == 0
-    assert "TLS           none: plain http, and no credentials are sent\n" in capfd.readouterr().out
+    assert cluster_info(capfd)["tls"] is None
+    assert main(["cluster-info", "--kubeconfig", "kubeconfig"]) == 0
+    assert "TLS            none (plain HTTP; credentials are not sent)\n" in capfd.readouterr().out
 
 
-def test_a_server_that_is_not_verified_is_told(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_disabled_verification_is_shown(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write(home, {"insecure-skip-tls-verify": True})
-    assert told(capfd)["tls"] == {"verified": False, "ca": None, "server_name": None}
-    assert main(["cluster", "--kubeconfig", "kubeconfig"]) == 0
-    assert "CA            not looked at (insecure-skip-tls-verify)\n" in capfd.readouterr().out
+    assert cluster_info(capfd)["tls"] == {"verified": False, "ca": None, "server_name": None}
+    assert main(["cluster-info", "--kubeconfig", "kubeconfig"]) == 0
+    assert "CA             not verified (insecure-skip-tls-verify)\n" in capfd.readouterr().out
 
 
-def test_the_environments_proxy_is_told(
+def test_a_proxy_from_the_environment_is_shown(
     home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     write(home)
     monkeypatch.setenv("HTTPS_PROXY", "me:s3cret@proxy.example:3128")
-    assert told(capfd)["proxy"] == {"address": "http://proxy.example:3128", "source": "HTTPS_PROXY"}
+    assert cluster_info(capfd)["proxy"] == {"address": "http://proxy.example:3128", "source": "HTTPS_PROXY"}
     monkeypatch.setenv("NO_PROXY", ".example")
-    assert told(capfd)["proxy"] is None
+    assert cluster_info(capfd)["proxy"] is None
 
 
 def test_a_gke_cluster_is_looked_up(
@@ -208,18 +212,18 @@ def test_a_gke_cluster_is_looked_up(
         json={"access_token": TOKEN, "expires_in": 3600, "token_type": "Bearer"},
         is_reusable=True,
     )
-    answer = {
+    response = {
         "name": "c",
         "status": "RUNNING",
         "endpoint": "203.0.113.9",
         "masterAuth": {"clusterCaCertificate": base64.b64encode(ca.cert_pem.bytes()).decode()},
     }
-    httpx_mock.add_response(method="GET", json=answer, is_reusable=True)
-    named = ["cluster", "--gke", "my-project/europe-west1/c"]
+    httpx_mock.add_response(method="GET", json=response, is_reusable=True)
+    named = ["cluster-info", "--gke", "my-project/europe-west1/c"]
     assert main([*named, "--gke-endpoint", "private"]) == 125
     error = capfd.readouterr().err
     assert "has no private endpoint" in error
-    assert error.endswith("hint: Use --gke-endpoint ip.\n")
+    assert error.endswith("hint: Use the endpoint ip.\n")
     assert main([*named, "--as", "jane", "--json"]) == 0
     stdout, _ = capfd.readouterr()
     found = json.loads(stdout)
@@ -230,19 +234,19 @@ def test_a_gke_cluster_is_looked_up(
 
 
 def test_the_embedded_cluster(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["cluster", "--local", "--json"]) == 0
+    assert main(["cluster-info", "--local", "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
-    assert found == {"source": "--local: the embedded cluster, on this machine", "namespace": "default"}
+    assert found == {"source": "embedded cluster on this machine (--local)", "namespace": "default"}
 
 
-def test_nothing_found_is_an_error_with_a_hint(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["cluster"]) == 125
+def test_without_a_cluster_there_is_an_error_with_a_hint(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["cluster-info"]) == 125
     stdout, stderr = capfd.readouterr()
     error, hint = stderr.splitlines()
     assert stdout == ""
     assert error.startswith("gke-sandbox: error: no cluster was found")
     assert hint.startswith("hint: ")
-    assert main(["cluster", "--json"]) == 125
+    assert main(["cluster-info", "--json"]) == 125
     assert json.loads(capfd.readouterr().out)["error"]["kind"] == "ConfigError"
 
 
@@ -259,37 +263,37 @@ UNUSABLE: list[tuple[dict[str, Any], dict[str, Any] | None, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("cluster", "user", "words"), UNUSABLE, ids=[words for *_, words in UNUSABLE])
-def test_what_cannot_be_used_is_told_without_a_run(
+@pytest.mark.parametrize(("cluster", "user", "message"), UNUSABLE, ids=[message for *_, message in UNUSABLE])
+def test_an_invalid_configuration_is_reported(
     cluster: dict[str, Any],
     user: dict[str, Any] | None,
-    words: str,
+    message: str,
     home: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     write(home, cluster, user)
-    assert main(["cluster", "--kubeconfig", "kubeconfig"]) == 125
+    assert main(["cluster-info", "--kubeconfig", "kubeconfig"]) == 125
     stdout, stderr = capfd.readouterr()
     assert stdout == ""
-    assert words in stderr.splitlines()[0]
+    assert message in stderr.splitlines()[0]
 
 
-def test_names_cannot_draw_on_the_terminal(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_in_names_are_escaped(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write(home, context={"namespace": "a\x1b[31mb"})
-    assert main(["cluster", "--kubeconfig", "kubeconfig"]) == 0
+    assert main(["cluster-info", "--kubeconfig", "kubeconfig"]) == 0
     assert "\x1b" not in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (["-n", "No_Such"], "--namespace: 'No_Such' is not valid"),
         (["--", "x"], "arguments after --"),
-        (["--local", "--gke", "p/l/n"], "--local excludes --gke"),
-        (["script.py"], "unrecognized arguments: script.py"),
+        (["--local", "--gke", "p/l/n"], "--local cannot be combined with --gke"),
+        (["script.py"], "unexpected argument 'script.py'"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_bad_usage(arguments: list[str], words: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["cluster", *arguments]) == 2
-    assert words in capfd.readouterr().err
+def test_invalid_usage_is_reported(arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["cluster-info", *arguments]) == 2
+    assert message in capfd.readouterr().err

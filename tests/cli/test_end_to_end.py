@@ -1,4 +1,4 @@
-"""The command as a person runs it: a process of its own, the embedded cluster, programs that really run."""
+"""The command in a new process, with the embedded cluster and real programs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROCESS = ["run", "--local", "--isolation", "process"]
 
 
 def run(*arguments: str, stdin: bytes = b"") -> tuple[int, bytes, bytes]:
-    """Run to the end: exit status, stdout, stderr without the warning that nothing isolates."""
+    """Run to the end. Return exit code, stdout, and stderr without the warning about missing isolation."""
     process = start_real([*PROCESS, *arguments], stdin=subprocess.PIPE)
     stdout, stderr = process.communicate(stdin, timeout=_SECONDS)
     warning, _, rest = stderr.partition(b"\n")
@@ -28,7 +28,7 @@ def run(*arguments: str, stdin: bytes = b"") -> tuple[int, bytes, bytes]:
 
 
 def gone(pid: int) -> bool:
-    """Whether the process has ended, now or in the next moments."""
+    """Return whether the process ends within five seconds."""
     end = time.monotonic() + 5
     while time.monotonic() < end:
         try:
@@ -56,7 +56,7 @@ sys.exit(7)
 """
 
 
-def test_a_program_gets_what_it_is_given_and_hands_back_what_it_makes(tmp_path: Path) -> None:
+def test_a_program_receives_its_inputs_and_returns_its_files(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(EVERYTHING)
     (tmp_path / "data.csv").write_text("1,2")
     status, stdout, stderr = run(
@@ -91,9 +91,7 @@ SLEEPER = "import os, time; print(os.getpid(), flush=True); time.sleep(100)"
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_output_comes_while_the_program_runs_and_a_signal_ends_it_before_the_command(
-    number: signal.Signals, status: int
-) -> None:
+def test_output_arrives_while_the_program_runs_and_a_signal_ends_it(number: signal.Signals, status: int) -> None:
     process = start_real([*PROCESS, "-c", SLEEPER])
     assert process.stdout is not None
     pid = int(process.stdout.readline())
@@ -102,7 +100,7 @@ def test_output_comes_while_the_program_runs_and_a_signal_ends_it_before_the_com
     assert gone(pid)
 
 
-def test_a_reader_that_leaves_ends_the_program() -> None:
+def test_a_closed_pipe_ends_the_program() -> None:
     process = start_real([*PROCESS, "-c", SLEEPER])
     assert process.stdout is not None
     pid = int(process.stdout.readline())

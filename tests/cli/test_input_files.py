@@ -1,4 +1,4 @@
-"""What the program is given: its code, files, stdin, arguments, environment and settings."""
+"""The inputs of a run: code, files, stdin, arguments, environment and settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .fake import FakeSandbox, command, finished
 DONE = [finished()]
 
 
-def given(*arguments: str) -> FakeSandbox:
+def opened(*arguments: str) -> FakeSandbox:
     done = command(DONE, *arguments)
     assert done.status == 0
     assert done.sandbox is not None
@@ -30,7 +30,7 @@ def _somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def on_stdin(content: bytes, *arguments: str) -> FakeSandbox:
-    """Run with `content` on this process's descriptor 0."""
+    """Run with `content` on descriptor 0 of this process."""
     reading, writing = os.pipe()
     before = os.dup(0)
     try:
@@ -38,77 +38,77 @@ def on_stdin(content: bytes, *arguments: str) -> FakeSandbox:
         os.close(reading)
         os.write(writing, content)
         os.close(writing)
-        return given(*arguments)
+        return opened(*arguments)
     finally:
         os.dup2(before, 0)
         os.close(before)
 
 
-def test_code_comes_from_a_file_byte_for_byte() -> None:
+def test_code_from_a_file_is_passed_on_byte_for_byte() -> None:
     Path("script.py").write_bytes(b"print('\xff')\r\n")
-    assert given("script.py").given["code"] == b"print('\xff')\r\n"
+    assert opened("script.py").program["code"] == b"print('\xff')\r\n"
 
 
-def test_code_comes_from_the_command_line() -> None:
-    assert given("-c", "print('é')").given["code"] == "print('é')".encode()
+def test_code_can_be_on_the_command_line() -> None:
+    assert opened("-c", "print('é')").program["code"] == "print('é')".encode()
 
 
-def test_code_on_the_command_line_that_is_not_utf8_is_left_to_the_pods_python() -> None:
-    assert given("-c", os.fsdecode(b"print('\xff')")).given["code"] == b"print('\xff')"
+def test_code_on_the_command_line_may_be_invalid_utf8() -> None:
+    assert opened("-c", os.fsdecode(b"print('\xff')")).program["code"] == b"print('\xff')"
 
 
-def test_code_comes_from_stdin() -> None:
-    assert on_stdin(b"print(1)\n", "-").given["code"] == b"print(1)\n"
+def test_code_can_be_on_stdin() -> None:
+    assert on_stdin(b"print(1)\n", "-").program["code"] == b"print(1)\n"
 
 
-def test_code_comes_from_a_fifo() -> None:
+def test_code_can_be_in_a_fifo() -> None:
     os.mkfifo("pipe")
     writer = threading.Thread(target=Path("pipe").write_bytes, args=(b"print(2)",))
     writer.start()
-    assert given("pipe").given["code"] == b"print(2)"
+    assert opened("pipe").program["code"] == b"print(2)"
     writer.join()
 
 
-def test_files_are_called_by_their_last_name_or_as_told() -> None:
+def test_files_are_named_by_their_base_name_or_by_the_given_name() -> None:
     Path("below").mkdir()
     Path("below/data.csv").write_bytes(b"1,2\n")
-    sandbox = given("-c", "", "--file", "below/data.csv", "--file", "below/data.csv:in/other.csv")
-    assert sandbox.given["files"] == {"data.csv": b"1,2\n", "in/other.csv": b"1,2\n"}
+    sandbox = opened("-c", "", "--file", "below/data.csv", "--file", "below/data.csv:in/other.csv")
+    assert sandbox.program["files"] == {"data.csv": b"1,2\n", "in/other.csv": b"1,2\n"}
 
 
-def test_a_path_with_a_colon_that_exists_is_a_path() -> None:
+def test_the_longest_existing_prefix_is_the_path() -> None:
     Path("aa").write_bytes(b"aa")
     Path("aa:b").write_bytes(b"aa:b")
-    assert given("-c", "", "--file", "aa:b").given["files"] == {"aa:b": b"aa:b"}
-    assert given("-c", "", "--file", "aa:b:c").given["files"] == {"c": b"aa:b"}
-    assert given("-c", "", "--file", "aa:cc:d").given["files"] == {"cc:d": b"aa"}
+    assert opened("-c", "", "--file", "aa:b").program["files"] == {"aa:b": b"aa:b"}
+    assert opened("-c", "", "--file", "aa:b:c").program["files"] == {"c": b"aa:b"}
+    assert opened("-c", "", "--file", "aa:cc:d").program["files"] == {"cc:d": b"aa"}
 
 
-def test_stdin_comes_from_a_file_or_is_passed_on() -> None:
+def test_stdin_is_a_file_or_the_stdin_of_the_command() -> None:
     Path("input").write_bytes(b"\x00\xff")
-    assert given("-c", "").given["stdin"] is None
-    assert given("-c", "", "--stdin", "input").given["stdin"] == b"\x00\xff"
-    assert on_stdin(b"piped", "-c", "", "--stdin", "-").given["stdin"] == b"piped"
+    assert opened("-c", "").program["stdin"] is None
+    assert opened("-c", "", "--stdin", "input").program["stdin"] == b"\x00\xff"
+    assert on_stdin(b"piped", "-c", "", "--stdin", "-").program["stdin"] == b"piped"
 
 
-def test_arguments_after_the_first_double_dash_are_the_programs() -> None:
-    assert given("-c", "", "--", "-c", "--", "--json", "ü").given["args"] == ["-c", "--", "--json", "ü"]
-    assert given("-c", "", "--").given["args"] == []
+def test_arguments_after_the_first_double_dash_are_for_the_program() -> None:
+    assert opened("-c", "", "--", "-c", "--", "--json", "ü").program["args"] == ["-c", "--", "--json", "ü"]
+    assert opened("-c", "", "--").program["args"] == []
     Path("script.py").write_text("")
-    assert given("script.py", "--cpu", "1", "--", "x").given["args"] == ["x"]
+    assert opened("script.py", "--cpu", "1", "--", "x").program["args"] == ["x"]
 
 
-def test_a_variable_without_a_value_is_taken_from_the_environment_if_it_is_there(
+def test_a_variable_without_a_value_is_copied_from_the_environment_if_it_is_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HERE", "from here")
     monkeypatch.delenv("NOT_HERE", raising=False)
-    sandbox = given("-c", "", "-e", "HERE", "--env", "NOT_HERE", "--env", "A=b=c", "--env", "EMPTY=")
+    sandbox = opened("-c", "", "-e", "HERE", "--env", "NOT_HERE", "--env", "A=b=c", "--env", "EMPTY=")
     assert sandbox.settings.env == {"HERE": "from here", "A": "b=c", "EMPTY": ""}
 
 
 def test_without_options_every_setting_has_its_default() -> None:
-    assert given("-c", "").settings == Settings()
+    assert opened("-c", "").settings == Settings()
 
 
 SETTINGS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
@@ -152,8 +152,8 @@ SETTINGS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("arguments", "settings"), SETTINGS, ids=lambda value: "".join(value)[:30])
-def test_an_option_sets_its_setting_and_no_other(arguments: tuple[str, ...], settings: dict[str, Any]) -> None:
-    assert given("-c", "", *arguments).settings == Settings(**settings)
+def test_an_option_sets_one_setting(arguments: tuple[str, ...], settings: dict[str, Any]) -> None:
+    assert opened("-c", "", *arguments).settings == Settings(**settings)
 
 
 def test_every_setting_has_an_option() -> None:
@@ -162,16 +162,16 @@ def test_every_setting_has_an_option() -> None:
     }
 
 
-def test_a_limit_below_the_default_request_takes_the_request_down() -> None:
-    settings = given("-c", "", "--cpu", "100m", "--memory", "64Mi").settings
+def test_a_limit_below_the_default_request_lowers_the_request() -> None:
+    settings = opened("-c", "", "--cpu", "100m", "--memory", "64Mi").settings
     assert (settings.cpu_request, settings.memory_request) == ("100m", "64Mi")
-    settings = given("-c", "", "--cpu", "2", "--memory", "1Gi").settings
+    settings = opened("-c", "", "--cpu", "2", "--memory", "1Gi").settings
     assert (settings.cpu_request, settings.memory_request) == ("200m", "256Mi")
 
 
 def test_options_choose_the_cluster() -> None:
     def cluster(*arguments: str) -> tuple[Any, ...]:
-        made = given("-c", "", *arguments).cluster
+        made = opened("-c", "", *arguments).cluster
         return made.kind, made.path, made.context, made.isolation
 
     assert cluster() == ("auto", None, None, "auto")

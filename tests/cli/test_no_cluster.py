@@ -1,4 +1,4 @@
-"""A cluster that is not there, or not as it should be, is told in a line and a hint: exit status 125."""
+"""A missing or invalid cluster is reported in one line and a hint, with exit code 125."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ users: [{name: me, user: {token: secret}}]
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home directory, outside of any cluster."""
+    """An empty home directory, outside a cluster."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"):
@@ -47,7 +47,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_it_is_told_in_one_line(
+def test_an_unusable_cluster_is_reported_in_one_line(
     arguments: list[str], words: str, home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["run", "-c", "1", *arguments]) == 125
@@ -60,12 +60,12 @@ def test_it_is_told_in_one_line(
     assert all(line.startswith("hint: ") for line in hints)
 
 
-def test_a_newcomer_is_told_of_the_embedded_cluster(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_without_a_cluster_the_hint_suggests_local(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "-c", "1"]) == 125
     assert capfd.readouterr().err.endswith("--local needs no cluster.\n")
 
 
-def test_it_is_json_where_json_was_asked_for(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_with_json_the_error_is_a_json_object(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "-c", "1", "--kubeconfig", "missing", "--json"]) == 125
     stdout, stderr = capfd.readouterr()
     assert stderr == ""

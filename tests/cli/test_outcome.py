@@ -1,4 +1,4 @@
-"""What the command makes of a run: output, exit status, what it says on stderr, JSON."""
+"""How the command reports a run: output, exit code, messages on stderr, JSON."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CODE = ("-c", "x")
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_the_exit_status_tells_how_it_ended(end: Step, expected: int) -> None:
+def test_the_exit_code_depends_on_the_outcome(end: Step, expected: int) -> None:
     assert command([*phases(), end], *CODE).status == expected
 
 
@@ -53,18 +53,18 @@ def test_both_streams_pass_through_byte_for_byte(capfdbinary: pytest.CaptureFixt
     assert capfdbinary.readouterr() == (b"\x00\xffa\r\n", b"\x1b[31mb")
 
 
-def said(steps: list[Step], capfd: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+def stderr_lines(steps: list[Step], capfd: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
     command(steps, *CODE, *arguments)
     return capfd.readouterr().err.splitlines()
 
 
-def test_what_was_dropped_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+def test_dropped_output_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
     dropped = DroppedOutput(stdout=1234567, stderr=1, files=2)
-    assert said([finished(dropped=dropped, output_truncated=True)], capfd) == [
-        "gke-sandbox: note: 1,234,567 bytes of stdout over the limit were dropped",
-        "gke-sandbox: note: 1 byte of stderr over the limit was dropped",
-        "gke-sandbox: note: 2 of the files that the program made were over the limits and dropped",
-        "gke-sandbox: note: some of the output may be missing: its log ended early",
+    assert stderr_lines([finished(dropped=dropped, output_truncated=True)], capfd) == [
+        "gke-sandbox: note: dropped 1,234,567 bytes of stdout above the limit (--max-output)",
+        "gke-sandbox: note: dropped 1 byte of stderr above the limit (--max-output)",
+        "gke-sandbox: note: dropped 2 output files above the limits (--max-files, --max-file-bytes)",
+        "gke-sandbox: note: some of the output may be missing: the log ended early",
     ]
 
 
@@ -74,19 +74,22 @@ def test_what_was_dropped_is_told(capfd: pytest.CaptureFixture[str]) -> None:
         (
             finished("timed_out", None),
             ("--timeout", "1.5"),
-            ["error: the program was killed at its time limit of 1.5 s", "hint: --timeout gives it more"],
+            ["error: the program was killed at its time limit of 1.5 s", "hint: Raise --timeout."],
         ),
         (
             finished("out_of_memory", None, reason="OOMKilled"),
             ("--memory", "1Gi"),
-            ["error: the program was killed for its memory; its limit was 1Gi", "hint: --memory gives it more"],
+            [
+                "error: the program was killed because it exceeded its memory limit of 1Gi",
+                "hint: Raise --memory.",
+            ],
         ),
         (
             finished("timed_out", None, reason="Overtime", message="its Job was deleted"),
             (),
             [
                 "error: the program was killed at its time limit of 300 s",
-                "hint: the program may have stopped the runner in its pod",
+                "hint: The program may have stopped the runner in its pod.",
             ],
         ),
         (
@@ -117,12 +120,12 @@ def test_what_was_dropped_is_told(capfd: pytest.CaptureFixture[str]) -> None:
             ],
         ),
         (
-            finished("killed", None, reason="New", message="of its own"),
+            finished("killed", None, reason="New", message="message"),
             (),
-            ["error: the program was killed: New: of its own", "hint: run it again if that does no harm"],
+            ["error: the program was killed: New: message", "hint: Run the program again if that is safe."],
         ),
-        (finished("signaled", None, signal=11), (), ["note: the program died of signal 11 (SIGSEGV)"]),
-        (finished("signaled", None, signal=63), (), ["note: the program died of signal 63"]),
+        (finished("signaled", None, signal=11), (), ["note: the program was ended by signal 11 (SIGSEGV)"]),
+        (finished("signaled", None, signal=63), (), ["note: the program was ended by signal 63"]),
         (finished("failed", 1), (), []),
     ],
     ids=[
@@ -135,60 +138,62 @@ def test_what_was_dropped_is_told(capfd: pytest.CaptureFixture[str]) -> None:
         "no cause",
         "signal",
         "unnamed signal",
-        "its own doing",
+        "exit code",
     ],
 )
-def test_an_end_that_is_not_the_programs_own_is_told(
+def test_the_end_of_a_program_is_explained(
     end: Step, arguments: tuple[str, ...], expected: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    lines = said([end], capfd, *arguments)
+    lines = stderr_lines([end], capfd, *arguments)
     assert [line.removeprefix("gke-sandbox: ") for line in lines] == expected
 
 
-def test_an_error_of_the_sandbox_is_one_line_and_a_hint_in_the_words_of_options(
+def test_an_error_of_the_sandbox_is_one_line_and_a_hint_that_name_options(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     error = StartError("it did not start\nwithin 300 s (startup_timeout)", hint="raise memory_limit")
-    assert said([error], capfd) == [
+    assert stderr_lines([error], capfd) == [
         "gke-sandbox: error: it did not start within 300 s (--startup-timeout)",
         "hint: raise --memory",
     ]
 
 
-def test_our_line_begins_at_the_margin_though_the_program_stopped_in_the_middle_of_one(
+def test_a_message_starts_on_a_new_line_after_an_unfinished_line_of_the_program(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     steps: list[Step] = [err(b"half a li"), finished("timed_out", None)]
-    assert said(steps, capfd)[:2] == [
+    assert stderr_lines(steps, capfd)[:2] == [
         "half a li",
         "gke-sandbox: error: the program was killed at its time limit of 300 s",
     ]
 
 
-def test_files_without_a_place_to_go_are_mentioned_when_verbose(capfd: pytest.CaptureFixture[str]) -> None:
+def test_verbose_mentions_output_files_that_are_not_written(capfd: pytest.CaptureFixture[str]) -> None:
     steps: list[Step] = [finished(files={"a": b"", "b": b""})]
-    assert said(steps, capfd) == []
-    assert "gke-sandbox: note: files came back (2); --output-dir DIR keeps them" in said(steps, capfd, "-v")
+    assert stderr_lines(steps, capfd) == []
+    assert "gke-sandbox: note: output files are not written (2); use --output-dir DIR" in stderr_lines(
+        steps, capfd, "-v"
+    )
 
 
-def test_jobs_that_are_left_are_named_after_an_unexpected_error_too(
+def test_an_unexpected_error_is_printed_with_its_traceback(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    done = command([*phases(), RuntimeError("what nobody thought of")], *CODE)
+    done = command([*phases(), RuntimeError("unexpected")], *CODE)
     lines = capfd.readouterr().err.splitlines()
     assert done.status == 125
     assert lines[-2:] == [
         "gke-sandbox: error: this is a bug in gke-sandbox",
-        "hint: please report it, with the traceback",
+        "hint: Please report it, with the traceback.",
     ]
-    assert any("RuntimeError: what nobody thought of" in line for line in lines)
+    assert any("RuntimeError: unexpected" in line for line in lines)
 
 
 # -- JSON --------------------------------------------------------------------------------------------------
 
 
 def object_of(steps: list[Step], capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any]:
-    """The exit status, and the one JSON object that is all that was printed."""
+    """Return the exit code and the JSON object, which must be all that was printed."""
     done = command(steps, *CODE, "--json", *arguments)
     stdout, stderr = capfd.readouterr()
     assert stderr == ""
@@ -238,7 +243,7 @@ def test_json_has_the_whole_result(capfd: pytest.CaptureFixture[str]) -> None:
     }
 
 
-def test_json_has_the_cause_of_an_end_from_outside(capfd: pytest.CaptureFixture[str]) -> None:
+def test_json_has_the_cause_of_a_terminated_pod(capfd: pytest.CaptureFixture[str]) -> None:
     end = finished("killed", None, cause="node_lost", reason="Terminated", message="imminent node shutdown")
     _, found = object_of([*phases(), end], capfd)
     assert (found["cause"], found["reason"]) == ("node_lost", "Terminated")

@@ -1,4 +1,4 @@
-"""Files that come back are written under the directory, and nothing else is touched."""
+"""Output files are written below the directory, and nothing else is changed."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def place(tmp_path: Path) -> Path:
 
 def write(place: Path, files: dict[str, bytes]) -> list[str]:
     with OutputDirectory(str(place / "out")) as directory:
-        paths, problems = directory.write(files)
-    assert len(paths) + len(problems) == len(files)
+        paths, errors = directory.write(files)
+    assert len(paths) + len(errors) == len(files)
     assert (place / "outside").read_text() == "untouched"
-    return problems
+    return errors
 
 
 def everything(place: Path) -> list[str]:
@@ -39,13 +39,13 @@ def test_files_are_written_with_their_directories(place: Path) -> None:
     assert (place / "out/b/c/d").read_bytes() == b"2"
 
 
-def test_the_directory_is_made(place: Path) -> None:
+def test_the_directory_is_created(place: Path) -> None:
     with OutputDirectory(str(place / "new/below")) as directory:
         directory.write({"a": b"1"})
     assert (place / "new/below/a").read_bytes() == b"1"
 
 
-def test_a_regular_file_is_replaced_as_a_whole(place: Path) -> None:
+def test_a_regular_file_is_replaced_atomically(place: Path) -> None:
     (place / "out/a").write_text("old and longer")
     os.link(place / "out/a", place / "hard")
     with (place / "out/a").open() as opened:
@@ -58,27 +58,27 @@ def test_a_regular_file_is_replaced_as_a_whole(place: Path) -> None:
 @pytest.mark.parametrize("target", ["../outside", "/etc/hostname", "nowhere"])
 def test_a_symbolic_link_is_neither_followed_nor_replaced(place: Path, target: str) -> None:
     (place / "out/a").symlink_to(target)
-    (problem,) = write(place, {"a": b"new"})
-    assert "out/a' could not be written: there is something there that is not a regular file" in problem
+    (error,) = write(place, {"a": b"new"})
+    assert "out/a': the path exists and is not a regular file" in error
     assert os.readlink(place / "out/a") == target
 
 
-def test_a_linked_directory_is_not_entered(place: Path) -> None:
+def test_a_symbolic_link_to_a_directory_is_not_followed(place: Path) -> None:
     (place / "elsewhere").mkdir()
     (place / "out/sub").symlink_to("../elsewhere")
-    (problem,) = write(place, {"sub/a": b"new"})
-    assert "symbolic link, which is not followed" in problem
+    (error,) = write(place, {"sub/a": b"new"})
+    assert "symbolic link, which is not followed" in error
     assert list((place / "elsewhere").iterdir()) == []
 
 
-def test_the_directory_itself_may_be_a_link(place: Path) -> None:
+def test_the_output_directory_itself_may_be_a_symbolic_link(place: Path) -> None:
     (place / "link").symlink_to("out")
     with OutputDirectory(str(place / "link")) as directory:
         assert directory.write({"a": b"1"})[1] == []
     assert everything(place) == ["a"]
 
 
-def test_a_fifo_and_a_directory_are_left_alone(place: Path) -> None:
+def test_a_fifo_and_a_directory_are_not_replaced(place: Path) -> None:
     os.mkfifo(place / "out/fifo")
     (place / "out/dir").mkdir()
     assert len(write(place, {"fifo": b"1", "dir": b"2"})) == 2
@@ -86,23 +86,23 @@ def test_a_fifo_and_a_directory_are_left_alone(place: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../outside", "/tmp/absolute", "a/../../outside", "", "nul\0", ".."])
-def test_a_name_that_leaves_the_directory_is_refused(place: Path, name: str) -> None:
+def test_a_name_outside_the_directory_is_refused(place: Path, name: str) -> None:
     assert len(write(place, {name: b"new"})) == 1
     assert everything(place) == []
 
 
-def test_what_can_be_written_is_written_though_something_cannot(place: Path) -> None:
+def test_one_file_that_cannot_be_written_does_not_prevent_the_others(place: Path) -> None:
     assert len(write(place, {"a": b"1", "a/b": b"2", "c": b"3"})) == 1
     assert everything(place) == ["a", "c"]
 
 
-def test_the_command_writes_them_and_keeps_the_programs_status(place: Path) -> None:
+def test_the_command_writes_output_files_and_keeps_the_exit_code_of_the_program(place: Path) -> None:
     done = command([finished("failed", 3, files={"a": b"1"})], "-c", "x", "--output-dir", str(place / "out"))
     assert done.status == 3
     assert everything(place) == ["a"]
 
 
-def test_files_that_cannot_be_written_make_the_command_fail_with_its_output_kept(
+def test_files_that_cannot_be_written_make_the_command_fail_after_passing_on_the_output(
     place: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     files = dict.fromkeys(("a", "b", "c", "d", "e", "good"), b"1")
@@ -116,7 +116,7 @@ def test_files_that_cannot_be_written_make_the_command_fail_with_its_output_kept
     assert (place / "out/good").read_bytes() == b"1"
 
 
-def test_json_tells_where_files_were_written(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_json_has_the_paths_of_the_files(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (place / "out/b").mkdir()
     where = str(place / "out")
     done = command([finished(files={"a": b"12", "b": b""})], "-c", "x", "--json", "--output-dir", where)
@@ -127,7 +127,7 @@ def test_json_tells_where_files_were_written(place: Path, capfd: pytest.CaptureF
     assert found["error"]["kind"] == "OutputFiles"
 
 
-def test_a_file_that_does_not_fit_leaves_no_part_of_it(place: Path) -> None:
+def test_a_file_that_cannot_be_written_completely_leaves_nothing_behind(place: Path) -> None:
     import resource
     import signal
 
@@ -135,10 +135,10 @@ def test_a_file_that_does_not_fit_leaves_no_part_of_it(place: Path) -> None:
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
-        problems = write(place, {"big": b"x" * 5000, "small": b"y"})
+        errors = write(place, {"big": b"x" * 5000, "small": b"y"})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
-    assert len(problems) == 1
-    assert problems[0].endswith("File too large")
+    assert len(errors) == 1
+    assert errors[0].endswith("File too large")
     assert everything(place) == ["small"]

@@ -1,4 +1,4 @@
-"""Signals and closed pipes end the run, and the Job is deleted before the command leaves."""
+"""Signals and closed pipes end the run, and the Job is deleted before the command exits."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def finish(process: subprocess.Popen[bytes]) -> tuple[int, bytes, bytes]:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_deletes_the_job_and_is_told(number: signal.Signals, status: int, journal: Path) -> None:
+def test_a_signal_deletes_the_job_and_is_reported(number: signal.Signals, status: int, journal: Path) -> None:
     process = start("prints and waits", journal)
     assert process.stdout is not None
     assert process.stdout.readline() == b"first\n"
     process.send_signal(number)
-    words = f"gke-sandbox: error: interrupted by {number.name}; nothing is left in the cluster\n"
-    assert finish(process) == (status, b"", words.encode())
+    message = f"gke-sandbox: error: interrupted by {number.name}; no Job is left in the cluster\n"
+    assert finish(process) == (status, b"", message.encode())
     assert read(journal) == ["created", "deleted"]
 
 
-def test_an_interrupted_run_is_json_where_json_was_asked_for(journal: Path) -> None:
+def test_an_interrupted_run_with_json_prints_the_error_as_json(journal: Path) -> None:
     process = start("waits", journal, "--json")
     until(journal, "created")
     process.send_signal(signal.SIGINT)
@@ -49,11 +49,11 @@ def test_an_interrupted_run_is_json_where_json_was_asked_for(journal: Path) -> N
     assert stdout.startswith(b'{"error": {"kind": "Interrupted"')
 
 
-def test_a_second_ctrl_c_leaves_at_once_and_names_the_job(journal: Path) -> None:
+def test_a_second_ctrl_c_exits_at_once_and_names_the_job(journal: Path) -> None:
     process = start("prints and waits, slow to delete", journal, "-n", "agents")
     until(journal, "created")
     process.send_signal(signal.SIGTERM)
-    # timeout(1) sends its signal twice, so only Ctrl-C may mean "at once".
+    # timeout(1) sends its signal twice, so only Ctrl-C exits at once.
     process.send_signal(signal.SIGTERM)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.3)
@@ -61,13 +61,13 @@ def test_a_second_ctrl_c_leaves_at_once_and_names_the_job(journal: Path) -> None
     status, _, stderr = finish(process)
     assert status == 143
     assert stderr.decode().splitlines() == [
-        "gke-sandbox: error: interrupted by SIGTERM; may be left in the cluster: job-1",
-        "hint: kubectl --namespace agents delete job job-1",
+        "gke-sandbox: error: interrupted by SIGTERM; possibly not deleted: job-1",
+        "hint: Run: kubectl --namespace agents delete job job-1",
     ]
     assert read(journal) == ["created"]
 
 
-def test_a_second_ctrl_c_kills_what_runs_on_this_machine(journal: Path) -> None:
+def test_a_second_ctrl_c_kills_local_programs(journal: Path) -> None:
     process = start("waits, slow to delete", journal, "--local")
     until(journal, "created")
     process.send_signal(signal.SIGINT)
@@ -78,7 +78,7 @@ def test_a_second_ctrl_c_kills_what_runs_on_this_machine(journal: Path) -> None:
     assert read(journal) == ["created", "deleted now"]
 
 
-def test_a_signal_that_is_ignored_from_the_start_stays_ignored(journal: Path) -> None:
+def test_a_signal_that_was_ignored_at_the_start_stays_ignored(journal: Path) -> None:
     def ignore() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
@@ -88,8 +88,8 @@ def test_a_signal_that_is_ignored_from_the_start_stays_ignored(journal: Path) ->
     assert finish(process) == (0, b"one\n", b"")
 
 
-def test_a_reader_that_leaves_in_the_middle_of_the_output_ends_the_run_in_silence(journal: Path) -> None:
-    process = start("prints for ever", journal)
+def test_a_pipe_closed_during_output_ends_the_run_without_a_message(journal: Path) -> None:
+    process = start("prints forever", journal)
     assert process.stdout is not None
     assert process.stdout.read(10) == b"y\n" * 5
     process.stdout.close()
@@ -99,7 +99,7 @@ def test_a_reader_that_leaves_in_the_middle_of_the_output_ends_the_run_in_silenc
     assert read(journal) == ["created", "deleted"]
 
 
-def test_a_reader_that_leaves_ends_a_run_that_prints_nothing_more(journal: Path) -> None:
+def test_a_closed_pipe_ends_a_run_that_prints_nothing_more(journal: Path) -> None:
     process = start("prints and waits", journal)
     assert process.stdout is not None
     assert process.stdout.readline() == b"first\n"
@@ -108,7 +108,7 @@ def test_a_reader_that_leaves_ends_a_run_that_prints_nothing_more(journal: Path)
     assert read(journal) == ["created", "deleted"]
 
 
-def test_a_program_that_ends_when_its_reader_leaves_keeps_its_status(journal: Path) -> None:
+def test_a_program_that_ends_right_after_the_pipe_is_closed_keeps_its_exit_code(journal: Path) -> None:
     process = start("prints and ends", journal)
     assert process.stdout is not None
     assert process.stdout.readline() == b"one\n"
@@ -116,44 +116,44 @@ def test_a_program_that_ends_when_its_reader_leaves_keeps_its_status(journal: Pa
     assert process.wait(_SECONDS) == 0
 
 
-def test_ctrl_c_works_though_the_reader_has_stopped_reading(journal: Path) -> None:
-    process = start("prints for ever", journal)
+def test_ctrl_c_works_while_the_reader_of_a_full_pipe_does_not_read(journal: Path) -> None:
+    process = start("prints forever", journal)
     assert process.stdout is not None
     fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
     until(journal, "created")
-    time.sleep(0.2)  # the pipe fills up meanwhile; there is no event to wait for
+    time.sleep(0.2)  # until the pipe is full; there is no event to wait for
     process.send_signal(signal.SIGINT)
     assert process.wait(_SECONDS) == 130
     assert read(journal) == ["created", "deleted"]
 
 
-def test_a_full_disk_is_told_and_deletes_the_job(journal: Path) -> None:
+def test_a_full_disk_is_reported_and_the_job_is_deleted(journal: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         status, _, stderr = finish(start("prints and waits", journal, stdout=full))
     assert status == 125
-    assert stderr == b"gke-sandbox: error: stdout could not be written: No space left on device\n"
+    assert stderr == b"gke-sandbox: error: cannot write to stdout: No space left on device\n"
     assert read(journal) == ["created", "deleted"]
 
 
-def test_a_full_disk_under_json_is_told_on_stderr(journal: Path) -> None:
+def test_a_full_disk_with_json_is_reported_on_stderr(journal: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         status, _, stderr = finish(start("hello", journal, "--json", stdout=full))
     assert status == 125
-    assert stderr == b"gke-sandbox: error: stdout could not be written: No space left on device\n"
+    assert stderr == b"gke-sandbox: error: cannot write to stdout: No space left on device\n"
 
 
-def test_a_stdout_that_was_closed_from_the_start_is_an_error(journal: Path) -> None:
+def test_a_stdout_that_is_closed_at_the_start_is_an_error(journal: Path) -> None:
     status, _, stderr = finish(start("hello", journal, stdout=None, preexec_fn=lambda: os.close(1)))
     assert status == 125
-    assert b"stdout could not be written" in stderr
+    assert b"cannot write to stdout" in stderr
 
 
-def test_a_stderr_that_was_closed_from_the_start_takes_what_comes(journal: Path) -> None:
+def test_a_stderr_that_is_closed_at_the_start_is_discarded(journal: Path) -> None:
     status, stdout, _ = finish(start("both", journal, stderr=None, preexec_fn=lambda: os.close(2)))
     assert (status, stdout) == (124, b"out")
 
 
-def test_a_pipe_that_does_not_block_gets_all_of_the_output() -> None:
+def test_a_non_blocking_pipe_receives_all_of_the_output() -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
 
@@ -168,9 +168,9 @@ def test_a_pipe_that_does_not_block_gets_all_of_the_output() -> None:
     writer.join()
 
 
-def test_an_unexpected_error_deletes_the_job_and_asks_for_a_report(journal: Path) -> None:
+def test_an_unexpected_error_deletes_the_job_and_is_reported_as_a_bug(journal: Path) -> None:
     status, stdout, stderr = finish(start("crashes", journal))
     assert (status, stdout) == (125, b"some\n")
-    assert b"RuntimeError: what nobody thought of" in stderr
-    assert stderr.endswith(b"hint: please report it, with the traceback\n")
+    assert b"RuntimeError: unexpected" in stderr
+    assert stderr.endswith(b"hint: Please report it, with the traceback.\n")
     assert read(journal) == ["created", "deleted"]

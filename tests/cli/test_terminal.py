@@ -1,4 +1,4 @@
-"""On a terminal a progress line shows the phases and is gone before anything else is printed."""
+"""The progress line on a terminal shows the phases, and is removed before other output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SECONDS = 20.0
 
 
 class Terminal:
-    """A pseudo-terminal of 100 columns; the command's stderr, and its stdout too unless that is a pipe."""
+    """A pseudo-terminal of 100 columns for the command's stderr, and for its stdout unless that is a pipe."""
 
     def __init__(self, scenario: str, journal: Path, *arguments: str, stdout: Any = None, term: str = "xterm"):
         self.master, slave = pty.openpty()
@@ -38,7 +38,7 @@ class Terminal:
         os.close(slave)
 
     def finish(self) -> tuple[int, bytes]:
-        """The exit status and all that was sent to the terminal."""
+        """Return the exit code and everything that was sent to the terminal."""
         sent = b""
         while True:
             try:
@@ -53,7 +53,7 @@ class Terminal:
 
 
 def screen(sent: bytes) -> list[str]:
-    """What stands on the screen in the end. Knows carriage return, line feed and "erase to the end of line"."""
+    """Return the lines on the screen. Supports carriage return, line feed and "erase to the end of line"."""
     lines, column = [""], 0
     rest = sent.decode()
     while rest:
@@ -80,26 +80,26 @@ def journal(tmp_path: Path) -> Path:
     return tmp_path / "journal"
 
 
-def test_the_progress_line_shows_the_phases_and_goes_away(journal: Path) -> None:
+def test_the_progress_line_shows_the_phases_and_is_removed(journal: Path) -> None:
     status, sent = Terminal("hello", journal).finish()
     assert status == 0
     assert b" s running (created 0.0 s, scheduled 0.0 s, started 0." in sent
     assert screen(sent) == ["42", ""]
 
 
-def test_the_progress_line_does_not_come_back_between_pieces_of_output(journal: Path) -> None:
+def test_the_progress_line_is_not_shown_again_after_output(journal: Path) -> None:
     status, sent = Terminal("both", journal).finish()
     assert status == 124
     assert b"running" in sent
     assert screen(sent) == [
         "outerr",
         "gke-sandbox: error: the program was killed at its time limit of 300 s",
-        "hint: --timeout gives it more",
+        "hint: Raise --timeout.",
         "",
     ]
 
 
-def test_what_a_pod_waits_for_is_shown_in_one_safe_line(journal: Path) -> None:
+def test_the_wait_reason_of_a_pod_is_shown_on_one_line_without_control_characters(journal: Path) -> None:
     status, sent = Terminal("pulls", journal).finish()
     assert status == 125
     assert rb"ErrImagePull: no such \x1b[31mimage xxx" in sent
@@ -110,7 +110,7 @@ def test_what_a_pod_waits_for_is_shown_in_one_safe_line(journal: Path) -> None:
     ]
 
 
-def test_the_progress_line_keeps_out_of_a_piped_stdout(journal: Path) -> None:
+def test_the_progress_line_is_not_written_to_a_piped_stdout(journal: Path) -> None:
     terminal = Terminal("hello", journal, stdout=subprocess.PIPE)
     status, sent = terminal.finish()
     stdout, _ = terminal.process.communicate()
@@ -122,21 +122,21 @@ def test_the_progress_line_keeps_out_of_a_piped_stdout(journal: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "term"), [(("--json",), "xterm"), (("-v",), "xterm"), ((), "dumb")], ids=str
 )
-def test_there_is_no_progress_line_where_it_would_disturb(
+def test_json_verbose_and_dumb_terminals_disable_the_progress_line(
     arguments: tuple[str, ...], term: str, journal: Path
 ) -> None:
     _, sent = Terminal("hello", journal, *arguments, stdout=subprocess.DEVNULL, term=term).finish()
     assert b"\x1b" not in sent
 
 
-def test_there_is_no_progress_line_without_a_terminal(journal: Path) -> None:
+def test_without_a_terminal_no_progress_line_is_shown(journal: Path) -> None:
     assert start("hello", journal).communicate(timeout=_SECONDS) == (b"42\n", b"")
 
 
-def test_ctrl_c_at_the_terminal_says_what_it_waits_for(journal: Path) -> None:
+def test_ctrl_c_shows_on_the_terminal_that_the_job_is_being_deleted(journal: Path) -> None:
     terminal = Terminal("waits", journal)
     until(journal, "created")
     terminal.process.send_signal(signal.SIGINT)
     status, sent = terminal.finish()
     assert status == 130
-    assert b"deleting the Job (Ctrl-C again does not wait for it)" in sent
+    assert b"deleting the Job (press Ctrl-C again to exit without waiting)" in sent

@@ -112,7 +112,7 @@ def test_an_ip_endpoint_that_is_switched_off_cannot_be_asked_for(
     answer(httpx_mock, "cluster_dns_only")
     with pytest.raises(ConfigError, match="are switched off") as caught:
         ask(endpoint)
-    assert caught.value.hint == 'Use endpoint="dns".'
+    assert caught.value.hint == "Use the endpoint dns."
 
 
 @pytest.mark.parametrize("where", ["cluster", "cluster_dns_only"])

@@ -36,7 +36,7 @@ def table() -> str:
         actions = [action for action in group._group_actions if action.dest != "help"]
         if not actions or group.title is None:
             continue
-        lines.append(f"| **{group.title}** | |")
+        lines.append(f"| **{group.title}** | {group.description or ''} |".replace("|  |", "| |"))
         for action in actions:
             value = action.metavar or ("{" + ",".join(action.choices) + "}" if action.choices else "")
             names = ", ".join(f"`{f'{name} {value}'.strip()}`" for name in action.option_strings) or f"`{value}`"

@@ -38,7 +38,7 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     ((*CODE, "--file", "a-file:"), "--file ''"),
     ((*CODE, "--file", "a-file:../up"), "--file '../up': the name"),
     ((*CODE, "--file", "a-file:/absolute"), "--file '/absolute': the name"),
-    ((*CODE, "--file", "a-file:main.py"), "--file 'main.py': the program itself is main.py"),
+    ((*CODE, "--file", "a-file:main.py"), "--file 'main.py': main.py is the name of the program"),
     ((*CODE, "--file", "a-file", "--file", "a-file"), "--file: two files have the name 'a-file'"),
     ((*CODE, "--stdin", "missing.txt"), "cannot read 'missing.txt'"),
     (("-", "--stdin", "-"), "stdin cannot be both the program and its input"),

@@ -60,7 +60,7 @@ OPTIONS = {setting: names.option for setting, names in SETTING_NAMES.items()}
 ADK_FIELDS = {setting: names.adk for setting, names in SETTING_NAMES.items() if names.adk is not None}
 """The field of the ADK executor of each setting that has one."""
 
-_NEAR = 0.5
+_NEAR = 0.6
 """The similarity from which a name is suggested, between 0 and 1."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Collection
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from .._setting_names import SETTING_NAMES, suggest
@@ -48,7 +48,7 @@ class Parser(argparse.ArgumentParser):
         near = suggest(value, {name: name for name in action.choices})
         raise UsageError(
             f"unknown command {value!r}" + (f"; did you mean {near}?" if near else ""),
-            f"{self.prog} --help lists the commands.",
+            f"{self.prog} --help lists the commands. Options go after the command.",
         )
 
     def _print_message(self, message: str, file: object = None) -> None:  # noqa: ARG002 - overrides a method
@@ -64,7 +64,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 def unknown_argument(
-    unknown: Collection[str], parser: argparse.ArgumentParser, *, takes_program_args: bool
+    unknown: Sequence[str], parser: argparse.ArgumentParser, *, takes_program_args: bool
 ) -> UsageError:
     """Return the error for arguments that `parser` does not know, with the option that was probably meant."""
     hint = f"{parser.prog} --help lists the options."
@@ -72,12 +72,14 @@ def unknown_argument(
         hint += " Arguments for the program go after --."
     wrong = next((each.partition("=")[0] for each in unknown if each.startswith("-")), None)
     if wrong is None:
-        return UsageError(f"unexpected argument {next(iter(unknown))!r}", hint)
-    names = {}
-    for action in parser._actions:
-        for option in action.option_strings:
-            if option.startswith("--") and option != "--no-runtime-class":
-                names[action.dest if action.dest in SETTING_NAMES else option] = option
+        return UsageError(f"unexpected argument {unknown[0]!r}", hint)
+    if wrong in parser._option_string_actions:
+        return UsageError(f"{wrong} must come after the command", hint)
+    names: dict[str, str] = {}
+    for option, action in parser._option_string_actions.items():
+        if option.startswith("--"):
+            is_setting = action.dest in SETTING_NAMES and action.dest not in names
+            names[action.dest if is_setting else option] = option
     near = suggest(wrong, names)
     return UsageError(f"unknown option {wrong}" + (f"; did you mean {near}?" if near else ""), hint)
 

@@ -170,6 +170,9 @@ def test_an_endless_input_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
         (["cluster"], "unknown command 'cluster'; did you mean cluster-info?"),
         (["run"], "no program given"),
         (["--", "run"], "no command given"),
+        (["-v", "run", *CODE], "-v must come after the command"),
+        (["--json", "run", *CODE], "--json must come after the command"),
+        (["--context", "prod", "run"], "Options go after the command."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -193,6 +196,7 @@ def test_a_missing_or_unknown_command_is_reported(
         ("--ttl-seconds-after-finished", "--ttl"),
         ("--runtime-class-name", "--runtime-class"),
         ("--labels", "--label"),
+        ("--no-runtime", "--no-runtime-class"),
         ("--verbos", "--verbose"),
         ("-json", "--json"),
         ("--as-groups", "--as-group"),
@@ -207,9 +211,16 @@ def test_an_unknown_option_is_answered_with_the_right_one(
     assert hint == "hint: gke-sandbox run --help lists the options. Arguments for the program go after --."
 
 
-def test_an_option_of_another_command_is_not_suggested(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["clean", "--memory", "1Gi"]) == 2
-    assert "did you mean" not in capfd.readouterr().err
+@pytest.mark.parametrize(
+    "arguments", [["clean", "--memory", "1Gi"], ["run", *CODE, "--rows", "10"], ["run", *CODE, "-i"]], ids=" ".join
+)
+def test_an_option_without_a_similar_one_has_no_suggestion(
+    arguments: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    error, _ = capfd.readouterr().err.splitlines()
+    assert error.startswith("gke-sandbox: error: unknown option -")
+    assert "did you mean" not in error
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
-"""What a client costs before its first request: time and memory to import it, against the kubernetes package.
+"""Measure the time and memory to import the client, compared with the kubernetes package.
 
     pip install kubernetes && python benchmarks/imports.py
 
-Prints medians of fresh interpreters and their ratios. The peer is optional; without it only our own is told.
+Prints medians of new interpreters and their ratios. Without the kubernetes package, only those of this package are
+printed.
 """
 
 from __future__ import annotations
@@ -16,22 +17,22 @@ RUNS = 15
 MEASURE = """
 import resource, sys, time
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-began = time.perf_counter()
+start = time.perf_counter()
 {statement}
-print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
-OURS = "from gke_sandbox import AsyncSandbox; import gke_sandbox.execution, gke_sandbox.kube.client"
+OURS = "from gke_sandbox import AsyncSandbox; import gke_sandbox.kube.client"
 PEER = "from kubernetes import client, config, watch"
 
 
 def measure(statement: str) -> tuple[float, float]:
-    """Median seconds and median MiB of importing, in fresh interpreters."""
+    """Return the median seconds and MiB of an import in new interpreters."""
     samples = []
     for _ in range(RUNS):
-        ran = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", MEASURE.format(statement=statement)], capture_output=True, text=True, check=True
         )
-        seconds, kibibytes = ran.stdout.split()
+        seconds, kibibytes = process.stdout.split()
         samples.append((float(seconds), float(kibibytes) / 1024))
     return statistics.median(s for s, _ in samples), statistics.median(m for _, m in samples)
 

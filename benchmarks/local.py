@@ -1,9 +1,9 @@
-"""What the whole path adds to a program: a run on the embedded cluster, against plain ``python3 -u main.py``.
+"""Measure the overhead of a run on the embedded cluster, compared with plain ``python3 -u main.py``.
 
     python benchmarks/local.py [gvisor|process]
 
-Both in turns, in one process, so that a busy machine slows both. Prints medians and their ratio; then how long 100
-runs at once take against 100 plain ones, four at a time.
+Both run alternately in one process, so that load on the machine affects both. Prints medians and their ratio, then
+the time of 100 concurrent runs and of 100 plain ones, four at a time.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def plain(main: Path) -> None:
 
 
 def timed(call: object, *args: object) -> float:
-    began = time.perf_counter()
+    start = time.perf_counter()
     call(*args)  # type: ignore[operator]
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 isolation = sys.argv[1] if len(sys.argv) > 1 else "process"
@@ -38,11 +38,11 @@ with tempfile.TemporaryDirectory() as folder, Sandbox(Cluster.local(isolation)) 
     main = Path(folder, "main.py")
     main.write_text(PROGRAM)
     sandbox.run(PROGRAM)
-    ours, theirs = [], []
+    sandboxed, unsandboxed = [], []
     for _ in range(RUNS):
-        ours.append(timed(sandbox.run, PROGRAM))
-        theirs.append(timed(plain, main))
-    a, b = statistics.median(ours), statistics.median(theirs)
+        sandboxed.append(timed(sandbox.run, PROGRAM))
+        unsandboxed.append(timed(plain, main))
+    a, b = statistics.median(sandboxed), statistics.median(unsandboxed)
     print(f"one run:   embedded ({isolation}) {a:.3f} s, plain {b:.3f} s, ratio {a / b:.1f}")
     a = timed(lambda: sandbox.map([PROGRAM] * MANY, limit=MANY))
     with ThreadPoolExecutor(4) as threads:

@@ -1,4 +1,4 @@
-"""Run many programs at once; the results come in the order of the programs.
+"""Run many programs concurrently. The results are in the order of the programs.
 
 python examples/many.py [--local]
 """

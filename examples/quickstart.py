@@ -1,4 +1,4 @@
-"""Run one program with a file, and look at all that comes back.
+"""Run one program with a file and print everything that it returns.
 
 python examples/quickstart.py [--local]
 """

@@ -1,4 +1,4 @@
-"""Watch a program as it runs: each phase with its time, output as it comes.
+"""Print the phases and the output of a program while it runs.
 
 python examples/streaming.py [--local]
 """

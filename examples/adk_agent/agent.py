@@ -1,12 +1,12 @@
-"""An agent that works things out by running Python, each piece of it in a sandbox of its own.
+"""An agent that computes answers with Python, each code block in a new sandbox.
 
 adk run examples/adk_agent
 adk web examples
 
-Without an API key a scripted model plays its part (scripted_model.py); with GOOGLE_API_KEY, GEMINI_API_KEY or what
-`adk create` writes for Google Cloud it is Gemini. Without AGENT_NAMESPACE the code runs on the embedded cluster,
-on this machine; with it, in that namespace of the cluster that kubectl would use, or of the one in which this
-program runs.
+The model is Gemini if you set GOOGLE_API_KEY, GEMINI_API_KEY or the variables that `adk create` writes for Google
+Cloud; otherwise it is a scripted model (scripted_model.py). If you set AGENT_NAMESPACE, the code runs in that
+namespace of the pod's own cluster or of the cluster that kubectl uses; otherwise on the embedded cluster on this
+machine.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from gke_sandbox.adk import GkeCodeExecutor
 from .scripted_model import ScriptedModel
 
 INSTRUCTION = """
-You answer questions by writing and running Python. Put the code into one block that begins with ```python and ends
-with ```, and stop there: you are then shown what it printed, or its traceback. Never guess what code can find out.
-Each block runs in a fresh sandbox, with the standard library and no network: nothing is left of the block before.
-Files that the code writes into its working directory are given to the user.
+You answer questions by writing and running Python. Put the code into one block that starts with ```python and ends
+with ```, and stop there: you then receive its output or its traceback. Never guess what code can compute.
+Each block runs in a new sandbox with the standard library and no network: no variables or files of earlier blocks
+remain. Files that the code writes to its working directory are given to the user.
 """
 
 
 def executor() -> GkeCodeExecutor:
-    """Where the code runs."""
+    """Return the executor, which decides where the code runs."""
     limits = {"timeout_seconds": 30, "cpu_limit": "1", "mem_limit": "512Mi"}
     namespace = os.environ.get("AGENT_NAMESPACE")
     if namespace:
@@ -39,9 +39,9 @@ def executor() -> GkeCodeExecutor:
 
 
 def model() -> str | BaseLlm:
-    """Who writes it."""
+    """Return the model that writes the code."""
     keys = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
-    # The newer name comes first, as google-genai has it.
+    # The newer name has precedence, as in google-genai.
     older = os.environ.get("GOOGLE_GENAI_USE_VERTEXAI", "")
     on_google_cloud = os.environ.get("GOOGLE_GENAI_USE_ENTERPRISE", older).lower() in ("1", "true")
     if on_google_cloud or any(os.environ.get(key) for key in keys):

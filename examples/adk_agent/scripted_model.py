@@ -1,4 +1,5 @@
-"""A model without a network: it averages the numbers in a question, with a mistake at first, as models do."""
+"""A model that needs no network: it averages the numbers in a question, and its first attempt contains an
+error."""
 
 from __future__ import annotations
 
@@ -19,31 +20,31 @@ print(f"{{len(numbers)}} numbers, mean {{mean:g}}")
 
 
 class ScriptedModel(BaseLlm):
-    """Writes code, mends it when it is shown a traceback, and tells what it printed."""
+    """Writes code, fixes it after a traceback, and reports its output."""
 
     async def generate_content_async(
         self,
         llm_request: LlmRequest,
-        stream: bool = False,  # noqa: ARG002 - it answers at once, whatever was asked for
+        stream: bool = False,  # noqa: ARG002 - it never streams
     ) -> AsyncGenerator[LlmResponse, None]:
         """Answer the last message."""
         part = types.Part(text=answer([_text(content) for content in llm_request.contents]))
         yield LlmResponse(content=types.Content(role="model", parts=[part]))
 
 
-def answer(said: list[str]) -> str:
-    """What comes next in a conversation."""
-    numbers = _numbers(next((text for text in reversed(said) if "```" not in text), ""))
-    if not said[-1].startswith("```tool_output"):
+def answer(messages: list[str]) -> str:
+    """Return the next message of a conversation."""
+    numbers = _numbers(next((text for text in reversed(messages) if "```" not in text), ""))
+    if not messages[-1].startswith("```tool_output"):
         if not numbers:
             return "I can only average numbers: give me some."
         return "I shall compute it." + CODE.format(numbers=numbers, name="nubmers")
-    if "NameError" in said[-1]:
-        return "A slip of mine." + CODE.format(numbers=numbers, name="numbers")
-    printed = re.search(r"\d+ numbers, mean (\S+)", said[-1])
+    if "NameError" in messages[-1]:
+        return "I misspelled a name." + CODE.format(numbers=numbers, name="numbers")
+    printed = re.search(r"\d+ numbers, mean (\S+)", messages[-1])
     if printed:
         return f"The mean is {printed[1]}. It is also in mean.txt."
-    return f"That did not work:\n{said[-1]}"
+    return f"That did not work:\n{messages[-1]}"
 
 
 def _numbers(text: str) -> list[float]:

@@ -1,6 +1,6 @@
-"""A test that runs a program in a sandbox and needs no cluster: cassettes/test_average.test_average.yaml is one.
+"""A test that runs a program on a recorded cluster, cassettes/test_average.test_average.yaml.
 
-Record it anew, where there is a cluster, with ``pytest --gke-sandbox-record=all``.
+To record it again on a cluster, run ``pytest --gke-sandbox-record=all``.
 """
 
 from __future__ import annotations

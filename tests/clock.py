@@ -1,4 +1,4 @@
-"""Time that does not pass: trio's MockClock jumps to the next deadline whenever every task waits."""
+"""Simulated time: trio's MockClock jumps to the next deadline when every task waits."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ T = TypeVar("T")
 
 
 def run_on_mock_clock(main: Callable[..., Awaitable[T]], *args: object) -> T:
-    """Run `main` on trio with a clock that jumps. No thread, socket or process may be waited for in it."""
+    """Run `main` on trio with a mock clock. It must not wait for threads, sockets or processes."""
     return trio.run(main, *args, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 def mock_clock(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Run an async test, with its fixtures, on the clock that jumps."""
+    """Run an async test with its fixtures on the mock clock."""
 
     @functools.wraps(test)
     def run(**fixtures: object) -> None:

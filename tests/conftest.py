@@ -1,4 +1,4 @@
-"""Fixtures that every test may use."""
+"""Fixtures and options for all tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of tests/scenarios; they stand here because pytest must know them before it collects."""
+    """Add the options of tests/scenarios, which pytest must know before it collects tests."""
     group = parser.getgroup("scenarios", "the cluster that tests/scenarios run on")
     group.addoption(
         "--cluster",
@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse options that would do nothing, or harm."""
+    """Reject combinations of options that have no effect or do damage."""
     chosen = config.getoption("cluster")
     if chosen != "live":
         for name in ("record", "kubeconfig", "context", "namespace"):
@@ -49,18 +49,18 @@ def pytest_configure(config: pytest.Config) -> None:
     if chosen == "replay" and config.getoption("verify"):
         raise pytest.UsageError("--verify compares answers with the cassettes, and a replay's are from there")
     if config.getoption("record") and config.getoption("numprocesses", None):
-        # While one process writes a cassette, another reads them all for the table in their README.
+        # One process writes a cassette while another reads all of them for the table in their README.
         raise pytest.UsageError("--record writes what other workers read: add -n0")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """What tests have told with record_property, from whatever worker."""
+    """Print what tests passed to record_property, from all workers."""
     left = [int(value) for value in _told(terminalreporter, "leftovers")]
     if left:
         # tests/faults/test_matrix.py
         terminalreporter.write_line(f"faults: {len(left)} cells, {sum(left)} leftovers after their deadlines")
     if config.getoption("verify"):
-        # Scenario by scenario, whichever worker was the first; within one as the steps were recorded.
+        # Ordered by scenario, and within one by recorded step.
         lines = sorted(_told(terminalreporter, "drift"), key=lambda line: line.partition(" on ")[0])
         terminalreporter.section(f"drift: {len(lines)} differences from the cassettes")
         for line in lines:

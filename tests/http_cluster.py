@@ -1,6 +1,6 @@
-"""An embedded cluster behind a real socket, so that the client is tried over a network as well.
+"""An embedded cluster behind a real socket, to test the client over a network.
 
-One HTTP/1.1 connection a task; answers are passed on chunk by chunk, as an API server sends them.
+Each HTTP/1.1 connection has a task; responses are forwarded chunk by chunk, as an API server sends them.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from gke_sandbox.local import LocalTransport, choose_runtime
 
 @dataclass
 class HttpCluster:
-    """A cluster that listens on 127.0.0.1, and the transport that answers there."""
+    """A cluster that listens on 127.0.0.1, and its transport."""
 
     port: int
     transport: LocalTransport
 
     def kubeconfig(self, directory: Path, namespace: str = "default") -> str:
-        """The path of a kubeconfig for it, written into `directory`."""
+        """Write a kubeconfig for the cluster into `directory` and return its path."""
         path = directory / "kubeconfig"
         # JSON is YAML.
         path.write_text(
@@ -49,7 +49,7 @@ class HttpCluster:
 
 @contextmanager
 def http_cluster(*namespaces: str) -> Iterator[HttpCluster]:
-    """Serve an embedded cluster, in a thread of its own, while the block runs."""
+    """Serve an embedded cluster in a separate thread while the block runs."""
     transport = LocalTransport(choose_runtime("process"), namespaces=namespaces or ("default",))
 
     async def serve(*, task_status: anyio.abc.TaskStatus[int]) -> None:
@@ -66,13 +66,13 @@ def http_cluster(*namespaces: str) -> Iterator[HttpCluster]:
 
 
 class Answering(Protocol):
-    """What answers requests: a transport, or something around one."""
+    """Something that responds to requests: a transport or a wrapper around one."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response: ...
 
 
 async def serve_connection(stream: anyio.abc.SocketStream, transport: Answering) -> None:
-    """Answer the requests of one connection until it is closed."""
+    """Respond to the requests of one connection until it is closed."""
     connection = h11.Connection(h11.SERVER)
     async with stream:
         try:
@@ -88,7 +88,7 @@ async def serve_connection(stream: anyio.abc.SocketStream, transport: Answering)
         except (anyio.BrokenResourceError, anyio.EndOfStream, h11.RemoteProtocolError, h11.LocalProtocolError):
             return
         except httpx.TransportError:
-            # A fault: over a socket each of them is a connection that ends where it should not.
+            # A fault. Over a socket, each one closes the connection too early.
             return
 
 

@@ -1,7 +1,7 @@
-"""Kubernetes' published rules, written down apart from the package: which fields exist, what `restricted` asks.
+"""Kubernetes' published rules, independent of the package: existing fields, and the requirements of `restricted`.
 
-Tests hold built bodies against them. Only the fields that we use and some neighbours are listed: a field that is
-not here is unknown, misspelt, or in the wrong place, and the server refuses it under fieldValidation=Strict.
+Tests compare built bodies with them. Only the fields that we use and some related ones are listed: any other field
+is unknown, misspelt or misplaced, and the server rejects it with fieldValidation=Strict.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from typing import Any
 
 QUANTITY = "a quantity"
 
-#: type -> field -> type: a Python type, QUANTITY, the name of another type, [type]: a list, {str: type}: a map.
+# type -> field -> type: a Python type, QUANTITY, the name of another type, [type] for a list, {str: type} for a
+# map.
 FIELDS: dict[str, dict[str, Any]] = {
     # https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/job-v1/
     "Job": {"apiVersion": str, "kind": str, "metadata": "ObjectMeta", "spec": "JobSpec", "status": "JobStatus"},
@@ -147,7 +148,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
 }
 
-#: What the server asks for where the object stands; metadata.name apart, which a template has not.
+# Required fields of each type, except for metadata.name, which a template does not have.
 REQUIRED = {
     "Job": {"apiVersion", "kind", "metadata", "spec"},
     "JobSpec": {"template"},
@@ -167,7 +168,7 @@ REQUIRED = {
 
 
 def field_errors(kind: Any, value: Any, path: str = "") -> list[str]:
-    """Unknown fields, wrong types, missing fields, and values that are empty and need not be there."""
+    """Return unknown fields, wrong types, missing fields, and unnecessary empty values."""
     if isinstance(kind, str) and kind in FIELDS:
         if not isinstance(value, dict):
             return [f"{path}: is not an object"]
@@ -206,7 +207,7 @@ _RESTRICTED_VOLUMES = {
 
 
 def restricted_violations(pod: dict[str, Any]) -> list[str]:
-    """What the Pod Security standard `restricted` (and `baseline`, which it contains) finds wrong with a PodSpec.
+    """Return the violations of the Pod Security standard `restricted` (which includes `baseline`) in a PodSpec.
 
     https://kubernetes.io/docs/concepts/security/pod-security-standards/
     """

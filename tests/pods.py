@@ -1,4 +1,4 @@
-"""Scripts for pods, and sandboxes on the embedded cluster that runs them."""
+"""Scripted pods, and sandboxes on an embedded cluster that runs them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def exit_frame(code: int | None = 0, signal: int | None = None, **said: Any) -> 
 
 
 def program(*output: bytes, code: int = 0, at: float = 0.1) -> Script:
-    """A program that prints and ends `at` seconds after its start, as the runner would tell it."""
+    """Return a script that prints and ends `at` seconds after its start, with the runner's frames."""
     reason = "Completed" if code == 0 else "Error"
     return Script(
         chunks=[(0.0, START), *((at, frame) for frame in output), (at, exit_frame(code))],
@@ -44,7 +44,7 @@ def program(*output: bytes, code: int = 0, at: float = 0.1) -> Script:
 
 
 class Shared(httpx.AsyncBaseTransport):
-    """Somebody else's use of a transport, which is not theirs to close."""
+    """A transport that is shared with another client and must not be closed."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
         self._transport = transport
@@ -54,7 +54,7 @@ class Shared(httpx.AsyncBaseTransport):
 
 
 class Pods:
-    """A Sandbox on an embedded cluster of scripted pods, and a look into that cluster."""
+    """A Sandbox on an embedded cluster of scripted pods, with access to that cluster."""
 
     def __init__(self, transport: LocalTransport, runtime: ScriptedRuntime, sandbox: AsyncSandbox) -> None:
         self.transport = transport
@@ -63,7 +63,7 @@ class Pods:
 
     @property
     def requests(self) -> list[str]:
-        """What was asked, one line a request, without generated names."""
+        """The requests, one line each, without generated names."""
         return [
             f"{request.method} {self._plain(request.path)}{'?watch' if 'watch' in request.query else ''}"
             for request in self.transport.requests
@@ -77,7 +77,7 @@ class Pods:
         )
 
     async def delete_job(self) -> None:
-        """Delete the only Job, as somebody else would."""
+        """Delete the only Job, as another client would."""
         (job,) = self.transport.objects("jobs")
         async with httpx.AsyncClient(transport=Shared(self.transport), base_url="https://embedded") as client:
             path = f"/apis/batch/v1/namespaces/default/jobs/{job['metadata']['name']}"
@@ -85,7 +85,7 @@ class Pods:
             answer.raise_for_status()
 
     def left(self) -> list[str]:
-        """What is in the cluster: see `LocalTransport.leftovers`."""
+        """The objects in the cluster: see `LocalTransport.leftovers`."""
         return self.transport.leftovers()
 
 
@@ -97,7 +97,7 @@ async def pods(
     around: Callable[[LocalTransport], httpx.AsyncBaseTransport] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Pods]:
-    """An open Sandbox; when the block is left, the Sandbox is closed. `around` changes what passes."""
+    """Open a Sandbox and close it at the end of the block. `around` wraps the transport."""
     runtime = ScriptedRuntime(script)
     transport = LocalTransport(runtime, faults=FaultPlan(*faults), pace=pace or Pace.recorded())
     async with AsyncExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Run by .ci/run against the installed wheel, away from the source tree. Not a test module."""
+"""A smoke test of the installed wheel, run by .ci/run outside of the source tree. Not a test module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every example runs, as it stands, on the embedded cluster; its pods are processes, for speed."""
+"""Every example runs unchanged on the embedded cluster. Its pods are processes, for speed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From end to end over real sockets: the embedded cluster behind an HTTP server, found by a kubeconfig."""
+"""End-to-end tests over real sockets: the embedded cluster behind an HTTP server, found with a kubeconfig."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def cluster() -> Iterator[HttpCluster]:
 
 
 def gone(cluster: HttpCluster) -> bool:
-    """Whether the cluster is empty, or becomes so within ten seconds."""
+    """Return whether the cluster becomes empty within ten seconds."""
     deadline = time.monotonic() + 10
     while cluster.transport.leftovers() and time.monotonic() < deadline:
         time.sleep(0.02)
     return not cluster.transport.leftovers()
 
 
-def test_a_run_goes_over_a_network_into_the_contexts_namespace(cluster: HttpCluster, tmp_path: Path) -> None:
+def test_a_run_over_a_network_uses_the_namespace_of_the_context(cluster: HttpCluster, tmp_path: Path) -> None:
     config = cluster.kubeconfig(tmp_path, namespace="agent-sandbox")
     with Sandbox(Cluster.kubeconfig(config)) as sandbox:
         result = sandbox.run("print(open('a').read())", files={"a": "hola"})
@@ -67,7 +67,7 @@ async def test_output_arrives_while_the_program_runs_and_many_runs_share_the_con
     assert gone(cluster)
 
 
-def test_a_namespace_that_is_not_there_is_told(cluster: HttpCluster, tmp_path: Path) -> None:
+def test_a_missing_namespace_is_reported(cluster: HttpCluster, tmp_path: Path) -> None:
     config = cluster.kubeconfig(tmp_path)
     with Sandbox(Cluster.kubeconfig(config), namespace="elsewhere") as sandbox:
         with pytest.raises((NotFound, Forbidden), match="elsewhere"):
@@ -75,7 +75,7 @@ def test_a_namespace_that_is_not_there_is_told(cluster: HttpCluster, tmp_path: P
         assert sandbox.leftovers == []
 
 
-def test_a_server_that_is_not_there_is_told_and_the_address_named(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_reported_with_its_address(tmp_path: Path) -> None:
     with http_cluster() as served:
         config = served.kubeconfig(tmp_path)
     with Sandbox(Cluster.kubeconfig(config)) as sandbox, pytest.raises(NetworkError, match=r"127\.0\.0\.1"):

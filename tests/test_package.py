@@ -1,4 +1,4 @@
-"""The package as a whole: what importing it costs, its layers, its public names."""
+"""The package as a whole: the cost of its import, its layers, its public names."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ KNOWN_CYCLES = [
 
 
 def fresh(code: str) -> str:
-    """What `code` prints in a new interpreter."""
+    """Return the output of `code` in a new interpreter."""
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return ran.stdout
 
 
-def test_importing_the_package_imports_no_dependency_and_no_module_of_its_own() -> None:
+def test_importing_the_package_imports_no_dependency_and_no_other_module() -> None:
     printed = fresh(
         "import sys, gke_sandbox\n"
         f"print([name for name in {RUN_TIME!r} if name in sys.modules])\n"
@@ -76,12 +76,12 @@ def test_opening_a_local_sandbox_imports_neither_yaml_nor_google_auth() -> None:
     assert printed == "[]\n"
 
 
-def test_every_public_name_is_there() -> None:
+def test_every_public_name_exists() -> None:
     missing = [name for name in gke_sandbox.__all__ if not hasattr(gke_sandbox, name)]
     assert missing == []
 
 
-def test_the_lazy_names_are_those_of_all() -> None:
+def test_the_lazy_names_are_those_in_all() -> None:
     lazy = {name for names in gke_sandbox._HOMES.values() for name in names}
     assert lazy == set(gke_sandbox.__all__) - {"__version__"}
 
@@ -105,7 +105,8 @@ by_module = pytest.mark.parametrize("name", MODULES, ids=lambda name: name or "_
 
 
 def imported_modules(name: str) -> set[str]:
-    """The modules of the package that a module imports at any depth, imports for type checking included."""
+    """Return the modules of the package that a module imports, including lazy imports and those for type
+    checking."""
     path = MODULES[name]
     own_package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     own_package = [part for part in own_package if part]
@@ -147,7 +148,7 @@ def test_every_layer_imports_only_from_layers_above_it_in_the_table() -> None:
 
 
 def test_an_allowed_layer_is_imported() -> None:
-    """The table above lists what is used, and no more."""
+    """The table contains no unused entries."""
     used: dict[str, set[str]] = {}
     for name in MODULES:
         used.setdefault(layer(name), set()).update(imported_layers(name))
@@ -155,7 +156,7 @@ def test_an_allowed_layer_is_imported() -> None:
 
 
 def cycles(graph: dict[str, set[str]]) -> list[set[str]]:
-    """The strongly connected components of more than one module."""
+    """Return the strongly connected components with more than one module."""
     reach = {name: set(targets) for name, targets in graph.items()}
     for middle in graph:
         for name in graph:

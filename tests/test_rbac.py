@@ -1,4 +1,4 @@
-"""rbac.yaml is what the library uses, no more and no less, and its own pods satisfy it."""
+"""rbac.yaml grants exactly the permissions that the library uses, and our pods satisfy its policies."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def caller(without: Permission | None = None) -> Caller:
     return Caller.service_account(NAMESPACE, "gke-sandbox", rules)
 
 
-# -- what is in it ---------------------------------------------------------------------------------------------
+# -- content ---------------------------------------------------------------------------------------------------
 
 
-def test_every_document_is_there_and_in_the_one_namespace() -> None:
+def test_every_document_exists_and_is_in_the_same_namespace() -> None:
     assert [each["kind"] for each in DOCUMENTS] == [
         "Namespace",
         "ServiceAccount",
@@ -72,7 +72,7 @@ def test_every_document_is_there_and_in_the_one_namespace() -> None:
     assert {each["metadata"]["namespace"] for each in DOCUMENTS[1:]} == {NAMESPACE}
 
 
-def test_every_document_has_a_comment_that_says_why() -> None:
+def test_every_document_has_a_comment_with_its_purpose() -> None:
     texts = (ROOT / "rbac.yaml").read_text().split("\n---\n")
     assert len(texts) == len(DOCUMENTS)
     for text in texts:
@@ -118,7 +118,7 @@ def test_the_default_pod_satisfies_limits_and_quota_and_has_no_network(delivery:
     assert not {"ingress", "egress"} & policy.keys(), "nothing is allowed"
 
 
-# -- what is used ----------------------------------------------------------------------------------------------
+# -- usage ----------------------------------------------------------------------------------------------------
 
 
 def in_fixtures() -> Iterator[Permission]:
@@ -134,7 +134,7 @@ def asked_of(cluster: LocalTransport) -> set[Permission]:
 
 
 def in_cleaning() -> set[Permission]:
-    """What `gke-sandbox clean` asks for."""
+    """The permissions that `gke-sandbox clean` uses."""
 
     async def main() -> set[Permission]:
         cluster = LocalTransport(ScriptedRuntime(program()), namespaces=[Namespace(NAMESPACE)], caller=caller())
@@ -151,7 +151,7 @@ def in_cleaning() -> set[Permission]:
 
 
 def run(who: Caller, *actions: tuple[Action, Match]) -> tuple[set[Permission], SandboxError | None, list[str]]:
-    """One execution as `who`: what was asked, the error, and what was left."""
+    """Run one program as `who`. Return the requests, the error, and the remaining objects."""
 
     async def main() -> tuple[set[Permission], SandboxError | None, list[str]]:
         error = None
@@ -182,12 +182,12 @@ def used() -> set[Permission]:
     return lost | in_cleaning() | set(in_fixtures())
 
 
-# Without these the library goes on, and warns.
+# Without these, the library continues with a warning.
 DONE_WITHOUT = {("watch", "", "pods"), ("list", "", "events")}
 CLEANS = ("list", "batch", "jobs")
 
 
-def test_the_role_holds_what_is_used_and_nothing_else() -> None:
+def test_the_role_has_the_used_permissions_and_no_others() -> None:
     assert used() - granted() == set(), "missing in rbac.yaml"
     assert granted() - used() == set(), "in rbac.yaml, and used by nobody"
 
@@ -198,21 +198,21 @@ def rule(missing: Permission) -> str:
 
 
 @pytest.mark.parametrize("missing", sorted(granted() - DONE_WITHOUT - {CLEANS}), ids="-".join)
-def test_without_any_of_the_rules_something_is_refused_and_says_which(missing: Permission) -> None:
+def test_a_missing_rule_is_named_in_the_error(missing: Permission) -> None:
     _, error, left = run(caller(without=missing), LOST_ANSWER)
     verb, group, resource = missing
     if verb == "delete":
         assert error is None, "the result was there before"
         assert left != []
         return
-    # By then the program has run.
+    # The program has run by then.
     assert isinstance(error, ResultLost if resource == "pods/log" else Forbidden)
     assert f'cannot {verb} resource "{resource}" in API group "{group}"' in str(error)
     assert rule(missing) in error.hint
 
 
 @pytest.mark.parametrize("missing", sorted(DONE_WITHOUT), ids="-".join)
-def test_some_can_be_done_without_and_a_warning_says_which(
+def test_optional_permissions_that_are_missing_are_named_in_a_warning(
     missing: Permission, caplog: pytest.LogCaptureFixture
 ) -> None:
     refused = (RefusePod.quota_exceeded(), Match(resource="pods"))

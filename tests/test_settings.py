@@ -15,7 +15,7 @@ from gke_sandbox._setting_names import ADK_FIELDS, OPTIONS, SETTING_NAMES, sugge
 from gke_sandbox._wire.program import Program
 from gke_sandbox.errors import PayloadTooLarge, SandboxError, SpecError
 from gke_sandbox.settings import Settings, SettingsDict, Toleration
-from tests.refusals import junk, refused_field
+from tests.invalid_values import junk, refused_field
 
 PYTHON = {name: name for name in SETTING_NAMES}
 

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/troubleshooting.md from the causes: ``python -m tests.troubleshooting``."""
+"""Write the tables of docs/troubleshooting.md from the causes: ``python -m tests.troubleshooting``."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def test_the_example_needs_neither_a_key_nor_a_cluster(tmp_path: Path) -> None:
     )
     assert ran.returncode == 0, ran.stderr
     said = [line.partition("[calculator]: ")[2] for line in ran.stdout.splitlines() if "[calculator]: " in line]
-    assert said == ["I shall compute it.", "A slip of mine.", "The mean is 5. It is also in mean.txt."]
+    assert said == ["I shall compute it.", "I misspelled a name.", "The mean is 5. It is also in mean.txt."]
     page = (ROOT / "docs" / "adk.md").read_text()
     shown = page.partition("$ adk run examples/adk_agent\n")[2].partition("[user]: exit\n")[0]
     assert shown.count("[user]: ") == 1

@@ -19,7 +19,7 @@ from gke_sandbox._diagnosis import (
 from gke_sandbox._diagnosis.causes import match_cause
 from gke_sandbox.errors import StartError
 
-from ..said import NO_SUCH_HOST, SAID
+from ..kubernetes_messages import MESSAGES, NO_SUCH_HOST
 
 CONTAINER = "code-runner"
 
@@ -162,7 +162,7 @@ def test_a_container_on_its_way_waits_for_nothing_worth_telling(reason: str) -> 
     assert read_pod(pod({"waiting": {"reason": reason}}, phase="Pending"), CONTAINER).wait_reason is None
 
 
-@pytest.mark.parametrize(("source", "reason", "message", "name"), SAID)
+@pytest.mark.parametrize(("source", "reason", "message", "name"), MESSAGES)
 def test_what_kubernetes_says_has_a_cause(source: Any, reason: str, message: str, name: str) -> None:
     found = match_cause(source, reason, message)
     assert found is not None
@@ -173,7 +173,7 @@ def test_every_cause_has_a_name_of_its_own_and_is_reached_by_something() -> None
     names = [each.name for each in CAUSES]
     assert len(names) == len(set(names))
     concluded = {each.name for each in CAUSES if all(pattern.source == "client" for pattern in each.patterns)}
-    assert {name for *_, name in SAID} | concluded == set(names)
+    assert {name for *_, name in MESSAGES} | concluded == set(names)
 
 
 @pytest.mark.parametrize("each", CAUSES, ids=lambda each: each.name)
@@ -397,7 +397,7 @@ def diagnosed(source: str, reason: str, message: str, *, has_run: bool) -> WaitR
 def test_the_table_says_of_each_cause_whether_the_program_ran_as_what_comes_of_it_does(each: Any) -> None:
     """A wait, and an termination that is not a start, are a StartError, which did not run."""
     ran = set()
-    for source, reason, message, name in SAID:
+    for source, reason, message, name in MESSAGES:
         if name == each.name:
             for has_run in (True, False):
                 found = diagnosed(source, reason, message, has_run=has_run)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gke_sandbox._wire.program import Program
 from gke_sandbox.errors import SpecError
-from tests.refusals import junk, refused_field
+from tests.invalid_values import junk, refused_field
 
 
 def program_refusal(**program: Any) -> SpecError:

@@ -1,4 +1,4 @@
-"""Kubernetes' reasons and messages with the cause that they must match: every cause and every pattern."""
+"""Kubernetes' reasons and messages with their expected cause, for every cause and every pattern."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ CONFIG_MAP_REFUSED = (
     "connection refused"
 )
 
-# Where it is said, the reason, the message; and the cause.
-SAID: list[tuple[Source, str, str, str]] = [
+# The source, the reason, the message, and the expected cause.
+MESSAGES: list[tuple[Source, str, str, str]] = [
     ("waiting", "ErrImagePull", NO_SUCH_HOST, "registry_not_found"),
     (
         "waiting",

@@ -1,4 +1,4 @@
-"""Values of every wrong kind, and which field is blamed for them."""
+"""Invalid values of every kind, and the field in the resulting error."""
 
 from __future__ import annotations
 

@@ -47,6 +47,7 @@ SETTING_NAMES = {
     "annotations": SettingNames("--annotation"),
     "run_as_user": SettingNames("--run-as-user"),
     "run_as_group": SettingNames("--run-as-group"),
+    "accept_admission_changes": SettingNames("--accept-admission-change"),
     "ttl_seconds_after_finished": SettingNames("--ttl", unit="seconds"),
     "max_output_bytes": SettingNames("--max-output", "max_output_bytes", "bytes"),
     "max_file_bytes": SettingNames("--max-file-bytes", "max_file_bytes", "bytes"),

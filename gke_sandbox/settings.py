@@ -23,6 +23,7 @@ from ._checks import (
     check_text,
     describe,
     entry_path,
+    shorten,
 )
 from ._setting_names import suggest
 from .errors import SpecError
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = [
+    "ADMISSION_FIELDS",
     "GVISOR",
     "MANAGED_BY",
     "MANAGER",
@@ -54,6 +56,42 @@ https://cloud.google.com/kubernetes-engine/docs/how-to/sandbox-pods
 
 _RESERVED_PREFIX = "gke-sandbox/"
 _RESERVED_ENV_PREFIX = "GKE_SANDBOX_"
+ADMISSION_FIELDS = (
+    "activeDeadlineSeconds",
+    "allowPrivilegeEscalation",
+    "appArmorProfile",
+    "args",
+    "automountServiceAccountToken",
+    "backoffLimit",
+    "backoffLimitPerIndex",
+    "capabilities",
+    "command",
+    "completions",
+    "fsGroup",
+    "hostIPC",
+    "hostNetwork",
+    "hostPID",
+    "hostPath",
+    "hostUsers",
+    "parallelism",
+    "podFailurePolicy",
+    "privileged",
+    "procMount",
+    "readOnlyRootFilesystem",
+    "restartPolicy",
+    "restartPolicyRules",
+    "runAsGroup",
+    "runAsNonRoot",
+    "runAsUser",
+    "runtimeClassName",
+    "seLinuxOptions",
+    "seccompProfile",
+    "serviceAccountName",
+    "shareProcessNamespace",
+    "supplementalGroups",
+)
+"""The fields of Job and pod whose unsafe changes can be accepted, in Kubernetes' own names."""
+
 _CONTROLLER_LABELS = {
     "batch.kubernetes.io/controller-uid",
     "batch.kubernetes.io/job-name",
@@ -220,6 +258,11 @@ class Settings:
     """User ID of the program, not 0. Default: 1001."""
     run_as_group: int = 1001
     """Group ID of the program, not 0. Default: 1001."""
+    accept_admission_changes: Sequence[str] = ()
+    """Fields (`ADMISSION_FIELDS`) whose unsafe changes by mutating admission are accepted. Default: none.
+
+    Each name removes a protection from every run: a change that is not accepted ends the run.
+    """
     ttl_seconds_after_finished: int = 60
     """Seconds until Kubernetes deletes a finished Job that the client could not delete. Default: 60."""
     max_output_bytes: int = 1 << 20
@@ -259,6 +302,7 @@ class Settings:
         self._put("image_pull_secrets", secrets)
         self._check_env()
         self._check_metadata()
+        self._check_accepted()
         # The container may not run as root (runAsNonRoot), and group 0 owns half of an image.
         check_integer("run_as_user", self.run_as_user, 1, _MAX_INT32)
         check_integer("run_as_group", self.run_as_group, 1, _MAX_INT32)
@@ -331,6 +375,16 @@ class Settings:
                 hint="Raise ephemeral_storage_limit.",
                 mentions=("ephemeral_storage_request", "ephemeral_storage_limit"),
             )
+
+    def _check_accepted(self) -> None:
+        accepted = check_sequence("accept_admission_changes", self.accept_admission_changes)
+        for i, name in enumerate(accepted):
+            path = f"accept_admission_changes[{i}]"
+            if check_text(path, name) not in ADMISSION_FIELDS:
+                near = suggest(name, {field: field for field in ADMISSION_FIELDS})
+                hint = f"Did you mean {near}?" if near else f"The fields are {', '.join(ADMISSION_FIELDS)}."
+                raise SpecError(path, f"must be a field that can be accepted, got {shorten(name)}", hint=hint)
+        self._put("accept_admission_changes", accepted)
 
     def _check_env(self) -> None:
         env = check_strings("env", self.env)
@@ -424,6 +478,7 @@ class SettingsDict(TypedDict, total=False):
     annotations: Mapping[str, str]
     run_as_user: int
     run_as_group: int
+    accept_admission_changes: Sequence[str]
     ttl_seconds_after_finished: int
     max_output_bytes: int
     max_file_bytes: int

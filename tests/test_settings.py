@@ -48,6 +48,15 @@ def test_a_refusal_is_a_value_error_with_the_fields_path() -> None:
     assert str(error).startswith("labels['bad key']: ")
 
 
+def test_accepted_admission_changes_are_names_of_fields() -> None:
+    assert Settings(accept_admission_changes=["hostPID"]).accept_admission_changes == ("hostPID",)
+    error = refusal(accept_admission_changes=["hostPID", "runtimeClass"])
+    assert error.field == "accept_admission_changes[1]"
+    assert error.hint == "Did you mean runtimeClassName?"
+    assert "parallelism" in refusal(accept_admission_changes=["?"]).hint
+    assert refusal(accept_admission_changes="hostPID").field == "accept_admission_changes"
+
+
 # -- resources ---------------------------------------------------------------------------------------------
 
 RESOURCES = [

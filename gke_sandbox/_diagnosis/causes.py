@@ -421,6 +421,15 @@ CAUSES: tuple[FailureCause, ...] = (
         permanent=True,
     ),
     FailureCause(
+        "unsafe_admission_change",
+        "an admission policy or webhook removed protections, or made a second run possible",
+        "find the policy or webhook (kubectl get mutatingwebhookconfigurations,mutatingadmissionpolicies) and "
+        "exempt this namespace from it",
+        (Pattern("client"),),
+        ran=None,
+        permanent=True,
+    ),
+    FailureCause(
         "no_pod",
         "the Job got no pod, and nothing says why",
         "is the cluster's Job controller at work? `kubectl get events` may say more",

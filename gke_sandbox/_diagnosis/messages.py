@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .._wire.log_decoder import ReplayableLogDecoder
 from ..errors import Forbidden, ResultLost, SandboxError, StartError
 from . import PodState, Termination, WaitReason, cause
+from .admission import Change
 
 # The maximum of an image's output that is quoted, from its end.
 _MAX_QUOTED_OUTPUT = 500
@@ -80,6 +83,24 @@ def runner_failed(
         job=job,
         pod=pod,
         hint=f"{found.hint} (image: {image})",
+    )
+
+
+def unsafe_admission_change(changes: Sequence[Change], job: str, pod: str, *, may_have_run: bool) -> StartError:
+    """Return the error of a Job, or of its pod if there is one, that is less safe than what was sent."""
+    found = cause("unsafe_admission_change")
+    where = f"pod {pod}" if pod else f"Job {job}"
+    listed = "; ".join(map(str, changes))
+    hint, names = found.hint, sorted({each.field for each in changes})
+    if all(names):
+        hint += f"; or, if you accept the risk, set accept_admission_changes to {', '.join(names)}"
+    return StartError(
+        f"{found.summary} ({where}): {listed}",
+        cause=found.name,
+        job=job,
+        pod=pod,
+        may_have_run=may_have_run,
+        hint=hint,
     )
 
 

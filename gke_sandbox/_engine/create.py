@@ -7,14 +7,16 @@ random, so an object of that name is ours, whoever's answer was lost.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 
-from .._wire.manifests import build
+from .._diagnosis import messages
+from .._diagnosis.admission import RELEASE_FIELDS, Change, job_changes
+from .._wire.manifests import CONTAINER, build
 from .._wire.program import Program
 from ..errors import AlreadyExists, Conflict, NetworkError, SandboxError, ServerError
 from ..kube.client import KubeClient
@@ -53,6 +55,8 @@ class Attempt:
     may_exist: bool = False
     unanswered: bool = False
     may_run: bool = False
+    job: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """The Job as it is sent."""
 
 
 async def create(
@@ -69,18 +73,21 @@ async def create(
 
     `begin` is called with each attempt before its first request. Nothing is waited for after `deadline`, by the
     event loop's clock; trouble that may pass is waited out until then, for a minute at most. `uniform` gives
-    numbers from 0 to 1, for the pauses. Raises `SpecError` before any request, and `ApiError` or `NetworkError`
-    when the server or the network refuse; the attempt then says whether there is something to delete, and whether
-    the program may have run.
+    numbers from 0 to 1, for the pauses. Raises `SpecError` before any request, `StartError` before the ConfigMap's
+    if admission made an unsafe change to the Job, and `ApiError` or `NetworkError` when the server or the network
+    refuse; the attempt then says whether there is something to delete, and whether the program may have run.
     """
     patience = _Patience(client, deadline, uniform)
     while True:
         slow = client.round_trip is not None and client.round_trip > _SLOW_ROUND_TRIP
         manifests = build(settings, program, name=new_name(), session=session, slow_connection=slow)
-        attempt = Attempt(manifests.name)
+        attempt = Attempt(manifests.name, job=manifests.job)
         begin(attempt)
-        uid = await _create_job(client, settings.namespace, manifests.job, attempt, patience)
-        post = _Post(client, CONFIG_MAPS, settings.namespace, manifests.config_map(uid), patience)
+        made = await _create_job(client, settings.namespace, manifests.job, attempt, patience)
+        if changes := unsafe(job_changes(manifests.job, made, CONTAINER), settings, client):
+            raise messages.unsafe_admission_change(changes, attempt.name, "", may_have_run=False)
+        config_map = manifests.config_map(str(made["metadata"]["uid"]))
+        post = _Post(client, CONFIG_MAPS, settings.namespace, config_map, patience)
         attempt.may_run = True
         answer = await post.send()
         if not isinstance(answer, SandboxError):
@@ -92,8 +99,8 @@ async def create(
 
 async def _create_job(
     client: KubeClient, namespace: str, body: dict[str, Any], attempt: Attempt, patience: _Patience
-) -> str:
-    """POST the Job and return its uid. A POST that surely did not arrive is simply sent again."""
+) -> dict[str, Any]:
+    """POST the Job and return it as the server made it. A POST that surely did not arrive is simply sent again."""
     post = _Post(client, JOBS, namespace, body, patience)
     while True:
         # A run that is cancelled already has nothing to delete.
@@ -102,9 +109,19 @@ async def _create_job(
         answer = await post.send()
         attempt.unanswered = False
         if not isinstance(answer, SandboxError):
-            return str(answer["metadata"]["uid"])
+            return answer
         attempt.may_exist = False
         await patience.pause_or_raise(answer)
+
+
+def unsafe(changes: list[Change], settings: Settings, client: KubeClient) -> list[Change]:
+    """Return the changes that the settings do not accept."""
+    ignored = RELEASE_FIELDS if client.replays else ()
+    return [
+        each
+        for each in changes
+        if each.field not in settings.accept_admission_changes and each.field not in ignored
+    ]
 
 
 class _Patience:

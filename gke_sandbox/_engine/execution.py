@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 
 from .._diagnosis import PodState, Termination, WaitReason, cause, messages, read_pod
+from .._diagnosis.admission import Change, pod_changes
 from .._wire.frames import PROTOCOL, Exit, Frame, Limits, Output, Start
 from .._wire.manifests import CONTAINER
 from .._wire.program import Program
@@ -31,7 +32,7 @@ from ..result import (
     Timings,
 )
 from ..settings import Settings
-from .create import Attempt, create
+from .create import Attempt, create, unsafe
 from .log_stream import LogReader
 from .pod_watch import PodWatch
 from .startup_probe import Inquiry
@@ -90,6 +91,7 @@ class Execution:
         self._wait: WaitReason | None = None
         self._pod_state: tuple[object, ...] = ()
         self._inquiry: Inquiry | None = None
+        self._unsafe: list[Change] = []
         self._watch_error: SandboxError | None = None
         # What is left as soon as there is no need for it any more.
         self._scopes: dict[anyio.CancelScope, Callable[[], bool]] = {}
@@ -120,7 +122,7 @@ class Execution:
                 self._give_up_last()
                 observing.close()
                 self._pod, self._pod_object, self._wait, self._seen = None, {}, None, {}
-                self._pod_state, self._inquiry, self._log = (), None, self._new_log()
+                self._pod_state, self._unsafe, self._inquiry, self._log = (), [], None, self._new_log()
                 observing.enter_context(self._pods.observing(attempt.name, self.observe, self.watch_failed))
                 self.attempts.append(attempt)
 
@@ -210,6 +212,7 @@ class Execution:
         pod = self._pod
         return (
             self._vanished
+            or bool(self._unsafe)
             or (pod is not None and (pod.running or pod.termination is not None))
             or (self._wait is not None and self._wait.is_permanent)
         )
@@ -218,6 +221,9 @@ class Execution:
         """Whether the container runs, or has run. Raises `StartError` when no waiting helps."""
         if self._watch_error is not None:
             raise self._watch_error
+        if self._unsafe:
+            ran = self.attempts[-1].may_run
+            raise messages.unsafe_admission_change(self._unsafe, self.job, self._pod_name, may_have_run=ran)
         pod = self._pod
         if pod is not None and pod.termination is not None:
             if pod.termination.kind == "not_started":
@@ -308,6 +314,9 @@ class Execution:
                 self._wake()
                 return
         seen = read_pod(pod, CONTAINER, deleted=type_ in ("DELETED", "MISSING"), has_run=self._has_run)
+        if self._pod is None or self._pod.name != seen.name:
+            # What is compared cannot change after a pod's creation.
+            self._unsafe = unsafe(pod_changes(self.attempts[-1].job, pod, CONTAINER), self.settings, self._client)
         self._pod, self._pod_object = seen, pod
         self._has_run = self._has_run or seen.running
         if seen.termination is not None:

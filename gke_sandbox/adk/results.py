@@ -89,7 +89,8 @@ def of_error(error: SandboxError) -> CodeExecutionResult:
             message = f"input_{message}"  # As ADK calls them.
         return made("", _paragraphs(f"The program was not run: {message}", hint), None)
     if isinstance(error, StartError):
-        first = f"The program was not run, through no fault of its own: {message}"
+        outcome = "gave no result" if error.may_have_run else "was not run"
+        first = f"The program {outcome}, through no fault of its own: {message}"
         return made("", _paragraphs(first, hint), None)
     first = f"The program could not be run, through no fault of its own: {message}"
     return made("", _paragraphs(first, hint), None)

@@ -185,6 +185,9 @@ class ReplayTransport(httpx.AsyncBaseTransport):
     Silence is not timed out: it is the recorded server's, which was alive.
     """
 
+    replays = True
+    """See `KubeClient.replays`."""
+
     def __init__(self, player: Player, *, check: bool = True) -> None:
         self.player = player
         self._check = check

@@ -49,6 +49,7 @@ POD = {
     "service_account_name": ("NAME", "use this service account (its token is never mounted)"),
     "run_as_user": ("UID", "run the program as this user ID, not 0"),
     "run_as_group": ("GID", "run the program as this group ID, not 0"),
+    "accept_admission_changes": ("FIELD", "accept an unsafe change of this field by mutating admission"),
     "labels": ("K=V", "add this label to the Job, pod and ConfigMap"),
     "annotations": ("K=V", "add this annotation to the Job and pod"),
     "delivery": (None, "pass the program in environment variables, which starts faster, or in a volume"),

@@ -146,6 +146,11 @@ class KubeClient:
         return self._has_answered
 
     @property
+    def replays(self) -> bool:
+        """Whether responses come from a cassette: its Jobs may be those of another release of this package."""
+        return bool(getattr(self._transport, "replays", False))
+
+    @property
     def round_trip(self) -> float | None:
         """Seconds from sending a request on an open connection to its answer's headers, the least of the last few.
 

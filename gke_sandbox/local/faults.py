@@ -17,12 +17,14 @@ docs/faults.md has an example of each.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
-Point = Literal["request", "body", "watch", "deadline", "admit", "schedule", "sandbox", "pull", "config", "run"]
+Point = Literal[
+    "request", "body", "watch", "deadline", "mutate", "admit", "schedule", "sandbox", "pull", "config", "run"
+]
 
 
 @dataclass(frozen=True)
@@ -273,6 +275,19 @@ class RefusePod:
 
 
 @dataclass(frozen=True)
+class Mutate:
+    """A mutating admission policy: `change` edits the Job or the pod in place, with its defaults.
+
+    Defaults are set again afterwards, and the object is validated. Give `Match` a resource: ``jobs`` or ``pods``.
+    https://kubernetes.io/docs/reference/access-authn-authz/mutating-admission-policy/
+    """
+
+    point: ClassVar[Point] = "mutate"
+    change: Callable[[dict[str, Any]], object]
+    """Called with the object as decoded JSON; its return value is ignored."""
+
+
+@dataclass(frozen=True)
 class NoNode:
     """Keep the pod Unschedulable."""
 
@@ -405,6 +420,7 @@ Action = (
     | RepeatEvents
     | SwapEvents
     | EndJob
+    | Mutate
     | RefusePod
     | NoNode
     | NoPodSandbox

@@ -123,19 +123,21 @@ def test_much_output_of_a_program_that_ends_well_is_bounded_by_its_field() -> No
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    ("fault", "outcome", "words"),
     [
-        (BadImage("not found"), "the image does not exist"),
-        (NoNode(), "no node takes the pod"),
+        (BadImage("not found"), "was not run", "the image does not exist"),
+        (NoNode(), "gave no result", "no node takes the pod"),
     ],
 )
-def test_a_sandbox_that_does_not_start_is_told_and_the_run_goes_on(fault: BadImage | NoNode, words: str) -> None:
+def test_a_sandbox_that_does_not_start_is_told_and_the_run_goes_on(
+    fault: BadImage | NoNode, outcome: str, words: str
+) -> None:
     # A node may still be made: only the time says that there will be none.
     with on(scripted(program(), Fault(fault, times=None)), startup_timeout_seconds=0.5) as executor:
         talk = converse(agent(executor, block("print(1)"), "There is no sandbox."))
     assert [each.outcome for each in talk.outcomes] == [FAILED]
     assert words in talk.asked[1]
-    assert "was not run, through no fault of its own" in talk.asked[1]
+    assert f"{outcome}, through no fault of its own" in talk.asked[1]
     assert talk.last == "There is no sandbox."
 
 

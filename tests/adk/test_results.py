@@ -9,6 +9,8 @@ import pytest
 from google.adk.code_executors.code_execution_utils import CodeExecutionResult
 
 from gke_sandbox import DroppedOutput, ExecutionResult, Settings
+from gke_sandbox._diagnosis.admission import Change
+from gke_sandbox._diagnosis.messages import unsafe_admission_change
 from gke_sandbox.adk.results import STDERR_HEADING, of_error, of_result
 from gke_sandbox.errors import (
     ConfigError,
@@ -234,6 +236,20 @@ def test_stdout_that_is_one_endless_line_is_cut() -> None:
             StartError("the sandbox did not start within 9 s (startup_timeout)", hint="lower cpu_request"),
             "The program was not run, through no fault of its own: the sandbox did not start within 9 s "
             "(startup_timeout_seconds)\n\nHint: lower cpu_requested\n",
+        ),
+        (
+            unsafe_admission_change(
+                [Change("hostPID", "spec.hostPID", None, True)], "job-1", "", may_have_run=False
+            ),
+            "The program was not run, through no fault of its own: an admission policy or webhook removed "
+            "protections, or made a second run possible (Job job-1): spec.hostPID: sent nothing, received true\n\n"
+            "Hint: find the policy or webhook "
+            "(kubectl get mutatingwebhookconfigurations,mutatingadmissionpolicies) and exempt this namespace "
+            "from it; or, if you accept the risk, set accept_admission_changes to hostPID\n",
+        ),
+        (
+            StartError("the sandbox did not start within 9 s", may_have_run=True),
+            "The program gave no result, through no fault of its own: the sandbox did not start within 9 s\n",
         ),
         (SpecError("code", "too long"), "The program was not run: code: too long\n"),
         (

@@ -134,6 +134,10 @@ SETTINGS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (("--label", "team=a"), {"labels": {"team": "a"}}),
     (("--annotation", "note=a = b"), {"annotations": {"note": "a = b"}}),
     (("--run-as-user", "2000", "--run-as-group", "3000"), {"run_as_user": 2000, "run_as_group": 3000}),
+    (
+        ("--accept-admission-change", "hostPID", "--accept-admission-change", "parallelism"),
+        {"accept_admission_changes": ("hostPID", "parallelism")},
+    ),
     (("--ttl", "2m"), {"ttl_seconds_after_finished": 120}),
     (
         ("--max-output", "64Ki", "--max-file-bytes", "1M", "--max-files", "3"),

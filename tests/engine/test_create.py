@@ -320,6 +320,7 @@ class FakeClient:
     """Stands for a client whose server answers as it is told to; keeps what it is asked to create, and when."""
 
     has_answered = True
+    replays = False
 
     def __init__(self, *errors: Exception, round_trip: float | None = None) -> None:
         self._errors = list(errors)

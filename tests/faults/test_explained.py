@@ -23,6 +23,7 @@ from gke_sandbox.local.faults import (
     Forbid,
     HideConfigMap,
     Match,
+    Mutate,
     NoNode,
     NoPodSandbox,
     Preempt,
@@ -153,7 +154,12 @@ def test_a_container_that_cannot_start_says_why(message: str, name: str) -> None
     assert seen.extra == []
 
 
+def host_network(pod: dict[str, Any]) -> None:
+    pod["spec"]["hostNetwork"] = True
+
+
 CONCLUDED: dict[str, Any] = {
+    "unsafe_admission_change": {"faults": [always(Mutate(host_network))]},
     "runner_failed": {"script": Script(ends_at=0.1, exit=ContainerExit(1, "Error"))},
     "no_pod": {"faults": [always(RefusePod(QUOTA)), Fault(Forbid(), Match("list", "events"), times=None)]},
     "slow_start": {"pace": Pace(start=1000.0)},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import anyio
 import httpx
@@ -21,6 +22,7 @@ from gke_sandbox.local.faults import (
     Forbid,
     GarbleBody,
     HideConfigMap,
+    Mutate,
     NoNode,
     OmitEvents,
     Preempt,
@@ -293,6 +295,45 @@ async def test_a_pod_can_be_refused_for_a_while(refuse: Callable[[], RefusePod],
         await kit.create(JOBS, job())
         await kit.phase("Succeeded")
         assert message in dict(kit.events())["FailedCreate"]
+
+
+async def test_a_policy_can_change_a_job_whose_pod_follows() -> None:
+    def change(found: dict[str, Any]) -> None:
+        assert found["spec"]["completionMode"] == "NonIndexed"  # It sees the defaults.
+        del found["spec"]["backoffLimit"]
+        found["spec"]["template"]["spec"]["hostNetwork"] = True
+
+    async with running(faults=[Fault(Mutate(change), Match(resource="jobs"))]) as kit:
+        created = await kit.create(JOBS, job())
+        assert created["spec"]["backoffLimit"] == 6
+        await kit.phase("Succeeded")
+        assert kit.pod()["spec"]["hostNetwork"] is True
+
+
+async def test_policies_can_change_a_pod_one_after_the_other() -> None:
+    def first(pod: dict[str, Any]) -> None:
+        pod["metadata"].setdefault("labels", {})["policy"] = "first"
+        del pod["spec"]["schedulerName"]
+
+    def second(pod: dict[str, Any]) -> None:
+        pod["metadata"]["labels"]["policy"] += "-second"
+
+    on_pods = Match(resource="pods")
+    async with running(faults=[Fault(Mutate(first), on_pods), Fault(Mutate(second), on_pods)]) as kit:
+        await kit.create(JOBS, job())
+        await kit.phase("Succeeded")
+        assert kit.pod()["metadata"]["labels"]["policy"] == "first-second"
+        assert kit.pod()["spec"]["schedulerName"] == "default-scheduler"
+
+
+async def test_what_a_policy_makes_of_a_job_is_validated() -> None:
+    def change(found: dict[str, Any]) -> None:
+        found["spec"]["parallelism"] = -1
+
+    async with running(faults=[Fault(Mutate(change), Match(resource="jobs"))]) as kit:
+        response = await kit.client.post(JOBS, json=job())
+        assert response.status_code == 422
+        assert "spec.parallelism" in response.json()["message"]
 
 
 async def test_a_node_can_be_missing_for_a_while() -> None:

@@ -1,14 +1,16 @@
 """How objects come into being: defaults, validation, and the admission plugins that look at pods.
 
 The order is the API server's: what changes a pod (service account, priority, RuntimeClass), then its name,
-then validation, then what may refuse it (Pod Security, quota).
+then mutating policies, then validation, then what may refuse it (Pod Security, quota).
 https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/
 """
 
 from __future__ import annotations
 
+import copy
+
 from ..cluster import ClusterState
-from ..faults import RefusePod
+from ..faults import Mutate, RefusePod
 from ..objects import Json, Key, with_metadata
 from .defaults import job_with_defaults, pod_with_defaults
 from .errors import FieldError, bad_request, conflict, forbidden, invalid, not_found
@@ -43,6 +45,8 @@ def create(cluster: ClusterState, served: ResourceType, obj: Json, namespace: st
         prepared = cluster.store.prepare({**obj, "metadata": metadata})
         if served is JOBS:
             prepared = job_with_defaults(prepared)
+            if mutated := _mutated(cluster, served, prepared):
+                prepared = job_with_defaults(mutated)
         _refuse_invalid(served, prepared)
     if dry_run:
         return prepared
@@ -118,7 +122,10 @@ def admit_pod(cluster: ClusterState, pod: Json) -> Json:
     if runtime_class is not None and runtime_class not in cluster.settings.runtime_classes:
         raise forbidden(PODS, early_name, f'pod rejected: RuntimeClass "{runtime_class}" not found')
     pod = with_metadata({**pod, "spec": spec}, name=_generated(cluster, pod))
-    pod = cluster.store.prepare(pod_with_defaults(pod, cluster.priority_classes.get(priority_class, 0)))
+    priority = cluster.priority_classes.get(priority_class, 0)
+    pod = cluster.store.prepare(pod_with_defaults(pod, priority))
+    if mutated := _mutated(cluster, PODS, pod):
+        pod = pod_with_defaults(mutated, priority)
     _refuse_invalid(PODS, pod)
     name = pod["metadata"]["name"]
     if bad := violations(pod["spec"], namespace.pod_security):
@@ -127,6 +134,17 @@ def admit_pod(cluster: ClusterState, pod: Json) -> Json:
     if fault := cluster.faults.first(RefusePod, PODS.plural, namespace.name, name):
         raise forbidden(PODS, name, fault.message)
     return pod
+
+
+def _mutated(cluster: ClusterState, served: Served, obj: Json) -> Json | None:
+    """The object as mutating admission policies changed it; None if there are none."""
+    metadata = obj["metadata"]
+    changed = None
+    for policy in cluster.faults.actions_for("mutate", "", served.plural, metadata["namespace"], metadata["name"]):
+        if isinstance(policy, Mutate):
+            changed = copy.deepcopy(obj) if changed is None else changed
+            policy.change(changed)
+    return changed
 
 
 def _check_quota(cluster: ClusterState, namespace: str, name: str) -> None:

@@ -1,0 +1,288 @@
+"""Changes that mutating admission made to a Job or to its pod, and that are not safe. Pure: JSON in, changes out.
+
+A change is unsafe if it removes hardening, gives the program access that it was not given, or can run the program
+twice. Defaults of the API server, stricter values, and changes of resources, labels, environment, volumes, init
+containers and sidecars are safe. The comparison is with what was sent, not with an ideal.
+https://kubernetes.io/docs/reference/access-authn-authz/mutating-admission-policy/
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["FIELDS", "RELEASE_FIELDS", "Change", "job_changes", "pod_changes"]
+
+RELEASE_FIELDS = frozenset({"activeDeadlineSeconds", "args", "command"})
+"""Fields whose sent value depends on this package's release, or on a setting that a cassette does not match on."""
+
+_TOKEN = "automountServiceAccountToken"
+_TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
+_MAX_VALUE_LENGTH = 120
+
+IsSafe = Callable[[Any, Any], bool]
+"""Whether a value may be received for the one that was sent. None is a field that is not set."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One unsafe change. `field` is the name that accepts it, "" if it cannot be accepted."""
+
+    field: str
+    path: str
+    sent: object
+    received: object
+
+    def __str__(self) -> str:
+        return f"{self.path}: sent {_format(self.sent)}, received {_format(self.received)}"
+
+
+def _format(value: object) -> str:
+    if value is None:
+        return "nothing"
+    text = json.dumps(value)
+    return text if len(text) <= _MAX_VALUE_LENGTH else f"{text[:_MAX_VALUE_LENGTH]}..."
+
+
+# -- the rules ------------------------------------------------------------------------------------------------
+
+
+def _at_most(default: float) -> IsSafe:
+    """A number that may not grow; `default` is its meaning when it is not set."""
+
+    def is_safe(sent: Any, received: Any) -> bool:
+        allowed = default if sent is None else sent
+        value = default if received is None else received
+        return isinstance(value, (int, float)) and bool(value <= allowed)
+
+    return is_safe
+
+
+def _stays(value: bool) -> IsSafe:
+    """A switch that must still have `value` if it was sent so."""
+    return lambda sent, received: sent is not value or received is value
+
+
+def _stays_off(sent: Any, received: Any) -> bool:
+    return not received or bool(sent)
+
+
+def _same(sent: Any, received: Any) -> bool:
+    return (sent or None) == (received or None)
+
+
+def _same_if_sent(sent: Any, received: Any) -> bool:
+    return sent is None or received == sent
+
+
+def _never_or_same(sent: Any, received: Any) -> bool:
+    return bool(received in ("Never", sent))
+
+
+def _same_account(sent: Any, received: Any) -> bool:
+    return bool((received or "default") == (sent or "default"))
+
+
+def _id_kept(sent: Any, received: Any) -> bool:
+    """A user or group that is not removed and does not become root; another one is safe."""
+    return bool(received == sent) or received not in (None, 0)
+
+
+def _not_root_group(sent: Any, received: Any) -> bool:
+    return bool(received != 0 or sent == 0)
+
+
+def _no_root_groups(sent: Any, received: Any) -> bool:
+    return 0 not in _list(received) or 0 in _list(sent)
+
+
+def _still_confined(sent: Any, received: Any) -> bool:
+    """A seccomp profile: none, and a type that is not known, confine nothing."""
+    confined = ("RuntimeDefault", "Localhost")
+    return _mapping(sent).get("type") not in confined or _mapping(received).get("type") in confined
+
+
+def _not_unconfined(sent: Any, received: Any) -> bool:
+    return received == sent or _mapping(received).get("type") != "Unconfined"
+
+
+def _usual_selinux(sent: Any, received: Any) -> bool:
+    """As the Pod Security standard `baseline` allows it."""
+    options = _mapping(received)
+    usual = (None, "", "container_t", "container_init_t", "container_kvm_t", "container_engine_t")
+    return received == sent or (options.get("type") in usual and not (options.get("user") or options.get("role")))
+
+
+def _no_more_capabilities(sent: Any, received: Any) -> bool:
+    sent, received = _mapping(sent), _mapping(received)
+    dropped = _list(received.get("drop"))
+    return ("ALL" in dropped or all(each in dropped for each in _list(sent.get("drop")))) and all(
+        each in _list(sent.get("add")) for each in _list(received.get("add"))
+    )
+
+
+def _usual_proc(sent: Any, received: Any) -> bool:
+    return received in (None, "", "Default", sent)
+
+
+def _every_failure_counts(sent: Any, received: Any) -> bool:
+    """A failure that is ignored is not counted: the pod is replaced, whatever the backoffLimit."""
+    rules = _list(_mapping(received).get("rules"))
+    return received == sent or all(
+        _mapping(rule).get("action") in ("FailJob", "FailIndex", "Count") for rule in rules
+    )
+
+
+_JOB: dict[str, IsSafe] = {
+    "parallelism": _at_most(1),
+    "completions": _at_most(1),
+    "backoffLimit": _at_most(6),
+    "backoffLimitPerIndex": _at_most(0),
+    "podFailurePolicy": _every_failure_counts,
+    "activeDeadlineSeconds": _at_most(math.inf),
+}
+_POD: dict[str, IsSafe] = {
+    "restartPolicy": _never_or_same,
+    "runtimeClassName": _same_if_sent,
+    "serviceAccountName": _same_account,
+    _TOKEN: _stays(False),
+    "hostNetwork": _stays_off,
+    "hostPID": _stays_off,
+    "hostIPC": _stays_off,
+    "hostUsers": _stays(False),
+    "shareProcessNamespace": _stays_off,
+}
+_POD_SECURITY: dict[str, IsSafe] = {"fsGroup": _not_root_group, "supplementalGroups": _no_root_groups}
+# The container's value counts; if it has none, the pod's.
+_EITHER_SECURITY: dict[str, IsSafe] = {
+    "runAsNonRoot": _stays(True),
+    "runAsUser": _id_kept,
+    "runAsGroup": _id_kept,
+    "seccompProfile": _still_confined,
+    "appArmorProfile": _not_unconfined,
+    "seLinuxOptions": _usual_selinux,
+}
+_CONTAINER_SECURITY: dict[str, IsSafe] = {
+    "privileged": _stays_off,
+    "allowPrivilegeEscalation": _stays(False),
+    "readOnlyRootFilesystem": _stays(True),
+    "capabilities": _no_more_capabilities,
+    "procMount": _usual_proc,
+}
+# Since Kubernetes 1.34 a container may have a restart policy of its own.
+_CONTAINER: dict[str, IsSafe] = {
+    "command": _same,
+    "args": _same,
+    "restartPolicy": lambda sent, received: received in (None, "Never", sent),
+    "restartPolicyRules": _same,
+}
+
+_TABLES = (_JOB, _POD, _POD_SECURITY, _EITHER_SECURITY, _CONTAINER_SECURITY, _CONTAINER)
+FIELDS = frozenset(name for table in _TABLES for name in table) | {"hostPath"}
+"""The names that accept a change. A missing container cannot be accepted: it would run unseen."""
+
+
+# -- the comparison -------------------------------------------------------------------------------------------
+
+
+def job_changes(sent: Mapping[str, Any], received: Mapping[str, Any], container: str) -> list[Change]:
+    """The unsafe changes of a Job: `sent` as it was posted, `received` as the API server returned it.
+
+    An object without a spec is not compared: admission cannot remove it, an API server always returns it.
+    """
+    before, after = _mapping(sent.get("spec")), received.get("spec")
+    if not isinstance(after, Mapping):
+        return []
+    template = _mapping(_mapping(after.get("template")).get("spec"))
+    return [
+        *_compare(_JOB, "spec", before, after),
+        *_pod_spec_changes(_pod_spec_of(sent), template, container, "spec.template.spec"),
+    ]
+
+
+def pod_changes(sent: Mapping[str, Any], pod: Mapping[str, Any], container: str) -> list[Change]:
+    """The unsafe changes of a pod, compared with the template of the Job as it was posted."""
+    spec = pod.get("spec")
+    return (
+        list(_pod_spec_changes(_pod_spec_of(sent), spec, container, "spec")) if isinstance(spec, Mapping) else []
+    )
+
+
+def _pod_spec_of(job: Mapping[str, Any]) -> Mapping[str, Any]:
+    return _mapping(_mapping(_mapping(job.get("spec")).get("template")).get("spec"))
+
+
+def _pod_spec_changes(
+    sent: Mapping[str, Any], received: Mapping[str, Any], container: str, path: str
+) -> Iterator[Change]:
+    yield from _compare(_POD, path, sent, received)
+    sent_pod, pod = _mapping(sent.get("securityContext")), _mapping(received.get("securityContext"))
+    yield from _compare(_POD_SECURITY, f"{path}.securityContext", sent_pod, pod)
+    _, before = _find(sent, container)
+    index, after = _find(received, container)
+    if index is None:
+        names = [_mapping(each).get("name") for each in _list(received.get("containers"))]
+        yield Change("", f"{path}.containers", [container], names)
+        return
+    at = f"{path}.containers[{index}]"
+    yield from _compare(_CONTAINER, at, before, after)
+    sent_own, own = _mapping(before.get("securityContext")), _mapping(after.get("securityContext"))
+    yield from _compare(_CONTAINER_SECURITY, f"{at}.securityContext", sent_own, own)
+    for name, is_safe in _EITHER_SECURITY.items():
+        wanted, found = _either(sent_own, sent_pod, name), _either(own, pod, name)
+        if not is_safe(wanted, found):
+            where = at if own.get(name) is not None else path
+            yield Change(name, f"{where}.securityContext.{name}", wanted, found)
+    yield from _mount_changes(received, after, path, at)
+
+
+def _compare(
+    table: Mapping[str, IsSafe], path: str, sent: Mapping[str, Any], received: Mapping[str, Any]
+) -> Iterator[Change]:
+    for name, is_safe in table.items():
+        wanted, found = sent.get(name), received.get(name)
+        if not is_safe(wanted, found):
+            yield Change(name, f"{path}.{name}", wanted, found)
+
+
+def _mount_changes(spec: Mapping[str, Any], container: Mapping[str, Any], path: str, at: str) -> Iterator[Change]:
+    """The node's files, and service account tokens, in the container. Neither is ever sent."""
+    volumes = {
+        _mapping(each).get("name"): (i, _mapping(each)) for i, each in enumerate(_list(spec.get("volumes")))
+    }
+    for i, mount in enumerate(_list(container.get("volumeMounts"))):
+        place = str(_mapping(mount).get("mountPath") or "")
+        number, volume = volumes.get(_mapping(mount).get("name"), (0, {}))
+        if "hostPath" in volume:
+            yield Change("hostPath", f"{path}.volumes[{number}].hostPath", None, volume["hostPath"])
+        sources = _list(_mapping(volume.get("projected")).get("sources"))
+        tokens = [j for j, source in enumerate(sources) if "serviceAccountToken" in _mapping(source)]
+        for j in tokens:
+            found = sources[j]["serviceAccountToken"]
+            where = f"{path}.volumes[{number}].projected.sources[{j}].serviceAccountToken"
+            yield Change(_TOKEN, where, None, found)
+        if not tokens and (place == _TOKEN_PATH or place.startswith(f"{_TOKEN_PATH}/")):
+            yield Change(_TOKEN, f"{at}.volumeMounts[{i}].mountPath", None, place)
+
+
+def _find(spec: Mapping[str, Any], container: str) -> tuple[int | None, Mapping[str, Any]]:
+    for index, each in enumerate(_list(spec.get("containers"))):
+        if _mapping(each).get("name") == container:
+            return index, each
+    return None, {}
+
+
+def _either(container: Mapping[str, Any], pod: Mapping[str, Any], name: str) -> Any:
+    own = container.get(name)
+    return pod.get(name) if own is None else own
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()

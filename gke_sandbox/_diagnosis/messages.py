@@ -93,7 +93,7 @@ def unsafe_admission_change(changes: Sequence[Change], job: str, pod: str, *, ma
     listed = "; ".join(map(str, changes))
     hint, names = found.hint, sorted({each.field for each in changes})
     if all(names):
-        hint += f"; or, if you accept the risk, set accept_admission_changes to {', '.join(names)}"
+        hint += f"; or, if you accept the risk, name {', '.join(names)} in accept_admission_changes"
     return StartError(
         f"{found.summary} ({where}): {listed}",
         cause=found.name,

@@ -245,7 +245,7 @@ def test_stdout_that_is_one_endless_line_is_cut() -> None:
             "protections, or made a second run possible (Job job-1): spec.hostPID: sent nothing, received true\n\n"
             "Hint: find the policy or webhook "
             "(kubectl get mutatingwebhookconfigurations,mutatingadmissionpolicies) and exempt this namespace "
-            "from it; or, if you accept the risk, set accept_admission_changes to hostPID\n",
+            "from it; or, if you accept the risk, name hostPID in accept_admission_changes\n",
         ),
         (
             StartError("the sandbox did not start within 9 s", may_have_run=True),

@@ -122,7 +122,7 @@ async def test_an_unsafe_change_of_the_pod_alone_ends_the_run_at_its_first_event
 
 @mock_clock
 async def test_a_pod_that_is_seen_before_its_configmap_is_made_has_not_run() -> None:
-    late = Fault(Delay(0.5, at="answer"), Match("create", "jobs"))
+    late = Fault(Delay(0.5, at="response"), Match("create", "jobs"))
     async with pods(program(), late, on_pod(no_runtime_class)) as cluster:
         error = await refused(cluster)
         assert cluster.requests.count("POST configmaps") == 0

@@ -136,7 +136,7 @@ def admit_pod(cluster: ClusterState, pod: Json) -> Json:
     return pod
 
 
-def _mutated(cluster: ClusterState, served: Served, obj: Json) -> Json | None:
+def _mutated(cluster: ClusterState, served: ResourceType, obj: Json) -> Json | None:
     """The object as mutating admission policies changed it; None if there are none."""
     metadata = obj["metadata"]
     changed = None

@@ -44,7 +44,7 @@ with tempfile.TemporaryDirectory() as folder, Sandbox(Cluster.local(isolation)) 
         unsandboxed.append(timed(plain, main))
     a, b = statistics.median(sandboxed), statistics.median(unsandboxed)
     print(f"one run:   embedded ({isolation}) {a:.3f} s, plain {b:.3f} s, ratio {a / b:.1f}")
-    a = timed(lambda: sandbox.map([PROGRAM] * MANY, limit=MANY))
+    a = timed(lambda: sandbox.map([PROGRAM] * MANY, max_concurrency=MANY))
     with ThreadPoolExecutor(4) as threads:
         b = timed(lambda: list(threads.map(plain, [main] * MANY)))
     print(f"{MANY} runs:  embedded ({isolation}) {a:.3f} s, plain {b:.3f} s, ratio {a / b:.1f}")

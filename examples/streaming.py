@@ -30,7 +30,7 @@ async def main() -> None:
             elif isinstance(event, OutputChunk):
                 print(f"{event.seconds:6.2f} s  {event.stream}: {event.data.decode()!r}")
             elif isinstance(event, ExecutionFinished):
-                print("ended with", event.result.describe())
+                print("ended with", event.result.summary)
 
 
 anyio.run(main)

@@ -7,7 +7,8 @@
     with Sandbox(namespace="agent-sandbox") as sandbox:
         result = sandbox.run("print(6 * 7)", timeout=30)
 
-The public names are loaded at first use: importing the package alone imports nothing else.
+Importing the package imports no other module: the public names are loaded at first use. Less frequent names are in
+`gke_sandbox.errors` (every exception), `settings` and `result`.
 """
 
 from __future__ import annotations
@@ -17,140 +18,72 @@ from typing import TYPE_CHECKING
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from ._stream import ExecutionStream
-    from ._wire.frames import DroppedOutput
+    from ._wire.program import Program
     from .cluster import Cluster
-    from .errors import (
-        AlreadyExists,
-        ApiError,
-        BadRequest,
-        CassetteError,
-        ConfigError,
-        Conflict,
-        Expired,
-        Forbidden,
-        Invalid,
-        NetworkError,
-        NotFound,
-        PayloadTooLarge,
-        ReplayMismatch,
-        RequestEntityTooLarge,
-        ResultLost,
-        SandboxClosed,
-        SandboxError,
-        ServerError,
-        SpecError,
-        StartError,
-        TooManyRequests,
-        Unauthorized,
-    )
+    from .errors import ApiError, ConfigError, NetworkError, ResultLost, SandboxError, SpecError, StartError
     from .kube.config.types import ConnectionOverrides
     from .result import (
         ExecutionEvent,
+        ExecutionFailed,
         ExecutionFinished,
         ExecutionResult,
         OutputChunk,
         PhaseChanged,
         PodWaiting,
-        Timings,
     )
     from .sandbox import AsyncSandbox
-    from .settings import Settings
-    from .sync import Sandbox, SyncExecutionStream
+    from .sync import Sandbox
 
-_HOMES = {
-    "sync": ("SyncExecutionStream", "Sandbox"),
+_EXPORTS = {
+    "_wire.program": ("Program",),
     "cluster": ("Cluster",),
-    "errors": (
-        "AlreadyExists",
-        "ApiError",
-        "BadRequest",
-        "CassetteError",
-        "ConfigError",
-        "Conflict",
-        "Expired",
-        "Forbidden",
-        "Invalid",
-        "NetworkError",
-        "NotFound",
-        "PayloadTooLarge",
-        "ReplayMismatch",
-        "RequestEntityTooLarge",
-        "ResultLost",
-        "SandboxClosed",
-        "SandboxError",
-        "ServerError",
-        "SpecError",
-        "StartError",
-        "TooManyRequests",
-        "Unauthorized",
-    ),
+    "errors": ("ApiError", "ConfigError", "NetworkError", "ResultLost", "SandboxError", "SpecError", "StartError"),
     "kube.config.types": ("ConnectionOverrides",),
-    "_wire.frames": ("DroppedOutput",),
     "result": (
         "ExecutionEvent",
-        "ExecutionResult",
+        "ExecutionFailed",
         "ExecutionFinished",
+        "ExecutionResult",
         "OutputChunk",
         "PhaseChanged",
-        "Timings",
         "PodWaiting",
     ),
     "sandbox": ("AsyncSandbox",),
-    "settings": ("Settings",),
-    "_stream": ("ExecutionStream",),
+    "sync": ("Sandbox",),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
 
 __all__ = [
-    "AlreadyExists",
     "ApiError",
     "AsyncSandbox",
-    "BadRequest",
-    "CassetteError",
     "Cluster",
     "ConfigError",
-    "Conflict",
     "ConnectionOverrides",
-    "DroppedOutput",
     "ExecutionEvent",
+    "ExecutionFailed",
     "ExecutionFinished",
     "ExecutionResult",
-    "ExecutionStream",
-    "Expired",
-    "Forbidden",
-    "Invalid",
     "NetworkError",
-    "NotFound",
     "OutputChunk",
-    "PayloadTooLarge",
     "PhaseChanged",
     "PodWaiting",
-    "ReplayMismatch",
-    "RequestEntityTooLarge",
+    "Program",
     "ResultLost",
     "Sandbox",
-    "SandboxClosed",
     "SandboxError",
-    "ServerError",
-    "Settings",
     "SpecError",
     "StartError",
-    "SyncExecutionStream",
-    "Timings",
-    "TooManyRequests",
-    "Unauthorized",
     "__version__",
 ]
 
 
 def __getattr__(name: str) -> object:
-    home = _HOME_OF.get(name)
-    if home is None:
+    module = _MODULE_OF.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value: object = getattr(import_module(f".{home}", __name__), name)
+    value: object = getattr(import_module(f".{module}", __name__), name)
     globals()[name] = value
     return value
 

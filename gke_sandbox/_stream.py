@@ -1,4 +1,4 @@
-"""The events of one run, for a caller who takes them at its own pace."""
+"""ExecutionStream: the events of one execution, buffered for a reader of any speed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ import anyio
 
 from .result import ExecutionEvent, OutputChunk
 
-# When so many events wait for a slow reader, output is joined to the last chunk of its stream. What waits is
-# then bounded by the caps on output, not by how finely the program cuts it.
-_JOIN_ABOVE = 64
+_MAX_SEPARATE_EVENTS = 64
+"""When more events are buffered, output is appended to the last chunk of its stream.
+
+The buffer is then limited by the limits on output, not by the number of writes of the program.
+"""
 
 
 @dataclass
-class _Waiting:
-    """A chunk that was not taken yet, and what came after it on the same stream."""
+class _BufferedChunk:
+    """A chunk that was not read yet, with the output appended to it."""
 
     stream: Literal["stdout", "stderr"]
     seconds: float
@@ -27,32 +29,32 @@ class _Waiting:
 
 
 class ExecutionStream:
-    """What happens in one run, as it happens; the last event is `ExecutionFinished`, with the result.
+    """The events of one execution as they happen. The last one is `ExecutionFinished`, with the result.
 
     ::
 
         async with sandbox.stream(code) as events:
             async for event in events: ...
 
-    Leaving the block ends the run and deletes its Job, whether or not it had finished. Without the block the
-    run goes on, whatever becomes of the iteration, until it ends or its Sandbox is closed. An error of the
-    run (`SandboxError`) is raised by the iteration, after the events that came before it.
+    Leaving the block cancels the execution, if it has not finished, and deletes its Job. Without the block the
+    execution continues until it finishes or the Sandbox closes, even if you stop iterating. An error of the
+    execution (`SandboxError`) is raised by the iteration after the events that preceded it.
     """
 
     def __init__(self, start: Callable[[ExecutionStream], Callable[[], None]]) -> None:
         self._start = start
         self._cancel: Callable[[], None] | None = None
-        self._events: deque[ExecutionEvent | _Waiting] = deque()
-        self._last: dict[str, _Waiting] = {}
+        self._events: deque[ExecutionEvent | _BufferedChunk] = deque()
+        self._last: dict[str, _BufferedChunk] = {}
         self._changed: anyio.Event | None = None
         self._error: Exception | None = None
         self._ended = False
         self._closed = False
 
-    # -- for the run --------------------------------------------------------------------------------------
+    # -- the side of the execution ------------------------------------------------------------------------
 
-    def put(self, event: ExecutionEvent) -> None:
-        """Take an event from the run."""
+    def _put(self, event: ExecutionEvent) -> None:
+        """Add an event."""
         if self._closed:
             return
         if isinstance(event, OutputChunk):
@@ -63,14 +65,14 @@ class ExecutionStream:
 
     def _put_chunk(self, chunk: OutputChunk) -> None:
         last = self._last.get(chunk.stream)
-        if last is not None and len(self._events) >= _JOIN_ABOVE:
+        if last is not None and len(self._events) >= _MAX_SEPARATE_EVENTS:
             last.parts.append(chunk.data)
             return
-        self._last[chunk.stream] = waiting = _Waiting(chunk.stream, chunk.seconds, [chunk.data])
-        self._events.append(waiting)
+        self._last[chunk.stream] = buffered = _BufferedChunk(chunk.stream, chunk.seconds, [chunk.data])
+        self._events.append(buffered)
 
-    def end(self, error: Exception | None = None) -> None:
-        """The run is over; `error` is raised once the events are taken."""
+    def _end(self, error: Exception | None = None) -> None:
+        """Mark the execution as ended. `error` is raised after the buffered events."""
         self._ended = True
         self._error = error
         self._wake()
@@ -80,10 +82,10 @@ class ExecutionStream:
             self._changed.set()
             self._changed = None
 
-    # -- for the caller -----------------------------------------------------------------------------------
+    # -- the side of the reader ---------------------------------------------------------------------------
 
     async def __aenter__(self) -> ExecutionStream:
-        self._begin()
+        self._start_once()
         return self
 
     async def __aexit__(
@@ -92,7 +94,7 @@ class ExecutionStream:
         self.close()
 
     def close(self) -> None:
-        """End the run, if it still goes on, and delete its Job. What was not taken is dropped."""
+        """Cancel the execution, if it has not finished, and delete its Job. Buffered events are dropped."""
         self._closed = True
         self._events.clear()
         self._wake()
@@ -100,11 +102,11 @@ class ExecutionStream:
             self._cancel()
 
     def __aiter__(self) -> AsyncIterator[ExecutionEvent]:
-        self._begin()
+        self._start_once()
         return self
 
     async def __anext__(self) -> ExecutionEvent:
-        self._begin()
+        self._start_once()
         while not self._events:
             if self._closed:
                 raise StopAsyncIteration
@@ -113,17 +115,17 @@ class ExecutionStream:
                 if error is not None:
                     raise error
                 raise StopAsyncIteration
-            # Made here and not before: a stream may be created in a thread that has no event loop.
+            # Created here because a stream may be created in a thread without an event loop.
             if self._changed is None:
                 self._changed = anyio.Event()
             await self._changed.wait()
         event = self._events.popleft()
-        if isinstance(event, _Waiting):
+        if isinstance(event, _BufferedChunk):
             if self._last.get(event.stream) is event:
                 del self._last[event.stream]
             return OutputChunk(event.stream, b"".join(event.parts), event.seconds)
         return event
 
-    def _begin(self) -> None:
+    def _start_once(self) -> None:
         if self._cancel is None and not self._closed:
             self._cancel = self._start(self)

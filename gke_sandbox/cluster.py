@@ -1,4 +1,4 @@
-"""Which cluster: a value that says how to reach one, and connects when a Sandbox opens."""
+"""Cluster: how to reach the cluster where programs run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 from urllib.parse import unquote, urlsplit
 
 from .kube.config.types import NO_OVERRIDES, ConnectionOverrides
@@ -17,64 +17,56 @@ if TYPE_CHECKING:
     from .kube.config.types import ClusterConfig
     from .kube.gke import Endpoint, GkeName
 
+__all__ = ["Cluster", "ConnectionOverrides", "Isolation"]
+
 Isolation = Literal["auto", "gvisor", "process"]
 
 
 @dataclass(frozen=True)
-class Connection:
-    """An open way to a cluster.
-
-    `client` is not entered yet. `namespace` is the context's or the pod's own, if it names one.
-    `delete_now(namespace, jobs)` deletes Jobs without an event loop: it serves interpreter exit only.
-    """
+class _Connection:
+    """A client of a cluster, not entered yet."""
 
     client: KubeClient
     namespace: str | None
-    delete_now: Callable[[str, Sequence[str]], None]
+    """Namespace of the context or of the pod. None if there is none."""
+    delete_jobs_sync: Callable[[str, Sequence[str]], None]
+    """Delete Jobs (namespace, names) without an event loop. Only for interpreter exit."""
 
 
-@dataclass(frozen=True)
 class Cluster:
-    """Where code runs. Made by the class methods; reads no file and opens no connection until it is used.
+    """How to reach a cluster. Create one with the class methods, and pass it to a Sandbox.
 
-    `overrides` come before what is found: another address, token, user to impersonate or namespace.
+    A value: no file is read and no connection is opened until a Sandbox opens. `overrides` replace what the
+    configuration contains: the server, the token, the namespace, or the user to impersonate.
     """
 
-    kind: Literal["auto", "kubeconfig", "in-cluster", "gke", "local", "transport", "replay", "recording"] = "auto"
-    path: str | None = None
-    context: str | None = None
-    overrides: ConnectionOverrides = NO_OVERRIDES
-    isolation: Isolation = "auto"
-    gke_name: GkeName | None = None
-    endpoint: Endpoint = "auto"
-    carrier: Transport | None = field(default=None, repr=False, compare=False)
-    cassette: Replaying | Recording | None = None
-    recorded: Cluster | None = None
+    _connects_at_once: ClassVar[bool] = False
+    """Whether `_connect` reads no file and starts no process, so that it may run on the event loop."""
 
     @classmethod
     def auto(
         cls, path: str | None = None, context: str | None = None, *, overrides: ConnectionOverrides = NO_OVERRIDES
     ) -> Cluster:
-        """In a pod: its own cluster. Elsewhere: the one that kubectl would use.
+        """Return the cluster of this pod or, outside a cluster, the one that kubectl would use.
 
-        With a `path` or a `context`, in a pod too, it is `kubeconfig`.
+        With `path` or `context` this is the same as `kubeconfig`, in a pod too.
         """
-        return cls("auto", path=path, context=context, overrides=overrides)
+        return _Auto(path, context, overrides)
 
     @classmethod
     def kubeconfig(
         cls, path: str | None = None, context: str | None = None, *, overrides: ConnectionOverrides = NO_OVERRIDES
     ) -> Cluster:
-        """A cluster from a kubeconfig: `path`, else ``KUBECONFIG``, else ``~/.kube/config``.
+        """Return a cluster from a kubeconfig file.
 
-        `context` names one of its contexts; without it the current one is used.
+        `path` is by default ``KUBECONFIG``, else ``~/.kube/config``. `context` is by default the current context.
         """
-        return cls("kubeconfig", path=path, context=context, overrides=overrides)
+        return _Kubeconfig(path, context, overrides)
 
     @classmethod
     def in_cluster(cls, *, overrides: ConnectionOverrides = NO_OVERRIDES) -> Cluster:
-        """The cluster in whose pod this program runs, as the pod's service account."""
-        return cls("in-cluster", overrides=overrides)
+        """Return the cluster whose pod runs this program, with the service account of the pod."""
+        return _InCluster(overrides)
 
     @classmethod
     def gke(
@@ -86,33 +78,31 @@ class Cluster:
         endpoint: Endpoint = "auto",
         overrides: ConnectionOverrides = NO_OVERRIDES,
     ) -> Cluster:
-        """A GKE cluster by its name, with Application Default Credentials: no kubeconfig, no gcloud.
+        """Return a GKE cluster by its name, with Application Default Credentials and without a kubeconfig.
 
-        `location` is a region or a zone. `endpoint` is ``ip``, ``private`` (the IP address in the VPC), ``dns``
-        or ``auto``: what gcloud would use. Raises `ConfigError` for what cannot be such a name.
+        `location` is a region or a zone. `endpoint` is ``ip``, ``private`` (the IP address in the VPC), ``dns`` or
+        ``auto``: the endpoint that gcloud would use. Raises `ConfigError` if a name is invalid.
         """
         from .kube.gke import check_gke
 
-        which = check_gke(project, location, name, endpoint)
-        return cls("gke", gke_name=which, endpoint=endpoint, overrides=overrides)
+        return _Gke(check_gke(project, location, name, endpoint), endpoint, overrides)
 
     @classmethod
     def local(cls, isolation: Isolation = "auto") -> Cluster:
-        """The embedded cluster: no Kubernetes, the code runs on this machine, with its own Python.
+        """Return the embedded cluster: programs run on this machine, with its Python, without Kubernetes.
 
-        `isolation` is ``gvisor`` (runsc is a must), ``process`` (nothing isolates the code) or ``auto``:
-        gVisor where runsc is on PATH and works, else a process, and then a line on stderr says so. Each
-        Sandbox that connects gets an embedded cluster of its own.
+        `isolation` is ``gvisor`` (requires runsc), ``process`` (no isolation) or ``auto``: gVisor if runsc is on
+        PATH and works, else a process, with a warning on stderr. Each Sandbox has a separate embedded cluster.
         """
-        return cls("local", isolation=isolation)
+        return _Local(isolation)
 
     @classmethod
     def transport(cls, transport: Transport) -> Cluster:
-        """Whatever answers behind an httpx transport, such as a `gke_sandbox.local.LocalTransport` of your own.
+        """Return a cluster behind an httpx transport, such as a `gke_sandbox.local.LocalTransport`. For tests.
 
-        For tests. The Sandbox that connects enters the transport and closes it.
+        The Sandbox that opens enters the transport and closes it.
         """
-        return cls("transport", carrier=transport)
+        return _Transport(transport)
 
     @classmethod
     def replay(
@@ -123,17 +113,17 @@ class Cluster:
         strict: bool = False,
         timing: bool = False,
     ) -> Cluster:
-        """A recording that stands for the cluster it was made of: no network, and no waiting.
+        """Return a recorded cluster: no network, and no pauses.
 
-        A run that is not the recorded one raises `ReplayMismatch`: for a request that was not recorded, and, when
-        the Sandbox closes, for recorded ones that did not come. Requests match on what the caller chose (code,
-        files, arguments, image, resources, timeout, namespace, ...), with `strict` on all that is sent. `timing`
-        keeps the recorded pauses. `scenario`: the cassette must be of that one. A file that cannot be used raises
-        `CassetteError` when a Sandbox opens.
+        A run that differs from the recorded one raises `ReplayMismatch`: for a request that was not recorded and,
+        when the Sandbox closes, for recorded requests that were not made. Requests match on what the caller chose
+        (code, files, arguments, image, resources, timeout, namespace, ...), with `strict` on everything that is
+        sent. `timing` keeps the recorded pauses. If `scenario` is set, the cassette must be a recording of it. An
+        unusable file raises `CassetteError` when a Sandbox opens.
         """
         from .cassette.handles import Replaying
 
-        return cls("replay", cassette=Replaying(os.fspath(path), scenario, strict, timing))
+        return _Replay(Replaying(os.fspath(path), scenario, strict, timing))
 
     @classmethod
     def record(
@@ -144,95 +134,153 @@ class Cluster:
         scenario: str | None = None,
         notes: str = "",
     ) -> Cluster:
-        """`cluster` (by default `auto`), with all that is asked of it and answered recorded for `replay`.
+        """Return `cluster` (default: `auto`), with all requests and responses recorded for `replay`.
 
-        The file is written, whole or not at all, when the Sandbox closes; that raises `CassetteError` if it cannot
-        be, or if there is a secret in it. No headers with credentials are recorded. `scenario` is by default the
-        file's name without its endings; `notes` are for the reader.
+        The file is written atomically when the Sandbox closes. Closing raises `CassetteError` if the file cannot
+        be written or if it would contain a secret. Headers with credentials are not recorded. `scenario` is by
+        default the name of the file without its suffixes; `notes` are for readers of the file.
         """
         from .cassette.handles import Recording
 
-        return cls("recording", cassette=Recording(os.fspath(path), scenario, notes), recorded=cluster or cls())
+        return _Record(Recording(os.fspath(path), scenario, notes), cluster or Cluster.auto())
 
     @property
-    def records(self) -> Recording | None:
-        """What `record` writes; None for every other cluster."""
-        from .cassette.handles import Recording
+    def _recording(self) -> Recording | None:
+        """The recording that `record` makes. None for other clusters."""
+        return None
 
-        return self.cassette if isinstance(self.cassette, Recording) else None
+    def _connect(self, namespace: str | None = None) -> _Connection:
+        """Find the cluster and return a connection to it. Raises `ConfigError`.
 
-    def connect(self, namespace: str | None = None) -> Connection:
-        """Find the cluster and return a connection to it, not yet opened.
-
-        `namespace` is the one that will be used, if that is known; the embedded cluster then has it.
-        Raises `ConfigError`.
+        `namespace` is the one that will be used, if it is known; the embedded cluster creates it.
         """
-        if self.kind == "transport":
-            return _embedded(self.carrier, lambda: None)
-        if self.kind == "local":
-            return self._connect_local(namespace)
-        if self.cassette is not None:
-            return self._connect_cassette(namespace)
-        return self._connect_http()
+        raise NotImplementedError
 
-    def _connect_cassette(self, namespace: str | None) -> Connection:
-        from .cassette.handles import Replaying
 
-        if isinstance(self.cassette, Replaying):
-            transport, recorded = self.cassette.open()
-            return replace(_embedded(transport, lambda: None), namespace=recorded)
-        assert self.cassette is not None
-        assert self.recorded is not None
-        inner = self.recorded.connect(namespace)
-        base = unquote(urlsplit(inner.client.config.address).path)
-        around = partial(self.cassette.around, base=base)
-        return replace(inner, client=inner.client.wrapped(around))
+class _Http(Cluster):
+    """A cluster that is reached over the network."""
 
-    def _connect_http(self) -> Connection:
+    def _find(self) -> ClusterConfig:
+        raise NotImplementedError
+
+    def _connect(self, namespace: str | None = None) -> _Connection:  # noqa: ARG002
         from .kube.client import KubeClient
         from .kube.http.sync_delete import delete_now
         from .kube.resources import JOBS
 
         found = self._find()
 
-        def delete(namespace: str, jobs: Sequence[str]) -> None:
+        def delete_jobs_sync(namespace: str, jobs: Sequence[str]) -> None:
             delete_now(found, JOBS, namespace, jobs)
 
-        return Connection(KubeClient(found), found.namespace, delete)
+        return _Connection(KubeClient(found), found.namespace, delete_jobs_sync)
+
+
+@dataclass(frozen=True)
+class _Auto(_Http):
+    path: str | None
+    context: str | None
+    overrides: ConnectionOverrides
+
+    def _find(self) -> ClusterConfig:
+        from .kube.config.loader import find_cluster
+
+        return find_cluster(self.path, self.context, environ=os.environ, overrides=self.overrides)
+
+
+@dataclass(frozen=True)
+class _Kubeconfig(_Http):
+    path: str | None
+    context: str | None
+    overrides: ConnectionOverrides
+
+    def _find(self) -> ClusterConfig:
+        from .kube.config.loader import load_kubeconfig
+
+        return load_kubeconfig(self.path, self.context, environ=os.environ, overrides=self.overrides)
+
+
+@dataclass(frozen=True)
+class _InCluster(_Http):
+    overrides: ConnectionOverrides
 
     def _find(self) -> ClusterConfig:
         from .errors import ConfigError
-        from .kube.config.loader import find_cluster, in_cluster, load_kubeconfig, overridden
+        from .kube.config.loader import in_cluster
 
-        if self.gke_name is not None:
-            from .kube.gke import gke_config
-
-            return overridden(gke_config(*self.gke_name, endpoint=self.endpoint), self.overrides)
-        if self.kind == "kubeconfig":
-            return load_kubeconfig(self.path, self.context, environ=os.environ, overrides=self.overrides)
-        if self.kind == "auto":
-            return find_cluster(self.path, self.context, environ=os.environ, overrides=self.overrides)
         config = in_cluster(os.environ, overrides=self.overrides)
         if config is None:
             raise ConfigError(
                 "this program does not run in a pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are "
                 "not set, or there is no service account token",
-                hint="outside a cluster use Cluster.kubeconfig() or Cluster.local()",
+                hint="Outside a cluster use Cluster.kubeconfig() or Cluster.local().",
             )
         return config
 
-    def _connect_local(self, namespace: str | None) -> Connection:
+
+@dataclass(frozen=True)
+class _Gke(_Http):
+    name: GkeName
+    endpoint: Endpoint
+    overrides: ConnectionOverrides
+
+    def _find(self) -> ClusterConfig:
+        from .kube.config.loader import overridden
+        from .kube.gke import gke_config
+
+        return overridden(gke_config(*self.name, endpoint=self.endpoint), self.overrides)
+
+
+@dataclass(frozen=True)
+class _Local(Cluster):
+    isolation: Isolation
+
+    def _connect(self, namespace: str | None = None) -> _Connection:
         from .local import LocalTransport, choose_runtime
 
         runtime = choose_runtime(self.isolation)
         transport = LocalTransport(runtime, namespaces={"default", namespace or "default"})
-        # At exit its cluster dies with the process: what must not be left are the processes of its pods.
+        # The cluster ends with this process, but the processes of its pods do not.
         return _embedded(transport, runtime.kill_all)
 
 
-def _embedded(transport: Transport | None, kill_all: Callable[[], None]) -> Connection:
+@dataclass(frozen=True)
+class _Transport(Cluster):
+    carrier: Transport = field(repr=False, compare=False)
+    _connects_at_once = True
+
+    def _connect(self, namespace: str | None = None) -> _Connection:  # noqa: ARG002
+        return _embedded(self.carrier)
+
+
+@dataclass(frozen=True)
+class _Replay(Cluster):
+    cassette: Replaying
+
+    def _connect(self, namespace: str | None = None) -> _Connection:  # noqa: ARG002
+        transport, recorded = self.cassette.open()
+        return replace(_embedded(transport), namespace=recorded)
+
+
+@dataclass(frozen=True)
+class _Record(Cluster):
+    cassette: Recording
+    cluster: Cluster
+
+    @property
+    def _recording(self) -> Recording:
+        return self.cassette
+
+    def _connect(self, namespace: str | None = None) -> _Connection:
+        inner = self.cluster._connect(namespace)
+        base = unquote(urlsplit(inner.client.config.address).path)
+        around = partial(self.cassette.around, base=base)
+        return replace(inner, client=inner.client.wrapped(around))
+
+
+def _embedded(transport: Transport, kill_all: Callable[[], None] = lambda: None) -> _Connection:
     from .kube.client import KubeClient
     from .kube.config.types import ClusterConfig
 
     config = ClusterConfig(server="https://embedded.invalid", source="an embedded cluster")
-    return Connection(KubeClient(config, transport=transport), None, lambda *_: kill_all())
+    return _Connection(KubeClient(config, transport=transport), None, lambda *_: kill_all())

@@ -21,8 +21,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = [
     "AlreadyExists",
@@ -56,6 +57,9 @@ class SandboxError(Exception):
 
     The message says what was wrong and where; `hint`, when there is one, what to do about it.
     """
+
+    results: Sequence[Any] = ()
+    """If `map` raised this error: the results of the programs that had finished, and None for the others."""
 
     may_have_run: bool = True
     """Whether the program may have started. If False, running it again is safe."""

@@ -88,10 +88,10 @@ def gke_sandbox_cassette(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 def _replayed(item: pytest.Item, path: Path) -> Iterator[Cluster]:
     from .cassette.handles import Replaying
-    from .cluster import Cluster
+    from .cluster import _Replay
 
     replaying = Replaying(str(path), scenario=path.stem, once=True)
-    yield Cluster("replay", cassette=replaying)
+    yield _Replay(replaying)
     if not _passed(item):
         return
     if not replaying.used:
@@ -118,14 +118,14 @@ def _recorded(request: pytest.FixtureRequest, path: Path) -> Iterator[Cluster]:
 
     from .cassette.format import check_writable
     from .cassette.handles import Recording
-    from .cluster import Cluster
+    from .cluster import _Record
 
     _check(lambda: check_writable(path))
     # Until the test has passed, what was there before stays. Workers that record the same cassette at once have a
     # file each, and the last one stays.
     written = path.with_name(f".{path.name}.{uuid4().hex[:12]}.recording")
     recording = Recording(str(written), scenario=path.stem)
-    yield Cluster("recording", cassette=recording, recorded=request.getfixturevalue("gke_sandbox_cluster"))
+    yield _Record(recording, request.getfixturevalue("gke_sandbox_cluster"))
     # A Sandbox that is still open would write when it closes.
     recording.discard()
     passed = _passed(request.node)

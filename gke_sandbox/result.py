@@ -1,4 +1,4 @@
-"""What a run gives back: the result, its timings, and the events on the way to it. Values only."""
+"""The result of an execution, its timings, and the events before it. Values only."""
 
 from __future__ import annotations
 
@@ -8,87 +8,127 @@ from functools import cached_property
 from typing import Literal
 
 from ._wire.frames import DroppedOutput
+from .errors import SandboxError
+
+__all__ = [
+    "DroppedOutput",
+    "ExecutionEvent",
+    "ExecutionFailed",
+    "ExecutionFinished",
+    "ExecutionResult",
+    "OutputChunk",
+    "PhaseChanged",
+    "PhaseName",
+    "PodWaiting",
+    "Status",
+    "Timings",
+]
 
 Status = Literal["succeeded", "failed", "signaled", "timed_out", "out_of_memory", "killed"]
-"""How a run ended, in one word.
+"""How an execution ended.
 
 ``succeeded``      exit code 0
-``failed``         an exit code other than 0
-``signaled``       the program died of a signal of its own making (a segmentation fault, `os.abort`)
-``timed_out``      it reached its time limit and was killed; what it had printed is there
-``out_of_memory``  it was killed for its memory
-``killed``         something else ended its pod: eviction, preemption, deletion, the program itself stopping
-                   its runner; `ExecutionResult.reason` and `message` say what the cluster says
+``failed``         another exit code
+``signaled``       a signal that the program caused itself (a segmentation fault, `os.abort`)
+``timed_out``      killed after `timeout` seconds; the output until then is kept
+``out_of_memory``  killed because it reached its memory limit
+``killed``         its pod was terminated: eviction, preemption, deletion, or the program stopped its runner;
+                   `ExecutionResult.reason` and `message` are the explanation of the cluster
 """
 
 PhaseName = Literal["created", "scheduled", "started", "first_output", "finished"]
+"""The phases of an execution, in order. `Timings` describes them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timings:
-    """Seconds from the call of `run` until each thing was seen by this client; None: it was not seen.
+    """Seconds from the call until this client observed each phase. None if a phase was not observed.
 
-    `program` is apart: how long the program itself ran, measured in its pod.
+    Only `program` is measured in the pod.
     """
 
     created: float | None = None
-    """The Job and the ConfigMap exist."""
+    """Seconds until Job and ConfigMap exist. Default: None."""
     scheduled: float | None = None
-    """The pod has a node."""
+    """Seconds until the pod has a node. Default: None."""
     started: float | None = None
-    """The container runs."""
+    """Seconds until the container runs. Default: None."""
     first_output: float | None = None
-    """The first byte that the program printed."""
+    """Seconds until the first byte of output. Default: None."""
     finished: float | None = None
-    """The program's end is known."""
+    """Seconds until the end of the program is known. Default: None."""
     returned: float | None = None
-    """The result was handed to the caller."""
+    """Seconds until the result is returned. Default: None."""
     program: float | None = None
-    """How long the program ran, by its pod's clock."""
+    """Seconds that the program ran, by the clock of the pod. Default: None, if the runner did not report them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionResult:
-    """How one program ended, and what it left.
+    """How a program ended, and its output.
 
-    `stdout` and `stderr` are UTF-8, decoded once, at the end, undecodable bytes
-    replaced; `stdout_bytes` and `stderr_bytes` are what was really written. Nothing in here is to be
-    trusted: the program can forge its own result.
+    The result is not trusted: a program can forge all of it. `str()` of it is `summary`.
     """
 
     status: Status
+    """How the program ended, as one word."""
     exit_code: int | None
-    """The program's exit code; None if it did not come to one (a signal, a limit)."""
+    """Exit code of the program. None if it has none (killed by a signal or a limit)."""
     signal: int | None = None
-    """The number of the signal that ended it."""
+    """Number of the signal that ended the program. Default: None."""
     stdout_bytes: bytes = b""
+    """Bytes written to stdout, up to `max_output_bytes`. Default: empty."""
     stderr_bytes: bytes = b""
+    """Bytes written to stderr, up to `max_output_bytes`. Default: empty."""
     files: Mapping[str, bytes] = field(default_factory=dict)
-    """Files that the program made or changed in its working directory, by relative path."""
+    """Contents of the files that the program created or changed in its working directory, by relative path.
+
+    Default: none.
+    """
     dropped: DroppedOutput = field(default_factory=DroppedOutput)
-    """What was over the caps and is not here: bytes of each stream, count of files."""
+    """Output over the limits, which is not kept: bytes of each stream, number of files. Default: none."""
     output_truncated: bool = False
-    """The log broke off or was rotated: bytes may be missing, and nobody can say how many."""
+    """Whether an unknown amount of output may be missing, because the log ended early or was rotated.
+
+    Default: False.
+    """
     reason: str = ""
-    """Kubernetes' word for the end where it is not the program's own (``OOMKilled``, ``Evicted``)."""
+    """Reason in Kubernetes if the pod was terminated (``OOMKilled``, ``Evicted``). Default: empty."""
     cause: str = ""
-    """The diagnosis of such an end, by its name in docs/troubleshooting.md (``preempted``, ``node_lost``)."""
+    """Cause of such an end, by its name in docs/troubleshooting.md (``preempted``). Default: empty."""
     message: str = ""
-    """One sentence about such an end."""
+    """Explanation of such an end, one sentence. Default: empty."""
     timings: Timings = field(default_factory=Timings)
+    """When each phase was reached, in seconds. Default: no phase observed."""
     job: str = ""
+    """Name of the Job. Default: empty."""
     pod: str = ""
+    """Name of the pod. Default: empty."""
 
     @cached_property
     def stdout(self) -> str:
+        """Stdout as text: UTF-8, with undecodable bytes replaced."""
         return self.stdout_bytes.decode("utf-8", "replace")
 
     @cached_property
     def stderr(self) -> str:
+        """Stderr as text: UTF-8, with undecodable bytes replaced."""
         return self.stderr_bytes.decode("utf-8", "replace")
 
-    def describe(self) -> str:
-        """How the run ended, as a phrase: ``exit code 3``, ``killed: Evicted: ...``."""
+    @property
+    def ok(self) -> bool:
+        """Whether the program ended with exit code 0."""
+        return self.status == "succeeded"
+
+    def check(self) -> ExecutionResult:
+        """Return this result if `ok`. Raise `ExecutionFailed` otherwise."""
+        if not self.ok:
+            raise ExecutionFailed(self)
+        return self
+
+    @property
+    def summary(self) -> str:
+        """How the program ended, as a phrase: ``exit code 3``, ``killed: Evicted: ...``."""
         if self.status in ("succeeded", "failed"):
             return f"exit code {self.exit_code}"
         if self.status == "signaled":
@@ -96,36 +136,62 @@ class ExecutionResult:
         words = self.status.replace("_", " ")
         return ": ".join(part for part in (words, self.reason, self.message) if part)
 
+    def __str__(self) -> str:
+        return self.summary
+
+
+class ExecutionFailed(SandboxError):
+    """A program ran and did not succeed. Raised by `ExecutionResult.check` only.
+
+    `result` is its result. The message contains the summary and the last line of stderr.
+    """
+
+    def __init__(self, result: ExecutionResult) -> None:
+        lines = result.stderr.strip().splitlines()
+        last = f" ({lines[-1].strip()[:_MAX_STDERR_LINE]})" if lines else ""
+        super().__init__(f"the program did not succeed: {result.summary}{last}")
+        self.result = result
+
+
+_MAX_STDERR_LINE = 200
+
 
 @dataclass(frozen=True)
 class PhaseChanged:
-    """A run reached a phase, `seconds` after the call. `detail` is a word on it (the node, the pod's wait)."""
+    """The execution reached a phase."""
 
     phase: PhaseName
+    """The phase."""
     seconds: float
+    """Seconds since the call."""
     detail: str = ""
+    """More about it, such as the name of the node. Default: empty."""
 
 
 @dataclass(frozen=True)
 class PodWaiting:
-    """The pod waits for something worth telling (an image pull, a node).
-
-    `reason` is Kubernetes' word, `cause` its meaning, by its name in docs/troubleshooting.md.
-    """
+    """The pod waits for a condition that delays its start, such as an image pull or a node."""
 
     reason: str
+    """Reason that Kubernetes reported (``Unschedulable``, ``ErrImagePull``)."""
     message: str
+    """Message that Kubernetes reported."""
     seconds: float
+    """Seconds since the call."""
     cause: str = ""
+    """Diagnosed cause, by its name in docs/troubleshooting.md. Default: empty."""
 
 
 @dataclass(frozen=True)
 class OutputChunk:
-    """Bytes that the program wrote, as they came; not necessarily whole lines or whole characters."""
+    """Output of the program as it arrived: not necessarily whole lines or whole characters."""
 
     stream: Literal["stdout", "stderr"]
+    """The stream that the program wrote to."""
     data: bytes
+    """The bytes."""
     seconds: float
+    """Seconds since the call."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +199,8 @@ class ExecutionFinished:
     """The last event of a stream."""
 
     result: ExecutionResult
+    """The result of the execution."""
 
 
 ExecutionEvent = PhaseChanged | PodWaiting | OutputChunk | ExecutionFinished
+"""An event of a stream."""

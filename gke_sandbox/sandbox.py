@@ -1,4 +1,4 @@
-"""AsyncSandbox: run programs, each in a pod of its own. `blocking.Sandbox` is the same for threads."""
+"""AsyncSandbox: run programs, each in a new pod. `sync.Sandbox` is the same for threads."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import anyio
 import anyio.abc
 import anyio.to_thread
 
+from ._checks import check_integer, describe
 from ._engine.cleanup import CLOSE_SECONDS, Deletions
 from ._engine.create import Attempt
 from ._engine.execution import Execution
@@ -20,61 +21,68 @@ from ._engine.pod_watch import PodWatch
 from ._stream import ExecutionStream
 from ._wire.manifests import SESSION_LABEL, lifetime
 from ._wire.program import Program
-from .cluster import Cluster, Connection
-from .errors import SandboxClosed, SpecError
+from .cluster import Cluster, _Connection
+from .errors import SandboxClosed, SandboxError, SpecError
 from .result import ExecutionEvent, ExecutionFinished, ExecutionResult
-from .settings import Settings
+from .settings import Settings, SettingsDict
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["AsyncSandbox", "ExecutionStream", "unwrap_exception_group"]
+
+_MAX_CONCURRENCY = 10_000
 
 
 class AsyncSandbox:
-    """Runs untrusted Python, each program in a fresh gVisor pod of a Kubernetes cluster.
+    """Runs untrusted Python programs, each in a new gVisor pod of a Kubernetes cluster.
 
     ::
 
         async with AsyncSandbox(namespace="agent-sandbox") as sandbox:
             result = await sandbox.run("print(6 * 7)", timeout=30)
 
-    `cluster` says where (`Cluster.auto()` by default); every other keyword is a field of
-    `settings.Settings`. `namespace` is by default the context's or the pod's own, else ``default``. Settings
-    are checked here, before any request: `SpecError`. The cluster is looked up when the block is entered:
-    `ConfigError`.
+    `cluster` is by default `Cluster.auto()`. The other keyword arguments are the fields of `settings.Settings`;
+    `namespace` is by default that of the kubeconfig's context or of the pod, else ``default``. Invalid settings
+    raise `SpecError` here, before any request. The cluster is looked up when the block is entered: `ConfigError`.
 
-    Runs on asyncio and on trio. Any number of runs may be in flight; they share connections and one watch.
-    Leaving the block ends the runs that are in flight, which raise `SandboxClosed`, and waits up to 10 s for
-    the deletion of every Job. Until then a deletion that fails is tried again for as long as the Job may exist;
-    `leftovers` names those whose deletion could not be confirmed, the last thousand.
+    Works with asyncio and trio. You can start any number of runs at the same time; they share connections and one
+    watch. Leaving the block cancels running programs (`SandboxClosed`) and waits up to 10 seconds until every Job
+    is deleted. While the Sandbox is open, a failed deletion is retried as long as the Job may exist.
     """
 
-    def __init__(self, cluster: Cluster | None = None, **settings: Any) -> None:
+    def __init__(self, cluster: Cluster | None = None, **settings: Unpack[SettingsDict]) -> None:
         self._cluster = cluster or Cluster.auto()
         self._namespace_given = settings.get("namespace") is not None
         if not self._namespace_given:
             settings.pop("namespace", None)
         self.settings = Settings().override(**settings)
+        """The settings of this Sandbox. The namespace is final when the Sandbox is open."""
         self.session = secrets.token_hex(4)
-        self._connection: Connection | None = None
+        """Value of the label ``gke-sandbox/session`` of all its Jobs and pods."""
+        self._connection: _Connection | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
         self._pods: PodWatch | None = None
         self._closed = False
         self._in_flight: dict[Execution, anyio.CancelScope] = {}
         self._deletions: Deletions | None = None
         self._exit_exception: BaseException | None = None
-        """The error that leaves the block, for transports that have something to say at their end."""
+        """The exception that leaves the block. Transports that check something at their end need it."""
 
     @property
     def namespace(self) -> str:
-        """Where the Jobs are made; settled once the Sandbox is open."""
+        """Namespace of the Jobs. It is final when the Sandbox is open."""
         return self.settings.namespace
 
     @property
     def jobs(self) -> list[str]:
-        """Names of the Jobs that may be in the cluster now: of the runs in flight, and not deleted yet."""
+        """Names of the Jobs that may exist now: those of running programs, and those not deleted yet."""
         running = [attempt for execution in list(self._in_flight) for attempt in execution.attempts]
         return sorted(self._to_delete.union(attempt.name for attempt in running if attempt.may_exist))
 
     @property
     def leftovers(self) -> list[str]:
-        """Names of the Jobs whose deletion could not be confirmed, the last thousand."""
+        """Names of the Jobs whose deletion could not be confirmed; the last 1,000 of them."""
         return self._deletions.leftovers if self._deletions is not None else []
 
     @property
@@ -85,13 +93,13 @@ class AsyncSandbox:
 
     async def __aenter__(self) -> AsyncSandbox:
         if self._tasks is not None or self._closed:
-            raise SandboxClosed("a Sandbox is opened once; make a new one", may_have_run=False)
+            raise SandboxClosed("a Sandbox can be opened once", may_have_run=False, hint="Create another Sandbox.")
         given = self.settings.namespace if self._namespace_given else None
-        if self._cluster.kind == "transport":
-            connection = self._cluster.connect(given)
+        if self._cluster._connects_at_once:
+            connection = self._cluster._connect(given)
         else:
-            # It reads files, and tries out runsc for the embedded cluster: up to a second.
-            connection = await anyio.to_thread.run_sync(self._cluster.connect, given, abandon_on_cancel=True)
+            # Reads files and, for the embedded cluster, tries runsc: up to a second.
+            connection = await anyio.to_thread.run_sync(self._cluster._connect, given, abandon_on_cancel=True)
         if given is None and connection.namespace:
             self.settings = self.settings.override(namespace=connection.namespace)
         await connection.client.__aenter__()
@@ -110,7 +118,10 @@ class AsyncSandbox:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End all runs, delete their Jobs, close the connections. Must be called by the task that opened it."""
+        """Cancel all runs, delete their Jobs and close the connections.
+
+        Call it in the task that opened the Sandbox. Waits up to 10 seconds for the deletions.
+        """
         tasks, connection, deletions = self._tasks, self._connection, self._deletions
         if self._closed or tasks is None or connection is None or deletions is None:
             self._closed = True
@@ -123,25 +134,25 @@ class AsyncSandbox:
                     scope.cancel()
                 await self._until_idle()
         finally:
-            # A shield does not hold off an asyncio task's own cancel(), so what was entered is left here.
+            # A shield does not stop asyncio's task.cancel(), so exit the contexts here in any case.
             try:
                 await self._leave_tasks(tasks, deletions)
             finally:
-                # Not within a scope of ours: a transport may have a task group of its own, entered before.
+                # Outside of any cancel scope: a transport may have entered a task group before.
                 error = self._exit_exception
                 trace = None if error is None else error.__traceback__
                 await connection.client.__aexit__(None if error is None else type(error), error, trace)
 
     async def _leave_tasks(self, tasks: anyio.abc.TaskGroup, deletions: Deletions) -> None:
-        """Runs and deletions are over or were given up; only the watch is left. End it.
+        """End the watch, the last task: runs and deletions have finished or were abandoned.
 
-        The group's own scope is shielded so that an outer cancellation does not tear it down halfway.
+        The scope of the group is shielded so that an outer cancellation does not interrupt this.
         """
         tasks.cancel_scope.cancel()
         tasks.cancel_scope.shield = True
         try:
             await tasks.__aexit__(None, None, None)
-        except BaseException as error:  # noqa: BLE001 - raised, out of its group
+        except BaseException as error:  # noqa: BLE001 - raised without its group
             raise unwrap_exception_group(error) from None
         finally:
             deletions.give_up()
@@ -151,7 +162,7 @@ class AsyncSandbox:
             await self._idle.wait()
 
     def _settle(self, execution: Execution) -> None:
-        """Say so if nothing of this execution is left to do, and if nothing of any is."""
+        """Set the events that wait for the cleanup of this execution, and of all executions."""
         names = {attempt.name for attempt in execution.attempts}
         if execution not in self._in_flight and not names & self._to_delete:
             execution.settled.set()
@@ -163,63 +174,135 @@ class AsyncSandbox:
 
     async def run(
         self,
-        code: str | bytes,
+        code: str | bytes | Program,
         *,
         files: Mapping[str, str | bytes] | None = None,
         args: Sequence[str] = (),
         stdin: str | bytes | None = None,
-        **overrides: Any,
+        **overrides: Unpack[SettingsDict],
     ) -> ExecutionResult:
-        """Run `code` as ``main.py`` and return how it ended.
+        """Run one program and return its result.
 
-        `files` stand in its working directory, `args` are ``sys.argv[1:]``, `stdin` is its standard input
-        (empty by default). `overrides` change settings for this run: ``timeout`` (seconds for the program),
-        ``startup_timeout`` (seconds until it starts), ``image``, ``env``, ...
+        `code` is Python source, or a `Program`, which already contains the next three. `files` are put into its
+        working directory (contents by relative path; default: none), `args` are ``sys.argv[1:]`` (default: none),
+        `stdin` is its standard input (default: empty). `overrides` are settings for this run only, such as
+        ``timeout`` in seconds, ``memory_limit`` or ``env``; by default those of the Sandbox.
 
-        A program that fails, is killed, or runs out of time or memory is a result, not an error. Raises
-        `SpecError` for what cannot be asked for, `StartError` if the program did not start, `ResultLost` if
-        its end is not known, `ApiError` and `NetworkError` for what the server and the network refuse,
-        `SandboxClosed`. Cancelling it deletes the Job.
+        A program that fails, is killed, or exceeds its time or memory returns a result: see
+        `ExecutionResult.check`. Raises `SpecError` for invalid arguments, `StartError` if the program did not
+        start, `ResultLost` if its result is unknown, `ApiError` or `NetworkError` if the cluster cannot be used,
+        and `SandboxClosed`. Cancelling the call deletes the Job.
         """
-        return await self.execute(self.prepare(code, files=files, args=args, stdin=stdin, **overrides))
+        program = _program(code, files, args, stdin)
+        return await self._execute(self._prepare(program, overrides))
 
     def stream(
         self,
-        code: str | bytes,
+        code: str | bytes | Program,
         *,
         files: Mapping[str, str | bytes] | None = None,
         args: Sequence[str] = (),
         stdin: str | bytes | None = None,
-        **overrides: Any,
+        **overrides: Unpack[SettingsDict],
     ) -> ExecutionStream:
-        """Like `run`, with the events as they happen: see `ExecutionStream`."""
+        """Run one program and return its events as they happen: an asynchronous context manager and iterator.
+
+        The arguments are those of `run`, and so are the errors; the iteration raises them. The program starts when
+        the block is entered or the first event is requested.
+        """
 
         def start(stream: ExecutionStream) -> Callable[[], None]:
-            execution = self.prepare(code, files=files, args=args, stdin=stdin, emit=stream.put, **overrides)
+            program = _program(code, files, args, stdin)
+            execution = self._prepare(program, overrides, emit=stream._put)
             scope = anyio.CancelScope()
             self._open_tasks().start_soon(self._run_streaming, execution, stream, scope)
             return scope.cancel
 
         return ExecutionStream(start)
 
-    async def map(self, codes: Iterable[str | bytes], *, limit: int = 10, **same: Any) -> list[ExecutionResult]:
-        """Run every program, at most `limit` at a time; the results are in the order of `codes`.
-
-        `same` is what `run` takes, for all of them. The first error ends the others and is raised.
-        """
-        return await self.execute_all([self.prepare(code, **same) for code in codes], limit)
-
-    def prepare(
+    @overload
+    async def map(
         self,
-        code: str | bytes,
+        programs: Iterable[str | bytes | Program],
         *,
+        max_concurrency: int = 10,
+        return_exceptions: Literal[False] = False,
         files: Mapping[str, str | bytes] | None = None,
         args: Sequence[str] = (),
         stdin: str | bytes | None = None,
+        **overrides: Unpack[SettingsDict],
+    ) -> list[ExecutionResult]: ...
+
+    @overload
+    async def map(
+        self,
+        programs: Iterable[str | bytes | Program],
+        *,
+        max_concurrency: int = 10,
+        return_exceptions: Literal[True],
+        files: Mapping[str, str | bytes] | None = None,
+        args: Sequence[str] = (),
+        stdin: str | bytes | None = None,
+        **overrides: Unpack[SettingsDict],
+    ) -> list[ExecutionResult | SandboxError]: ...
+
+    async def map(
+        self,
+        programs: Iterable[str | bytes | Program],
+        *,
+        max_concurrency: int = 10,
+        return_exceptions: bool = False,
+        files: Mapping[str, str | bytes] | None = None,
+        args: Sequence[str] = (),
+        stdin: str | bytes | None = None,
+        **overrides: Unpack[SettingsDict],
+    ) -> list[ExecutionResult] | list[ExecutionResult | SandboxError]:
+        """Run several programs and return their results in the order of `programs`.
+
+        `programs` are Python sources or `Program` objects. At most `max_concurrency` of them run at the same time
+        (default: 10). `files`, `args` and `stdin` are for all sources; `overrides` are settings for all programs.
+
+        All programs are checked before the first one starts: `SpecError`. Otherwise the errors are those of `run`.
+        By default the first error cancels the other programs and is raised; its attribute `results` contains the
+        results so far, with None for each program that has not finished. With ``return_exceptions=True`` every
+        program runs, and an error takes the place of its result.
+        """
+        executions = self._prepare_all(programs, max_concurrency, files, args, stdin, overrides)
+        return await self._execute_all(executions, max_concurrency, return_exceptions)
+
+    def _prepare_all(
+        self,
+        programs: Iterable[str | bytes | Program],
+        max_concurrency: int,
+        files: Mapping[str, str | bytes] | None,
+        args: Sequence[str],
+        stdin: str | bytes | None,
+        overrides: SettingsDict,
+    ) -> list[Execution]:
+        """Check the arguments of `map` and return its executions. Raises `SpecError`."""
+        if isinstance(programs, (str, bytes)) or not isinstance(programs, Iterable):
+            raise SpecError(
+                "programs",
+                f"must be a list of programs, got {describe(programs)}",
+                hint="Use run() for a single program.",
+            )
+        check_integer("max_concurrency", max_concurrency, 1, _MAX_CONCURRENCY)
+        prepared = []
+        for number, code in enumerate(programs):
+            try:
+                program = _program(code, files, args, stdin)
+            except SpecError as error:
+                raise error.renamed({}, f"programs[{number}].{error.field}") from None
+            prepared.append(self._prepare(program, overrides))
+        return prepared
+
+    def _prepare(
+        self,
+        program: Program,
+        overrides: SettingsDict,
         emit: Callable[[ExecutionEvent], None] | None = None,
-        **overrides: Any,
     ) -> Execution:
-        """Check what is asked for and return the execution, not yet begun. Raises `SpecError`."""
+        """Check the settings and return the execution, not started. Raises `SpecError`."""
         self._open_tasks()
         assert self._connection is not None
         assert self._pods is not None
@@ -227,65 +310,70 @@ class AsyncSandbox:
         if settings.namespace != self.namespace:
             raise SpecError(
                 "namespace",
-                f"a Sandbox works in one namespace, {self.namespace!r}, not {settings.namespace!r}",
-                hint="make another Sandbox for another namespace",
+                f"must be the namespace of the Sandbox, {self.namespace!r}, got {settings.namespace!r}",
+                hint="Create another Sandbox for another namespace.",
             )
         return Execution(
             client=self._connection.client,
             pods=self._pods,
             settings=settings,
-            program=Program(code=code, files=files or {}, args=args, stdin=stdin),
+            program=program,
             session=self.session,
             new_name=_new_name,
             delete=self._delete,
             emit=emit or _ignore,
         )
 
-    async def execute(self, execution: Execution) -> ExecutionResult:
-        """Run what `prepare` returned."""
+    async def _execute(self, execution: Execution) -> ExecutionResult:
+        """Run a prepared execution."""
         with self._flight(execution):
             return await execution.run()
         raise _closed_during_the_run()
 
-    async def execute_all(self, executions: Sequence[Execution], limit: int) -> list[ExecutionResult]:
-        """Run what `prepare` returned, at most `limit` at a time: see `map`."""
-        if limit < 1:
-            raise ValueError(f"limit: must be 1 or more, not {limit}")
-        results: dict[int, ExecutionResult] = {}
+    async def _execute_all(
+        self, executions: Sequence[Execution], max_concurrency: int, return_exceptions: bool
+    ) -> list[Any]:
+        """Run prepared executions: see `map`."""
+        results: list[ExecutionResult | SandboxError | None] = [None] * len(executions)
         errors: list[Exception] = []
         waiting = iter(list(enumerate(executions)))
 
         async def work(group: anyio.abc.TaskGroup) -> None:
             for index, execution in waiting:
                 try:
-                    results[index] = await self.execute(execution)
-                except Exception as error:  # noqa: BLE001 - raised below, so that no group reaches the caller
+                    results[index] = await self._execute(execution)
+                except Exception as error:  # noqa: BLE001 - raised below, not in an exception group
+                    if return_exceptions and isinstance(error, SandboxError):
+                        results[index] = error
+                        continue
                     errors.append(error)
                     group.cancel_scope.cancel()
                     return
 
         async with anyio.create_task_group() as group:
-            for _ in range(min(limit, len(executions))):
+            for _ in range(min(max_concurrency, len(executions))):
                 group.start_soon(work, group)
         if errors:
+            if isinstance(errors[0], SandboxError):
+                errors[0].results = results
             raise errors[0]
-        return [results[index] for index in range(len(executions))]
+        return results
 
     async def _run_streaming(
         self, execution: Execution, stream: ExecutionStream, scope: anyio.CancelScope
     ) -> None:
-        # Should the Sandbox's tasks be cancelled around it, whoever waits for the stream has to be told.
+        # If the tasks of the Sandbox are cancelled, the reader of the stream must get an error.
         ending: Exception | None = _closed_during_the_run()
         try:
             with scope:
-                stream.put(ExecutionFinished(await self.execute(execution)))
+                stream._put(ExecutionFinished(await self._execute(execution)))
                 ending = None
             if scope.cancelled_caught:
                 ending = None
-        except Exception as error:  # noqa: BLE001 - raised by the stream, to the caller that waits there
+        except Exception as error:  # noqa: BLE001 - raised by the stream
             ending = error
         finally:
-            stream.end(ending)
+            stream._end(ending)
 
     @contextmanager
     def _flight(self, execution: Execution) -> Iterator[anyio.CancelScope]:
@@ -305,33 +393,47 @@ class AsyncSandbox:
             raise SandboxClosed(
                 "the Sandbox is not open yet",
                 may_have_run=False,
-                hint="use it in `async with AsyncSandbox(...) as sandbox:`",
+                hint="Use it in `async with AsyncSandbox(...) as sandbox:`.",
             )
         return self._tasks
 
     # -- delete -------------------------------------------------------------------------------------------
 
     def _delete(self, attempt: Attempt, execution: Execution) -> None:
-        """Delete a Job, off the path of its result; `execution.settled` is set when that is done."""
+        """Delete a Job in the background and then set `execution.settled`."""
         assert self._deletions is not None
         self._deletions.start(attempt, lifetime(execution.settings), partial(self._settle, execution))
 
     @property
-    def running(self) -> bool:
-        """Whether somebody waits for a run."""
+    def _running(self) -> bool:
+        """Whether a caller waits for a run."""
         return bool(self._in_flight)
 
-    def delete_now(self) -> None:
-        """Delete every Job that may be in the cluster, blocking, without the event loop.
+    def _delete_jobs_sync(self) -> None:
+        """Delete every Job that may exist, without the event loop. Blocks.
 
-        For interpreter exit, from another thread than the loop's.
+        For interpreter exit, from a thread other than that of the loop.
         """
         jobs = self.jobs
         if not jobs or self._connection is None:
             return
         if self._deletions is not None:
             self._deletions.leave_to(frozenset(jobs))
-        self._connection.delete_now(self.namespace, jobs)
+        self._connection.delete_jobs_sync(self.namespace, jobs)
+
+
+def _program(
+    code: str | bytes | Program,
+    files: Mapping[str, str | bytes] | None,
+    args: Sequence[str],
+    stdin: str | bytes | None,
+) -> Program:
+    if not isinstance(code, Program):
+        return Program(code=code, files={} if files is None else files, args=args, stdin=stdin)
+    for name, given in (("files", files is not None), ("args", args != ()), ("stdin", stdin is not None)):
+        if given:
+            raise SpecError(name, "cannot be combined with a Program", hint="Set it in the Program.")
+    return code
 
 
 def _new_name() -> str:
@@ -341,16 +443,19 @@ def _new_name() -> str:
 def _closed_during_the_run() -> SandboxClosed:
     return SandboxClosed(
         "the Sandbox was closed while the program ran; its Job is deleted",
-        hint="keep the Sandbox open until its runs have ended",
+        hint="Keep the Sandbox open until its runs have finished.",
     )
 
 
 def unwrap_exception_group(error: BaseException) -> BaseException:
-    """The first error in a group, if it is one: a background task failed, and the others were cancelled for it."""
-    while inner := getattr(error, "exceptions", None):  # Python 3.10 has no name for a group.
+    """Return the first exception of an exception group, or `error` itself if it is not a group.
+
+    The first one is of the task that failed; the other tasks were cancelled because of it.
+    """
+    while inner := getattr(error, "exceptions", None):  # Python 3.10 has no class for groups.
         error = inner[0]
     return error
 
 
 def _ignore(event: ExecutionEvent) -> None:
-    """Take no notice of an event."""
+    """Drop an event."""

@@ -30,7 +30,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def found(cluster: Cluster) -> ClusterConfig:
-    return cluster.connect().client.config
+    return cluster._connect().client.config
 
 
 @pytest.mark.parametrize("make", [Cluster.auto, Cluster.kubeconfig])
@@ -49,7 +49,7 @@ def test_what_is_given_comes_before_what_is_found(files: Path, make: Callable[..
     assert (config.server, config.namespace, config.credentials) == ("https://other", "mine", "token")
     assert config.impersonation is not None
     assert config.impersonation.user == "me"
-    assert cluster.connect().namespace == "mine"
+    assert cluster._connect().namespace == "mine"
     assert not any("s3cret" in repr(value) for value in (cluster, config, config.auth, given))
 
 

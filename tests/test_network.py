@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from gke_sandbox import AsyncSandbox, Cluster, Forbidden, NetworkError, NotFound, OutputChunk, Sandbox
+from gke_sandbox import AsyncSandbox, Cluster, NetworkError, OutputChunk, Sandbox
+from gke_sandbox.errors import Forbidden, NotFound
 
 from .http_cluster import HttpCluster, http_cluster
 
@@ -62,7 +63,7 @@ async def test_output_arrives_while_the_program_runs_and_many_runs_share_the_con
                 if isinstance(event, OutputChunk):
                     assert event.data == b"first"
                     break
-        results = await sandbox.map([f"print({n})" for n in range(30)], limit=30)
+        results = await sandbox.map([f"print({n})" for n in range(30)], max_concurrency=30)
     assert [result.stdout for result in results] == [f"{n}\n" for n in range(30)]
     assert gone(cluster)
 

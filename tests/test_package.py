@@ -23,7 +23,7 @@ LAYERS = {
     "_setting_names": set(),
     "settings": {"_checks", "_setting_names", "errors", "kube"},
     "_wire": {"_checks", "errors", "kube", "settings"},
-    "result": {"_wire"},
+    "result": {"_wire", "errors"},
     "_diagnosis": {"_wire", "errors"},
     "_stream": {"result"},
     "_engine": {"_diagnosis", "_wire", "errors", "kube", "result", "settings"},
@@ -32,8 +32,9 @@ LAYERS = {
     "cassette": {"_fakes", "_version", "_wire", "errors", "settings"},
     "cluster": {"cassette", "errors", "kube", "local"},
     "pytest_plugin": {"cassette", "cluster", "errors"},
-    "sandbox": {"_engine", "_stream", "_wire", "cluster", "errors", "result", "settings"},
-    "sync": {"_engine", "_stream", "cluster", "errors", "result", "sandbox"},
+    "sandbox": {"_checks", "_engine", "_stream", "_wire", "cluster", "errors", "result", "settings"},
+    "_loop_thread": {"_engine", "cluster", "errors", "sandbox", "settings"},
+    "sync": {"_loop_thread", "_stream", "_wire", "cluster", "errors", "result", "sandbox", "settings"},
     "adk": {"_diagnosis", "_setting_names", "cluster", "errors", "kube", "result", "settings", "sync"},
 }
 
@@ -62,7 +63,7 @@ def test_importing_the_package_imports_no_dependency_and_no_other_module() -> No
 
 def test_the_errors_and_the_settings_import_no_dependency() -> None:
     printed = fresh(
-        "import sys\nfrom gke_sandbox import SpecError, Settings\n"
+        "import sys\nfrom gke_sandbox import SpecError\nfrom gke_sandbox.settings import Settings\n"
         f"print([name for name in {RUN_TIME!r} if name in sys.modules])"
     )
     assert printed == "[]\n"
@@ -82,7 +83,7 @@ def test_every_public_name_exists() -> None:
 
 
 def test_the_lazy_names_are_those_in_all() -> None:
-    lazy = {name for names in gke_sandbox._HOMES.values() for name in names}
+    lazy = {name for names in gke_sandbox._EXPORTS.values() for name in names}
     assert lazy == set(gke_sandbox.__all__) - {"__version__"}
 
 

@@ -11,12 +11,13 @@ import anyio
 import pytest
 import yaml
 
-from gke_sandbox import AsyncSandbox, Cluster, Forbidden, ResultLost, SandboxError
+from gke_sandbox import AsyncSandbox, Cluster, ResultLost, SandboxError
 from gke_sandbox._fakes.api_request import parse
 from gke_sandbox._wire.manifests import build
 from gke_sandbox._wire.program import Program
 from gke_sandbox.cassette import load
 from gke_sandbox.cli.clean import Cleaning
+from gke_sandbox.errors import Forbidden
 from gke_sandbox.kube.client import KubeClient
 from gke_sandbox.kube.config.types import ClusterConfig
 from gke_sandbox.kube.quantity import parse_quantity

@@ -9,18 +9,12 @@ import anyio
 import httpx
 import pytest
 
-from gke_sandbox import (
-    AsyncSandbox,
-    Cluster,
-    ExecutionFinished,
-    ExecutionResult,
-    ExecutionStream,
-    OutputChunk,
-    SandboxClosed,
-)
+from gke_sandbox import AsyncSandbox, Cluster, ExecutionFinished, ExecutionResult, OutputChunk
+from gke_sandbox.errors import SandboxClosed
 from gke_sandbox.local import LocalTransport, choose_runtime
 from gke_sandbox.local.faults import Delay, Fault, Match
 from gke_sandbox.local.runtimes.scripted import Script
+from gke_sandbox.sandbox import ExecutionStream
 
 from .pods import START, out, pods
 
@@ -130,7 +124,7 @@ async def test_many_executions_at_once(anyio_backend_name: str) -> None:
         async with AsyncSandbox(Cluster.transport(transport)) as sandbox, anyio.create_task_group() as beside:
             beside.start_soon(count_threads)
             codes = [f"print({n})" for n in range(count)]
-            results = await sandbox.map(codes, limit=count, startup_timeout=50, timeout=50)
+            results = await sandbox.map(codes, max_concurrency=count, startup_timeout=50, timeout=50)
             beside.cancel_scope.cancel()
         with anyio.fail_after(20):
             while transport.leftovers():

@@ -45,8 +45,8 @@ async def test_events_come_in_order_and_the_result_last() -> None:
     async with ExecutionStream(run.start) as events:
         put = [PhaseChanged("created", 0.1), OutputChunk("stdout", b"a", 0.2), ExecutionFinished(RESULT)]
         for event in put:
-            events.put(event)
-        events.end()
+            events._put(event)
+        events._end()
         assert [event async for event in events] == put
     assert not run.cancelled
 
@@ -54,8 +54,8 @@ async def test_events_come_in_order_and_the_result_last() -> None:
 async def test_an_error_is_raised_once_after_the_events_before_it() -> None:
     run = Run()
     async with ExecutionStream(run.start) as events:
-        events.put(PhaseChanged("created", 0.1))
-        events.end(StartError("no"))
+        events._put(PhaseChanged("created", 0.1))
+        events._end(StartError("no"))
         assert await anext(events) == PhaseChanged("created", 0.1)
         with pytest.raises(StartError, match="no"):
             await anext(events)
@@ -66,7 +66,7 @@ async def test_an_error_is_raised_once_after_the_events_before_it() -> None:
 async def test_leaving_the_block_early_ends_the_run() -> None:
     run = Run()
     async with ExecutionStream(run.start) as events:
-        events.put(PhaseChanged("created", 0.1))
+        events._put(PhaseChanged("created", 0.1))
         async for _ in events:
             break
     assert run.cancelled
@@ -84,8 +84,8 @@ async def test_a_reader_that_waits_is_woken() -> None:
 
         group.start_soon(read)
         await anyio.wait_all_tasks_blocked()
-        events.put(ExecutionFinished(RESULT))
-        events.end()
+        events._put(ExecutionFinished(RESULT))
+        events._end()
     assert taken == [ExecutionFinished(RESULT)]
 
 
@@ -94,9 +94,9 @@ async def test_a_slow_reader_gets_every_byte_in_few_events() -> None:
     run = Run()
     async with ExecutionStream(run.start) as events:
         for n in range(50_000):
-            events.put(OutputChunk("stderr" if n % 2 else "stdout", b"%d," % n, n / 1000))
-        events.put(ExecutionFinished(RESULT))
-        events.end()
+            events._put(OutputChunk("stderr" if n % 2 else "stdout", b"%d," % n, n / 1000))
+        events._put(ExecutionFinished(RESULT))
+        events._end()
         taken = [event async for event in events]
     assert len(taken) < 100
     for stream, first in (("stdout", 0), ("stderr", 1)):
@@ -108,7 +108,7 @@ async def test_a_slow_reader_gets_every_byte_in_few_events() -> None:
 async def test_taking_the_first_event_begins_the_run() -> None:
     run = Run()
     stream = ExecutionStream(run.start)
-    stream.put(PhaseChanged("created", 0.1))
+    stream._put(PhaseChanged("created", 0.1))
     assert await anext(stream) == PhaseChanged("created", 0.1)
     assert run.begun == 1
 
@@ -124,6 +124,6 @@ async def test_closing_wakes_a_reader_and_later_events_are_dropped() -> None:
         group.start_soon(read)
         await anyio.wait_all_tasks_blocked()
         events.close()
-        events.put(PhaseChanged("created", 0.1))
+        events._put(PhaseChanged("created", 0.1))
         with pytest.raises(StopAsyncIteration):
             await anext(events)

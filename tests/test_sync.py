@@ -17,20 +17,11 @@ import anyio
 import httpx
 import pytest
 
-from gke_sandbox import (
-    CassetteError,
-    Cluster,
-    ConfigError,
-    ExecutionFinished,
-    NotFound,
-    OutputChunk,
-    Sandbox,
-    SandboxClosed,
-    SpecError,
-)
+from gke_sandbox import Cluster, ConfigError, ExecutionFinished, OutputChunk, Sandbox, SpecError
+from gke_sandbox._loop_thread import _Task
+from gke_sandbox.errors import CassetteError, NotFound, SandboxClosed
 from gke_sandbox.local import LocalTransport, ScriptedRuntime, choose_runtime
 from gke_sandbox.local.faults import Delay, Fault, FaultPlan, Forbid, Match
-from gke_sandbox.sync import _Task
 
 from .http_cluster import HttpCluster, http_cluster
 from .pods import out, program
@@ -79,7 +70,7 @@ def test_many_threads_share_one_sandbox() -> None:
 
 def test_map_keeps_the_order() -> None:
     with Sandbox(LOCAL) as sandbox:
-        results = sandbox.map([f"print({n})" for n in range(6)], limit=3)
+        results = sandbox.map([f"print({n})" for n in range(6)], max_concurrency=3)
     assert [result.stdout for result in results] == [f"{n}\n" for n in range(6)]
 
 
@@ -198,7 +189,7 @@ def test_a_sandbox_that_is_collected_in_its_own_thread_ends_it() -> None:
     sandbox = Sandbox(LOCAL)
     sandbox.run("pass")
     (thread,) = loops()
-    opened = sandbox._open
+    opened = sandbox._loop_thread
     assert opened is not None
     portal, opened.cycle = opened.portal, opened  # type: ignore[attr-defined]
     gc.disable()
@@ -216,6 +207,7 @@ def test_a_sandbox_that_is_collected_in_its_own_thread_ends_it() -> None:
 PRELUDE = """
 import logging, os, signal, sys, threading, time
 from gke_sandbox import *
+from gke_sandbox.errors import *
 from gke_sandbox.local import LocalTransport, ScriptedRuntime, choose_runtime
 logging.basicConfig(level=logging.WARNING, format="%(message)s")
 transport = LocalTransport(choose_runtime("process"))
@@ -355,11 +347,11 @@ def test_a_forked_child_begins_anew_and_leaves_its_parents_jobs_alone() -> None:
     code = """
     local = Sandbox(Cluster.local("process"))
     print(local.run("print('parent')").stdout, end="", flush=True)
-    session = local._open.sandbox.session
+    session = local._loop_thread.sandbox.session
     pid = os.fork()
     if pid == 0:
         print(local.run("print('child')").stdout, end="", flush=True)
-        print(local._open.sandbox.session != session, flush=True)
+        print(local._loop_thread.sandbox.session != session, flush=True)
         sys.exit(0)
     assert os.waitpid(pid, 0)[1] == 0
     print(local.run("print('parent again')").stdout, end="", flush=True)
@@ -378,7 +370,7 @@ def test_ctrl_c_in_a_map_does_not_wait_for_programs_that_had_not_begun() -> None
     threading.Thread(target=interrupt, daemon=True).start()
     began = time.monotonic()
     try:
-        sandbox.map([SLEEPS] * 6, limit=2)
+        sandbox.map([SLEEPS] * 6, max_concurrency=2)
     except KeyboardInterrupt:
         print(left(), time.monotonic() - began < 8)
     sandbox.close()
@@ -438,11 +430,11 @@ def test_a_signal_handler_may_close_what_is_just_being_opened() -> None:
     opening = Sandbox(Cluster.local("process"))
     signal.signal(signal.SIGTERM, lambda *_: opening.close())
     class Slow(Cluster):
-        def connect(self, namespace=None):
+        def _connect(self, namespace=None):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.5)
-            return super().connect(namespace)
-    opening._cluster = Slow("local", isolation="process")
+            return Cluster.local("process")._connect(namespace)
+    opening._cluster = Slow()
     try:
         opening.run("pass")
     except SandboxClosed as error:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from gke_sandbox import AsyncSandbox, Cluster, Forbidden
+from gke_sandbox import AsyncSandbox, Cluster
+from gke_sandbox.errors import Forbidden
 from gke_sandbox.local.faults import Fault, FaultPlan, Forbid, Match
 from gke_sandbox.local.latency import Pace
 from gke_sandbox.local.runtimes.base import ContainerSpec

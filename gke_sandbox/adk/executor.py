@@ -14,7 +14,7 @@ from google.adk.code_executors.code_execution_utils import CodeExecutionInput, C
 from pydantic import ConfigDict, Field, PrivateAttr
 from pydantic_core import CoreSchema, core_schema
 
-from .._setting_names import ADK_FIELDS
+from .._setting_names import ADK_FIELDS, SETTING_NAMES
 from ..cluster import Cluster
 from ..errors import SandboxClosed, SandboxError, SpecError
 from ..kube import names
@@ -243,7 +243,7 @@ class GkeCodeExecutor(BaseCodeExecutor):
             result = self._sandbox().run(
                 code_execution_input.code,
                 files=input_files(code_execution_input.input_files),
-                **vars(settings),
+                **{name: getattr(settings, name) for name in SETTING_NAMES},
             )
         except SandboxError as error:
             hint = f"; {error.hint}" if error.hint else ""
@@ -254,7 +254,7 @@ class GkeCodeExecutor(BaseCodeExecutor):
             return of_error(error)
         if result.status != "succeeded":
             logger.info(
-                "the code of agent %s: %s (Job %s)", _agent(invocation_context), result.describe(), result.job
+                "the code of agent %s: %s (Job %s)", _agent(invocation_context), result.summary, result.job
             )
         dropped = dataclasses.astuple(result.dropped)
         if any(dropped):

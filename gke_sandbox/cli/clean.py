@@ -106,7 +106,7 @@ def command(args: argparse.Namespace, console: Console) -> int:
     if args.all and args.older_than is not None:
         raise parsing.UsageError("--all cannot be combined with --older-than")
     namespace = options.namespace(args)
-    connection = options.cluster(args).connect(namespace)
+    connection = options.cluster(args)._connect(namespace)
     default_age = 0.0 if args.all else DEFAULT_AGE
     cleaning = Cleaning(
         namespace or connection.namespace or Settings.namespace,

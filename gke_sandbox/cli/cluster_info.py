@@ -65,7 +65,7 @@ def _cluster_info(args: argparse.Namespace) -> dict[str, Any]:
     cluster, namespace = options.cluster(args), options.namespace(args)
     if args.local:
         return {"source": "embedded cluster on this machine (--local)", "namespace": namespace or "default"}
-    config = cluster.connect(namespace).client.config
+    config = cluster._connect(namespace).client.config
     proxy = config.proxy(os.environ)
     if config.secure:
         # Created and discarded, to report an invalid certificate or proxy here instead of at the first run.

@@ -148,8 +148,7 @@ def _cluster(args: argparse.Namespace) -> tuple[Cluster, Recording | None]:
     if args.record is None:
         return cluster, None
     recorded = Cluster.record(args.record, cluster)
-    assert recorded.records is not None
-    return recorded, recorded.records
+    return recorded, recorded._recording
 
 
 def _sandbox(args: argparse.Namespace, cluster: Cluster) -> AsyncSandbox:

@@ -97,7 +97,7 @@ class RunSession:
             logger.info("waiting after %.3f s: %s: %s", event.seconds, event.reason, event.message)
         elif isinstance(event, ExecutionFinished):
             self.result = event.result
-            logger.info("job %s, pod %s: %s", event.result.job, event.result.pod, event.result.describe())
+            logger.info("job %s, pod %s: %s", event.result.job, event.result.pod, event.result.summary)
         elif isinstance(event, OutputChunk) and not self._console.json:
             try:
                 await self._console.pass_through(event.stream, event.data)
@@ -135,7 +135,7 @@ class RunSession:
         jobs = self.sandbox.jobs
         if self._local:
             # The programs are processes on this machine: kill them.
-            self.sandbox.delete_now()
+            self.sandbox._delete_jobs_sync()
             jobs = []
         number = self.signal or signal.SIGINT
         self._console.print_interrupted(number, jobs, self.sandbox.namespace)

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from google.genai import types
 
-from gke_sandbox import Cluster, ReplayMismatch
+from gke_sandbox import Cluster
 from gke_sandbox.adk import GkeCodeExecutor
+from gke_sandbox.errors import ReplayMismatch
 from gke_sandbox.local.faults import BadImage, Fault, NoNode
 from tests.adk.kit import ADK, QUIET, RUNS_IN_THREADS, aconverse, agent, block, converse, local, on, scripted, seen
 from tests.pods import program

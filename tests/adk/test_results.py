@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from google.adk.code_executors.code_execution_utils import CodeExecutionResult
 
-from gke_sandbox import DroppedOutput, ExecutionResult, Settings
+from gke_sandbox import ExecutionResult
 from gke_sandbox._diagnosis.admission import Change
 from gke_sandbox._diagnosis.messages import unsafe_admission_change
 from gke_sandbox.adk.results import STDERR_HEADING, of_error, of_result
@@ -23,6 +23,8 @@ from gke_sandbox.errors import (
     SpecError,
     StartError,
 )
+from gke_sandbox.result import DroppedOutput
+from gke_sandbox.settings import Settings
 from tests.adk.kit import HAS_EXIT_CODE, QUIET, contents, exit_code
 
 pytestmark = QUIET

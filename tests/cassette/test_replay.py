@@ -13,10 +13,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from gke_sandbox import AsyncSandbox, Cluster, ExecutionResult, NetworkError, ReplayMismatch, Sandbox, StartError
+from gke_sandbox import AsyncSandbox, Cluster, ExecutionResult, NetworkError, Sandbox, StartError
 from gke_sandbox.cassette import Cassette, Player, RecordingTransport, ReplayTransport, Tape, load
 from gke_sandbox.cassette.model import Step
-from gke_sandbox.errors import ApiError, CassetteError
+from gke_sandbox.errors import ApiError, CassetteError, ReplayMismatch
 from gke_sandbox.local.faults import CutBody, Drop, EndWatch, Fault, Match, NoNode, Refuse, Respond
 from gke_sandbox.local.runtimes.base import ContainerExit
 from gke_sandbox.local.runtimes.scripted import Script
@@ -81,7 +81,7 @@ def codes(count: int) -> list[str]:
 
 
 async def all_at_once(sandbox: AsyncSandbox, programs: list[str]) -> dict[str, str]:
-    results = await sandbox.map(programs, limit=len(programs))
+    results = await sandbox.map(programs, max_concurrency=len(programs))
     return {code: result.stdout for code, result in zip(programs, results, strict=True)}
 
 
@@ -144,7 +144,7 @@ def test_executions_with_equal_code_are_interchangeable(tmp_path: Path) -> None:
         return program(out(next(outputs)))
 
     async def three(sandbox: AsyncSandbox) -> list[str]:
-        return sorted(result.stdout for result in await sandbox.map(["same"] * 3, limit=3))
+        return sorted(result.stdout for result in await sandbox.map(["same"] * 3, max_concurrency=3))
 
     record(tmp_path / "c.yaml", three, script=script)
     assert replay(tmp_path / "c.yaml", three, strict=True) == ["first", "second", "third"]

@@ -111,7 +111,7 @@ class FakeSandbox:
 
         return ExecutionStream(start)
 
-    def delete_now(self) -> None:
+    def _delete_jobs_sync(self) -> None:
         self.record("deleted now")
 
     async def _play(self, stream: ExecutionStream) -> None:
@@ -123,11 +123,11 @@ class FakeSandbox:
                     if isinstance(step, Sleep):
                         await anyio.sleep(step.seconds)
                     elif isinstance(step, Exception):
-                        stream.end(step)
+                        stream._end(step)
                         return
                     else:
-                        stream.put(step)
-                stream.end()
+                        stream._put(step)
+                stream._end()
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.sleep(self.delete_seconds)

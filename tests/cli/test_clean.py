@@ -261,7 +261,7 @@ def make(kubeconfig: Path, *names: str) -> None:
     from gke_sandbox import Cluster
 
     async def main() -> None:
-        connection = Cluster.kubeconfig(str(kubeconfig)).connect(None)
+        connection = Cluster.kubeconfig(str(kubeconfig))._connect(None)
         settings = Settings(namespace="agents")
         async with connection.client as client:
             for name in names:

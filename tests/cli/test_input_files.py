@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gke_sandbox import Cluster
 from gke_sandbox.settings import Settings, Toleration
 
 from .fake import FakeSandbox, command, finished
@@ -174,12 +175,12 @@ def test_a_limit_below_the_default_request_lowers_the_request() -> None:
 
 
 def test_options_choose_the_cluster() -> None:
-    def cluster(*arguments: str) -> tuple[Any, ...]:
-        made = opened("-c", "", *arguments).cluster
-        return made.kind, made.path, made.context, made.isolation
+    def cluster(*arguments: str) -> Cluster:
+        chosen: Cluster = opened("-c", "", *arguments).cluster
+        return chosen
 
-    assert cluster() == ("auto", None, None, "auto")
-    assert cluster("--context", "prod") == ("kubeconfig", None, "prod", "auto")
-    assert cluster("--kubeconfig", "here") == ("kubeconfig", "here", None, "auto")
-    assert cluster("--local") == ("local", None, None, "auto")
-    assert cluster("--local", "--isolation", "process") == ("local", None, None, "process")
+    assert cluster() == Cluster.auto()
+    assert cluster("--context", "prod") == Cluster.kubeconfig(context="prod")
+    assert cluster("--kubeconfig", "here") == Cluster.kubeconfig("here")
+    assert cluster("--local") == Cluster.local()
+    assert cluster("--local", "--isolation", "process") == Cluster.local("process")

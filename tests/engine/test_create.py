@@ -10,18 +10,10 @@ import anyio
 import httpx
 import pytest
 
-from gke_sandbox import (
-    AlreadyExists,
-    AsyncSandbox,
-    Cluster,
-    Conflict,
-    Forbidden,
-    NetworkError,
-    ServerError,
-    TooManyRequests,
-)
+from gke_sandbox import AsyncSandbox, Cluster, NetworkError
 from gke_sandbox._engine.create import Attempt, create
 from gke_sandbox._wire.program import Program
+from gke_sandbox.errors import AlreadyExists, Conflict, Forbidden, ServerError, TooManyRequests
 from gke_sandbox.local.faults import Action, Drop, Fault, Forbid, Match, Refuse, Respond
 from gke_sandbox.local.latency import Pace
 from gke_sandbox.local.runtimes.scripted import ScriptedRuntime
@@ -235,7 +227,7 @@ async def test_a_map_with_a_conflict_on_every_tenth_post_is_complete() -> None:
         Fault(CONFLICT, match, skip=skip) for match in (POST_JOB, POST_CONFIG_MAP) for skip in (0, 9, 19, 29)
     ]
     async with pods(program(out("x")), *faults) as cluster:
-        results = await cluster.sandbox.map(["pass"] * 40, limit=20)
+        results = await cluster.sandbox.map(["pass"] * 40, max_concurrency=20)
         assert [result.stdout for result in results] == ["x"] * 40
         assert cluster.requests.count("POST jobs") == cluster.requests.count("POST configmaps") == 44
         await anyio.sleep(20)

@@ -8,16 +8,14 @@ import pytest
 from gke_sandbox import (
     ExecutionFinished,
     ExecutionResult,
-    Forbidden,
     OutputChunk,
-    PayloadTooLarge,
     PhaseChanged,
     PodWaiting,
     ResultLost,
-    SandboxClosed,
     SpecError,
     StartError,
 )
+from gke_sandbox.errors import Forbidden, PayloadTooLarge, SandboxClosed
 from gke_sandbox.local.faults import (
     CutBody,
     Delay,
@@ -386,8 +384,8 @@ async def test_leaving_a_stream_deletes_the_job() -> None:
 
 @mock_clock
 async def test_files_and_what_was_dropped_come_with_the_result() -> None:
-    from gke_sandbox import DroppedOutput
     from gke_sandbox._wire.frames import encode
+    from gke_sandbox.result import DroppedOutput
 
     file = encode("file", b"eJwzAwAANwA3", "sub/sum.txt")
     end = exit_frame(dropped={"out": 10, "err": 2, "files": 1})
@@ -526,7 +524,7 @@ async def test_map_keeps_the_order_and_the_limit() -> None:
         return program(out(code), at=10.0 - int(code))
 
     async with pods(script) as cluster:
-        results = await cluster.sandbox.map([str(n) for n in range(10)], limit=3)
+        results = await cluster.sandbox.map([str(n) for n in range(10)], max_concurrency=3)
     assert [result.stdout for result in results] == [str(n) for n in range(10)]
     # A pod that has its exit frame may still be going when the next one starts.
     assert most <= 6
@@ -537,7 +535,7 @@ async def test_map_raises_the_first_error_alone_and_ends_the_others() -> None:
     fault = Fault(Forbid(), Match("create", "configmaps"), skip=3)
     async with pods(program(at=50.0), fault) as cluster:
         with pytest.raises(Forbidden):
-            await cluster.sandbox.map(["pass"] * 10, limit=5)
+            await cluster.sandbox.map(["pass"] * 10, max_concurrency=5)
         await anyio.sleep(10)
         assert cluster.left() == []
 

@@ -10,7 +10,7 @@ import anyio
 import httpx
 
 from gke_sandbox import AsyncSandbox, Cluster
-from gke_sandbox.cluster import Connection
+from gke_sandbox.cluster import _Connection
 from gke_sandbox.kube.auth.static import TokenFile
 from gke_sandbox.kube.client import KubeClient
 from gke_sandbox.kube.config.types import ClusterConfig
@@ -46,18 +46,18 @@ class Guarded(httpx.AsyncBaseTransport):
         return httpx.Response(401, json=said, request=request)
 
 
-class WithToken:
-    """What a Sandbox asks of a Cluster: a connection to `transport`, with the token in a file."""
+class WithToken(Cluster):
+    """A cluster behind `transport`, with the token in a file."""
 
-    kind = "transport"
+    _connects_at_once = True
 
     def __init__(self, transport: Guarded, file: Path, clock: Callable[[], float]) -> None:
         self._transport = transport
         self._auth = TokenFile(file, source="the test", clock=clock)
 
-    def connect(self, namespace: str | None) -> Connection:
+    def _connect(self, namespace: str | None = None) -> _Connection:
         config = ClusterConfig(server="https://embedded.invalid", auth=self._auth)
-        return Connection(KubeClient(config, transport=self._transport), None, lambda *_: None)
+        return _Connection(KubeClient(config, transport=self._transport), None, lambda *_: None)
 
 
 def test_a_token_that_is_renewed_in_the_middle_of_a_run(tmp_path: Path) -> None:

@@ -156,7 +156,8 @@ def ask(process: subprocess.Popen[str], what: str) -> dict[str, object]:
 
 def soak(executions: int, seed: int) -> list[str]:
     """Run, print what happened, and return what was wrong."""
-    from gke_sandbox import Cluster, Forbidden, ResultLost, Sandbox, SandboxError, StartError, Unauthorized
+    from gke_sandbox import Cluster, ResultLost, Sandbox, SandboxError, StartError
+    from gke_sandbox.errors import Forbidden, Unauthorized
 
     outcomes: Counter[str] = Counter()
     wrong: list[str] = []

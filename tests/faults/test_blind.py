@@ -8,16 +8,8 @@ import anyio
 import httpx
 import pytest
 
-from gke_sandbox import (
-    AsyncSandbox,
-    Cluster,
-    ExecutionResult,
-    Forbidden,
-    NetworkError,
-    ResultLost,
-    StartError,
-    Unauthorized,
-)
+from gke_sandbox import AsyncSandbox, Cluster, ExecutionResult, NetworkError, ResultLost, StartError
+from gke_sandbox.errors import Forbidden, Unauthorized
 from gke_sandbox.local.faults import (
     Action,
     CutBody,

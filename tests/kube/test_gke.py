@@ -394,7 +394,7 @@ def test_a_gke_cluster_connects_by_its_name(
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
     httpx_mock.add_response(json=fixture("token"))
     answer(httpx_mock, "cluster")
-    connection = Cluster.gke(*NAME).connect()
+    connection = Cluster.gke(*NAME)._connect()
     assert connection.client.config.server == "https://203.0.113.10"
     assert "metadata.test" in connection.client.config.credentials
 

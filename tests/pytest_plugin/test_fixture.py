@@ -114,7 +114,8 @@ def test_a_second_sandbox_in_another_thread_is_refused_clearly(project: pytest.P
     project.makepyfile(
         test_a="""
         import pytest
-        from gke_sandbox import CassetteError, Sandbox
+        from gke_sandbox import Sandbox
+        from gke_sandbox.errors import CassetteError
 
         def test_it(gke_sandbox_cassette):
             with Sandbox(gke_sandbox_cassette) as one:

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gke_sandbox import Forbidden, Invalid, SandboxError, StartError, Unauthorized
+from gke_sandbox import SandboxError, StartError
 from gke_sandbox._wire.frames import DroppedOutput
+from gke_sandbox.errors import Forbidden, Invalid, Unauthorized
 
 __all__ = ["SCENARIOS", "Expected", "Run", "Scenario"]
 

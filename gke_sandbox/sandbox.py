@@ -310,7 +310,7 @@ class AsyncSandbox:
         if settings.namespace != self.namespace:
             raise SpecError(
                 "namespace",
-                f"must be the namespace of the Sandbox, {self.namespace!r}, got {settings.namespace!r}",
+                f"must be {self.namespace!r}, because a Sandbox uses one namespace; got {settings.namespace!r}",
                 hint="Create another Sandbox for another namespace.",
             )
         return Execution(

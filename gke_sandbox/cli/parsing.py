@@ -35,8 +35,10 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**settings)
 
     def error(self, message: str) -> NoReturn:
-        # argparse writes "argument -e/--env: expected one argument".
+        # argparse writes "argument -e/--env: expected one argument". Name the long option, and be clearer.
         names, colon, problem = message.removeprefix("argument ").partition(": ")
+        problem = problem.replace("ignored explicit argument", "takes no value, got")
+        problem = problem.replace("expected one argument", "requires a value")
         raise UsageError(names.rpartition("/")[2] + colon + problem, f"{self.prog} --help lists the options.")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:

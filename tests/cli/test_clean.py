@@ -317,7 +317,7 @@ def test_without_a_cluster_the_hint_does_not_suggest_local(
     [
         (["--all", "--older-than", "1h"], "--all cannot be combined with --older-than"),
         (["--older-than", "soon"], "--older-than: must be a time such as 90"),
-        (["--older-than", "-1h"], "expected one argument"),
+        (["--older-than", "-1h"], "--older-than: requires a value"),
         (["--local"], "--local: there is nothing to clean"),
         (["--namespace", "Not A Name"], "--namespace"),
         (["--", "x"], "arguments after --"),

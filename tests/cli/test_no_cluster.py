@@ -34,7 +34,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         ([], ".kube/config does not exist"),
         (["--kubeconfig", "missing"], "missing: No such file or directory"),
@@ -48,14 +48,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_an_unusable_cluster_is_reported_in_one_line(
-    arguments: list[str], words: str, home: Path, capfd: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["run", "-c", "1", *arguments]) == 125
     stdout, stderr = capfd.readouterr()
     error, *hints = stderr.splitlines()
     assert stdout == ""
     assert error.startswith("gke-sandbox: error: ")
-    assert words in error
+    assert message in error
     assert len(hints) <= 1
     assert all(line.startswith("hint: ") for line in hints)
 

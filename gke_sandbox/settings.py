@@ -372,8 +372,8 @@ class Settings:
                 "tmp_size",
                 f"{self.tmp_size!r} and ephemeral_storage_request, {self.ephemeral_storage_request!r}, are "
                 f"together above ephemeral_storage_limit, {self.ephemeral_storage_limit!r}",
-                hint="Raise ephemeral_storage_limit.",
-                mentions=("ephemeral_storage_request", "ephemeral_storage_limit"),
+                hint="Raise ephemeral_storage_limit or lower tmp_size.",
+                mentions=("ephemeral_storage_request", "ephemeral_storage_limit", "tmp_size"),
             )
 
     def _check_accepted(self) -> None:

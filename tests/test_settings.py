@@ -512,7 +512,7 @@ def test_an_error_is_renamed_without_changes_to_its_values() -> None:
     assert error.field == "--tmp-size"
     assert str(error) == f"--tmp-size: {error.problem}"
     assert "--ephemeral-storage-request, '64Mi'" in error.problem
-    assert error.hint == "Raise --ephemeral-storage."
+    assert error.hint == "Raise --ephemeral-storage or lower --tmp-size."
     entry = refusal(env={"cpu_limit=": "x"}).renamed(OPTIONS)
     assert entry.field == "--env['cpu_limit=']"
     assert "'cpu_limit='" in entry.problem

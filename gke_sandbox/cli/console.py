@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 Stream = Literal["stdout", "stderr"]
 
+_STDOUT, _STDERR = 1, 2
 _ERASE_LINE = "\r\x1b[K"
 
 
@@ -51,15 +52,14 @@ def one_line(text: str) -> str:
 class Console:
     """Write to stdout and stderr. With `json`, the outcome is one JSON object on stdout, errors included."""
 
-    def __init__(self, *, json: bool = False, stdout: int = 1, stderr: int = 2) -> None:
+    def __init__(self, *, json: bool = False) -> None:
         self.json = json
-        self._descriptors: dict[Stream, int] = {"stdout": stdout, "stderr": stderr}
         self._encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
         self._status_shown = False
         self._mid_line = False
         self._writing_in_thread = False
         # Unfinished lines on stdout only matter to messages on stderr if both go to the same place.
-        self._same_file = _same_file(stdout, stderr)
+        self._same_file = _same_file(_STDOUT, _STDERR)
 
     # -- the program's output -----------------------------------------------------------------------------
 
@@ -90,7 +90,7 @@ class Console:
 
     def _write(self, stream: Stream, data: bytes) -> None:
         try:
-            write_all(self._descriptors[stream], data)
+            write_all(_STDOUT if stream == "stdout" else _STDERR, data)
         except OSError as error:
             raise OutputFailed(stream, error) from error
         finally:
@@ -102,11 +102,10 @@ class Console:
         """Return when the reader of stdout has closed the pipe. Wait until cancelled if stdout is not a pipe."""
         import anyio
 
-        descriptor = self._descriptors["stdout"]
-        if not _is_writing_end(descriptor):
+        if not _is_writing_end(_STDOUT):
             await anyio.sleep_forever()
         # The writing end of a pipe only becomes "readable" when the reading end is closed.
-        await anyio.wait_readable(descriptor)
+        await anyio.wait_readable(_STDOUT)
         return OutputFailed("stdout", BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)))
 
     # -- messages -----------------------------------------------------------------------------------------
@@ -158,27 +157,26 @@ class Console:
         start = _ERASE_LINE if self._status_shown else "\n" if self._mid_line else ""
         self._status_shown = self._mid_line = False
         with contextlib.suppress(OSError):
-            write_all(self._descriptors["stderr"], (start + text).encode(self._encoding, "backslashreplace"))
+            write_all(_STDERR, (start + text).encode(self._encoding, "backslashreplace"))
 
     # -- the status line ----------------------------------------------------------------------------------
 
     @property
     def can_show_status(self) -> bool:
         """Whether stderr is a terminal that can redraw a line."""
-        return os.isatty(self._descriptors["stderr"]) and os.environ.get("TERM", "dumb") != "dumb"
+        return os.isatty(_STDERR) and os.environ.get("TERM", "dumb") != "dumb"
 
     def show_status(self, text: str) -> None:
         """Draw the status line over the previous one. The next write to stdout or stderr removes it."""
-        descriptor = self._descriptors["stderr"]
         try:
-            columns = os.get_terminal_size(descriptor).columns or 80
+            columns = os.get_terminal_size(_STDERR).columns or 80
         except OSError:
             columns = 80
         shown = one_line(text).encode("ascii", "replace").decode("ascii")[: columns - 1]
         start = "\n" if self._mid_line else ""
         self._mid_line = False
         with contextlib.suppress(OSError):
-            write_all(descriptor, f"{start}{_ERASE_LINE}{shown}".encode("ascii"))
+            write_all(_STDERR, f"{start}{_ERASE_LINE}{shown}".encode("ascii"))
             self._status_shown = True
 
     def clear_status(self) -> None:
@@ -186,7 +184,7 @@ class Console:
         if self._status_shown:
             self._status_shown = False
             with contextlib.suppress(OSError):
-                write_all(self._descriptors["stderr"], _ERASE_LINE.encode("ascii"))
+                write_all(_STDERR, _ERASE_LINE.encode("ascii"))
 
 
 class LogHandler(logging.Handler):

@@ -187,18 +187,6 @@ def add_cluster(parser: argparse.ArgumentParser, *, embedded: bool = True) -> No
     )
 
 
-def add_limits(parser: argparse.ArgumentParser) -> None:
-    """Add the options for times, resources and sizes."""
-    group = parser.add_argument_group("limits", "Times: 90, 90s, 5m, 2h, 1d. CPU: 2, 500m. Sizes: 512Mi, 1Gi.")
-    add_settings(group, LIMITS)
-
-
-def add_pod(parser: argparse.ArgumentParser) -> None:
-    """Add the options for the pod."""
-    group = parser.add_argument_group("pod")
-    add_settings(group, POD)
-
-
 # -- parsed arguments ------------------------------------------------------------------------------------------
 
 

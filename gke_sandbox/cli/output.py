@@ -15,38 +15,30 @@ from ..result import ExecutionResult
 from ..settings import Settings
 
 
-@dataclasses.dataclass(frozen=True)
-class ErrorText:
-    """The error and the hint for a program that did not end on its own."""
-
-    message: str
-    hint: str
-
-
-def error_text(result: ExecutionResult, settings: Settings) -> ErrorText | None:
-    """Return the error to print for a result, or None if the program ended on its own."""
+def error_text(result: ExecutionResult, settings: Settings) -> tuple[str, str] | None:
+    """Return message and hint for a program that was killed, or None if it ended on its own."""
     if result.status == "timed_out":
         # With the reason Overtime, the client stopped the pod because the runner had not ended the program.
         overtime = result.reason == "Overtime"
-        return ErrorText(
+        return (
             f"the program was killed at its time limit of {settings.timeout:g} s",
             "The program may have stopped the runner in its pod." if overtime else "Raise --timeout.",
         )
     if result.status == "out_of_memory":
-        return ErrorText(
+        return (
             f"the program was killed because it exceeded its memory limit of {settings.memory_limit}",
             "Raise --memory.",
         )
     if result.status == "killed":
         details = ": ".join(part for part in (result.reason, result.message) if part)
         if not result.cause:
-            return ErrorText(
+            return (
                 f"the program was killed: {details or 'the cluster gives no reason'}",
                 "Run the program again if that is safe.",
             )
         known = cause(result.cause)
         message = f"the program was killed: {known.summary}" + (f" ({details})" if details else "")
-        return ErrorText(message, rename_settings(known.hint, OPTIONS))
+        return (message, rename_settings(known.hint, OPTIONS))
     return None
 
 

@@ -62,8 +62,9 @@ def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
         metavar="FILE",
         help="replay this file instead of using a cluster; the program must be the same",
     )
-    options.add_limits(parser)
-    options.add_pod(parser)
+    group = parser.add_argument_group("limits", "Times: 90, 90s, 5m, 2h, 1d. CPU: 2, 500m. Sizes: 512Mi, 1Gi.")
+    options.add_settings(group, options.LIMITS)
+    options.add_settings(parser.add_argument_group("pod"), options.POD)
     _add_output(parser)
     parser.set_defaults(command=command, parser=parser, suggest_local=True)
 
@@ -192,7 +193,7 @@ def _report(session: RunSession, console: Console, directory: OutputDirectory | 
             console.print_note(f"output files are not written ({len(result.files)}); use --output-dir DIR")
         error = output.error_text(result, session.sandbox.settings)
         if error is not None:
-            console.print_error(error.message, error.hint)
+            console.print_error(*error)
         if errors:
             console.print_error(message)
     return exit_codes.FAILED if errors else exit_codes.of_result(result)

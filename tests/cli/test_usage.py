@@ -233,6 +233,12 @@ def test_an_option_without_a_similar_one_has_no_suggestion(
             "Set --cpu-request and --cpu together.",
         ),
         (
+            ("--ephemeral-storage", "100Mi"),
+            "--tmp-size: '64Mi' and --ephemeral-storage-request, '64Mi', are together above "
+            "--ephemeral-storage, '100Mi'",
+            "Raise --ephemeral-storage or lower --tmp-size.",
+        ),
+        (
             ("--toleration", "a:Never"),
             "--toleration (effect): must be one of NoSchedule, PreferNoSchedule, NoExecute, got 'Never'",
             None,

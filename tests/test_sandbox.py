@@ -1,9 +1,10 @@
-"""From end to end: real programs in real processes, on the embedded cluster."""
+"""End-to-end tests: real programs in real processes, on the embedded cluster."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+from typing import Any
 
 import anyio
 import httpx
@@ -23,12 +24,12 @@ pytestmark = pytest.mark.anyio
 LOCAL = Cluster.local("process")
 
 
-async def run(code: str, **asked: object) -> ExecutionResult:
+async def run(code: str, **arguments: Any) -> ExecutionResult:
     async with AsyncSandbox(LOCAL) as sandbox:
-        return await sandbox.run(code, **asked)  # type: ignore[arg-type]
+        return await sandbox.run(code, **arguments)
 
 
-async def test_hello() -> None:
+async def test_a_program_runs_and_its_output_is_returned() -> None:
     result = await run("print(6 * 7)")
     assert (result.status, result.exit_code, result.stdout, result.stderr) == ("succeeded", 0, "42\n", "")
     assert result.job.startswith("gke-sandbox-")
@@ -37,7 +38,9 @@ async def test_hello() -> None:
 
 
 @pytest.mark.parametrize("delivery", ["env", "mount"])
-async def test_everything_goes_in_and_comes_out(delivery: str) -> None:
+async def test_all_inputs_reach_the_program_and_all_outputs_are_returned(
+    delivery: str,
+) -> None:
     result = await run(
         "import os, sys\n"
         "print(sys.argv[1:], os.environ['WHO'], repr(input()), open('sub/in.bin', 'rb').read())\n"
@@ -57,32 +60,32 @@ async def test_everything_goes_in_and_comes_out(delivery: str) -> None:
     assert result.files == {"made/out.bin": bytes(range(256)), "sub/in.bin": b"\x00\xff!"}
 
 
-async def test_a_large_program_that_compresses_is_mounted_compressed() -> None:
+async def test_a_large_program_that_compresses_well_is_mounted_compressed() -> None:
     big = "# " + "x" * 3_000_000 + "\nprint('big')\n"
     assert (await run(big)).stdout == "big\n"
 
 
-async def test_the_time_limit_kills_and_keeps_what_was_printed() -> None:
-    result = await run("import time\nprint('begun')\ntime.sleep(60)", timeout=0.5)
-    assert (result.status, result.exit_code, result.stdout) == ("timed_out", None, "begun\n")
+async def test_the_time_limit_kills_the_program_and_keeps_its_output() -> None:
+    result = await run("import time\nprint('started')\ntime.sleep(60)", timeout=0.5)
+    assert (result.status, result.exit_code, result.stdout) == ("timed_out", None, "started\n")
 
 
-async def test_a_segmentation_fault() -> None:
+async def test_a_segmentation_fault_is_reported_as_signal_11() -> None:
     result = await run("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     assert (result.status, result.signal) == ("signaled", 11)
 
 
-async def test_undecodable_output_is_replaced_in_text_and_kept_in_bytes() -> None:
+async def test_undecodable_output_is_replaced_in_the_text_and_kept_in_the_bytes() -> None:
     result = await run("import sys; sys.stdout.buffer.write(b'\\xffok')")
     assert (result.stdout, result.stdout_bytes) == ("�ok", b"\xffok")
 
 
-async def test_output_over_the_cap_is_dropped_and_counted() -> None:
+async def test_output_over_the_limit_is_dropped_and_counted() -> None:
     result = await run("print('x' * 5000)", max_output_bytes=1000)
     assert (len(result.stdout), result.dropped.stdout) == (1000, 4001)
 
 
-async def test_the_programs_environment_is_not_ours() -> None:
+async def test_a_program_does_not_inherit_the_environment_of_the_client() -> None:
     os.environ["SECRET_OF_THE_HOST"] = "1"
     try:
         result = await run("import os; print(sorted(os.environ))")
@@ -92,7 +95,7 @@ async def test_the_programs_environment_is_not_ours() -> None:
     assert "GKE_SANDBOX" not in result.stdout
 
 
-async def test_stream_brings_output_while_the_program_runs() -> None:
+async def test_a_stream_returns_output_while_the_program_runs() -> None:
     code = "import sys, time\nsys.stdout.write('first\\n')\ntime.sleep(60)"
     async with AsyncSandbox(LOCAL) as sandbox, sandbox.stream(code) as events:
         async for event in events:
@@ -101,7 +104,7 @@ async def test_stream_brings_output_while_the_program_runs() -> None:
                 break
 
 
-async def test_stream_without_a_block_ends_with_the_result() -> None:
+async def test_a_stream_without_a_block_ends_with_the_result() -> None:
     async with AsyncSandbox(LOCAL) as sandbox:
         events = [event async for event in sandbox.stream("print(1)")]
     assert isinstance(events[-1], ExecutionFinished)
@@ -109,7 +112,7 @@ async def test_stream_without_a_block_ends_with_the_result() -> None:
 
 
 async def test_many_executions_at_once(anyio_backend_name: str) -> None:
-    """One watch, four requests each, hardly any threads, and nothing is left."""
+    """They use one watch, four requests each and few threads, and leave no objects."""
     count = 200 if anyio_backend_name == "asyncio" else 50
     transport = LocalTransport(choose_runtime("process"))
     threads: list[int] = []
@@ -130,42 +133,42 @@ async def test_many_executions_at_once(anyio_backend_name: str) -> None:
             while transport.leftovers():
                 await anyio.sleep(0.05)
     assert [result.stdout for result in results] == [f"{n}\n" for n in range(count)]
-    # While they ran, not only when all was over.
+    # The threads were counted while the programs ran, not only at the end.
     assert len(threads) > 2
     assert max(threads) - before <= 7
-    asked = [(request.method, request.path.rsplit("/", 1)[-1]) for request in transport.requests]
-    assert asked.count(("POST", "jobs")) == asked.count(("POST", "configmaps")) == count
-    assert asked.count(("GET", "log")) == count
-    assert asked.count(("GET", "pods")) == 2
-    assert len(asked) == 4 * count + 2
+    sent = [(request.method, request.path.rsplit("/", 1)[-1]) for request in transport.requests]
+    assert sent.count(("POST", "jobs")) == sent.count(("POST", "configmaps")) == count
+    assert sent.count(("GET", "log")) == count
+    assert sent.count(("GET", "pods")) == 2
+    assert len(sent) == 4 * count + 2
 
 
-# -- how it ends ------------------------------------------------------------------------------------------
+# -- closing ------------------------------------------------------------------------------------------
 
-RUNS_ON = Script(chunks=[(0.0, START), (0.1, out("a"))])
+RUNNING = Script(chunks=[(0.0, START), (0.1, out("a"))])
 
 
-async def test_a_reader_of_a_stream_learns_that_the_sandbox_was_cancelled_around_it() -> None:
-    begun = anyio.Event()
+async def test_the_reader_of_a_stream_gets_an_error_if_the_task_of_the_sandbox_is_cancelled() -> None:
+    started = anyio.Event()
 
     async def read(stream: ExecutionStream) -> None:
         with pytest.raises(SandboxClosed):
             async for event in stream:
                 if isinstance(event, OutputChunk):
-                    begun.set()
+                    started.set()
 
     with anyio.fail_after(20):
         async with anyio.create_task_group() as readers:
             with anyio.CancelScope() as around:
-                async with pods(RUNS_ON) as cluster:
+                async with pods(RUNNING) as cluster:
                     readers.start_soon(read, cluster.sandbox.stream("pass"))
-                    await begun.wait()
+                    await started.wait()
                     around.cancel()
                     await anyio.sleep_forever()
 
 
 class BrokenWatch(httpx.AsyncBaseTransport):
-    """A transport with a defect of its own: its watch raises what no transport should."""
+    """A transport with a bug: its watch raises RuntimeError."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -175,29 +178,29 @@ class BrokenWatch(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/pods"):
-            raise RuntimeError("a defect")
+            raise RuntimeError("a bug")
         if request.method == "POST":
             await anyio.sleep_forever()
         return httpx.Response(200, json={"kind": "Status", "status": "Success"}, request=request)
 
 
-async def test_a_defect_in_the_background_comes_out_alone_and_everything_is_closed() -> None:
+async def test_an_unexpected_error_in_the_background_is_raised_without_a_group_after_closing() -> None:
     transport = BrokenWatch()
-    with anyio.fail_after(20), pytest.raises(RuntimeError, match="a defect"):
+    with anyio.fail_after(20), pytest.raises(RuntimeError, match="a bug"):
         async with AsyncSandbox(Cluster.transport(transport)) as sandbox:
             await sandbox.run("pass")
     assert transport.closed
 
 
-def test_a_task_that_asyncio_cancels_twice_leaves_no_task_behind_and_names_the_job() -> None:
-    """asyncio's own cancel() goes through every shield; ending a loop cancels all of its tasks."""
+def test_a_task_that_asyncio_cancels_twice_leaves_no_task_and_reports_the_job() -> None:
+    """task.cancel() of asyncio ignores shields, and the end of a loop cancels all of its tasks."""
 
     async def main() -> None:
         clusters = []
 
         async def run() -> None:
             slow = Fault(Delay(60), Match("delete", "jobs"), times=None)
-            async with pods(RUNS_ON, slow) as cluster:
+            async with pods(RUNNING, slow) as cluster:
                 clusters.append(cluster)
                 async with cluster.sandbox.stream("pass") as events:
                     async for event in events:

@@ -26,7 +26,7 @@ from .results import of_error, of_result
 if TYPE_CHECKING:
     from google.adk.agents.invocation_context import InvocationContext
 
-    from ..settings import Settings
+    from ..settings import Settings, SettingsDict
     from ..sync import Sandbox
 
 __all__ = ["AGENT_LABEL", "INVOCATION_ANNOTATION", "GkeCodeExecutor"]
@@ -152,7 +152,12 @@ class GkeCodeExecutor(BaseCodeExecutor):
     _opened: _Opened = PrivateAttr(default_factory=_Opened)
 
     def __init__(
-        self, kubeconfig_path: str | None = None, kubeconfig_context: str | None = None, **data: Any
+        self,
+        kubeconfig_path: str | None = None,
+        kubeconfig_context: str | None = None,
+        *,
+        settings: SettingsDict | None = None,
+        **data: Any,
     ) -> None:
         unsupported.refuse(type(self), BaseCodeExecutor)  # Again: a class can be changed after it was made.
         known = type(self).model_fields
@@ -167,6 +172,8 @@ class GkeCodeExecutor(BaseCodeExecutor):
             data["kubeconfig_path"] = kubeconfig_path
         if kubeconfig_context is not None:
             data["kubeconfig_context"] = kubeconfig_context
+        if settings is not None:
+            data["settings"] = settings
         super().__init__(**data)
         self._lower()
         self._check()

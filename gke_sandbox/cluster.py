@@ -225,10 +225,10 @@ class _Gke(_Http):
     overrides: ConnectionOverrides
 
     def _find(self) -> ClusterConfig:
-        from .kube.config.loader import overridden
+        from .kube.config.loader import apply_overrides
         from .kube.gke import gke_config
 
-        return overridden(gke_config(*self.name, endpoint=self.endpoint), self.overrides)
+        return apply_overrides(gke_config(*self.name, endpoint=self.endpoint), self.overrides)
 
 
 @dataclass(frozen=True)

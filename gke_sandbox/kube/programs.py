@@ -1,4 +1,4 @@
-"""Find programs on PATH, and refuse those that are found through an empty or relative entry."""
+"""Find programs on PATH, but not through an empty or relative entry."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["find_program"]
 
 
 def find_program(name: str, path: str, *, fix: str = "") -> str | None:
-    """Return the absolute path of the program `name`, or None if no directory of `path` contains it.
+    """Return the absolute path of the program `name`, or None if no directory in `path` (PATH) contains it.
 
-    `path` is the value of PATH. The first entry with an executable file of this name decides, as in Go. If this
-    entry is empty or relative, raise `ConfigError`: the file is found from the current directory, whose content
-    may come from someone else. `fix` is another sentence for its hint.
+    As in Go, use the first entry with an executable file of this name. If that entry is empty or relative, raise
+    `ConfigError`: the file depends on the current directory, which an attacker may control. `fix` is added to its
+    hint.
     """
     # https://pkg.go.dev/os/exec#hdr-Executables_in_the_current_directory
     for entry in path.split(os.pathsep) if path else ():

@@ -451,7 +451,7 @@ pool = {{"type": "external_account", "audience": "//iam.googleapis.com/projects/
 other = {{"type": "impersonated_service_account", "source_credentials": source,
     "service_account_impersonation_url": "https://x/v1/projects/-/serviceAccounts/a@b:generateAccessToken"}}
 for info in (source, pool, other):
-    FileCredentials(json.dumps(info).encode(), "a file", google.SCOPES)
+    FileCredentials(json.dumps(info).encode(), "a file")
 from google.oauth2 import service_account
 print(tried, "requests" in sys.modules)
 """

@@ -1,397 +1,462 @@
-"""Credentials from an exec plugin: a program of the kubeconfig, run at need, what it gives shared while it lasts.
+"""Credentials from an exec plugin: a program that the kubeconfig names, run when credentials are needed.
 
 https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins
 """
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import logging
 import os
-import socket
+import re
+import shlex
+import signal
+import ssl
+import subprocess
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import PurePath
-from threading import Lock, Thread
-from typing import TYPE_CHECKING
+from threading import Lock
+from typing import Any
 
-import anyio
-import anyio.lowlevel
 import httpx
 
 from ...errors import ConfigError
-from .exec_plugin import (
-    ClusterInfo,
-    ExecConfig,
-    ExecCredentials,
-    PluginGone,
-    PluginRun,
-    exec_info,
-    is_interactive,
-    plugin_program,
-    visible,
-)
-from .static import ClientCertificate
+from ..config.types import ClusterConfig
+from ..http.tls import load_certificate
+from ..programs import find_program
+from ..status import plain
+from .google import GoogleAuth, find_credentials
+from .google_base import TokenSource
+from .refreshing import RefreshingAuth, RefreshState
+from .static import ClientCertificate, check_token
 
-if TYPE_CHECKING:
-    from .google import GoogleAuth
-
-__all__ = ["ClusterInfo", "ExecAuth", "ExecConfig", "exec_auth"]
+__all__ = ["ExecAuth", "ExecConfig", "cluster_info", "exec_auth", "exec_info", "parse_credentials"]
 
 logger = logging.getLogger("gke_sandbox")
 
+VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
+MODES = ("Never", "IfAvailable", "Always")
+# Seconds. A plugin that may ask the user (a browser, a second factor) gets more time.
+PLUGIN_TIMEOUT = 60.0
+INTERACTIVE_TIMEOUT = 300.0
+POLL_INTERVAL = 0.01
+# A token has a few KB, a certificate with its chain about ten.
+MAX_OUTPUT = 1 << 20
 GKE_PLUGIN = "gke-gcloud-auth-plugin"
-# What the plugin itself asks for with Application Default Credentials. Without the second one, a service account
-# is known to the cluster by a number, and role bindings to its e-mail do not hold.
-# https://github.com/kubernetes/cloud-provider-gcp/tree/master/cmd/gke-gcloud-auth-plugin
-GKE_SCOPES = (
-    "https://www.googleapis.com/auth/cloud-platform",
-    "https://www.googleapis.com/auth/userinfo.email",
-)
 GKE_INSTALL = "https://cloud.google.com/kubernetes-engine/docs/how-to/cluster-access-for-kubectl#install_plugin"
-# Seconds. One that may ask a person (a browser, a second factor) has longer.
-LIMIT = 60.0
-INTERACTIVE_LIMIT = 300.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecConfig:
+    """A user's ``exec`` entry. Raise `ConfigError` for values that client-go refuses."""
+
+    # https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/#ExecConfig
+    api_version: str
+    command: str
+    """A name to find on PATH, or a path."""
+    args: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    install_hint: str = ""
+    provide_cluster_info: bool = False
+    interactive_mode: str = ""
+    """One of `MODES`. The default is IfAvailable for v1beta1; for v1 it is required."""
+    source: str = field(default="the exec plugin", compare=False)
+    """Where the entry is, for error messages."""
+
+    def __post_init__(self) -> None:
+        if not self.command:
+            raise ConfigError(f"{self.source} has no command")
+        if not self.api_version:
+            raise ConfigError(f"{self.source} has no apiVersion", hint=f"It must be {' or '.join(VERSIONS)}.")
+        if self.api_version not in VERSIONS:
+            raise ConfigError(
+                f"{self.source}: the apiVersion {self.api_version!r} is not supported",
+                hint=f"It must be {' or '.join(VERSIONS)}; newer versions of most plugins support these.",
+            )
+        if any(not name for name, _ in self.env):
+            raise ConfigError(f"{self.source}: a variable in env has no name")
+        texts = (self.command, *self.args, *(text for variable in self.env for text in variable))
+        if any("\0" in text for text in texts) or any("=" in name for name, _ in self.env):
+            raise ConfigError(
+                f"{self.source}: command, args or env contain a NUL byte, or a variable name contains '='"
+            )
+        if not self.interactive_mode and self.api_version == VERSIONS[1]:
+            object.__setattr__(self, "interactive_mode", "IfAvailable")
+        if self.interactive_mode not in MODES:
+            mode = f"interactiveMode {self.interactive_mode!r}" if self.interactive_mode else "no interactiveMode"
+            raise ConfigError(f"{self.source} has {mode}", hint=f"It must be one of {', '.join(MODES)}.")
+
+
+@dataclass(frozen=True, eq=False)
+class ExecCredentials:
+    """The output of a plugin."""
+
+    token: str = field(default="", repr=False)
+    certificate: ClientCertificate | None = None
+    expires_at: float | None = None
+    """Seconds since 1970; None if the credentials do not expire."""
 
 
 def exec_auth(
-    config: ExecConfig,
-    cluster: ClusterInfo,
-    *,
-    environ: Mapping[str, str],
-    is_terminal: Callable[[], bool] = lambda: os.isatty(0),
-    stdin_unavailable: str | None = None,
-    now: Callable[[], float] = time.time,
-    limit: float = LIMIT,
-    interactive_limit: float = INTERACTIVE_LIMIT,
-) -> ExecAuth:
-    """The credentials that the plugin `config` gives for `cluster`. Nothing is run before the first request.
+    config: ExecConfig, cluster: ClusterConfig, extension: object = None, *, environ: Mapping[str, str]
+) -> httpx.Auth:
+    """Return the credentials of a plugin for a cluster. The plugin does not run before the first request.
 
-    `environ` is the plugin's environment, to which the config's own is added. `is_terminal` says whether our
-    standard input is a terminal; `stdin_unavailable`, a phrase that may be empty, that the plugin may not have it.
-    `now` is calendar time. A plugin that takes longer than `limit` seconds is killed with its whole process group;
-    one that may ask on the terminal has `interactive_limit`, and is killed alone, since it stands in our group.
-
-    Raises `ConfigError` for an extension that is not JSON.
+    `extension` is JSON: the cluster's extension ``client.authentication.k8s.io/exec``. The plugin's environment is
+    `environ` and the variables of `config`. If Google's plugin is not installed, use Application Default
+    Credentials.
     """
-
-    def prepare() -> PluginRun:
-        interactive = is_interactive(config, is_terminal, stdin_unavailable)
-        info = exec_info(config, cluster, interactive=interactive)
-        return PluginRun(config, info, interactive, environ, interactive_limit if interactive else limit)
-
-    try:
-        cluster_key = json.dumps(cluster.to_json(), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{config.source}: the cluster's extension is not JSON: {error}") from error
-    return ExecAuth(config, environ, cluster_key, prepare, now)
+    if PurePath(config.command).name == GKE_PLUGIN and _find_plugin(config, environ) is None:
+        return _google_auth(config, environ)
+    return ExecAuth(config, cluster, extension, environ=environ)
 
 
-class ExecAuth(httpx.Auth):
-    """What an exec plugin gives, on every request: a token, and through `client_certificate` a certificate.
+def _google_auth(config: ExecConfig, environ: Mapping[str, str]) -> GoogleAuth:
+    logger.warning(
+        "%s: %s is not installed; Google's Application Default Credentials are used instead%s",
+        config.source,
+        config.command,
+        f", without its arguments ({plain(' '.join(config.args), 500)})" if config.args else "",
+    )
 
-    All that have the same plugin and cluster share one set of credentials, from threads and from event loops, and
-    the plugin runs once at a time however many requests wait for it. Each of them raises `ConfigError` when it
-    fails, or wants a terminal where there is none; the next request tries again. When the last one that waits is
-    cancelled, the plugin is killed.
+    def find() -> TokenSource:
+        install = _install_hint(config) or GKE_INSTALL
+        try:
+            return find_credentials(environ, extra_hint=f"Or install the plugin: {install}")
+        except ConfigError as error:
+            raise ConfigError(
+                f"{config.source}: {config.command} is not installed; {error.message}", hint=error.hint
+            ) from error
 
-    Credentials serve until they expire, or the server answers 401: then the plugin is run again, if that was not
-    done since, and the request is sent again, once.
+    return GoogleAuth(find)
 
-    Over plain http, and where a request has an Authorization header, nothing is run and nothing is added.
+
+class ExecAuth(RefreshingAuth[ExecCredentials]):
+    """Authorize requests with the token that an exec plugin returns; `client_certificate` is its certificate.
+
+    Objects for the same plugin and cluster share their credentials. These are used until they expire, or the
+    server answers 401. When no request waits for the plugin any more, it is killed. A request raises `ConfigError`
+    if the plugin fails, or needs a terminal and there is none; the next request runs the plugin again.
+
+    Over plain http, and if a request has an Authorization header, the plugin does not run and nothing is added.
     """
 
     def __init__(
         self,
         config: ExecConfig,
+        cluster: ClusterConfig,
+        extension: object = None,
+        *,
         environ: Mapping[str, str],
-        cluster_key: str,
-        prepare: Callable[[], PluginRun],
-        now: Callable[[], float],
+        timeout: float | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
         self._environ = environ
-        self._key = (config, cluster_key)
-        self._prepare = prepare
+        self._cluster = cluster_info(cluster, extension)
+        self._key = (config, json.dumps(self._cluster))
+        self._timeout = timeout
         self._now = now
 
     def __repr__(self) -> str:
         return f"ExecAuth({self._config.command!r})"
 
     def client_certificate(self) -> ClientCertificate | None:
-        """The certificate in the credentials as they are; None without one, and before the first request."""
-        current = self._shared.current
+        """Return the certificate in the current credentials; None without one and before the first request."""
+        current = self._state().current
         return current.certificate if current is not None else None
 
-    @property
-    def expires_at(self) -> float | None:
-        """When the credentials as they are end, in seconds since 1970; None if never, or if there are none yet."""
-        current = self._shared.current
-        return current.expires_at if current is not None else None
-
-    @property
-    def _shared(self) -> _Shared:
-        # A forked child has none of its parent's threads: what they were doing would never be done there.
+    def _state(self) -> _PluginState:
+        # The process ID: a forked child does not have the threads of its parent, which may hold locks.
         key = (os.getpid(), *self._key)
-        return _SHARED.get(key) or _SHARED.setdefault(key, _Shared())
+        return _STATES.get(key) or _STATES.setdefault(key, _PluginState())
 
-    def _has_no_say(self, request: httpx.Request) -> bool:
+    def _skip(self, request: httpx.Request) -> bool:
         return request.url.scheme != "https" or "Authorization" in request.headers
 
-    def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        if self._has_no_say(request):
-            yield request
-            return
-        google = self._google()
-        if google is not None:
-            try:
-                yield from google.sync_auth_flow(request)
-            except ConfigError as error:
-                raise self._no_way_in(error) from error
-            return
-        used = self._credentials(None)
-        _authorize(request, used)
-        response = yield request
-        if response.status_code == httpx.codes.UNAUTHORIZED:
-            _authorize(request, self._credentials(used))
-            yield request
+    def _authorize(self, request: httpx.Request, credentials: ExecCredentials) -> None:
+        request.headers.pop("Authorization", None)
+        if credentials.token:
+            request.headers["Authorization"] = f"Bearer {credentials.token}"
 
-    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        if self._has_no_say(request):
-            yield request
-            return
-        google = self._google()
-        if google is not None:
-            flow = google.async_auth_flow(request)
-            try:
-                following = await anext(flow)
-                while True:
-                    response = yield following
-                    following = await flow.asend(response)
-            except StopAsyncIteration:
-                return
-            except ConfigError as error:
-                raise self._no_way_in(error) from error
-            finally:
-                await flow.aclose()
-        used = await self._credentials_async(None)
-        _authorize(request, used)
-        response = yield request
-        if response.status_code == httpx.codes.UNAUTHORIZED:
-            _authorize(request, await self._credentials_async(used))
-            yield request
-
-    def _credentials(self, refused: ExecCredentials | None) -> ExecCredentials:
-        while True:
-            found = self._join(refused)
-            if isinstance(found, ExecCredentials):
-                return found
-            try:
-                if found.claim():
-                    # In this thread: at interpreter exit, no other can be started any more.
-                    found.execute()
-                return found.outcome()
-            except PluginGone:
-                continue
-            finally:
-                found.leave()
-
-    async def _credentials_async(self, refused: ExecCredentials | None) -> ExecCredentials:
-        while True:
-            found = self._join(refused)
-            if isinstance(found, ExecCredentials):
-                return found
-            try:
-                if found.claim():
-                    found.start()
-                await found.finished()
-                return found.outcome()
-            except PluginGone:
-                continue
-            finally:
-                found.leave()
-
-    def _join(self, refused: ExecCredentials | None) -> ExecCredentials | _Run:
-        """The credentials as they are, or the run to wait for and to leave again."""
-        shared = self._shared
-        with shared.lock:
-            current = shared.current
-            if current is not None and current is not refused and not self._expired(current):
-                return current
-            if shared.run is None:
-                shared.run = _Run(shared, self._prepare())
-            shared.run.waiting += 1
-            return shared.run
-
-    def _expired(self, credentials: ExecCredentials) -> bool:
-        # No earlier: a plugin may keep what it gives until then, and would give the same again.
-        return credentials.expires_at is not None and self._now() > credentials.expires_at
-
-    def _google(self) -> GoogleAuth | None:
-        """What answers for Google's plugin where it is not installed."""
-        shared = self._shared
-        if shared.google is not None:
-            return shared.google
-        config = self._config
-        if shared.current is not None or PurePath(config.command).name != GKE_PLUGIN:
+    def _usable(self, rejected: ExecCredentials | None) -> ExecCredentials | None:
+        current = self._state().current
+        if current is None or current is rejected:
             return None
-        if plugin_program(config, self._environ) is not None:
-            return None
-        from .google import google_auth
+        # Not before it expires: a plugin may cache its credentials until then, and would return the same.
+        expired = current.expires_at is not None and self._now() > current.expires_at
+        return None if expired else current
 
-        google = google_auth(GKE_SCOPES, environ=self._environ)
-        with shared.lock:
-            if shared.google is None:
-                shared.google = google
-                logger.warning(
-                    "%s: %s is not installed; Google's Application Default Credentials are used instead%s",
-                    config.source,
-                    config.command,
-                    f", without its arguments ({visible(' '.join(config.args))})" if config.args else "",
+    def _refresh(self, _rejected: ExecCredentials | None) -> ExecCredentials:
+        interactive = _is_interactive(self._config)
+        info = exec_info(self._config, self._cluster, interactive=interactive)
+        timeout = self._timeout or (INTERACTIVE_TIMEOUT if interactive else PLUGIN_TIMEOUT)
+        run = _PluginRun(self._config, info, interactive, self._environ, timeout)
+        state = self._state()
+        with state.mutex:
+            if not state.waiting:
+                raise PluginCancelled
+            state.run = run
+        state.current = run.credentials()
+        return state.current
+
+    def _cancel(self) -> None:
+        run = self._state().run
+        if run is not None:
+            run.cancel()
+
+
+class _PluginState(RefreshState[ExecCredentials]):
+    def __init__(self) -> None:
+        super().__init__()
+        self.current: ExecCredentials | None = None
+        self.run: _PluginRun | None = None
+
+
+_STATES: dict[tuple[int, ExecConfig, str], _PluginState] = {}
+
+
+def _is_interactive(config: ExecConfig) -> bool:
+    """Return whether the plugin may read our standard input. Raise `ConfigError` if it must, and cannot."""
+    terminal = config.interactive_mode != "Never" and os.isatty(0)
+    if config.interactive_mode == "Always" and not terminal:
+        raise ConfigError(
+            f"{config.source}: the plugin {config.command} needs a terminal (interactiveMode Always), but "
+            "standard input is not a terminal",
+            hint="Run this in a terminal, or use credentials that need no input.",
+        )
+    return terminal
+
+
+def cluster_info(cluster: ClusterConfig, extension: object) -> dict[str, Any]:
+    """Return the cluster as it is in KUBERNETES_EXEC_INFO, without fields that are not set."""
+    # https://kubernetes.io/docs/reference/config-api/client-authentication.v1/#client-authentication-k8s-io-v1-Cluster
+    fields = {
+        "server": cluster.server,
+        "tls-server-name": cluster.tls_server_name,
+        "insecure-skip-tls-verify": cluster.insecure_skip_tls_verify,
+        "certificate-authority-data": base64.b64encode(cluster.ca_data or b"").decode("ascii"),
+        "proxy-url": cluster.proxy_url,
+        "disable-compression": cluster.disable_compression,
+    }
+    info: dict[str, Any] = {key: value for key, value in fields.items() if value}
+    if extension is not None:
+        # client-go writes objects with their keys in order.
+        info["config"] = json.loads(json.dumps(extension, sort_keys=True))
+    return info
+
+
+def exec_info(config: ExecConfig, cluster: Mapping[str, Any], *, interactive: bool) -> str:
+    """Return the text of KUBERNETES_EXEC_INFO, byte for byte as client-go writes it."""
+    spec: dict[str, Any] = {"cluster": cluster} if config.provide_cluster_info else {}
+    spec["interactive"] = interactive
+    value = {"kind": "ExecCredential", "apiVersion": config.api_version, "spec": spec}
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    # The characters that Go's encoder escapes.
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text + "\n"
+
+
+def _find_plugin(config: ExecConfig, environ: Mapping[str, str]) -> str | None:
+    """Return the absolute path of the plugin, or None if there is no such file.
+
+    Only a bare name is looked up on PATH. Raise `ConfigError` if it is found through an empty or relative entry.
+    """
+    command = config.command
+    if os.path.dirname(command):
+        return os.path.abspath(command) if os.path.isfile(command) else None
+    try:
+        return find_program(
+            command, environ.get("PATH", os.defpath), fix="name the plugin by an absolute path in the kubeconfig"
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{config.source}: the exec plugin {error.message}", hint=error.hint) from None
+
+
+def _install_hint(config: ExecConfig) -> str:
+    # It may have several lines, and is shown on a terminal.
+    return "\n".join(plain(line, 500) for line in config.install_hint.splitlines()).strip()
+
+
+class PluginCancelled(Exception):
+    """The plugin was killed because no request waits for it."""
+
+
+class _PluginRun:
+    """One run of a plugin. Its standard error is ours, and its standard input too if it is interactive."""
+
+    def __init__(
+        self, config: ExecConfig, info: str, interactive: bool, environ: Mapping[str, str], timeout: float
+    ) -> None:
+        self._config = config
+        self._info = info
+        self._interactive = interactive
+        self._environ = environ
+        self._timeout = timeout
+        # Held while the process is started, killed or reaped: the ID of a reaped process must not be killed.
+        self._lock = Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """Kill the plugin from another thread; `credentials` raises `PluginCancelled`."""
+        with self._lock:
+            self._cancelled = True
+            self._kill()
+
+    def credentials(self) -> ExecCredentials:
+        """Run the plugin and return its credentials. Raise `ConfigError`, or `PluginCancelled`."""
+        process = self._start()
+        try:
+            output, problem = self._communicate(process)
+        finally:
+            with self._lock:
+                self._kill()
+                process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+        if self._cancelled:
+            raise PluginCancelled
+        code = process.returncode
+        if not problem and code:
+            problem = f"exited with code {code}" if code > 0 else f"was killed by signal {-code}"
+        if problem:
+            raise self._error(problem)
+        try:
+            return parse_credentials(output, self._config.api_version)
+        except ConfigError as error:
+            raise self._error(f"returned no credentials: {error}") from error
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        program = _find_plugin(self._config, self._environ)
+        if program is None:
+            raise self._not_installed_error()
+        with self._lock:
+            if self._cancelled:
+                raise PluginCancelled
+            try:
+                self._process = subprocess.Popen(
+                    [self._config.command, *self._config.args],
+                    executable=program,
+                    env={**self._environ, **dict(self._config.env), "KUBERNETES_EXEC_INFO": self._info},
+                    stdin=None if self._interactive else subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    # A plugin that reads from the terminal must stay in the terminal's foreground process group.
+                    start_new_session=not self._interactive,
                 )
-            return shared.google
+            except FileNotFoundError:
+                # The interpreter in the first line of a script may be missing, too.
+                raise self._not_installed_error() from None
+            except (OSError, ValueError) as error:
+                why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+                raise self._error(f"cannot be run: {why}") from error
+            return self._process
 
-    def _no_way_in(self, error: ConfigError) -> ConfigError:
-        config = self._config
-        install = visible(config.install_hint).strip() or GKE_INSTALL
+    def _communicate(self, process: subprocess.Popen[bytes]) -> tuple[bytes, str]:
+        """Return the plugin's output, and the reason if it must be killed.
+
+        Do not wait for other processes that it started, which may hold its standard output open.
+        """
+        assert process.stdout is not None
+        os.set_blocking(process.stdout.fileno(), False)
+        output, deadline = bytearray(), time.monotonic() + self._timeout
+        while True:
+            # Before reading: all output of a process that has ended is in the pipe.
+            with self._lock:
+                ended = process.poll() is not None
+            output += process.stdout.read(MAX_OUTPUT) or b""
+            if len(output) > MAX_OUTPUT:
+                return b"", f"wrote more than {MAX_OUTPUT >> 20} MiB"
+            if ended or self._cancelled:
+                return bytes(output), ""
+            if time.monotonic() >= deadline:
+                return b"", f"did not end within {self._timeout:g} s"
+            time.sleep(POLL_INTERVAL)
+
+    def _kill(self) -> None:
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if self._interactive:
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+
+    def _not_installed_error(self) -> ConfigError:
         return ConfigError(
-            f"{config.source}: {config.command} is not installed, and Application Default Credentials do not "
-            f"serve in its place: {error.message}",
-            hint="Either run `gcloud auth application-default login`, or name a service account's key in "
-            f"GOOGLE_APPLICATION_CREDENTIALS; or install the plugin: {install}",
+            f"{self._config.source}: the exec plugin {self._config.command} was not found",
+            hint=_install_hint(self._config) or "Install it, or add its directory to PATH.",
+        )
+
+    def _error(self, problem: str) -> ConfigError:
+        command = shlex.join([self._config.command, *self._config.args])
+        return ConfigError(
+            f"{self._config.source}: the exec plugin {self._config.command} {problem}",
+            hint=f"See its messages on standard error, or run it yourself: {plain(command, 500)}",
         )
 
 
-def _authorize(request: httpx.Request, credentials: ExecCredentials) -> None:
-    if credentials.token:
-        request.headers["Authorization"] = f"Bearer {credentials.token}"
-    else:
-        request.headers.pop("Authorization", None)
+def parse_credentials(output: bytes, api_version: str) -> ExecCredentials:
+    """Return the credentials in a plugin's output. Raise `ConfigError`, which quotes only the version."""
+    try:
+        value = json.loads(output)
+    except (ValueError, RecursionError):
+        raise ConfigError("its output is not JSON" if output.strip() else "its output is empty") from None
+    if not isinstance(value, dict) or value.get("kind") != "ExecCredential":
+        raise ConfigError("its output is not an ExecCredential")
+    version = value.get("apiVersion")
+    if version != api_version:
+        found = f"the apiVersion {plain(str(version), 100)}" if version else "no apiVersion"
+        raise ConfigError(f"its output has {found}; the kubeconfig requires {api_version}")
+    status = value.get("status")
+    if status is None:
+        raise ConfigError("its output has no status")
+    if not isinstance(status, dict):
+        raise ConfigError("the status is not an object")
+    token, certificate, key, expires = (
+        _text(status, name) for name in ("token", "clientCertificateData", "clientKeyData", "expirationTimestamp")
+    )
+    if bool(certificate) != bool(key):
+        raise ConfigError("the status has only one of clientCertificateData and clientKeyData")
+    if not token and not certificate:
+        raise ConfigError("the status has neither a token nor a certificate with its key")
+    if token:
+        check_token(token, "the token")
+    pair = None
+    if certificate:
+        # PEM, not base64 of it as in a kubeconfig. Load it now, so that unusable credentials are not cached.
+        pair = ClientCertificate(certificate.encode(), key.encode())
+        load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), pair, "the status")
+    return ExecCredentials(token, pair, _timestamp(expires) if expires else None)
 
 
-class _Shared:
-    """What all that have one plugin and one cluster have in common."""
-
-    def __init__(self) -> None:
-        self.lock = Lock()
-        self.current: ExecCredentials | None = None
-        self.run: _Run | None = None
-        self.google: GoogleAuth | None = None
-        # The tasks of one event loop wait in line, so that one of them at a time needs a socket to be woken by.
-        # anyio's older versions know such a variable by its name.
-        self.line: anyio.lowlevel.RunVar[anyio.Lock] = anyio.lowlevel.RunVar(f"exec plugin {id(self)}")
+def _text(status: Mapping[str, Any], name: str) -> str:
+    value = status.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise ConfigError(f"{name} is not text")
+    return value
 
 
-_SHARED: dict[tuple[int, ExecConfig, str], _Shared] = {}
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:[.,](\d+))?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
-class _Run:
-    """One run of the plugin, and those who wait for it."""
-
-    def __init__(self, shared: _Shared, plugin: PluginRun) -> None:
-        self.waiting = 0
-        self._shared = shared
-        self._plugin = plugin
-        self._claimed = False
-        # None: it was given up.
-        self._future: Future[ExecCredentials | Exception | None] = Future()
-
-    def claim(self) -> bool:
-        """Whether the caller is the one who has to `execute` or `start` it."""
-        with self._shared.lock:
-            first, self._claimed = not self._claimed, True
-            return first
-
-    def start(self) -> None:
-        """Execute it in a thread of its own."""
-        # Not one of anyio's: the event loop would not end before it.
-        thread = Thread(target=self.execute, name=f"exec plugin {self._plugin.config.command}", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:
-            self._end(None)
-            raise
-
-    def execute(self) -> None:
-        """Run the plugin to its end; what comes of it is the `outcome`."""
-        found: ExecCredentials | Exception | None = None
-        try:
-            found = self._plugin.credentials()
-        except ConfigError as error:
-            found = error
-        except PluginGone:
-            found = None
-        except Exception as error:
-            found = error
-            raise
-        finally:
-            self._end(found)
-
-    def _end(self, found: ExecCredentials | Exception | None) -> None:
-        with self._shared.lock:
-            if self._shared.run is self:
-                self._shared.run = None
-                if isinstance(found, ExecCredentials):
-                    self._shared.current = found
-        self._future.set_result(found)
-
-    def outcome(self) -> ExecCredentials:
-        """Wait for the end; the credentials. Raises `ConfigError`, and `PluginGone` if it was given up."""
-        found = self._future.result()
-        if found is None:
-            raise PluginGone
-        if isinstance(found, ConfigError):
-            # One of its own for each that waits: a traceback is written into it.
-            raise ConfigError(found.message, hint=found.hint)
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    async def finished(self) -> None:
-        """Wait for the end without a thread, and without holding up the event loop."""
-        try:
-            line = self._shared.line.get()
-        except LookupError:
-            line = anyio.Lock()
-            self._shared.line.set(line)
-        async with line:
-            if self._future.done():
-                return
-            bell = _Bell()
-            try:
-                self._future.add_done_callback(bell.ring)
-                await anyio.wait_readable(bell.ear)
-            finally:
-                bell.close()
-
-    def leave(self) -> None:
-        """One less waits. Without any, the plugin is killed and the next request runs it anew."""
-        with self._shared.lock:
-            self.waiting -= 1
-            alone = self.waiting == 0 and not self._future.done()
-            if alone and self._shared.run is self:
-                self._shared.run = None
-        if alone:
-            self._plugin.give_up()
-
-
-class _Bell:
-    """Rung in any thread, heard in an event loop."""
-
-    def __init__(self) -> None:
-        self.ear, self._mouth = socket.socketpair()
-        self._lock = Lock()
-        self._open = True
-
-    def ring(self, _: object) -> None:
-        # The lock: a number of a closed socket may be another's by now.
-        with self._lock:
-            if self._open:
-                self._mouth.send(b"!")
-
-    def close(self) -> None:
-        with self._lock:
-            self._open = False
-            self.ear.close()
-            self._mouth.close()
+def _timestamp(text: str) -> float:
+    # https://www.rfc-editor.org/rfc/rfc3339#section-5.6
+    match = _TIME.fullmatch(text)
+    if match is None:
+        raise ConfigError("expirationTimestamp is not a time such as 2030-01-31T23:59:59Z")
+    whole, fraction, offset = match.groups()
+    try:
+        time_of_day = datetime.fromisoformat(whole + offset.replace("Z", "+00:00"))
+    except ValueError:
+        raise ConfigError("expirationTimestamp is not a valid date") from None
+    return time_of_day.timestamp() + float(f"0.{fraction or 0}")

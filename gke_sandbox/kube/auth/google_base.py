@@ -13,53 +13,56 @@ from ...errors import ConfigError
 
 __all__ = ["METADATA_IP", "SCOPES", "Token", "TokenSource", "google_http"]
 
-# Without the second one, a service account is known to the cluster by a number, and role bindings to its e-mail
-# do not hold. They are gke-gcloud-auth-plugin's own.
+# The scopes that gke-gcloud-auth-plugin requests. Without the second one, the cluster identifies a service account
+# by a number, and role bindings to its email address have no effect.
+# https://github.com/kubernetes/cloud-provider-gcp/tree/master/cmd/gke-gcloud-auth-plugin
 SCOPES = (
     "https://www.googleapis.com/auth/cloud-platform",
     "https://www.googleapis.com/auth/userinfo.email",
 )
-
-TIMEOUT = httpx.Timeout(connect=10.0, read=20.0, write=20.0, pool=None)
+HTTP_TIMEOUT = httpx.Timeout(connect=10.0, read=20.0, write=20.0, pool=None)
 METADATA_IP = "169.254.169.254"
 
 
 @dataclass(frozen=True)
 class Token:
-    """An access token. `expires_at` is calendar time, in seconds since 1970; None: it does not expire."""
+    """An access token."""
 
     value: str = field(repr=False)
     expires_at: float | None = None
+    """Seconds since 1970; None if the token does not expire."""
 
 
 class TokenSource(Protocol):
-    """What gives tokens. `description` is a phrase for people; `quota_project` is who pays for API calls."""
+    """Google credentials that return tokens."""
 
     description: str
+    """A phrase for error messages."""
     quota_project: str | None
+    """The project that is billed for API calls."""
 
     def fetch(self) -> Token:
-        """A new token. Blocks. Raises `ConfigError`, or `NetworkError` if nobody answered."""
+        """Return a new token. Blocks. Raise `ConfigError`, or `NetworkError` if there was no response."""
 
 
 def google_http(auth: httpx.Auth | None = None) -> httpx.Client:
-    """A client for Google's APIs: the system's certificates, and the proxy that the environment names.
+    """Return a client for Google's APIs that uses the system's certificates and the proxy of the environment.
 
-    Raises `ConfigError` for a proxy that httpx cannot use.
+    Raise `ConfigError` for a proxy that httpx cannot use.
     """
     try:
         return httpx.Client(
             verify=ssl.create_default_context(),
             auth=auth,
             headers={"User-Agent": f"gke-sandbox/{__version__}"},
-            timeout=TIMEOUT,
+            timeout=HTTP_TIMEOUT,
             follow_redirects=False,
-            # There a cloud's machine learns who it is: never behind a proxy.
+            # The metadata server of any cloud is local: never use a proxy.
             mounts={f"http://{METADATA_IP}": httpx.HTTPTransport(trust_env=False)},
         )
     except (ImportError, ValueError, httpx.InvalidURL):
-        # ImportError: SOCKS without its package. The address is not shown: it may hold a password.
+        # ImportError: SOCKS without its package. The address is not shown, because it may contain a password.
         raise ConfigError(
             "the proxy in the environment (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY) cannot be used to reach Google",
-            hint="It looks like http://proxy.example.com:3128; for socks5:// install httpx[socks].",
+            hint="It must look like http://proxy.example.com:3128; for socks5://, install httpx[socks].",
         ) from None

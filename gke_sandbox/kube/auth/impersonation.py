@@ -1,4 +1,4 @@
-"""User impersonation: sending requests in the name of another user."""
+"""User impersonation: send requests as another user."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ...errors import ConfigError
 
 __all__ = ["Impersonation"]
 
-# The characters of a header's name, without "%", which begins an escape.
+# The characters of a header's name, without "%", which starts an escape.
 # https://www.rfc-editor.org/rfc/rfc9110#section-5.6.2
 _PLAIN_IN_A_NAME = frozenset(b"!#$&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 
 
 @dataclass(frozen=True)
 class Impersonation:
-    """Whom the server shall take us for, if we may (the verb ``impersonate``). No secret, and no credential.
+    """Headers for user impersonation (requires the ``impersonate`` verb). They are not secret.
 
-    `extra` maps a key to its values. Raises `ConfigError` for a uid, groups or extra without a user, and for what
-    cannot stand in a header.
+    `extra` maps a key to its values. Raise `ConfigError` for a uid, groups or extra without a user, and for values
+    that are not valid in a header.
     """
 
     user: str
@@ -32,13 +32,13 @@ class Impersonation:
 
     def __post_init__(self) -> None:
         if not self.user:
-            raise ConfigError(f"{self.source}: a uid, groups or extra are given, but no user to impersonate")
+            raise ConfigError(f"{self.source}: a uid, groups or extra require a user to impersonate")
         for name, value in self.headers():
             if not name.isascii() or any(c < " " or c == "\x7f" for c in value if c != "\t"):
-                raise ConfigError(f"{self.source}: {value!r} holds control characters")
+                raise ConfigError(f"{self.source}: {value!r} contains control characters")
 
     def headers(self) -> list[tuple[str, str]]:
-        """The headers that say so; `groups` and `extra` repeat theirs. Values may be any Unicode."""
+        """Return the headers. Those of `groups` and `extra` are repeated; values may be any Unicode."""
         # https://kubernetes.io/docs/reference/access-authn-authz/authentication/#user-impersonation
         found = [("Impersonate-User", self.user)]
         if self.uid:
@@ -50,9 +50,9 @@ class Impersonation:
         return found
 
     def add_to(self, headers: httpx.Headers) -> None:
-        """Put the headers in; a request that impersonates somebody already is left as it is."""
+        """Add the headers, except to a request that already impersonates a user."""
         if "Impersonate-User" not in headers:
-            # Values are sent as UTF-8, as client-go does; httpx alone would take ASCII only.
+            # Like client-go, send UTF-8; httpx accepts only ASCII text.
             added = [(name.encode("ascii"), value.encode()) for name, value in self.headers()]
             headers.update(httpx.Headers(added))
 

@@ -1,6 +1,6 @@
-"""Who we are: what proves it to the API server. Nothing here shows a secret in its repr or in an error.
+"""Fixed credentials: tokens, passwords and client certificates. No repr or error contains a secret.
 
-Each class but `ClientCertificate` is an `httpx.Auth`; the client uses them over https only.
+Each class except `ClientCertificate` is an `httpx.Auth`; the client uses them over https only.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ..config.files import read_file
 
 __all__ = ["BasicAuth", "BearerToken", "ClientCertificate", "TokenFile", "check_token"]
 
-# A projected service account token is renewed long before it expires; client-go looks once a minute.
+# Seconds. A projected service account token is renewed long before it expires; client-go reads it once a minute.
 # https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#serviceaccount-token-volume-projection
-TOKEN_FILE_PERIOD = 60.0
+TOKEN_FILE_INTERVAL = 60.0
 
 
 @dataclass(frozen=True)
 class ClientCertificate:
-    """A certificate and its private key, both PEM; they authenticate the TLS connection itself."""
+    """A certificate and its private key, both PEM, for TLS client authentication."""
 
     certificate: bytes = field(repr=False)
     key: bytes = field(repr=False)
@@ -34,7 +34,7 @@ class ClientCertificate:
 
 @dataclass(frozen=True)
 class BearerToken(httpx.Auth):
-    """A token that stays the same. `source` says where it stands, for errors."""
+    """A token that does not change. `source` names its origin in errors."""
 
     token: str = field(repr=False)
     source: str = "the token"
@@ -48,10 +48,10 @@ class BearerToken(httpx.Auth):
 
 
 class TokenFile(httpx.Auth):
-    """A token in a file that others renew: what is sent was read at most `TOKEN_FILE_PERIOD` seconds ago.
+    """A token in a file that another program renews. The file is read every `TOKEN_FILE_INTERVAL` seconds.
 
-    White space around it is removed. When the file cannot be read, the last token that could be is used, and
-    `initial` before there was one; without any, the request raises `ConfigError`.
+    Surrounding white space is removed. If the file cannot be read, the last token is used, at first `initial`; if
+    there is none, the request raises `ConfigError`.
     """
 
     def __init__(
@@ -69,14 +69,11 @@ class TokenFile(httpx.Auth):
         return f"TokenFile({str(self.path)!r})"
 
     def token(self, *, refused: str | None = None) -> str:
-        """The token as it stands in the file now, or did less than a minute ago.
-
-        A token that the server `refused` is not taken from memory.
-        """
+        """Return the token. Read the file again after a minute, or if the server `refused` the token."""
         now = self._clock()
         if refused is not None and refused == self._token:
             self._read_at = None
-        if self._read_at is None or now - self._read_at >= TOKEN_FILE_PERIOD:
+        if self._read_at is None or now - self._read_at >= TOKEN_FILE_INTERVAL:
             try:
                 content = read_file(self.path, self.source).decode("utf-8", "replace").strip()
                 check_token(content, f"{self.source}: the token in {self.path}")
@@ -101,7 +98,7 @@ class TokenFile(httpx.Auth):
 
 @dataclass(frozen=True)
 class BasicAuth(httpx.Auth):
-    """User name and password. https://www.rfc-editor.org/rfc/rfc7617"""
+    """A user name and a password. https://www.rfc-editor.org/rfc/rfc7617"""
 
     username: str
     password: str = field(repr=False)
@@ -113,8 +110,8 @@ class BasicAuth(httpx.Auth):
 
 
 def check_token(token: str, source: str) -> None:
-    """Raise `ConfigError` for a token that cannot stand in a header, without showing it."""
-    # The HTTP library would quote the whole header in its error.
+    """Raise `ConfigError` for a token that is not valid in a header, without showing it."""
+    # The error of the HTTP library would contain the whole header.
     if not re.fullmatch(r"[\x21-\x7e]+", token):
-        what = "is empty" if not token else "holds white space or characters that no token has"
-        raise ConfigError(f"{source} {what}")
+        problem = "is empty" if not token else "contains white space or characters that are not allowed in a token"
+        raise ConfigError(f"{source} {problem}")

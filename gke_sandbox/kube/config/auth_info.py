@@ -1,4 +1,4 @@
-"""A kubeconfig's user: what it is to prove and to whom, as client-go checks and chooses it."""
+"""The credentials of a kubeconfig's user, checked and selected as client-go does."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from .kubeconfig import Entry, quoted
 if TYPE_CHECKING:
     import httpx
 
-    from ..auth.exec import ClusterInfo, ExecConfig
+    from ..auth.exec import ExecConfig
+    from .types import ClusterConfig
 
-__all__ = ["Identity", "data_or_file", "identify", "impersonated"]
+__all__ = ["Credentials", "impersonation_from", "inline_or_file", "resolve_credentials"]
 
-# Clients of old could ask these themselves; what took their place.
+# Providers that older clients supported, and their replacements.
 PROVIDER_HINTS = {
     "gcp": "Use an exec entry for gke-gcloud-auth-plugin (gcloud container clusters get-credentials writes one), "
     "or name the GKE cluster instead of a kubeconfig.",
@@ -30,27 +31,29 @@ PROVIDER_HINTS = {
 
 
 @dataclass(frozen=True)
-class Identity:
-    """Who we are at a cluster, and a phrase for people that says how it is proven."""
+class Credentials:
+    """Credentials for a cluster."""
 
     auth: httpx.Auth | None = None
     client_certificate: ClientCertificate | None = None
-    credentials: str = "none"
+    description: str = "none"
 
 
-def identify(user: Entry, cluster: ClusterInfo | None, *, environ: Mapping[str, str]) -> Identity:
-    """The credentials of `user` for `cluster`; None stands for one over plain http, which is told none.
+def resolve_credentials(
+    user: Entry, cluster: ClusterConfig, extension: object, *, environ: Mapping[str, str]
+) -> Credentials:
+    """Return the credentials of `user` for `cluster`. A cluster without TLS gets none.
 
-    Several kinds can be there: a token or a password, and a client certificate, go together; a plugin is used only
-    where there is none of them. Raises `ConfigError` for what contradicts itself, used or not, for files that
-    cannot be read, and for auth-provider.
+    A token or a password is used together with a client certificate; a plugin only if there is neither.
+    `extension` is the cluster's extension for plugins. Raise `ConfigError` for contradictory fields, used or not,
+    for files that cannot be read, and for auth-provider.
     """
     if user.text("token") and (user.text("username") or user.text("password")):
         raise ConfigError(f"{user} has both a token and a user name or password: only one is allowed")
     certificate = _client_certificate(user)
     plugin = _plugin(user)
-    if cluster is None:
-        return Identity(credentials="none (there is no TLS)")
+    if not cluster.secure:
+        return Credentials(description="none (there is no TLS)")
     provider = user.fields.get("auth-provider")
     if provider is not None:
         name = provider.get("name", "")
@@ -58,18 +61,17 @@ def identify(user: Entry, cluster: ClusterInfo | None, *, environ: Mapping[str, 
             f"{user}: the auth-provider {quoted(name)} is not supported",
             hint=PROVIDER_HINTS.get(name, "Use an exec entry, a token, a tokenFile or a client certificate."),
         )
-    auth, phrase = _header(user)
+    auth, description = _header(user)
     if certificate is not None:
-        phrase = f"{phrase} and client certificate" if phrase else "client certificate"
-    if phrase:
-        return Identity(auth, certificate, phrase)
+        description = f"{description} and client certificate" if description else "client certificate"
+    if description:
+        return Credentials(auth, certificate, description)
     if plugin is not None:
         from ..auth.exec import exec_auth
 
-        return Identity(
-            exec_auth(plugin, cluster, environ=environ), None, f"exec plugin {os.path.basename(plugin.command)}"
-        )
-    return Identity()
+        auth = exec_auth(plugin, cluster, extension, environ=environ)
+        return Credentials(auth, None, f"exec plugin {os.path.basename(plugin.command)}")
+    return Credentials()
 
 
 def _header(user: Entry) -> tuple[httpx.Auth | None, str]:
@@ -78,7 +80,7 @@ def _header(user: Entry) -> tuple[httpx.Auth | None, str]:
         if username:
             raise ConfigError(f"{user} has both a tokenFile and a user name: only one is allowed")
         auth = TokenFile(file, source=f"tokenFile of {user}", initial=token)
-        # What cannot be read is told now, not at the first request.
+        # Read it now, so that an unreadable file is reported here and not by the first request.
         auth.token()
         return auth, f"token file {file}"
     if token:
@@ -89,20 +91,20 @@ def _header(user: Entry) -> tuple[httpx.Auth | None, str]:
 
 
 def _client_certificate(user: Entry) -> ClientCertificate | None:
-    # As client-go: a key without a certificate is not even looked at.
-    certificate = data_or_file(user, "client-certificate")
+    # As in client-go, a key without a certificate is ignored.
+    certificate = inline_or_file(user, "client-certificate")
     if certificate is None:
         return None
-    key = data_or_file(user, "client-key")
+    key = inline_or_file(user, "client-key")
     if key is None:
         raise ConfigError(f"{user} has a client-certificate but no client-key")
     return ClientCertificate(certificate, key)
 
 
-def data_or_file(entry: Entry, key: str) -> bytes | None:
-    """The bytes that an entry has in ``KEY-data`` or in the file named by ``KEY``; None if it has neither.
+def inline_or_file(entry: Entry, key: str) -> bytes | None:
+    """Return the bytes in the field ``KEY-data``, or in the file named by ``KEY``; None if neither is set.
 
-    Raises `ConfigError` for both, and for a file that cannot be read.
+    Raise `ConfigError` if both are set, or if the file cannot be read.
     """
     file, data = entry.path(key), entry.data(f"{key}-data")
     if file is not None and data:
@@ -123,8 +125,8 @@ def _plugin(user: Entry) -> ExecConfig | None:
     command = fields.get("command", "")
     return ExecConfig(
         api_version=fields.get("apiVersion", ""),
-        # A bare name is looked for on PATH.
-        command=str(user.beside(command)) if os.sep in command else command,
+        # A bare name is looked up on PATH.
+        command=str(user.resolve_path(command)) if os.sep in command else command,
         args=tuple(fields.get("args", ())),
         env=tuple((variable.get("name", ""), variable.get("value", "")) for variable in fields.get("env", ())),
         install_hint=fields.get("installHint", ""),
@@ -134,10 +136,10 @@ def _plugin(user: Entry) -> ExecConfig | None:
     )
 
 
-def impersonated(user: Entry, source: str) -> Impersonation | None:
-    """Whom the user's ``as`` fields name. Raises `ConfigError` for a uid, groups or extra without a user.
+def impersonation_from(user: Entry, source: str) -> Impersonation | None:
+    """Return the user in the ``as`` fields. Raise `ConfigError` for a uid, groups or extra without a user.
 
-    `source` says who named them, for errors.
+    `source` names the origin of the fields in errors.
     """
     name, uid = user.text("as"), user.text("as-uid")
     groups, extra = user.fields.get("as-groups", []), user.fields.get("as-user-extra", {})

@@ -1,4 +1,4 @@
-"""Reading the small files that a configuration names."""
+"""Read the small files that a configuration names."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from ...errors import ConfigError
 
 __all__ = ["read_file", "read_file_if_there"]
 
-# Well over any kubeconfig or CA bundle; a path that leads to a disk image or to /dev/zero ends here.
+# Far more than any kubeconfig or CA bundle has. It guards against disk images and /dev/zero.
 MAX_FILE_BYTES = 4 << 20
 
 
 def read_file(path: Path, source: str) -> bytes:
-    """The content of `path`. `source` begins the message of the `ConfigError` when it cannot be read."""
+    """Return the content of `path`. Raise `ConfigError` that starts with `source` if it cannot be read."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
@@ -27,7 +27,7 @@ def read_file(path: Path, source: str) -> bytes:
 
 
 def read_file_if_there(path: Path, source: str) -> bytes | None:
-    """As `read_file`, but None when there is no such file."""
+    """Return the content of `path`, or None if there is no such file. Raise `ConfigError` as `read_file` does."""
     try:
         return read_file(path, source)
     except ConfigError as error:

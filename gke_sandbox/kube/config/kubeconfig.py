@@ -1,4 +1,4 @@
-"""Kubeconfig files as values: parsing one, merging several. Pure: `config` does the reading."""
+"""Parse and merge kubeconfigs. Pure: `loader` reads the files."""
 
 from __future__ import annotations
 
@@ -15,55 +15,53 @@ from .yaml import parse_kubeconfig_yaml
 
 __all__ = ["Entry", "Kubeconfig", "merge", "parse", "quoted"]
 
-QUOTED = 80
+MAX_QUOTED = 80
 
 
 def quoted(name: str) -> str:
-    """A name as errors show it: on one line, without control characters, and not without end."""
-    shown = name if len(name) <= QUOTED else f"{name[:QUOTED]}..."
+    """Return a name in quotes for an error: on one line, without control characters, and shortened."""
+    shown = name if len(name) <= MAX_QUOTED else f"{name[:MAX_QUOTED]}..."
     return '"' + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown) + '"'
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One named cluster, user or context, as it stands in its file. Errors name all three.
-
-    `fields` holds what is there and not null, each of its type: see `KINDS`.
-    """
+    """A named cluster, user or context. Its str, for errors, has the kind, the name and the file."""
 
     kind: str
     name: str
     file: Path
     fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """The known fields that are set and not null, with the types of `KINDS`."""
 
     def __str__(self) -> str:
         return f"{self.kind} {quoted(self.name)} in {self.file}"
 
     def text(self, key: str) -> str:
-        """The field's text; empty when it is missing."""
+        """Return the text of a field, or "" if it is missing."""
         return str(self.fields.get(key, ""))
 
     def flag(self, key: str) -> bool:
-        """The field's truth; False when it is missing."""
+        """Return the value of a field, or False if it is missing."""
         return bool(self.fields.get(key, False))
 
     def data(self, key: str) -> bytes:
-        """The field's bytes, decoded; empty when it is missing."""
+        """Return the decoded bytes of a field, or b"" if it is missing."""
         return bytes(self.fields.get(key, b""))
 
     def path(self, key: str) -> Path | None:
-        """The path in a field; a relative one begins at the directory of the file that it stands in."""
+        """Return the path in a field, resolved by `resolve_path`; None if the field is missing."""
         text = self.text(key)
-        return self.beside(text) if text else None
+        return self.resolve_path(text) if text else None
 
-    def beside(self, path: str) -> Path:
-        """`path` as seen from the directory of the file that this stands in."""
+    def resolve_path(self, path: str) -> Path:
+        """Return `path`, relative to the directory of this entry's file."""
         return Path(os.path.normpath(self.file.parent / path))
 
 
 @dataclass(frozen=True)
 class Kubeconfig:
-    """What one file says, or several that were merged."""
+    """The content of one kubeconfig, or of several that were merged."""
 
     clusters: Mapping[str, Entry] = field(default_factory=dict)
     users: Mapping[str, Entry] = field(default_factory=dict)
@@ -71,20 +69,20 @@ class Kubeconfig:
     current_context: str = ""
 
 
-# A type takes a value that is not null and a phrase that says where it stands.
+# A type takes a value that is not null and its place, for errors. It returns the converted value.
 Type = Callable[[Any, str], Any]
 
 
 def _text(value: Any, where: str) -> str:
-    # client-go takes no number or truth value for text either: `token: 0123` would be `83`.
+    # Like client-go, do not accept a number or a boolean as text: `token: 0123` would be `83`.
     if not isinstance(value, str):
-        raise ConfigError(f"{where} is not text", hint="Put the value in quotes.")
+        raise ConfigError(f"{where} must be text", hint="Put the value in quotes.")
     return value
 
 
 def _flag(value: Any, where: str) -> bool:
     if not isinstance(value, bool):
-        raise ConfigError(f"{where} is neither true nor false")
+        raise ConfigError(f"{where} must be true or false")
     return value
 
 
@@ -92,10 +90,10 @@ _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{
 
 
 def _data(value: Any, where: str) -> bytes:
-    # Line breaks are no error, blanks are: as client-go.
+    # Like client-go, allow line breaks but no spaces.
     text = _text(value, where).replace("\n", "").replace("\r", "")
     if not _BASE64.fullmatch(text):
-        raise ConfigError(f"{where} is not base64")
+        raise ConfigError(f"{where} is not valid base64")
     return base64.b64decode(text)
 
 
@@ -106,7 +104,7 @@ def _anything(value: Any, _where: str) -> Any:
 def _list_of(item: Type, missing: Any) -> Type:
     def check(value: Any, where: str) -> list[Any]:
         if not isinstance(value, list):
-            raise ConfigError(f"{where} is not a list")
+            raise ConfigError(f"{where} must be a list")
         return [missing if one is None else item(one, f"{where}[{at}]") for at, one in enumerate(value)]
 
     return check
@@ -115,7 +113,7 @@ def _list_of(item: Type, missing: Any) -> Type:
 def _map_of(item: Type, missing: Any) -> Type:
     def check(value: Any, where: str) -> dict[str, Any]:
         if not isinstance(value, dict):
-            raise ConfigError(f"{where} is not a mapping")
+            raise ConfigError(f"{where} must be a mapping")
         return {
             key: missing if one is None else item(one, f"{where}: {quoted(key)}") for key, one in value.items()
         }
@@ -126,8 +124,8 @@ def _map_of(item: Type, missing: Any) -> Type:
 def _fields(types: Mapping[str, Type]) -> Type:
     def check(value: Any, where: str) -> dict[str, Any]:
         if not isinstance(value, dict):
-            raise ConfigError(f"{where} is not a mapping")
-        # What is unknown is left alone: newer files must not break older programs.
+            raise ConfigError(f"{where} must be a mapping")
+        # Ignore unknown fields: newer files must not break older programs.
         return {
             key: type_(value[key], f"{where}: {key}") for key, type_ in types.items() if value.get(key) is not None
         }
@@ -140,7 +138,7 @@ def _extensions(value: Any, where: str) -> dict[str, Any]:
     for item in _list_of(_fields({"name": _text, "extension": _anything}), {})(value, where):
         name = item.get("name", "")
         if name in found:
-            raise ConfigError(f"{where}: two are named {quoted(name)}")
+            raise ConfigError(f"{where}: duplicate name {quoted(name)}")
         found[name] = item.get("extension")
     return found
 
@@ -189,19 +187,19 @@ KINDS: Mapping[str, Mapping[str, Type]] = {
 
 
 def parse(content: bytes, file: Path) -> Kubeconfig:
-    """The kubeconfig in `content`; an empty file is an empty one. Unknown fields are left alone.
+    """Return the kubeconfig in `content`. An empty file is an empty kubeconfig; unknown fields are ignored.
 
-    Raises `ConfigError` naming `file`: not YAML, another kind of file, a field of the wrong type wherever it
-    stands, two entries of one name.
+    Raise `ConfigError` that names `file` for invalid YAML, another kind of file, a field of the wrong type and a
+    duplicate name.
     """
     value = parse_kubeconfig_yaml(content, str(file))
     if value is None:
         return Kubeconfig()
     if not isinstance(value, dict):
-        raise ConfigError(f"{file} is not a kubeconfig: a mapping is expected")
+        raise ConfigError(f"{file} is not a kubeconfig: it must be a mapping")
     for key, expected in (("apiVersion", "v1"), ("kind", "Config")):
         if value.get(key) not in (None, "", expected):
-            raise ConfigError(f"{file} is not a kubeconfig: its {key} is not {expected}")
+            raise ConfigError(f"{file} is not a kubeconfig: its {key} must be {expected}")
     current = _fields({"current-context": _text, "extensions": _extensions})(value, str(file))
     return Kubeconfig(
         clusters=_entries(value, "cluster", file),
@@ -217,18 +215,18 @@ def _entries(value: Mapping[str, Any], kind: str, file: Path) -> dict[str, Entry
     if items is None:
         return {}
     entries: dict[str, Entry] = {}
-    # An entry, its name and what it names may all be missing: client-go takes them as empty.
+    # Like client-go, treat a missing entry, name or value as empty.
     for item in _list_of(_fields({"name": _text, kind: _anything}), {})(items, f"{file}: {key}"):
         name = item.get("name", "")
         where = str(Entry(kind, name, file))
         if name in entries:
-            raise ConfigError(f"{file}: two {key} are named {quoted(name)}")
+            raise ConfigError(f"{file}: {key}: duplicate name {quoted(name)}")
         entries[name] = Entry(kind, name, file, _fields(KINDS[kind])(item.get(kind, {}), where))
     return entries
 
 
 def merge(configs: Iterable[Kubeconfig]) -> Kubeconfig:
-    """Several files as one: of two entries of one name the first counts, whole, and the first current-context.
+    """Merge kubeconfigs. The first entry with a name is used as a whole, and the first current-context.
 
     https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/#merging-kubeconfig-files
     """

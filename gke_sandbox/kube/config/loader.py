@@ -1,4 +1,4 @@
-"""Where the cluster is: from a kubeconfig, or from inside a pod, to a `ClusterConfig`."""
+"""Find the cluster: from a kubeconfig, or from the service account of the pod that this program runs in."""
 
 from __future__ import annotations
 
@@ -7,28 +7,26 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...errors import ConfigError
 from ..auth.impersonation import Impersonation
 from ..auth.static import BearerToken, TokenFile, check_token
-from .auth_info import data_or_file, identify, impersonated
+from .auth_info import impersonation_from, inline_or_file, resolve_credentials
 from .files import read_file, read_file_if_there
 from .kubeconfig import Entry, Kubeconfig, merge, parse, quoted
-from .types import NO_OVERRIDES, SYSTEM_CA, ClusterConfig, ConnectionOverrides, is_https
+from .types import NO_OVERRIDES, SYSTEM_CA, ClusterConfig, ConnectionOverrides
 
-if TYPE_CHECKING:
-    from ..auth.exec import ClusterInfo
-
-__all__ = ["find_cluster", "in_cluster", "load_kubeconfig", "overridden"]
+__all__ = ["apply_overrides", "find_cluster", "in_cluster", "load_kubeconfig"]
 
 logger = logging.getLogger("gke_sandbox")
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 # https://kubernetes.io/docs/reference/config-api/client-authentication.v1/#client-authentication-k8s-io-v1-Cluster
 EXEC_EXTENSION = "client.authentication.k8s.io/exec"
-# How many contexts an error names.
+# The number of contexts that an error lists.
 MAX_NAMES = 20
+PEM = b"-----BEGIN CERTIFICATE-----"
 
 
 def find_cluster(
@@ -39,10 +37,10 @@ def find_cluster(
     overrides: ConnectionOverrides = NO_OVERRIDES,
     root: Path = SERVICE_ACCOUNT,
 ) -> ClusterConfig:
-    """The cluster that is meant when little is said: in a pod its own, elsewhere the kubeconfig's.
+    """Return the pod's own cluster if this program runs in a pod, else that of the kubeconfig.
 
-    With a `path` or a `context` it is always the kubeconfig's. Raises `ConfigError` for what is broken wherever it
-    is found first; if there is nothing anywhere, the error lists what was tried.
+    With a `path` or a `context`, always use the kubeconfig. Raise `ConfigError` if the first configuration found
+    is invalid, or if there is none: the error then lists what was tried.
     """
     if path or context:
         return load_kubeconfig(path, context, environ=environ, overrides=overrides, root=root)
@@ -54,7 +52,7 @@ def find_cluster(
     except _NoKubeconfig as error:
         raise ConfigError(
             f"no cluster was found: {_why_no_pod(environ, root)}, and {error.missing}",
-            hint="Name a kubeconfig, a server or a GKE cluster, or run inside a cluster's pod.",
+            hint="Name a kubeconfig, a server or a GKE cluster, or run this in a pod of the cluster.",
         ) from None
 
 
@@ -65,10 +63,10 @@ def _why_no_pod(environ: Mapping[str, str], root: Path) -> str:
 
 
 class _NoKubeconfig(ConfigError):
-    """None of the files is there; `missing` says so in words."""
+    """None of the kubeconfig files exists; `missing` describes them."""
 
     def __init__(self, missing: str) -> None:
-        super().__init__(f"no kubeconfig: {missing}", hint="Name a kubeconfig, or run inside a cluster's pod.")
+        super().__init__(f"no kubeconfig: {missing}", hint="Name one, or run this in a pod of the cluster.")
         self.missing = missing
 
 
@@ -80,16 +78,16 @@ def load_kubeconfig(
     overrides: ConnectionOverrides = NO_OVERRIDES,
     root: Path = SERVICE_ACCOUNT,
 ) -> ClusterConfig:
-    """The cluster that a kubeconfig's context names: `context`, or its current one.
+    """Return the cluster of a kubeconfig's context: `context`, or the current one.
 
-    `path` means that file alone. Without it KUBECONFIG (several, with colons between; those that do not exist are
-    skipped) is read, and without that ``~/.kube/config``. What `overrides` says comes before what the files say;
-    with a server there, files and contexts need not be. In a pod, its namespace stands in for one that the context
-    does not name. Raises `ConfigError` naming the file and the entry.
+    Read `path` alone if it is given, else the files in KUBECONFIG (separated by colons; missing ones are skipped),
+    else ``~/.kube/config``. `overrides` take precedence; with a server in them, no file or context is needed. The
+    namespace defaults to that of the pod, if this program runs in one. Raise `ConfigError` that names the file and
+    the entry.
     """
     # https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/
     if path:
-        # An explicit file must exist, and nothing is merged with it.
+        # An explicit file must exist, and is not merged with others.
         file = _absolute(os.path.expanduser(path))
         config, where = parse(read_file(file, "kubeconfig"), file), str(file)
     else:
@@ -104,7 +102,7 @@ def load_kubeconfig(
 
 
 def _absolute(name: str) -> Path:
-    # A token file is read again later, when the process may stand in another directory.
+    # A token file is read again later, when the process may have another working directory.
     return Path(os.path.abspath(name))
 
 
@@ -120,19 +118,16 @@ def _default_files(environ: Mapping[str, str]) -> tuple[list[Path], str]:
 
 def _context(config: Kubeconfig, wanted: str | None, where: str, overrides: ConnectionOverrides) -> Entry | None:
     name = wanted or config.current_context
+    names = [quoted(known) for known in config.contexts]
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    known = f"Its contexts are {', '.join(names[:MAX_NAMES])}{more}." if names else "It has no contexts."
     if name:
         if name not in config.contexts:
-            raise ConfigError(f"{where} has no context {quoted(name)}", hint=_known(config))
+            raise ConfigError(f"{where} has no context {quoted(name)}", hint=known)
         return config.contexts[name]
     if not overrides.server:
-        raise ConfigError(f"{where} has no current-context", hint=f"Name a context. {_known(config)}")
+        raise ConfigError(f"{where} has no current-context", hint=f"Name a context. {known}")
     return None
-
-
-def _known(config: Kubeconfig) -> str:
-    names = [quoted(name) for name in config.contexts]
-    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    return f"There is: {', '.join(names[:MAX_NAMES]) or 'none'}{more}"
 
 
 def _resolve(
@@ -148,40 +143,52 @@ def _resolve(
     server = cluster.text("server")
     if not server:
         raise ConfigError(f"{cluster} has no server")
-    server = _url(server, "what was given" if overrides.server else str(cluster))
     if overrides.token:
-        check_token(overrides.token, "the token that was given")
-    secure = is_https(server)
-    ca_data, ca_source = _authority(cluster, secure)
+        check_token(overrides.token, "the given token")
+    ca_data = inline_or_file(cluster, "certificate-authority")
     namespace = overrides.namespace or (context.text("namespace") if context is not None else "")
     found = ClusterConfig(
-        server=server,
+        server=_url(server, "the given server" if overrides.server else str(cluster)),
         namespace=namespace or _pod_namespace(environ, root),
-        ca_data=ca_data,
-        insecure_skip_tls_verify=secure and cluster.flag("insecure-skip-tls-verify"),
         tls_server_name=cluster.text("tls-server-name") or None,
-        impersonation=impersonated(user, "what was given" if overrides.user or overrides.groups else str(user)),
+        impersonation=impersonation_from(
+            user, "the given user and groups" if overrides.user or overrides.groups else str(user)
+        ),
         proxy_url=cluster.text("proxy-url") or None,
         disable_compression=cluster.flag("disable-compression"),
-        source="the server that was given" if context is None else str(context),
+        source="the given server" if context is None else str(context),
         context=None if context is None else context.name,
         file=None if context is None else str(context.file),
-        ca_source=ca_source,
+        ca_source="none (there is no TLS)",
     )
-    identity = identify(user, _cluster_info(found, cluster) if secure else None, environ=environ)
+    if found.secure:
+        found = _with_authority(found, cluster, ca_data)
+    extension = cluster.fields.get("extensions", {}).get(EXEC_EXTENSION)
+    credentials = resolve_credentials(user, found, extension, environ=environ)
     return replace(
         found,
-        auth=identity.auth,
-        client_certificate=identity.client_certificate,
-        credentials=identity.credentials,
+        auth=credentials.auth,
+        client_certificate=credentials.client_certificate,
+        credentials=credentials.description,
     )
+
+
+def _with_authority(config: ClusterConfig, cluster: Entry, ca_data: bytes | None) -> ClusterConfig:
+    insecure = cluster.flag("insecure-skip-tls-verify")
+    if ca_data is None:
+        source = "none (not verified)" if insecure else SYSTEM_CA
+    elif PEM not in ca_data:
+        raise ConfigError(f"{cluster}: its certificate-authority contains no PEM certificate")
+    else:
+        source = str(cluster.path("certificate-authority") or f"certificate-authority-data of {cluster}")
+    return replace(config, ca_data=ca_data, ca_source=source, insecure_skip_tls_verify=insecure)
 
 
 def _url(server: str, source: str) -> str:
-    """A server's address with its scheme."""
+    """Return a server's address with its scheme."""
     if "://" in server:
         return server
-    # As client-go, whatever else is said: https is what has it as its scheme, and only a URL has a path.
+    # As in client-go: without a scheme it is http, and a path is only allowed in a URL.
     if "/" in server.rstrip("/"):
         raise ConfigError(f"{source}: the server's address, {quoted(server)}, is neither a URL nor HOST:PORT")
     return f"http://{server}"
@@ -192,12 +199,12 @@ def _cluster(config: Kubeconfig, context: Entry | None, overrides: ConnectionOve
     cluster = None if context is None else config.clusters.get(name)
     if overrides.server:
         cluster = cluster or Entry("cluster", name, Path())
-        # As client-go: the certificate's other name belonged to the other server.
+        # As in client-go: the tls-server-name belongs to the other server.
         kept = {key: value for key, value in cluster.fields.items() if key != "tls-server-name"}
         return replace(cluster, fields={**kept, "server": overrides.server})
     if cluster is None:
-        said = f"the cluster {quoted(name)}, which is not there" if name else "no cluster"
-        raise ConfigError(f"{context} names {said}")
+        problem = f"refers to cluster {quoted(name)}, which is not defined" if name else "has no cluster"
+        raise ConfigError(f"{context} {problem}")
     return cluster
 
 
@@ -205,12 +212,12 @@ def _user(config: Kubeconfig, context: Entry | None, overrides: ConnectionOverri
     name = "" if context is None else context.text("user")
     found = config.users.get(name) if context is not None else None
     if found is None and name and not overrides.token:
-        # As client-go, but that it says nothing.
-        logger.warning("%s names the user %s, which is not there: requests are anonymous", context, quoted(name))
+        # client-go does the same, but logs nothing.
+        logger.warning("%s refers to user %s, which is not defined: requests are anonymous", context, quoted(name))
     user = found or Entry("user", name, Path() if context is None else context.file)
     fields: dict[str, Any] = dict(user.fields)
     if overrides.token:
-        # Whoever gives a token wants to be known by it: a certificate would come first, a tokenFile replace it.
+        # Drop the other credentials: a certificate or a tokenFile would take precedence over the token.
         fields = {key: value for key, value in fields.items() if key.startswith("as")}
         fields["token"] = overrides.token
     if overrides.user:
@@ -220,48 +227,22 @@ def _user(config: Kubeconfig, context: Entry | None, overrides: ConnectionOverri
     return replace(user, fields=fields)
 
 
-def _authority(cluster: Entry, secure: bool) -> tuple[bytes | None, str]:
-    ca_data = data_or_file(cluster, "certificate-authority")
-    if not secure:
-        return None, "none (there is no TLS)"
-    if ca_data is None:
-        return None, "none (not verified)" if cluster.flag("insecure-skip-tls-verify") else SYSTEM_CA
-    if b"-----BEGIN CERTIFICATE-----" not in ca_data:
-        raise ConfigError(f"{cluster}: its certificate-authority holds no PEM certificate")
-    file = cluster.path("certificate-authority")
-    return ca_data, f"certificate-authority-data of {cluster}" if file is None else str(file)
-
-
-def _cluster_info(config: ClusterConfig, cluster: Entry) -> ClusterInfo:
-    from ..auth.exec import ClusterInfo
-
-    return ClusterInfo(
-        server=config.server,
-        tls_server_name=config.tls_server_name,
-        insecure_skip_tls_verify=config.insecure_skip_tls_verify,
-        ca_data=config.ca_data,
-        proxy_url=config.proxy_url,
-        disable_compression=config.disable_compression,
-        config=cluster.fields.get("extensions", {}).get(EXEC_EXTENSION),
-    )
-
-
 def in_cluster(
     environ: Mapping[str, str],
     *,
     root: Path = SERVICE_ACCOUNT,
     overrides: ConnectionOverrides = NO_OVERRIDES,
 ) -> ClusterConfig | None:
-    """The cluster whose pod this is, as its service account; None outside a pod and in one without its token.
+    """Return the cluster of the pod that this program runs in, with the credentials of its service account.
 
-    The token is read again at most a minute after it changed. The namespace is POD_NAMESPACE's, else the pod's.
-    A CA that cannot be read is logged, and the system's certificates are trusted instead. Raises `ConfigError` for
-    a token that cannot be read.
+    Return None outside a pod, and in a pod without a token. The token is read again at most a minute after it
+    changed. The namespace is POD_NAMESPACE, or that of the service account. If the CA cannot be read, log a
+    warning and trust the system's certificates. Raise `ConfigError` if the token cannot be read.
     """
     # https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/#directly-accessing-the-rest-api
     host, port = _pod_address(environ)
     source = f"the pod's service account in {root}"
-    # A pod need not have its account's token (automountServiceAccountToken: false), and is then like any machine.
+    # A pod may have no token (automountServiceAccountToken: false), and then is like any other machine.
     if not host or not port or read_file_if_there(root / "token", source) is None:
         return None
     token = TokenFile(root / "token", source=source)
@@ -276,7 +257,7 @@ def in_cluster(
         ca_source=SYSTEM_CA if ca_data is None else str(root / "ca.crt"),
         credentials=f"token file {root / 'token'}",
     )
-    return overridden(config, overrides)
+    return apply_overrides(config, overrides)
 
 
 def _pod_address(environ: Mapping[str, str]) -> tuple[str, str]:
@@ -289,14 +270,14 @@ def _pod_authority(file: Path, source: str) -> bytes | None:
     except ConfigError as error:
         logger.warning("%s; the system's certificates are used", error)
         return None
-    if b"-----BEGIN CERTIFICATE-----" not in ca_data:
-        logger.warning("%s: %s holds no PEM certificate; the system's certificates are used", source, file)
+    if PEM not in ca_data:
+        logger.warning("%s: %s contains no PEM certificate; the system's certificates are used", source, file)
         return None
     return ca_data
 
 
 def _pod_namespace(environ: Mapping[str, str], root: Path) -> str | None:
-    """The namespace of the pod that this is; None outside of one."""
+    """Return the namespace of the pod that this program runs in; None outside a pod."""
     if not all(_pod_address(environ)) or not (root / "token").is_file():
         return None
     namespace = environ.get("POD_NAMESPACE", "")
@@ -306,22 +287,17 @@ def _pod_namespace(environ: Mapping[str, str], root: Path) -> str | None:
     return namespace or None
 
 
-def overridden(config: ClusterConfig, overrides: ConnectionOverrides) -> ClusterConfig:
-    """`config` with what `overrides` says, for a cluster that no kubeconfig describes."""
+def apply_overrides(config: ClusterConfig, overrides: ConnectionOverrides) -> ClusterConfig:
+    """Return `config` with `overrides` applied, for a cluster that is not from a kubeconfig."""
     changes: dict[str, Any] = {}
     if overrides.server:
-        changes.update(server=_url(overrides.server, "what was given"), tls_server_name=None)
+        changes.update(server=_url(overrides.server, "the given server"), tls_server_name=None)
     if overrides.token:
-        token = BearerToken(overrides.token, source="the token that was given")
+        token = BearerToken(overrides.token, source="the given token")
         changes.update(auth=token, client_certificate=None, credentials="token")
     if overrides.user or overrides.groups:
-        before = config.impersonation
         changes["impersonation"] = Impersonation(
-            user=overrides.user or (before.user if before else ""),
-            uid=before.uid if before else "",
-            groups=overrides.groups or (before.groups if before else ()),
-            extra=before.extra if before else {},
-            source="what was given",
+            user=overrides.user or "", groups=overrides.groups, source="the given user and groups"
         )
     if overrides.namespace:
         changes["namespace"] = overrides.namespace

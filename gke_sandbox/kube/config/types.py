@@ -1,4 +1,4 @@
-"""What is known about a cluster: its address, how to verify it, and the credentials for it."""
+"""A cluster's configuration, and the values that override it."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ if TYPE_CHECKING:
     from ..auth.static import ClientCertificate
     from ..http.proxy import Proxy
 
-__all__ = ["NO_OVERRIDES", "SYSTEM_CA", "ClusterConfig", "ConnectionOverrides", "is_https"]
+__all__ = ["NO_OVERRIDES", "SYSTEM_CA", "ClusterConfig", "ConnectionOverrides"]
 
 SYSTEM_CA = "the system's certificates"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectionOverrides:
-    """What comes before the configuration's own word; None and empty leave it as it is.
-
-    `server` is an address (the certificate's other name, tls-server-name, is then forgotten), `token` a bearer
-    token, `user` and `groups` who is to be impersonated, `namespace` the one that requests go to.
-    """
+    """Values that replace those of the cluster's configuration. None and empty values replace nothing."""
 
     server: str | None = None
+    """The address of the server. The configuration's tls-server-name is ignored if you set it."""
     token: str | None = field(default=None, repr=False)
+    """A bearer token, used instead of all configured credentials."""
     user: str | None = None
+    """The user to impersonate."""
     groups: tuple[str, ...] = ()
+    """The groups to impersonate."""
     namespace: str | None = None
+    """The default namespace of requests."""
 
 
 NO_OVERRIDES = ConnectionOverrides()
@@ -41,37 +42,40 @@ NO_OVERRIDES = ConnectionOverrides()
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
-    """A cluster's address, how to know that it is the right one, and who we are there. Its repr shows no secret.
+    """A cluster's address, how to verify it, and the credentials for it. Its repr shows no secret.
 
-    `server` is an http or https URL that may have a path, which is kept; `namespace` is the one that requests
-    go to if nothing else says so; `ca_data` is PEM, and None means the system's certificates;
-    `tls_server_name` is the name in the server's certificate when it is not that of the address; `auth` and
-    `client_certificate` are used over https only; `impersonation` always; `proxy_url` is an http, https or socks5
-    URL, and None leaves it to the environment; `disable_compression` asks for answers that are not compressed.
-
-    The rest is for people: `source`, a phrase that says where all this was found, `context` and `file` as far as
-    it came from a kubeconfig, `ca_source` and `credentials`, phrases that say what they are.
-
-    Raises `ConfigError` when `server` or `proxy_url` is no such URL, or when there is a CA that is not to be
-    looked at.
+    Raise `ConfigError` for an invalid `server` or `proxy_url`, and for a CA together with
+    `insecure_skip_tls_verify`.
     """
 
     server: str
+    """An http or https URL. It may have a path, which is kept."""
     namespace: str | None = None
+    """The default namespace of requests."""
     ca_data: bytes | None = field(default=None, repr=False)
+    """The cluster's CA certificates, as PEM; None means the system's certificates."""
     insecure_skip_tls_verify: bool = False
     tls_server_name: str | None = None
+    """The name in the server's certificate, if it differs from that in the address."""
     auth: httpx.Auth | None = None
+    """Used over https only."""
     client_certificate: ClientCertificate | None = None
+    """Used over https only."""
     impersonation: Impersonation | None = None
-    # It may hold a password.
     proxy_url: str | None = field(default=None, repr=False)
+    """An http, https or socks5 URL, possibly with a password; None means the environment's proxy."""
     disable_compression: bool = False
+    """Whether to request uncompressed responses."""
     source: str = "the configuration"
+    """Where this configuration comes from, for messages."""
     context: str | None = None
+    """The kubeconfig's context; None if there is none."""
     file: str | None = None
+    """The kubeconfig; None if there is none."""
     ca_source: str = SYSTEM_CA
+    """Where the CA certificates come from, for messages."""
     credentials: str = "none"
+    """The kind of credentials, for messages."""
 
     def __post_init__(self) -> None:
         _check_server(self.server, self.source)
@@ -79,19 +83,18 @@ class ClusterConfig:
             _check_proxy(self.proxy_url, self.source)
         if self.insecure_skip_tls_verify and self.ca_data is not None:
             raise ConfigError(
-                f"{self.source}: insecure-skip-tls-verify and a certificate authority exclude each other"
+                f"{self.source}: insecure-skip-tls-verify cannot be combined with a certificate authority"
             )
 
     @property
     def address(self) -> str:
-        """`server` as the begin of every request's URL: without a slash at its end, query or fragment."""
+        """The prefix of every request's URL: `server` without a trailing slash, query or fragment."""
         return self.server.partition("?")[0].partition("#")[0].rstrip("/")
 
     @property
     def secure(self) -> bool:
-        """Whether the server proves who it is, so that it may be told who we are."""
-        # As client-go: no credentials over plain http.
-        return is_https(self.server)
+        """Whether to use TLS. As in client-go, credentials are not sent over plain http."""
+        return self.server.lower().startswith("https:")
 
     def proxy(self, environ: Mapping[str, str]) -> Proxy | None:
         """Return the proxy for requests to `server`: that of `proxy_url`, else that of the environment, if any."""
@@ -100,10 +103,6 @@ class ClusterConfig:
         if self.proxy_url is not None:
             return parse_proxy(self.proxy_url, f"{self.source}: its proxy-url")
         return proxy_for(self.address, environ)
-
-
-def is_https(server: str) -> bool:
-    return server.lower().startswith("https:")
 
 
 def _check_server(server: str, source: str) -> None:
@@ -116,17 +115,12 @@ def _check_server(server: str, source: str) -> None:
         raise ConfigError(f"{source}: the server's address is not a URL: {error}") from None
     if parts.username is not None or parts.password is not None:
         # Not shown: it may be a password.
-        raise ConfigError(f"{source}: the server's address holds a user name or a password")
-    if (
-        parts.scheme not in {"http", "https"}
-        or not host
-        or not server.isascii()
-        or not server.isprintable()
-        or " " in server
-    ):
+        raise ConfigError(f"{source}: the server's address contains a user name or a password")
+    printable = server.isascii() and server.isprintable() and " " not in server
+    if parts.scheme not in {"http", "https"} or not host or not printable:
         raise ConfigError(
             f"{source}: the server's address, {plain(server, 80)!r}, is not an http or https URL",
-            hint="It looks like https://203.0.113.5:6443",
+            hint="It must look like https://203.0.113.5:6443.",
         )
 
 

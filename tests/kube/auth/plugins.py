@@ -1,4 +1,4 @@
-"""Exec plugins for the tests: small real programs, which count their runs, and a server that they open."""
+"""Exec plugins for the tests: small programs that record their runs, and a server that checks tokens."""
 
 from __future__ import annotations
 
@@ -12,36 +12,37 @@ from typing import Any
 import httpx
 import trustme
 
-from gke_sandbox.kube.auth.exec import ClusterInfo, ExecAuth, ExecConfig, exec_auth
+from gke_sandbox.kube.auth.exec import ExecAuth, ExecConfig
+from gke_sandbox.kube.config.types import ClusterConfig
 
 V1 = "client.authentication.k8s.io/v1"
 V1BETA1 = "client.authentication.k8s.io/v1beta1"
 
 
 def credential(status: object = None, api_version: str = V1BETA1, **more: object) -> dict[str, object]:
-    """What a plugin writes: an ExecCredential with `status`."""
+    """Return the output of a plugin: an ExecCredential with `status`."""
     return {"kind": "ExecCredential", "apiVersion": api_version, "status": status, **more}
 
 
 @dataclass
 class Plugin:
-    """A program at `path`. Each run adds to `log` a line of JSON: arguments, environment, what stdin is."""
+    """A program at `path`. Each run adds a line of JSON to `log`: arguments, environment, kind of stdin."""
 
     path: Path
     log: Path
 
     @property
     def runs(self) -> list[dict[str, object]]:
-        """What each run has told, in their order."""
+        """What each run recorded, in order."""
         return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
 
 
 _PROGRAM = """\
 #!{python} -IS
 import json, os, sys, time
-told = {{"args": sys.argv[1:], "environ": dict(os.environ), "stdin": os.isatty(0), "pid": os.getpid()}}
+record = {{"args": sys.argv[1:], "environ": dict(os.environ), "stdin": os.isatty(0), "pid": os.getpid()}}
 with open({log!r}, "a") as log:
-    log.write(json.dumps(told) + "\\n")
+    log.write(json.dumps(record) + "\\n")
 n = sum(1 for _ in open({log!r}))
 def give(status, **more):
     print(json.dumps({{"kind": "ExecCredential", "apiVersion": {version!r}, "status": status, **more}}))
@@ -50,7 +51,7 @@ def give(status, **more):
 
 
 def write_plugin(directory: Path, body: str, *, name: str = "plugin", version: str = V1BETA1) -> Plugin:
-    """A plugin that runs `body`, where `n` counts its runs from 1 and ``give(status)`` writes credentials."""
+    """Return a plugin that runs `body`, where `n` is the number of the run and ``give(status)`` writes output."""
     directory.mkdir(exist_ok=True)
     plugin = Plugin(directory / name, directory / f"{name}.log")
     plugin.path.write_text(_PROGRAM.format(python=sys.executable, log=str(plugin.log), version=version, body=body))
@@ -59,7 +60,7 @@ def write_plugin(directory: Path, body: str, *, name: str = "plugin", version: s
 
 
 def pair(ca: trustme.CA, name: str) -> dict[str, str]:
-    """A status with a client certificate."""
+    """Return a status with a client certificate."""
     leaf = ca.issue_cert(name)
     return {
         "clientCertificateData": leaf.cert_chain_pems[0].bytes().decode(),
@@ -67,10 +68,9 @@ def pair(ca: trustme.CA, name: str) -> dict[str, str]:
     }
 
 
-#: What `auth` takes if it is given nothing else.
-CLUSTER = ClusterInfo(server="https://cluster:6443")
+CLUSTER = ClusterConfig(server="https://cluster:6443")
 ENVIRON = {"PATH": os.defpath, "HOME": "/home/someone"}
-#: A plugin that gives t1, t2, ... without an end.
+# A plugin that returns t1, t2, ...
 TOKEN = "give({'token': f't{n}'})"
 
 
@@ -80,14 +80,13 @@ def config(plugin: Plugin | str, **fields: Any) -> ExecConfig:
 
 
 def auth(
-    plugin: Plugin | str, cluster: ClusterInfo = CLUSTER, *, fields: dict[str, Any] | None = None, **more: Any
+    plugin: Plugin | str, cluster: ClusterConfig = CLUSTER, *, fields: dict[str, Any] | None = None, **more: Any
 ) -> ExecAuth:
-    more = {"environ": ENVIRON, "is_terminal": lambda: False, **more}
-    return exec_auth(config(plugin, **(fields or {})), cluster, **more)
+    return ExecAuth(config(plugin, **(fields or {})), cluster, **{"environ": ENVIRON, **more})
 
 
 class Server:
-    """Answers 401 to the tokens that are `refused`; remembers what it was sent."""
+    """Respond with 401 to the `refused` tokens, and record the headers."""
 
     def __init__(self, *refused: str) -> None:
         self.refused = {f"Bearer {token}" for token in refused}

@@ -10,7 +10,7 @@ import pytest
 from pytest_httpx import HTTPXMock
 
 from gke_sandbox.errors import ConfigError, NetworkError
-from gke_sandbox.kube.auth.google import google_auth
+from gke_sandbox.kube.auth.google import find_credentials, google_auth
 from gke_sandbox.kube.auth.google_base import SCOPES
 from gke_sandbox.kube.auth.metadata import MetadataServer
 
@@ -25,7 +25,7 @@ def environ(folder: Path, **more: str) -> dict[str, str]:
 def metadata(**more: str) -> tuple[MetadataServer, list[float]]:
     """A metadata server, and the pauses that it makes."""
     pauses: list[float] = []
-    return MetadataServer(SCOPES, {"GCE_METADATA_HOST": "metadata.test", **more}, sleep=pauses.append), pauses
+    return MetadataServer({"GCE_METADATA_HOST": "metadata.test", **more}, sleep=pauses.append), pauses
 
 
 def test_the_metadata_server_is_asked_for_the_token(httpx_mock: HTTPXMock, tmp_path: Path) -> None:
@@ -49,8 +49,8 @@ def test_another_metadata_server_can_be_named(httpx_mock: HTTPXMock, tmp_path: P
 
 def test_another_clouds_metadata_server_is_not_googles(httpx_mock: HTTPXMock, tmp_path: Path) -> None:
     httpx_mock.add_response(url="http://169.254.169.254/", text="1.0 latest")
-    with pytest.raises(ConfigError, match="no metadata server answers at 169") as caught:
-        google_auth(environ=environ(tmp_path), otherwise="Or do something else.").token()
+    with pytest.raises(ConfigError, match="no metadata server responds at 169") as caught:
+        find_credentials(environ(tmp_path), extra_hint="Or do something else.")
     assert "GOOGLE_APPLICATION_CREDENTIALS is not set" in caught.value.message
     assert str(tmp_path / "gcloud") in caught.value.message
     assert "gcloud auth application-default login" in caught.value.hint
@@ -66,7 +66,7 @@ def test_a_metadata_server_that_is_not_there_is_tried_three_times(httpx_mock: HT
     for _ in range(3):
         httpx_mock.add_exception(httpx.ConnectTimeout("silence"), url="http://192.0.2.1/")
     server, pauses = metadata(GCE_METADATA_HOST="", GCE_METADATA_IP="192.0.2.1")
-    assert not server.answers()
+    assert not server.is_available()
     assert pauses == [0.5, 1.0]
 
 
@@ -90,11 +90,11 @@ def test_a_metadata_server_that_never_answers(httpx_mock: HTTPXMock) -> None:
 @pytest.mark.parametrize(
     ("status", "content", "message"),
     [
-        (404, b"", "knows no service account"),
-        (403, b"Permission denied", "gives no token: HTTP 403: Permission denied"),
-        (200, b'{"access_token": "ya29.secret"}', "something that is no token"),
-        (200, b"ya29.secret", "something that is no token"),
-        (200, b'{"access_token": "ya29 secret", "expires_in": 5}', "its token holds white space"),
+        (404, b"", "has no service account"),
+        (403, b"Permission denied", "returned no token: HTTP 403: Permission denied"),
+        (200, b'{"access_token": "ya29.secret"}', "returned an invalid token response"),
+        (200, b"ya29.secret", "returned an invalid token response"),
+        (200, b'{"access_token": "ya29 secret", "expires_in": 5}', "its token contains white space"),
     ],
 )
 def test_a_metadata_server_without_a_token(
@@ -109,7 +109,7 @@ def test_a_metadata_server_without_a_token(
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("GCE_METADATA_HOST", "no host:x", "is not the name of a host"),
+        ("GCE_METADATA_HOST", "no host:x", "is not a host name"),
         ("GCE_METADATA_TIMEOUT", "soon", "GCE_METADATA_TIMEOUT is not a number"),
     ],
 )

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from gke_sandbox.errors import ConfigError
-from gke_sandbox.kube.auth.static import TOKEN_FILE_PERIOD, TokenFile
+from gke_sandbox.kube.auth.static import TOKEN_FILE_INTERVAL, TokenFile
 
 
 def file(folder: Path, clock: list[float], content: str = "one", initial: str = "") -> TokenFile:
@@ -27,7 +27,7 @@ def test_a_token_serves_for_its_period(tmp_path: Path, share: float, token: str)
     tokens = file(tmp_path, clock)
     assert tokens.token() == "one"
     (tmp_path / "token").write_text("two")
-    clock[0] = share * TOKEN_FILE_PERIOD
+    clock[0] = share * TOKEN_FILE_INTERVAL
     assert tokens.token() == token
 
 

@@ -27,7 +27,7 @@ FILES = [
         listed="a:b:c",
         error=("no cluster", "KUBECONFIG (DIR/a:DIR/b:DIR/c) does not exist"),
     ),
-    Case("TestErrorReadingFile", {"config": b"bogus value"}, error=("DIR/config", "a mapping is expected")),
+    Case("TestErrorReadingFile", {"config": b"bogus value"}, error=("DIR/config", "it must be a mapping")),
     Case("TestErrorReadingNonFile", {"config": None}, error=("DIR/config", "Is a directory")),
     Case(
         "TestErrorReadingNonFile, among good ones",
@@ -90,13 +90,17 @@ FILES = [
     ),
     Case("missing files", {"c": kubeconfig()}, {"file": "DIR/c"}, path=None, listed="a:b/b:c/c:c"),
     *[
-        Case(f"duplicate {kind}s", {"config": named(kind, "x", "x")}, error=("DIR/config", f"two {kind}s", '"x"'))
+        Case(
+            f"duplicate {kind}s",
+            {"config": named(kind, "x", "x")},
+            error=("DIR/config", f"{kind}s: duplicate name", '"x"'),
+        )
         for kind in ("cluster", "user", "context")
     ],
     Case(
         "duplicate extensions",
         {"config": {"extensions": [{"name": "x"}, {"name": "x"}]}},
-        error=("DIR/config", "extensions", 'two are named "x"'),
+        error=("DIR/config", "extensions", 'duplicate name "x"'),
     ),
     Case(
         "relative paths begin at the file that they stand in",
@@ -110,7 +114,7 @@ FILES = [
         path=None,
         listed="a/config:b/config",
     ),
-    Case("another apiVersion", {"config": {"apiVersion": "v2"}}, error=("DIR/config", "apiVersion is not v1")),
+    Case("another apiVersion", {"config": {"apiVersion": "v2"}}, error=("DIR/config", "apiVersion must be v1")),
 ]
 
 # What a context names
@@ -133,13 +137,13 @@ CONTEXTS = [
         "TestCreateMissingContext",
         {"config": kubeconfig()},
         context="zz",
-        error=("DIR/config", 'no context "zz"', 'There is: "c"'),
+        error=("DIR/config", 'no context "zz"', 'Its contexts are "c"'),
     ),
     Case("no current context", {"config": named("context", "a", "b")}, error=("no current-context", '"a", "b"')),
     Case(
         "cluster missing",
         {"config": kubeconfig(context={"cluster": "x"})},
-        error=('context "c" in DIR/config', 'the cluster "x", which is not there'),
+        error=('context "c" in DIR/config', 'refers to cluster "x", which is not defined'),
     ),
 ]
 
@@ -162,7 +166,7 @@ CLUSTERS = [
     Case(
         "insecure-skip-tls-verify and a CA",
         {"config": kubeconfig({"insecure-skip-tls-verify": True, "certificate-authority-data": b64(CA)})},
-        error=("DIR/config", "exclude each other"),
+        error=("DIR/config", "cannot be combined with"),
     ),
     one("tls-server-name", {"tls-server-name": "kubernetes"}, expected={"tls_server_name": "kubernetes"}),
     one(
@@ -264,7 +268,7 @@ USERS = [
         },
     ),
     *[
-        wrong(f"{key} without a user", {}, {key: value}, error=("no user to impersonate",))
+        wrong(f"{key} without a user", {}, {key: value}, error=("require a user to impersonate",))
         for key, value in (("as-uid", "7"), ("as-groups", ["a"]), ("as-user-extra", {"a": ["b"]}))
     ],
     one(
@@ -299,7 +303,12 @@ USERS = [
     wrong("auth-provider gcp", {}, {"auth-provider": {"name": "gcp"}}, error=('"gcp"', "gke-gcloud-auth-plugin")),
     wrong("auth-provider oidc", {}, {"auth-provider": {"name": "oidc"}}, error=('"oidc"', "exec", "tokenFile")),
     wrong("auth-provider and a token", {}, {"token": "t", "auth-provider": {"name": "gcp"}}, error=('"gcp"',)),
-    wrong("data that is not base64", {}, {"client-key-data": "a b="}, error=("client-key-data is not base64",)),
+    wrong(
+        "data that is not valid base64",
+        {},
+        {"client-key-data": "a b="},
+        error=("client-key-data is not valid base64",),
+    ),
     one(
         "data with line breaks",
         {},

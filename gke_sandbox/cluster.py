@@ -165,15 +165,10 @@ class _Http(Cluster):
 
     def _connect(self, namespace: str | None = None) -> _Connection:  # noqa: ARG002
         from .kube.client import KubeClient
-        from .kube.http.sync_delete import delete_now
-        from .kube.resources import JOBS
+        from .kube.http.sync_delete import delete_jobs_sync
 
-        found = self._find()
-
-        def delete_jobs_sync(namespace: str, jobs: Sequence[str]) -> None:
-            delete_now(found, JOBS, namespace, jobs)
-
-        return _Connection(KubeClient(found), found.namespace, delete_jobs_sync)
+        config = self._find()
+        return _Connection(KubeClient(config), config.namespace, partial(delete_jobs_sync, config))
 
 
 @dataclass(frozen=True)
@@ -275,7 +270,7 @@ class _Record(Cluster):
         inner = self.cluster._connect(namespace)
         base = unquote(urlsplit(inner.client.config.address).path)
         around = partial(self.cassette.around, base=base)
-        return replace(inner, client=inner.client.wrapped(around))
+        return replace(inner, client=inner.client.with_wrapper(around))
 
 
 def _embedded(transport: Transport, kill_all: Callable[[], None] = lambda: None) -> _Connection:

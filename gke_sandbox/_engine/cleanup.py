@@ -89,7 +89,7 @@ class Deletions:
             done()
 
     async def _until_gone(self, attempt: Attempt) -> None:
-        retry = Retry(first=_FIRST_PAUSE, longest=_LONGEST_PAUSE)
+        retry = Retry(initial_delay=_FIRST_PAUSE, max_delay=_LONGEST_PAUSE)
         while attempt.name not in self._done_elsewhere:
             try:
                 await self._client.delete(JOBS, self._namespace, attempt.name, propagation_policy="Background")
@@ -97,7 +97,7 @@ class Deletions:
                 # The request that makes it may be behind this one.
                 if not attempt.unanswered or retry.failures + 1 >= _LATE_POST_TRIES:
                     return
-                pause = retry.failed()
+                pause = retry.record_failure()
             except ReplayMismatch:
                 # There is no cluster that could keep the Job, and whoever closes the Sandbox is told.
                 return
@@ -106,7 +106,7 @@ class Deletions:
                     self._refused(attempt.name, error)
                     return
                 self._trouble[attempt.name] = error
-                pause = retry.failed(error)
+                pause = retry.record_failure(error)
             else:
                 return
             await self._pause(pause or 0.0)

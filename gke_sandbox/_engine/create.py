@@ -136,9 +136,9 @@ class _Patience:
         self._uniform = uniform
         self._retry: Retry | None = None
         self._conflicts = Retry(
-            tries=CONFLICT_TRIES,
-            first=CONFLICT_DELAY,
-            longest=MAX_CONFLICT_DELAY,
+            max_attempts=CONFLICT_TRIES,
+            initial_delay=CONFLICT_DELAY,
+            max_delay=MAX_CONFLICT_DELAY,
             deadline=deadline,
             uniform=uniform,
         )
@@ -146,19 +146,19 @@ class _Patience:
 
     async def pause_briefly(self, error: Conflict) -> bool:
         """Wait a moment before a quick retry; return False if there were enough of them."""
-        pause = self._conflicts.failed(error)
+        pause = self._conflicts.record_failure(error)
         if pause is not None:
             await anyio.sleep(pause)
         return pause is not None
 
     async def pause_or_raise(self, error: SandboxError) -> None:
-        """Wait for the next try, or raise `error`: see `Retry.pause_or_raise`."""
+        """Wait for the next try, or raise `error`: see `Retry.wait_or_raise`."""
         if self._retry is None:
             until = min(self.deadline, anyio.current_time() + PATIENCE_SECONDS)
-            self._retry = Retry(tries=TRIES, deadline=until, uniform=self._uniform)
-        if not self._client.has_answered and self._retry.failures + 1 >= STRANGER_TRIES:
+            self._retry = Retry(max_attempts=TRIES, deadline=until, uniform=self._uniform)
+        if not self._client.has_responded and self._retry.failures + 1 >= STRANGER_TRIES:
             raise error
-        await self._retry.pause_or_raise(error)
+        await self._retry.wait_or_raise(error)
 
 
 class _Post:

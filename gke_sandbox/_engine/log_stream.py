@@ -63,7 +63,7 @@ class LogReader:
         self._scope: anyio.CancelScope | None = None
         self._resting: anyio.CancelScope | None = None
         self._resting_since = self._resting_until = 0.0
-        self._retry = Retry(first=REOPEN_SECONDS, longest=MAX_REOPEN_SECONDS)
+        self._retry = Retry(initial_delay=REOPEN_SECONDS, max_delay=MAX_REOPEN_SECONDS)
         self._silence = SILENCE_SECONDS
 
     def begin(self) -> None:
@@ -139,7 +139,7 @@ class LogReader:
         self.open, self.trouble = False, str(error)
         logger.debug("the log of pod %s is opened again: %s", pod, error)
         self.move_deadline()
-        await self._rest(self._retry.failed(error) or 0.0)
+        await self._rest(self._retry.record_failure(error) or 0.0)
         return False
 
     async def _rest(self, seconds: float) -> None:
@@ -169,7 +169,7 @@ class LogReader:
                     if self.said.exit is not None:
                         return True
                     if self.said.size > known:
-                        self._retry.succeeded()
+                        self._retry.reset()
                         self._silence = SILENCE_SECONDS if self.said.size < READ_AGAIN_BYTES else math.inf
                     speaks.deadline = anyio.current_time() + self._silence
                     self.move_deadline()

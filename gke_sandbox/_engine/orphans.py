@@ -78,12 +78,12 @@ async def find(client: KubeClient, namespace: str, now: datetime, *, page_size: 
 
 
 async def _page(client: KubeClient, namespace: str, size: int, page: str | None) -> dict[str, Any]:
-    selector, retry = f"{MANAGED_BY}={MANAGER}", Retry(tries=_TRIES)
+    selector, retry = f"{MANAGED_BY}={MANAGER}", Retry(max_attempts=_TRIES)
     while True:
         try:
             return await client.list(JOBS, namespace, label_selector=selector, limit=size, continue_=page)
         except SandboxError as error:
-            await retry.pause_or_raise(error)
+            await retry.wait_or_raise(error)
 
 
 def _leftovers(answer: Mapping[str, Any], now: datetime) -> list[Leftover]:
@@ -138,7 +138,7 @@ async def remove(
 
 async def _delete(client: KubeClient, namespace: str, leftover: Leftover) -> bool:
     """False: it was gone, or another Job has its name."""
-    retry = Retry(tries=_TRIES)
+    retry = Retry(max_attempts=_TRIES)
     while True:
         try:
             await client.delete(
@@ -154,6 +154,6 @@ async def _delete(client: KubeClient, namespace: str, leftover: Leftover) -> boo
         except SandboxError as error:
             if isinstance(error, Conflict) and "precondition" in error.message.lower():
                 return retry.failures > 0
-            await retry.pause_or_raise(error)
+            await retry.wait_or_raise(error)
         else:
             return True

@@ -12,8 +12,8 @@ import anyio.abc
 
 from ..errors import SandboxError
 from ..kube.client import KubeClient
+from ..kube.reflector import Reflector, list_and_watch
 from ..kube.resources import PODS
-from ..kube.watch import Reflector, list_and_watch
 
 LINGER_SECONDS = 60.0
 """How long the watch stands after the last execution, so that the next one finds it open."""
@@ -48,7 +48,7 @@ class PodWatch:
     @property
     def trouble(self) -> SandboxError | None:
         """Why nothing can be seen at the moment; the watch is trying to see again."""
-        return self._follow.trouble if self._follow is not None else None
+        return self._follow.last_error if self._follow is not None else None
 
     @property
     def starting(self) -> int:

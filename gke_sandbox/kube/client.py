@@ -16,20 +16,20 @@ from .._version import __version__
 from ..errors import ServerError
 from .auth.static import ClientCertificate
 from .config.types import ClusterConfig
+from .http.body import ResponseBody
 from .http.proxy import Proxy
 from .http.rotating import RotatingTransport, plugin_certificate
 from .http.tls import proxy_ssl_context, ssl_context, warn_if_insecure
 from .http.transport import (
-    PLAIN_TIMEOUT,
-    Body,
+    REQUEST_TIMEOUT,
     RoundTrip,
-    listener,
     network_errors,
     network_transport,
     stream_timeout,
+    trace_listener,
 )
 from .resources import PODS, Resource
-from .status import RequestInfo, error_from_response, json_answer, plain, warning_texts
+from .status import RequestInfo, error_from_response, json_response, plain, warning_texts
 from .watch import LineDecoder, LineTooLong, WatchEvent, parse_event
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class KubeClient:
     """A Kubernetes API server. ``async with``; safe to be used by many tasks at once.
 
     `transport` is what carries the requests instead of the network: any `httpx.AsyncBaseTransport`,
-    entered and closed with the client. `around` puts another one around it, or around the network's.
+    entered and closed with the client. `transport_wrapper` puts another one around it, or around the network's.
 
     Every method raises `ApiError` (its subclasses) for a refused request, `NetworkError` without a whole answer,
     `SpecError` for a name that cannot stand in a path. Nothing is sent twice, but after a 401 with credentials
@@ -68,17 +68,17 @@ class KubeClient:
         config: ClusterConfig,
         *,
         transport: httpx.AsyncBaseTransport | None = None,
-        around: Callable[[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport] | None = None,
+        transport_wrapper: Callable[[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport] | None = None,
     ) -> None:
         self.config = config
-        self._around = around
+        self._transport_wrapper = transport_wrapper
         self._server = config.address
         self._transport = transport
         self._http: httpx.AsyncClient | None = None
         self._proxy: Proxy | None = None
         self._round_trip = RoundTrip()
         self._warned: set[str] = set()
-        self._has_answered = False
+        self._has_responded = False
 
     def __repr__(self) -> str:
         return f"KubeClient({self._server!r})"
@@ -89,8 +89,8 @@ class KubeClient:
             warn_if_insecure(self.config)
             self._proxy = self.config.proxy(os.environ)
             transport = RotatingTransport(self._network, lambda: plugin_certificate(self.config.auth))
-        if self._around is not None:
-            transport = self._around(transport)
+        if self._transport_wrapper is not None:
+            transport = self._transport_wrapper(transport)
         # Compressed watches and logs come late: only what is read whole may be compressed.
         headers = httpx.Headers(
             {
@@ -106,7 +106,7 @@ class KubeClient:
             transport=transport,
             auth=self.config.auth if self.config.secure else None,
             headers=headers,
-            timeout=PLAIN_TIMEOUT,
+            timeout=REQUEST_TIMEOUT,
             follow_redirects=False,
             trust_env=False,
         )
@@ -123,9 +123,9 @@ class KubeClient:
         if http is not None:
             await http.__aexit__(exc_type, exc_value, traceback)
 
-    def wrapped(self, around: Callable[[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport]) -> KubeClient:
+    def with_wrapper(self, wrapper: Callable[[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport]) -> KubeClient:
         """A client for the same cluster with a transport around this one's. This one must not be entered."""
-        return KubeClient(self.config, transport=self._transport, around=around)
+        return KubeClient(self.config, transport=self._transport, transport_wrapper=wrapper)
 
     def _network(self, certificate: ClientCertificate | None) -> httpx.AsyncBaseTransport:
         context = ssl_context(self.config, certificate)
@@ -141,9 +141,9 @@ class KubeClient:
             logger.warning("%s", text)
 
     @property
-    def has_answered(self) -> bool:
+    def has_responded(self) -> bool:
         """Whether there was any answer yet, a refusal or a proxy's page included: there is a server."""
-        return self._has_answered
+        return self._has_responded
 
     @property
     def replays(self) -> bool:
@@ -176,11 +176,11 @@ class KubeClient:
         name = metadata.get("name") if isinstance(metadata, Mapping) else None
         call = RequestInfo("create", "POST", resource, namespace, name if isinstance(name, str) else None)
         query = {"fieldValidation": field_validation, "dryRun": "All" if dry_run else None}
-        return await self._plain(call, query, body)
+        return await self._request(call, query, body)
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> dict[str, Any]:
         """GET one object."""
-        return await self._plain(RequestInfo("get", "GET", resource, namespace, name), {})
+        return await self._request(RequestInfo("get", "GET", resource, namespace, name), {})
 
     async def list(
         self,
@@ -206,7 +206,7 @@ class KubeClient:
             "limit": limit,
             "continue": continue_,
         }
-        return await self._plain(RequestInfo("list", "GET", resource, namespace), query)
+        return await self._request(RequestInfo("list", "GET", resource, namespace), query)
 
     async def delete(
         self,
@@ -234,7 +234,7 @@ class KubeClient:
         if dry_run:
             options["dryRun"] = ["All"]
         body = {"apiVersion": "v1", "kind": "DeleteOptions", **options} if options else None
-        return await self._plain(RequestInfo("delete", "DELETE", resource, namespace, name), {}, body)
+        return await self._request(RequestInfo("delete", "DELETE", resource, namespace, name), {}, body)
 
     @asynccontextmanager
     async def log(
@@ -265,9 +265,9 @@ class KubeClient:
             "tailLines": tail_lines,
             "limitBytes": limit_bytes,
         }
-        timeout = stream_timeout(read_timeout if follow or read_timeout is not None else PLAIN_TIMEOUT.read)
-        async with self._answer(call, query, timeout=timeout) as (response, body):
-            await _refuse(call, response, body)
+        timeout = stream_timeout(read_timeout if follow or read_timeout is not None else REQUEST_TIMEOUT.read)
+        async with self._send(call, query, timeout=timeout) as (response, body):
+            await _raise_for_status(call, response, body)
             yield body
 
     @asynccontextmanager
@@ -299,33 +299,33 @@ class KubeClient:
             "timeoutSeconds": timeout_seconds,
         }
         silence = WATCH_SILENCE if allow_bookmarks else timeout_seconds + WATCH_MARGIN
-        async with self._answer(call, query, timeout=stream_timeout(silence)) as (response, body):
-            await _refuse(call, response, body)
+        async with self._send(call, query, timeout=stream_timeout(silence)) as (response, body):
+            await _raise_for_status(call, response, body)
             yield _Events(call, body)
 
-    async def _plain(
+    async def _request(
         self, call: RequestInfo, query: Mapping[str, str | int | None], content: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        async with self._answer(call, query, content, measured=True) as (response, body):
+        async with self._send(call, query, content, measured=True) as (response, body):
             answer, whole = await body.read(MAX_ANSWER)
         if not whole:
-            raise _not_understood(call, response.status_code, f"it is longer than {MAX_ANSWER >> 20} MiB")
-        return json_answer(call, response.status_code, response.headers, answer)
+            raise _bad_response(call, response.status_code, f"it is longer than {MAX_ANSWER >> 20} MiB")
+        return json_response(call, response.status_code, response.headers, answer)
 
     @asynccontextmanager
-    async def _answer(
+    async def _send(
         self,
         call: RequestInfo,
         query: Mapping[str, str | int | None],
         content: Mapping[str, Any] | None = None,
         *,
-        timeout: httpx.Timeout = PLAIN_TIMEOUT,
+        timeout: httpx.Timeout = REQUEST_TIMEOUT,
         measured: bool = False,
-    ) -> AsyncIterator[tuple[httpx.Response, Body]]:
+    ) -> AsyncIterator[tuple[httpx.Response, ResponseBody]]:
         """Send one request; its answer is closed when the block is left, whatever happens."""
         if self._http is None:
             raise RuntimeError("a KubeClient is used inside of `async with`")
-        extensions: dict[str, Any] = {"trace": listener(self._round_trip if measured else None)}
+        extensions: dict[str, Any] = {"trace": trace_listener(self._round_trip if measured else None)}
         headers = {} if content is None else {"Content-Type": "application/json"}
         if measured and not self.config.disable_compression:
             headers["Accept-Encoding"] = "gzip"
@@ -341,13 +341,13 @@ class KubeClient:
                 extensions=extensions,
             )
             response = await self._http.send(request, stream=True)
-        self._has_answered = True
-        body = Body(response, call, self._server, self._proxy)
+        self._has_responded = True
+        body = ResponseBody(response, call, self._server, self._proxy)
         try:
             self._log_warnings(call, response.headers.get_list("warning"))
             encoding = response.headers.get("content-encoding", "identity")
             if encoding not in ("identity", headers.get("Accept-Encoding")):
-                raise _not_understood(call, response.status_code, f"it is compressed ({plain(encoding, 50)})")
+                raise _bad_response(call, response.status_code, f"it is compressed ({plain(encoding, 50)})")
             yield response, body
         finally:
             await body.aclose()
@@ -359,11 +359,11 @@ class KubeClient:
             self.warn_once(f"{call}: the server warns: {text}", key)
 
 
-def _not_understood(call: RequestInfo, status: int, why: str) -> ServerError:
+def _bad_response(call: RequestInfo, status: int, why: str) -> ServerError:
     return ServerError(f"{call}: the answer cannot be read: {why}", code=status, reason="", request=str(call))
 
 
-async def _refuse(call: RequestInfo, response: httpx.Response, body: Body) -> None:
+async def _raise_for_status(call: RequestInfo, response: httpx.Response, body: ResponseBody) -> None:
     """Raise what an answer outside 2xx stands for."""
     if not response.is_success:
         content, _whole = await body.read(MAX_REFUSAL)
@@ -373,7 +373,7 @@ async def _refuse(call: RequestInfo, response: httpx.Response, body: Body) -> No
 class _Events:
     """A watch's body as events."""
 
-    def __init__(self, call: RequestInfo, body: Body) -> None:
+    def __init__(self, call: RequestInfo, body: ResponseBody) -> None:
         self._call = call
         self._body = body
         self._decoder = LineDecoder()
@@ -393,4 +393,4 @@ class _Events:
             try:
                 self._lines.extend(self._decoder.feed(chunk))
             except LineTooLong as error:
-                raise _not_understood(self._call, 200, str(error)) from error
+                raise _bad_response(self._call, 200, str(error)) from error

@@ -25,7 +25,7 @@ from ..errors import (
 )
 from .resources import Resource
 
-__all__ = ["RequestInfo", "error_from_response", "json_answer", "plain", "status_error", "warning_texts"]
+__all__ = ["RequestInfo", "error_from_response", "json_response", "plain", "status_error", "warning_texts"]
 
 # How much of a server's text is quoted, as client-go does: enough to recognise a proxy's page.
 QUOTED_BYTES = 2048
@@ -98,7 +98,7 @@ _REASON_OF_CODE = {
 }
 
 
-def json_answer(call: RequestInfo, status: int, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+def json_response(call: RequestInfo, status: int, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
     """The object in an answer. Raises the `ApiError` that a refusal stands for.
 
     Raises `ServerError` for a success whose body is not a JSON object (truncated, a proxy's page, nothing): the

@@ -311,7 +311,7 @@ async def test_a_server_that_has_never_answered_is_told_soon() -> None:
 class FakeClient:
     """Stands for a client whose server answers as it is told to; keeps what it is asked to create, and when."""
 
-    has_answered = True
+    has_responded = True
     replays = False
 
     def __init__(self, *errors: Exception, round_trip: float | None = None) -> None:

@@ -21,7 +21,7 @@ from gke_sandbox.errors import BadRequest, ConfigError, Forbidden, NetworkError,
 from gke_sandbox.kube.auth.static import BasicAuth, BearerToken, TokenFile
 from gke_sandbox.kube.client import KubeClient
 from gke_sandbox.kube.config.types import ClusterConfig
-from gke_sandbox.kube.http.transport import Body
+from gke_sandbox.kube.http.body import ResponseBody
 from gke_sandbox.kube.resources import CONFIG_MAPS, JOBS, NAMESPACES, PODS
 from gke_sandbox.kube.status import RequestInfo
 
@@ -180,7 +180,7 @@ async def test_a_damaged_compressed_answer_is_no_whole_answer(damage: Callable[[
 async def test_a_small_answer_that_unpacks_into_a_huge_one_is_given_up_at_the_limit() -> None:
     packed = httpx.ByteStream(gzip.compress(b" " * (1 << 20)))
     response = httpx.Response(200, headers={"content-encoding": "gzip"}, stream=packed)
-    body = Body(response, RequestInfo("get", "GET", PODS, "ns", "a"), "https://cluster")
+    body = ResponseBody(response, RequestInfo("get", "GET", PODS, "ns", "a"), "https://cluster")
     try:
         assert await body.read(100) == (b" " * 100, False)
     finally:

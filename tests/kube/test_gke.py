@@ -21,8 +21,7 @@ from gke_sandbox.kube.auth.google import GoogleAuth
 from gke_sandbox.kube.auth.google_base import Token
 from gke_sandbox.kube.config.types import ClusterConfig
 from gke_sandbox.kube.gke import Endpoint, gke_config, parse_gke
-from gke_sandbox.kube.http.sync_delete import delete_now
-from gke_sandbox.kube.resources import JOBS
+from gke_sandbox.kube.http.sync_delete import delete_jobs_sync
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "google"
 NAME = ("my-project", "europe-west1", "cluster-1")
@@ -405,7 +404,7 @@ def test_a_gke_cluster_connects_by_its_name(
 def test_jobs_are_deleted_at_exit_with_the_token(httpx_mock: HTTPXMock) -> None:
     httpx_mock.add_response(method="DELETE", json={})
     config = ClusterConfig(server="https://203.0.113.10", auth=auth())
-    delete_now(config, JOBS, "ns", ["a"])
+    delete_jobs_sync(config, "ns", ["a"])
     assert httpx_mock.get_requests()[0].headers["Authorization"] == "Bearer ya29.secret"
 
 
@@ -414,7 +413,7 @@ def test_without_a_token_the_jobs_left_at_exit_are_named(caplog: pytest.LogCaptu
         raise NetworkError("no way to Google", sent=False)
 
     config = ClusterConfig(server="https://203.0.113.10", auth=GoogleAuth(no_credentials))
-    delete_now(config, JOBS, "ns", ["a"])
+    delete_jobs_sync(config, "ns", ["a"])
     assert "a may be left in namespace ns: no way to Google" in caplog.text
 
 

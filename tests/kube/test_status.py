@@ -23,7 +23,7 @@ from gke_sandbox.errors import (
     Unauthorized,
 )
 from gke_sandbox.kube.resources import CONFIG_MAPS, JOBS, NAMESPACES, PODS
-from gke_sandbox.kube.status import RequestInfo, error_from_response, json_answer, status_error, warning_texts
+from gke_sandbox.kube.status import RequestInfo, error_from_response, json_response, status_error, warning_texts
 
 from .recordings import recorded, refused
 
@@ -177,13 +177,13 @@ def test_a_malformed_status_is_still_an_error(body: dict[str, Any]) -> None:
 @pytest.mark.parametrize("body", [b"", b'{"kind": "Po', b"[]", b"hello", b"\xff\xfe", b"[" * 100_000, b"null"])
 def test_a_success_that_is_no_json_object_is_a_server_error(body: bytes) -> None:
     with pytest.raises(ServerError) as caught:
-        json_answer(CREATE, 201, {}, body)
+        json_response(CREATE, 201, {}, body)
     assert caught.value.code == 201
     assert "POST /apis/batch/v1/namespaces/agent-sandbox/jobs" in caught.value.message
 
 
 def test_a_success_is_its_object() -> None:
-    assert json_answer(GET, 200, {}, b'{"kind": "Pod"}') == {"kind": "Pod"}
+    assert json_response(GET, 200, {}, b'{"kind": "Pod"}') == {"kind": "Pod"}
 
 
 @pytest.mark.parametrize(

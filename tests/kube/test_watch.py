@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from gke_sandbox.errors import BadRequest, Forbidden, NotFound, SandboxError, ServerError, Unauthorized
 from gke_sandbox.kube.client import KubeClient
 from gke_sandbox.kube.config.types import ClusterConfig
+from gke_sandbox.kube.reflector import list_and_watch
 from gke_sandbox.kube.resources import PODS
 from gke_sandbox.kube.status import RequestInfo
-from gke_sandbox.kube.watch import LineDecoder, LineTooLong, WatchEvent, list_and_watch, parse_event
+from gke_sandbox.kube.watch import LineDecoder, LineTooLong, WatchEvent, parse_event
 
 from ..clock import run_on_mock_clock
 from .recordings import recorded

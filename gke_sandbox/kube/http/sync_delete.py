@@ -12,12 +12,12 @@ import httpx
 from ..._version import __version__
 from ...errors import SandboxError
 from ..config.types import ClusterConfig
-from ..resources import Resource
+from ..resources import JOBS
 from .rotating import plugin_certificate
 from .tls import proxy_ssl_context, ssl_context
 from .transport import sync_transport
 
-__all__ = ["delete_now"]
+__all__ = ["delete_jobs_sync"]
 
 logger = logging.getLogger("gke_sandbox")
 
@@ -25,7 +25,7 @@ logger = logging.getLogger("gke_sandbox")
 _TIMEOUT = 5.0
 
 
-def delete_now(config: ClusterConfig, resource: Resource, namespace: str, names: Sequence[str]) -> None:
+def delete_jobs_sync(config: ClusterConfig, namespace: str, names: Sequence[str]) -> None:
     """Delete objects in the background, each with one request; what fails is logged, nothing is raised.
 
     After the first request that gets no answer (5 s) the others are not tried.
@@ -50,13 +50,13 @@ def delete_now(config: ClusterConfig, resource: Resource, namespace: str, names:
             trust_env=False,
         ) as client:
             while left:
-                url = config.address + resource.path(namespace, left[0])
+                url = config.address + JOBS.path(namespace, left[0])
                 answer = client.request("DELETE", url, content=json.dumps(options))
                 if not (answer.is_success or answer.status_code == httpx.codes.NOT_FOUND):
-                    logger.warning("%s %s was not deleted at exit: %s", resource.kind, left[0], answer.text[:200])
+                    logger.warning("%s %s was not deleted at exit: %s", JOBS.kind, left[0], answer.text[:200])
                 del left[0]
     except (httpx.HTTPError, OSError, SandboxError) as error:
-        logger.warning("%s %s may be left in namespace %s: %s", resource.kind, ", ".join(left), namespace, error)
+        logger.warning("%s %s may be left in namespace %s: %s", JOBS.kind, ", ".join(left), namespace, error)
 
 
 def _transport(config: ClusterConfig) -> httpx.BaseTransport:

@@ -7,11 +7,10 @@ import os
 import socket
 import ssl
 import sys
-import zlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from typing import Any, cast
+from contextlib import contextmanager
+from typing import Any
 
 import anyio
 import httpx
@@ -21,31 +20,26 @@ from ..status import RequestInfo, plain
 from .proxy import Proxy
 
 __all__ = [
-    "PLAIN_TIMEOUT",
-    "Body",
+    "REQUEST_TIMEOUT",
     "RoundTrip",
-    "listener",
     "network_errors",
     "network_transport",
     "stream_timeout",
     "sync_transport",
+    "trace_listener",
 ]
 
 # Seconds. There is no limit on waiting for a connection: there is always room for another one (below).
-PLAIN_TIMEOUT = httpx.Timeout(connect=10.0, read=30.0, write=30.0, pool=None)
+REQUEST_TIMEOUT = httpx.Timeout(connect=10.0, read=30.0, write=30.0, pool=None)
 
 # How long closing an answer may take when the other side has stopped answering, seconds.
 CLOSE_TIMEOUT = 5.0
 
-# More than the buffers of httpcore and TLS can hold, in chunks of one byte.
-MAX_BUFFERED_CHUNKS = 1 << 17
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL, httpx.ProxyError)
-# How a body that nobody wants any more may end.
-_UNWOUND = (StopAsyncIteration, httpx.HTTPError, httpx.StreamError, ssl.SSLError)
 
 
 def stream_timeout(read: float | None) -> httpx.Timeout:
-    """As `PLAIN_TIMEOUT`, with another limit in seconds on the silence between two chunks; None: no limit."""
+    """As `REQUEST_TIMEOUT`, with another limit in seconds on the silence between two chunks; None: no limit."""
     return httpx.Timeout(connect=10.0, read=read, write=30.0, pool=None)
 
 
@@ -214,8 +208,8 @@ def _words(error: BaseException) -> str:
 class RoundTrip:
     """How long an answer's headers take on an open connection.
 
-    It is told by the transport's own account of a request (`listener`), so that setting up a connection does not
-    count, and a transport that is not a network (the embedded cluster, replay) is not measured at all.
+    It is told by the transport's own account of a request (`trace_listener`), so that setting up a connection does
+    not count, and a transport that is not a network (the embedded cluster, replay) is not measured at all.
     """
 
     def __init__(self) -> None:
@@ -231,7 +225,7 @@ class RoundTrip:
         return min(self._samples, default=None)
 
 
-def listener(round_trip: RoundTrip | None) -> Callable[[str, Mapping[str, Any]], Awaitable[None]]:
+def trace_listener(round_trip: RoundTrip | None) -> Callable[[str, Mapping[str, Any]], Awaitable[None]]:
     """One request's ``trace`` extension for httpcore: it measures, and closes what httpcore forgets."""
     # https://www.encode.io/httpcore/extensions/#trace
     started = 0.0
@@ -268,65 +262,3 @@ def _limit_connect(request: Any) -> None:
     """Opening a tunnel may take as long as a connection; a followed log's own reads have no limit."""
     limits = request.extensions["timeout"]
     request.extensions = {**request.extensions, "timeout": {**limits, "read": limits["connect"]}}
-
-
-class Body:
-    """An answer's body: its chunks as they come, with httpx's errors turned into ours."""
-
-    def __init__(
-        self, response: httpx.Response, call: RequestInfo, server: str, proxy: Proxy | None = None
-    ) -> None:
-        self._response = response
-        self._call = call
-        self._server = server
-        self._proxy = proxy
-        # Not httpx's own iterators: they close the stream at its end by themselves, and if the task is cancelled
-        # just then, it stays open. (What they would do besides, decompression, is done by `read`.)
-        self._chunks = aiter(cast("httpx.AsyncByteStream", response.stream))
-        self._begun = False
-
-    def __aiter__(self) -> Body:
-        return self
-
-    async def __anext__(self) -> bytes:
-        self._begun = True
-        with network_errors(self._call, self._server, self._proxy):
-            return await anext(self._chunks)
-
-    async def read(self, limit: int) -> tuple[bytes, bool]:
-        """The whole body, or its first `limit` bytes and False; unpacked, if it was compressed with gzip."""
-        content = bytearray()
-        gunzip = zlib.decompressobj(wbits=31) if self._compressed else None
-        async for chunk in self:
-            with network_errors(self._call, self._server, self._proxy):
-                content += chunk if gunzip is None else _unpack(gunzip, chunk, limit + 1 - len(content))
-            if len(content) > limit:
-                return bytes(content[:limit]), False
-        if gunzip is not None and self._begun and not gunzip.eof:
-            with network_errors(self._call, self._server, self._proxy):
-                raise httpx.DecodingError("the compressed answer was cut off")
-        return bytes(content), True
-
-    @property
-    def _compressed(self) -> bool:
-        return bool(self._response.headers.get("content-encoding") == "gzip")
-
-    async def aclose(self) -> None:
-        """Close the answer, read to its end or not, and free its connection, though the task be cancelled."""
-        if self._begun:
-            # An answer that is given up leaves a chain of generators of httpx and httpcore suspended, and trio
-            # complains when they are collected. A cancelled read unwinds the chain from its innermost end.
-            # What has come already is passed over first.
-            with anyio.CancelScope(shield=True) as scope, suppress(*_UNWOUND):
-                scope.cancel()
-                for _ in range(MAX_BUFFERED_CHUNKS):
-                    await anext(self._chunks)
-        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True), suppress(*_UNWOUND):
-            await self._response.aclose()
-
-
-def _unpack(gunzip: zlib._Decompress, chunk: bytes, limit: int) -> bytes:
-    try:
-        return gunzip.decompress(chunk, limit)
-    except zlib.error as error:
-        raise httpx.DecodingError("the compressed answer is damaged") from error

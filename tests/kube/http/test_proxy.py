@@ -17,10 +17,10 @@ from gke_sandbox.kube.auth.static import BearerToken, ClientCertificate
 from gke_sandbox.kube.client import KubeClient
 from gke_sandbox.kube.config.types import ClusterConfig
 from gke_sandbox.kube.http.proxy import Proxy, bypassed, parse_proxy, proxy_for
-from gke_sandbox.kube.http.sync_delete import delete_now
+from gke_sandbox.kube.http.sync_delete import delete_jobs_sync
 from gke_sandbox.kube.http.tls import ssl_context
-from gke_sandbox.kube.http.transport import RoundTrip, listener, network_transport
-from gke_sandbox.kube.resources import JOBS, PODS
+from gke_sandbox.kube.http.transport import RoundTrip, network_transport, trace_listener
+from gke_sandbox.kube.resources import PODS
 
 from ..servers import loopback
 from .proxy_servers import proxy
@@ -213,7 +213,7 @@ async def test_an_ipv6_address_is_told_in_brackets_and_verified_without(ca: trus
         server = "https://[2001:db8::1]:6443"
         config = ClusterConfig(server=server, ca_data=pem(ca), proxy_url=f"http://127.0.0.1:{it.port}")
         await ask(config)
-        delete_now(config, JOBS, "ns", ["a"])
+        delete_jobs_sync(config, "ns", ["a"])
     assert it.asked == ["CONNECT [2001:db8::1]:6443 HTTP/1.1"] * 2
 
 
@@ -331,7 +331,7 @@ async def test_opening_a_tunnel_is_not_measured(ca: trustme.CA) -> None:
     with loopback(serving(ca.issue_cert("cluster.example"))) as (port, _), proxy({CLUSTER: port}) as between:
         transport = network_transport(context, parse_proxy(f"http://127.0.0.1:{between.port}", "here"))
         async with httpx.AsyncClient(transport=transport, trust_env=False) as client:
-            answer = await client.get("https://cluster.example/", extensions={"trace": listener(counted)})
+            answer = await client.get("https://cluster.example/", extensions={"trace": trace_listener(counted)})
             # A dead proxy is found as a dead server is.
             connection = answer.extensions["network_stream"].get_extra_info("socket")
             assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
@@ -355,7 +355,7 @@ async def test_a_proxy_may_take_no_longer_to_open_a_tunnel_than_a_connection_may
         transport = network_transport(context, parse_proxy(f"http://127.0.0.1:{between.port}", "here"))
         async with httpx.AsyncClient(transport=transport, timeout=limits, trust_env=False) as client:
             with pytest.raises(httpx.ReadTimeout):
-                await client.get("https://cluster.example/", extensions={"trace": listener(None)})
+                await client.get("https://cluster.example/", extensions={"trace": trace_listener(None)})
 
 
 @asynchronous
@@ -384,7 +384,7 @@ async def test_a_socks5_proxy_resolves_the_name(ca: trustme.CA, credentials: str
             proxy_url=f"socks5://{login}127.0.0.1:{between.port}",
         )
         await ask(config)
-        delete_now(config, JOBS, "ns", ["a"])
+        delete_jobs_sync(config, "ns", ["a"])
     assert between.asked == ["cluster.example:6443"] * 2
     assert between.credentials == ([credentials] * 2 if credentials else [])
     assert [request.method for request in seen] == ["GET", "DELETE"]
@@ -414,7 +414,7 @@ def test_deleting_at_exit_goes_the_same_way(ca: trustme.CA, scheme: str, caplog:
             auth=BearerToken("t0ken"),
             proxy_url=f"{scheme}://me:s3cret@127.0.0.1:{between.port}",
         )
-        delete_now(config, JOBS, "ns", ["a", "b"])
+        delete_jobs_sync(config, "ns", ["a", "b"])
     assert [request.path.rsplit("/", 1)[-1] for request in seen] == ["a", "b"]
     assert seen[0].headers["authorization"] == "Bearer t0ken"
     assert between.asked == ["CONNECT cluster.example:443 HTTP/1.1"]

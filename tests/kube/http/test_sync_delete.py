@@ -14,8 +14,7 @@ import pytest
 
 from gke_sandbox.kube.auth.impersonation import Impersonation
 from gke_sandbox.kube.config.types import ClusterConfig
-from gke_sandbox.kube.http.sync_delete import delete_now
-from gke_sandbox.kube.resources import JOBS
+from gke_sandbox.kube.http.sync_delete import delete_jobs_sync
 
 
 class Server(HTTPServer):
@@ -57,7 +56,7 @@ def address(server: Server) -> str:
 
 
 def test_each_name_gets_one_delete_with_everything_that_belongs_to_it(server: Server) -> None:
-    delete_now(ClusterConfig(server=address(server)), JOBS, "ns", ["a", "b"])
+    delete_jobs_sync(ClusterConfig(server=address(server)), "ns", ["a", "b"])
     body = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
     assert server.deleted == [
         ("/prefix/apis/batch/v1/namespaces/ns/jobs/a", body),
@@ -67,7 +66,7 @@ def test_each_name_gets_one_delete_with_everything_that_belongs_to_it(server: Se
 
 def test_it_is_the_user_who_is_impersonated_that_deletes(server: Server) -> None:
     who = Impersonation("jürgen", groups=("a", "b"))
-    delete_now(ClusterConfig(server=address(server), impersonation=who), JOBS, "ns", ["a"])
+    delete_jobs_sync(ClusterConfig(server=address(server), impersonation=who), "ns", ["a"])
     headers = server.headers[0]
     assert headers["Impersonate-User"].encode("latin-1").decode() == "jürgen"
     assert headers.get_all("Impersonate-Group") == ["a", "b"]
@@ -75,7 +74,7 @@ def test_it_is_the_user_who_is_impersonated_that_deletes(server: Server) -> None
 
 def test_a_refusal_is_logged_and_the_others_are_deleted(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "gke_sandbox"):
-        delete_now(ClusterConfig(server=address(server)), JOBS, "ns", ["no", "gone", "b"])
+        delete_jobs_sync(ClusterConfig(server=address(server)), "ns", ["no", "gone", "b"])
     assert len(server.deleted) == 3
     assert [record.message for record in caplog.records] == ["Job no was not deleted at exit: words of the server"]
 
@@ -87,6 +86,6 @@ def test_a_server_that_is_not_there_is_logged_with_the_names_that_are_left(
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
     with caplog.at_level(logging.WARNING, "gke_sandbox"):
-        delete_now(ClusterConfig(server=f"http://127.0.0.1:{port}"), JOBS, "ns", ["a", "b"])
+        delete_jobs_sync(ClusterConfig(server=f"http://127.0.0.1:{port}"), "ns", ["a", "b"])
     assert len(caplog.records) == 1
     assert "Job a, b may be left in namespace ns" in caplog.records[0].message

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from .kube.config.types import NO_OVERRIDES, ConnectionOverrides
 
 if TYPE_CHECKING:
-    from .cassette.handles import Recording, Replaying
+    from .cassette.handles import RecordHandle, ReplayHandle
     from .kube.client import KubeClient, Transport
     from .kube.config.types import ClusterConfig
     from .kube.gke import Endpoint, GkeName
@@ -121,9 +121,9 @@ class Cluster:
         sent. `timing` keeps the recorded pauses. If `scenario` is set, the cassette must be a recording of it. An
         unusable file raises `CassetteError` when a Sandbox opens.
         """
-        from .cassette.handles import Replaying
+        from .cassette.handles import ReplayHandle
 
-        return _Replay(Replaying(os.fspath(path), scenario, strict, timing))
+        return _Replay(ReplayHandle(os.fspath(path), scenario, strict, timing))
 
     @classmethod
     def record(
@@ -140,12 +140,12 @@ class Cluster:
         be written or if it would contain a secret. Headers with credentials are not recorded. `scenario` is by
         default the name of the file without its suffixes; `notes` are for readers of the file.
         """
-        from .cassette.handles import Recording
+        from .cassette.handles import RecordHandle
 
-        return _Record(Recording(os.fspath(path), scenario, notes), cluster or Cluster.auto())
+        return _Record(RecordHandle(os.fspath(path), scenario, notes), cluster or Cluster.auto())
 
     @property
-    def _recording(self) -> Recording | None:
+    def _recording(self) -> RecordHandle | None:
         """The recording that `record` makes. None for other clusters."""
         return None
 
@@ -250,7 +250,7 @@ class _Transport(Cluster):
 
 @dataclass(frozen=True)
 class _Replay(Cluster):
-    cassette: Replaying
+    cassette: ReplayHandle
 
     def _connect(self, namespace: str | None = None) -> _Connection:  # noqa: ARG002
         transport, recorded = self.cassette.open()
@@ -259,17 +259,17 @@ class _Replay(Cluster):
 
 @dataclass(frozen=True)
 class _Record(Cluster):
-    cassette: Recording
+    cassette: RecordHandle
     cluster: Cluster
 
     @property
-    def _recording(self) -> Recording:
+    def _recording(self) -> RecordHandle:
         return self.cassette
 
     def _connect(self, namespace: str | None = None) -> _Connection:
         inner = self.cluster._connect(namespace)
         base = unquote(urlsplit(inner.client.config.address).path)
-        around = partial(self.cassette.around, base=base)
+        around = partial(self.cassette.wrap, base=base)
         return replace(inner, client=inner.client.with_wrapper(around))
 
 

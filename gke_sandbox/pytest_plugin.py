@@ -87,10 +87,10 @@ def gke_sandbox_cassette(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 
 def _replayed(item: pytest.Item, path: Path) -> Iterator[Cluster]:
-    from .cassette.handles import Replaying
+    from .cassette.handles import ReplayHandle
     from .cluster import _Replay
 
-    replaying = Replaying(str(path), scenario=path.stem, once=True)
+    replaying = ReplayHandle(str(path), scenario=path.stem, shared=True)
     yield _Replay(replaying)
     if not _passed(item):
         return
@@ -117,14 +117,14 @@ def _recorded(request: pytest.FixtureRequest, path: Path) -> Iterator[Cluster]:
     from uuid import uuid4
 
     from .cassette.format import check_writable
-    from .cassette.handles import Recording
+    from .cassette.handles import RecordHandle
     from .cluster import _Record
 
     _check(lambda: check_writable(path))
     # Until the test has passed, what was there before stays. Workers that record the same cassette at once have a
     # file each, and the last one stays.
     written = path.with_name(f".{path.name}.{uuid4().hex[:12]}.recording")
-    recording = Recording(str(written), scenario=path.stem)
+    recording = RecordHandle(str(written), scenario=path.stem)
     yield _Record(recording, request.getfixturevalue("gke_sandbox_cluster"))
     # A Sandbox that is still open would write when it closes.
     recording.discard()

@@ -22,10 +22,12 @@ from ..settings import MANAGED_BY, MANAGER, SESSION_LABEL, Settings, Toleration
 from .payload import Content, Payload, env_variable, resolve_delivery
 from .program import Program
 
-__all__ = ["CONTAINER", "MANAGED_BY", "SESSION_LABEL", "Manifests", "build", "lifetime"]
+__all__ = ["CONTAINER", "MANAGED_BY", "PROGRAM_ANNOTATION", "SESSION_LABEL", "Manifests", "build", "lifetime"]
 
 CONTAINER = "code-runner"
 """The name of the container."""
+PROGRAM_ANNOTATION = "gke-sandbox/program"
+"""The annotation of the Job with the digest of its program; see `Program.digest`."""
 
 _DEADLINE_MARGIN = 30
 """The Job's deadline in seconds, in addition to startup_timeout and timeout, in case the client has died."""
@@ -97,10 +99,11 @@ def build(
     delivery = resolve_delivery(settings, payload, slow_connection)
     content = payload.env if delivery == "env" else payload.mount
     labels = {**settings.labels, MANAGED_BY: MANAGER, SESSION_LABEL: session}
+    annotations = {**settings.annotations, PROGRAM_ANNOTATION: program.digest(settings)}
     job = {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": name, **_metadata(settings, labels)},
+        "metadata": {"name": name, "labels": dict(labels), "annotations": annotations},
         "spec": {
             "backoffLimit": 0,
             "activeDeadlineSeconds": _active_deadline(settings),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from .._checks import check_content, check_sequence, check_text, describe, entry_path
 from ..errors import SpecError
+from ..settings import Settings
 from .paths import FileTree, safe_name
 
 MAIN = "main.py"
@@ -65,3 +68,53 @@ class Program:
             taken.add(safe)
             files[safe] = check_content(path, content)
         return files
+
+    def digest(self, settings: Settings) -> str:
+        """Return the SHA-256 of the program as `settings` run it; see `program_digest`."""
+        return program_digest(
+            # `Program` has made bytes of these.
+            code=cast("bytes", self.code),
+            files=cast("Mapping[str, bytes]", self.files),
+            args=self.args,
+            stdin=cast("bytes | None", self.stdin),
+            timeout=settings.timeout,
+            max_output_bytes=settings.max_output_bytes,
+            max_file_bytes=settings.max_file_bytes,
+            max_files=settings.max_files,
+        )
+
+
+def program_digest(
+    *,
+    code: bytes,
+    files: Mapping[str, bytes],
+    args: Sequence[str],
+    stdin: bytes | None,
+    timeout: float,
+    max_output_bytes: int,
+    max_file_bytes: int,
+    max_files: int,
+) -> str:
+    """Return the SHA-256, in hexadecimal, of everything that the caller chose about one program.
+
+    The runner, the delivery and the hardening are not part of it: it stays the same from release to release. Each
+    value is hashed after its length, and each list after its count, so that two programs never share an encoding.
+    """
+
+    def values() -> Iterator[bytes]:
+        yield b"gke-sandbox/program 1"
+        yield code
+        yield from [] if stdin is None else [b"stdin", stdin]
+        yield b"args %d" % len(args)
+        yield from (arg.encode("utf-8", "surrogatepass") for arg in args)
+        yield b"files %d" % len(files)
+        for name in sorted(files):
+            yield name.encode("utf-8", "surrogatepass")
+            yield files[name]
+        yield f"{float(timeout)!r} {max_output_bytes} {max_file_bytes} {max_files}".encode()
+
+    digest = hashlib.sha256()
+    for value in values():
+        digest.update(b"%d:" % len(value))
+        digest.update(value)
+    return digest.hexdigest()

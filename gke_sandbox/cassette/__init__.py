@@ -1,13 +1,14 @@
-"""Record and replay: a file stands for a cluster. docs/replay.md shows how to use it.
+"""Record and replay: a file takes the place of a cluster. docs/replay.md shows how to use it.
 
-`Cluster.record` and `Cluster.replay` are the way in; the parts are here for tests of other clients.
+Use `Cluster.record` and `Cluster.replay`; the parts are exported for tests of other clients.
 """
 
 from __future__ import annotations
 
 from .format import load, save
 from .model import Cassette
-from .player import Player, ReplayTransport
-from .recorder import RecordingTransport, Tape
+from .player import Player
+from .recorder import Recorder, RecordingTransport
+from .transport import ReplayTransport
 
-__all__ = ["Cassette", "Player", "RecordingTransport", "ReplayTransport", "Tape", "load", "save"]
+__all__ = ["Cassette", "Player", "Recorder", "RecordingTransport", "ReplayTransport", "load", "save"]

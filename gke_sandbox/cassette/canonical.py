@@ -1,7 +1,7 @@
-"""What a caller chose, read off the bodies that this library sends. Pure.
+"""The canonical form of a request's body: what the caller chose, without what this library chose. Pure.
 
-The rest of a body (the hardening, the runner's text, by which way the program travels) is the library's own and
-changes between releases; a cassette that somebody recorded should go on matching.
+The rest of a body (the hardening, the text of the runner, the delivery of the program) changes between releases of
+this library; recorded cassettes must still match.
 """
 
 from __future__ import annotations
@@ -13,40 +13,52 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from .._wire.manifests import CONTAINER
+from .._wire.manifests import CONTAINER, PROGRAM_ANNOTATION
+from .._wire.program import program_digest
 from ..settings import MANAGED_BY, SESSION_LABEL
 
-__all__ = ["meaning"]
+__all__ = ["canonical_form", "digest_of_config_map"]
 
-_ECHOED = (MANAGED_BY, SESSION_LABEL)
+# Labels that this library sets.
+_OWN_LABELS = (MANAGED_BY, SESSION_LABEL)
+# Raised for a body that this library did not make.
+_FOREIGN = (KeyError, TypeError, ValueError, AttributeError, IndexError, zlib.error, binascii.Error)
 
 
-def meaning(body: Any) -> Any:
-    """What the caller chose of a Job or of a ConfigMap of ours; any other body as it is."""
+def canonical_form(body: Any) -> Any:
+    """Return what the caller chose about a Job or a ConfigMap of this library; any other body unchanged."""
     if not isinstance(body, Mapping):
         return body
     try:
         if body.get("kind") == "Job":
-            return _of_job(body)
+            return _canonical_job(body)
         if body.get("kind") == "ConfigMap":
-            return _of_config_map(body)
+            return {"name": body["metadata"]["name"], **_readable(_program(body))}
         if body.get("kind") == "DeleteOptions":
             return {}
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, zlib.error, binascii.Error):
-        # Not of our making: then all of it counts.
+    except _FOREIGN:
         return body
     return body
 
 
-def _of_job(job: Mapping[str, Any]) -> dict[str, Any]:
+def digest_of_config_map(body: Any) -> str | None:
+    """Return the digest of the program in a ConfigMap; None if this library did not make it."""
+    try:
+        return program_digest(**_program(body))
+    except _FOREIGN:
+        return None
+
+
+def _canonical_job(job: Mapping[str, Any]) -> dict[str, Any]:
     metadata, pod = job["metadata"], job["spec"]["template"]["spec"]
     (container,) = (each for each in pod["containers"] if each["name"] == CONTAINER)
     requests, limits = container["resources"]["requests"], container["resources"]["limits"]
+    annotations = metadata.get("annotations") or {}
     return {
         "name": metadata["name"],
         "session": metadata["labels"][SESSION_LABEL],
-        "labels": {name: value for name, value in metadata["labels"].items() if name not in _ECHOED},
-        "annotations": dict(metadata.get("annotations") or {}),
+        "labels": {name: value for name, value in metadata["labels"].items() if name not in _OWN_LABELS},
+        "annotations": {name: value for name, value in annotations.items() if name != PROGRAM_ANNOTATION},
         "image": container["image"],
         "image_pull_policy": container.get("imagePullPolicy"),
         "image_pull_secrets": pod.get("imagePullSecrets"),
@@ -65,22 +77,23 @@ def _of_job(job: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _of_config_map(config_map: Mapping[str, Any]) -> dict[str, Any]:
+def _program(config_map: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the program in a ConfigMap as the arguments of `program_digest`."""
     data, binary = config_map.get("data") or {}, config_map.get("binaryData") or {}
     request = json.loads(data["request"])
     limits = request["limits"]
 
-    def content(entry: Any) -> Any:
-        if entry is None:
-            return None
+    def content(entry: Any) -> bytes:
         encoding, keys = entry
         pieces = [data[key].encode() if key in data else base64.b64decode(binary[key]) for key in keys]
-        return _readable(_whole(encoding, b"".join(pieces)))
+        joined = b"".join(pieces)
+        if encoding == "base64":
+            return base64.b64decode(joined)
+        return zlib.decompress(joined) if encoding == "zlib" and joined else joined
 
     return {
-        "name": config_map["metadata"]["name"],
         "code": content(request["code"]),
-        "stdin": content(request["stdin"]),
+        "stdin": None if request["stdin"] is None else content(request["stdin"]),
         "files": {name: content(entry) for name, entry in request["files"].items()},
         "args": request["args"],
         "timeout": request["timeout"],
@@ -90,16 +103,13 @@ def _of_config_map(config_map: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _whole(encoding: str, joined: bytes) -> bytes:
-    if encoding == "base64":
-        return base64.b64decode(joined)
-    if encoding == "zlib" and joined:
-        return zlib.decompress(joined)
-    return joined
-
-
-def _readable(content: bytes) -> str:
+def _readable(value: Any) -> Any:
+    """Return bytes, also those in a mapping, as text."""
+    if isinstance(value, Mapping):
+        return {name: _readable(item) for name, item in value.items()}
+    if not isinstance(value, bytes):
+        return value
     try:
-        return content.decode()
+        return value.decode()
     except UnicodeDecodeError:
-        return f"base64:{base64.b64encode(content).decode()}"
+        return f"base64:{base64.b64encode(value).decode()}"

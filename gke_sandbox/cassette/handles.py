@@ -12,24 +12,25 @@ from typing import Any
 import httpx
 
 from .format import check_writable, load
-from .player import Player, ReplayTransport
-from .recorder import RecordingTransport, Tape
+from .player import Player
+from .recorder import Recorder, RecordingTransport
+from .transport import ReplayTransport
 
-__all__ = ["Recording", "Replaying"]
+__all__ = ["RecordHandle", "ReplayHandle"]
 
 
 @dataclass
-class Replaying:
+class ReplayHandle:
     """A cassette to be played: anew for each Sandbox, and checked when that closes.
 
-    With `once` all Sandboxes share one playing, and whoever made this calls `finish` in the end.
+    With `shared` all Sandboxes share one playing, and whoever made this calls `finish` in the end.
     """
 
     path: str
     scenario: str | None = None
     strict: bool = False
     timing: bool = False
-    once: bool = False
+    shared: bool = False
     _player: Player | None = field(default=None, init=False, repr=False, compare=False)
 
     def open(self) -> tuple[httpx.AsyncBaseTransport, str | None]:
@@ -38,23 +39,23 @@ class Replaying:
         if player is None:
             cassette = load(self.path, scenario=self.scenario)
             player = Player(cassette, strict=self.strict, timing=self.timing)
-            self._player = player if self.once else None
-        return ReplayTransport(player, check=not self.once), player.cassette.header.namespace
+            self._player = player if self.shared else None
+        return ReplayTransport(player, check=not self.shared), player.cassette.header.namespace
 
     @property
     def used(self) -> bool:
-        """With `once`: whether a Sandbox has opened it."""
+        """With `shared`: whether a Sandbox has opened it."""
         return self._player is not None
 
     def finish(self) -> None:
-        """With `once`: raise `ReplayMismatch` if the run was not the recorded one."""
+        """With `shared`: raise `ReplayMismatch` if the run was not the recorded one."""
         if self._player is not None:
             self._player.finish()
 
-    def __copy__(self) -> Replaying:
+    def __copy__(self) -> ReplayHandle:
         return self
 
-    def __deepcopy__(self, memo: object) -> Replaying:
+    def __deepcopy__(self, memo: object) -> ReplayHandle:
         return self
 
     def __getstate__(self) -> dict[str, Any]:
@@ -62,34 +63,34 @@ class Replaying:
 
 
 @dataclass
-class Recording:
+class RecordHandle:
     """A file to record into. All Sandboxes that use it make one recording, written as each of them closes."""
 
     path: str
     scenario: str | None = None
     notes: str = ""
-    _tape: Tape | None = field(default=None, init=False, repr=False, compare=False)
+    _recorder: Recorder | None = field(default=None, init=False, repr=False, compare=False)
 
-    def around(self, inner: httpx.AsyncBaseTransport, base: str) -> httpx.AsyncBaseTransport:
+    def wrap(self, inner: httpx.AsyncBaseTransport, base: str) -> httpx.AsyncBaseTransport:
         """A transport that passes everything on to `inner` and records it; see there for `base`.
 
         Raises `CassetteError` if the file could not be written: better now than after the run.
         """
-        if self._tape is None:
+        if self._recorder is None:
             check_writable(self.path)
-            self._tape = Tape(self.path, scenario=self.scenario, notes=self.notes)
-        return RecordingTransport(inner, self._tape, base=base)
+            self._recorder = Recorder(self.path, scenario=self.scenario, notes=self.notes)
+        return RecordingTransport(inner, self._recorder, base=base)
 
     def discard(self) -> None:
         """Write nothing: what was in the file before stays."""
-        if self._tape is not None:
-            self._tape.discarded = True
+        if self._recorder is not None:
+            self._recorder.discarded = True
 
-    def __copy__(self) -> Recording:
+    def __copy__(self) -> RecordHandle:
         return self
 
-    def __deepcopy__(self, memo: object) -> Recording:
+    def __deepcopy__(self, memo: object) -> RecordHandle:
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_tape": None}
+        return {**self.__dict__, "_recorder": None}

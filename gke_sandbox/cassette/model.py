@@ -1,6 +1,6 @@
-"""What a cassette holds: a header, and steps; each step a request and what came back. Pure.
+"""The content of a cassette: a header and steps, each a request and its response. Pure.
 
-`Exchange` is the raw form, as a recorder sees it; `Step` is what is written, with placeholders.
+`Exchange` is the raw form that a recorder sees; `Step` is the form that is written, with placeholders.
 """
 
 from __future__ import annotations
@@ -10,22 +10,26 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+import httpx
+
 from ..settings import SESSION_LABEL
 from .placeholders import jobs_in
 
 __all__ = [
+    "ENDED_BY",
+    "ERRORS",
     "FORMAT",
-    "Answer",
     "Cassette",
     "Chunk",
     "Exchange",
     "Header",
+    "RecordedResponse",
     "Step",
-    "about",
-    "follows",
-    "is_look",
+    "is_pod_list_watch",
+    "is_status_poll",
     "is_watch",
     "job_of",
+    "jobs_of",
     "metadata_of",
     "query_text",
 ]
@@ -35,10 +39,30 @@ _JOB_LABELS = ("batch.kubernetes.io/job-name", "job-name")
 FORMAT = 1
 """The version of the format that this release writes, and the newest that it reads."""
 
+ERRORS: dict[str, type[httpx.TransportError]] = {
+    kind.__name__: kind
+    for kind in (
+        httpx.ConnectError,
+        httpx.ConnectTimeout,
+        httpx.PoolTimeout,
+        httpx.ProxyError,
+        httpx.ReadError,
+        httpx.ReadTimeout,
+        httpx.RemoteProtocolError,
+        httpx.LocalProtocolError,
+        httpx.WriteError,
+        httpx.WriteTimeout,
+    )
+}
+"""The errors that are recorded by name and raised again."""
+
+ENDED_BY = ("server", "client", *ERRORS)
+"""All values of `RecordedResponse.ended_by`."""
+
 
 @dataclass
 class Exchange:
-    """One request as it was sent, and all that came back. Times are seconds since the recording began."""
+    """One request as it was sent, and its response. Times are seconds since the start of the recording."""
 
     at: float
     method: str
@@ -47,60 +71,61 @@ class Exchange:
     body: bytes = b""
     status: int | None = None
     headers: list[tuple[str, str]] = field(default_factory=list)
-    answered: float | None = None
-    """When the headers came."""
+    responded_at: float | None = None
+    """When the headers arrived."""
     chunks: list[tuple[float, bytes]] = field(default_factory=list)
-    ended: float | None = None
-    ends: str = "client"
-    """Who ended it: ``client``, ``server``, or the name of httpx's exception."""
-    renewed: bool = False
-    """Whether the same request was sent once more, with other credentials: its 401 is no answer to anybody."""
+    ended_at: float | None = None
+    ended_by: str = "client"
+    """``client``, ``server``, or the name of httpx's exception."""
+    reauthenticated: bool = False
+    """Whether the same request was sent again with new credentials: its 401 is not part of the recording."""
 
     @property
-    def streamed(self) -> bool:
-        """Whether its answer goes on for as long as there is something to tell, and is not whole before."""
+    def is_stream(self) -> bool:
+        """Whether the response is a followed log or a watch, which arrives piece by piece."""
         follow = self.query.get("follow") in ("true", "1")
         return (follow or is_watch(self.query)) and self.status == 200
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the cassette is of."""
+    """Where a cassette comes from."""
 
     scenario: str = ""
     namespace: str | None = None
-    """The namespace that the recorded client worked in, if it did in one."""
+    """The namespace of all requests, None if there were several or none."""
     recorded_at: str = ""
     recorded_with: str = ""
     server: str | None = None
-    """The server's version, None if it would not tell."""
+    """The server's version, None if it did not return one."""
     notes: str = ""
-    """What a reader should know: where it came from, what was fused or written by hand."""
+    """Remarks for the reader, such as what was edited by hand."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """One piece of a stream: bytes as they came (of a log), or one event of a watch.
+    """One piece of a stream: bytes of a log, or one event of a watch.
 
-    An event's line may have come in several chunks: `cuts` says at which of its bytes and when it was cut. With
-    `joined` it came in one chunk with what is before it. `after` names the requests that it follows, one for each
-    Job that it is about: that one and all those before it of the same Job.
+    The line of an event may have arrived in several pieces: `split_at` has the milliseconds and the byte of each
+    cut. A `coalesced` event arrived in one piece with the end of the event before it. `after` names the requests
+    that must arrive before the chunk is sent, at most one for each Job that it is about; the earlier requests
+    about the same Job must have arrived as well.
     """
 
     at: int
     data: bytes = b""
     event: Mapping[str, Any] | None = None
     after: tuple[str, ...] = ()
-    cuts: tuple[tuple[int, int], ...] = ()
-    joined: bool = False
+    split_at: tuple[tuple[int, int], ...] = ()
+    coalesced: bool = False
     line: int = 0
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What came back. `status` None: nothing did; `ends` then says what happened instead.
+class RecordedResponse:
+    """The response to a request. `status` is None if there was none; `ended_by` then names the error.
 
-    Times are milliseconds since the recording began. One of `json`, `data` and `chunks` is the body.
+    Times are milliseconds since the start of the recording. One of `json`, `data` and `chunks` is the body.
     """
 
     at: int
@@ -109,14 +134,14 @@ class Answer:
     json: Any = None
     data: bytes | None = None
     chunks: tuple[Chunk, ...] | None = None
-    ends: str = "server"
+    ended_by: str = "server"
     ended_at: int | None = None
     after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Step:
-    """One request and its answer. `of` is the placeholder of the Job that it is about, empty for none."""
+    """One request and its response. `job` is the placeholder of the Job that it is about, empty for none."""
 
     name: str
     at: int
@@ -124,19 +149,19 @@ class Step:
     path: str
     query: Mapping[str, str]
     body: Any
-    answer: Answer
-    of: str = ""
+    response: RecordedResponse
+    job: str = ""
     line: int = 0
 
     @property
-    def look(self) -> bool:
-        """Whether it is a look: see `is_look`."""
-        return is_look(self.method, self.path, self.query)
+    def is_status_poll(self) -> bool:
+        """Whether the request polls the state of a single sandbox."""
+        return is_status_poll(self.method, self.path, self.query)
 
     @property
-    def follows(self) -> bool:
-        """Whether it follows a Sandbox's pods: see `follows`."""
-        return follows(self.method, self.path, self.query)
+    def is_pod_list_watch(self) -> bool:
+        """Whether the request lists or watches all pods of a Sandbox."""
+        return is_pod_list_watch(self.method, self.path, self.query)
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}{query_text(self.query)}"
@@ -151,51 +176,51 @@ class Cassette:
     source: str = "the cassette"
 
     def where(self, step: Step, line: int = 0) -> str:
-        """The place of a step, for a message: file, line, step."""
+        """Return the place of a step for a message: file, line, step."""
         number = line or step.line
         return f"{self.source}{f', line {number}' if number else ''}, step {step.name}"
 
 
-def is_look(method: str, path: str, query: Mapping[str, str]) -> bool:
-    """Whether a request only looks what has become of one sandbox, as a client does that waits.
+def is_status_poll(method: str, path: str, query: Mapping[str, str]) -> bool:
+    """Return whether a request polls the state of a single sandbox.
 
-    How often it looks is a matter of time, and a replay has another time: a look may be left out or repeated, and
-    nothing follows it.
+    How often a client polls depends on time, and a replay has other times: such a request may be left out or
+    repeated, and no event follows it.
     """
-    of_job = path.endswith("/pods") and _selected(query) == "batch.kubernetes.io/job-name"
+    of_job = path.endswith("/pods") and _selected_label(query) == "batch.kubernetes.io/job-name"
     return method == "GET" and not is_watch(query) and (path.endswith("/events") or of_job)
 
 
-def follows(method: str, path: str, query: Mapping[str, str]) -> bool:
-    """Whether a request is the list or the watch by which a Sandbox follows all of its pods: see `news`."""
-    return method == "GET" and path.endswith("/pods") and _selected(query) == SESSION_LABEL
+def is_pod_list_watch(method: str, path: str, query: Mapping[str, str]) -> bool:
+    """Return whether a request lists or watches all pods of a Sandbox: see `timeline`."""
+    return method == "GET" and path.endswith("/pods") and _selected_label(query) == SESSION_LABEL
 
 
 def is_watch(query: Mapping[str, str]) -> bool:
-    """Whether a request with this query is a watch."""
+    """Return whether a request with this query is a watch."""
     return query.get("watch") in ("true", "1")
 
 
-def _selected(query: Mapping[str, str]) -> str:
+def _selected_label(query: Mapping[str, str]) -> str:
     return query.get("labelSelector", "").partition("=")[0]
 
 
 def metadata_of(body: Any) -> Mapping[str, Any]:
-    """The metadata of an object; nothing if it has none, or is none."""
+    """Return the metadata of an object; an empty mapping if it has none, or is not an object."""
     metadata = body.get("metadata") if isinstance(body, Mapping) else None
     return metadata if isinstance(metadata, Mapping) else {}
 
 
 def job_of(path: str, query: Mapping[str, str], body: Any) -> str:
-    """The placeholder of the Job that a request is about; empty for none.
+    """Return the placeholder of the Job that a request is about; empty for none.
 
-    An object is about the Job whose name it has, whatever other names its program knows.
+    An object belongs to the Job in its name, even if its program contains the names of other Jobs.
     """
     return next(iter([*jobs_in(metadata_of(body).get("name")), *jobs_in([path, *query.values(), body])]), "")
 
 
 def query_text(query: Mapping[str, str]) -> str:
-    """A query as it stands in an address, as far as a reader is concerned."""
+    """Return a query as part of a URL, escaped no more than a reader needs."""
     pairs = (f"{_quoted(name)}={_quoted(value)}" for name, value in query.items())
     return "?" + "&".join(pairs) if query else ""
 
@@ -204,10 +229,10 @@ def _quoted(text: str) -> str:
     return quote(text, safe="/=<>,:;!()[]@$'* ")
 
 
-def about(value: Any) -> list[str]:
-    """The placeholders of the Jobs that an answer or an event is about.
+def jobs_of(value: Any) -> list[str]:
+    """Return the placeholders of the Jobs that a response or an event is about.
 
-    A pod is about the Job whose label it has, whatever other names its program knows.
+    A pod belongs to the Job in its labels, even if its program contains the names of other Jobs.
     """
     if isinstance(value, Mapping):
         labels = metadata_of(value).get("labels")
@@ -216,5 +241,5 @@ def about(value: Any) -> list[str]:
             return named
         items = value.get("items")
         if isinstance(items, list):
-            return list(dict.fromkeys(job for item in items for job in about(item)))
+            return list(dict.fromkeys(job for item in items for job in jobs_of(item)))
     return jobs_in(value)

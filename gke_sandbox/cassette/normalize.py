@@ -1,172 +1,443 @@
-"""From raw exchanges to a cassette: generated names become placeholders, what says nothing is left out. Pure."""
+"""From raw exchanges to a cassette: generated names become placeholders, irrelevant fields are left out. Pure."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from datetime import datetime
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from typing import Any
 
-from .generated import Names, json_in, request_of
-from .model import Answer, Cassette, Chunk, Exchange, Header, Step, about, is_look, is_watch, job_of
+from .._fakes.api_request import ApiRequest, parse
+from ..settings import SESSION_LABEL
+from .model import (
+    Cassette,
+    Chunk,
+    Exchange,
+    Header,
+    RecordedResponse,
+    Step,
+    is_status_poll,
+    is_watch,
+    job_of,
+    jobs_of,
+)
+from .placeholders import PLACEHOLDER, escape_literal
 from .secrets import ALLOWED_HEADERS
 
-__all__ = ["event_line", "normalise"]
+__all__ = ["NameMap", "event_line", "normalize", "parse_json", "request_of"]
+
+# Bookkeeping of the server and its nodes, which no client uses.
+_IGNORED_FIELDS = frozenset(
+    {"managedFields", "selfLink", "hostIP", "hostIPs", "podIP", "podIPs", "containerID", "imageID"}
+)
+# Random in each request.
+_IGNORED_QUERY = frozenset({"timeoutSeconds"})
+_INVOCATION = "adk.agent.google.com/invocation-id"
+_UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
+_UUID_LENGTH = 36
+_ADDRESS = re.compile(r"\b\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}\b")
+_WORD = re.compile(r"[0-9A-Za-z]+")
+# Text that looks like a placeholder, or characters of which names are made.
+_TOKEN = re.compile(rf"(?P<like>{PLACEHOLDER.pattern})|[0-9A-Za-z][0-9A-Za-z._-]*")
+# https://www.rfc-editor.org/rfc/rfc5737
+_DOCUMENTATION = "192.0.2."
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
+_RUNNER_KEY = "runner"
 
 
-def normalise(
-    exchanges: Sequence[Exchange], header: Header, began: datetime, source: str = "the cassette"
+def normalize(
+    exchanges: Sequence[Exchange], header: Header, start: datetime, source: str = "the cassette"
 ) -> Cassette:
-    """The cassette of what was recorded from `began` on."""
-    return Cassette(header, tuple(_Normaliser(_without_renewals(exchanges), began).steps()), source)
+    """Return the cassette of what was recorded from `start` on."""
+    return Cassette(header, tuple(_Normalizer(_without_reauthentication(exchanges), start).steps()), source)
 
 
 def event_line(type_: str, body: Any) -> bytes:
-    """One event of a watch as the server writes it."""
+    """Return one event of a watch as the server writes it."""
     text = json.dumps({"type": type_, "object": body}, separators=(",", ":"), ensure_ascii=False)
     return text.encode("utf-8", "surrogatepass") + b"\n"
 
 
-def _without_renewals(exchanges: Sequence[Exchange]) -> list[Exchange]:
-    """Leave out each 401 that was answered with other credentials: a replay has none to renew."""
-    return [each for each in exchanges if each.status != 401 or not each.renewed]
+def request_of(exchange: Exchange) -> ApiRequest:
+    """Return the parsed API request of an exchange."""
+    return parse(exchange.method, exchange.path, exchange.query, exchange.body)
 
 
-class _Normaliser:
-    def __init__(self, exchanges: Sequence[Exchange], began: datetime) -> None:
+def parse_json(data: bytes) -> Any:
+    """Return the JSON object or array in `data`; None if there is none."""
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return None
+    return value if isinstance(value, (dict, list)) else None
+
+
+def _without_reauthentication(exchanges: Sequence[Exchange]) -> list[Exchange]:
+    """Leave out each 401 after which new credentials were sent: a replay has no credentials."""
+    return [each for each in exchanges if each.status != 401 or not each.reauthenticated]
+
+
+class _Normalizer:
+    def __init__(self, exchanges: Sequence[Exchange], start: datetime) -> None:
         self._exchanges = exchanges
-        self._names = names = Names(exchanges, began)
-        self._asked = [
+        self._responses = [_values(each) for each in exchanges]
+        self._names = names = NameMap(exchanges, self._responses, start)
+        self._requests = [
             (
-                names.text(each.path, answer=False),
+                names.text(each.path, response=False),
                 names.query(each.query),
-                names.value(json_in(each.body), answer=False),
+                names.value(parse_json(each.body), response=False),
             )
             for each in exchanges
         ]
-        self._of = [job_of(*asked) for asked in self._asked]
+        self._jobs = [job_of(*request) for request in self._requests]
+        # The requests about each Job that something may follow.
+        self._of_job: dict[str, list[int]] = {}
+        for index, (job, each) in enumerate(zip(self._jobs, exchanges, strict=True)):
+            if not is_status_poll(each.method, each.path, each.query):
+                self._of_job.setdefault(job, []).append(index)
         self._labels = self._label()
 
     def steps(self) -> Iterator[Step]:
         for index, exchange in enumerate(self._exchanges):
-            path, query, body = self._asked[index]
-            answer, of = self._answer(index), self._of[index]
-            yield Step(self._labels[index], _ms(exchange.at), exchange.method, path, query, body, answer, of)
+            path, query, body = self._requests[index]
+            response, job = self._response(index), self._jobs[index]
+            yield Step(self._labels[index], _ms(exchange.at), exchange.method, path, query, body, response, job)
 
     def _label(self) -> list[str]:
-        """A name for each step: what it does and for which Job, and a count where that is not enough."""
+        """Return a name for each step: its verb, resource and Job, and a count if that is not unique."""
         counts: dict[str, int] = {}
         labels = []
-        for exchange, of in zip(self._exchanges, self._of, strict=True):
+        for exchange, job in zip(self._exchanges, self._jobs, strict=True):
             request = request_of(exchange)
             label = (
                 f"{request.verb}-{request.resource.replace('/', '-')}" if request.verb else exchange.method.lower()
             )
-            label += f"-{of[5:-1]}" if of else ""
+            label += f"-{job[5:-1]}" if job else ""
             counts[label] = counts.get(label, 0) + 1
             labels.append(label if counts[label] == 1 else f"{label}-again-{counts[label]}")
         return labels
 
-    def _answer(self, index: int) -> Answer:
-        exchange, of = self._exchanges[index], self._of[index]
-        ended_at = None if exchange.ended is None else _ms(exchange.ended)
+    def _response(self, index: int) -> RecordedResponse:
+        exchange, job = self._exchanges[index], self._jobs[index]
+        ended_at = None if exchange.ended_at is None else _ms(exchange.ended_at)
         if exchange.status is None:
-            return Answer(_ms(exchange.at), None, ends=exchange.ends, ended_at=ended_at)
+            return RecordedResponse(_ms(exchange.at), None, ended_by=exchange.ended_by, ended_at=ended_at)
         headers = {name.lower(): value for name, value in exchange.headers}
         headers = {
-            name: self._names.text(value, answer=True)
+            name: self._names.text(value, response=True)
             for name, value in headers.items()
             if name in ALLOWED_HEADERS and (name, value.partition(";")[0]) != ("content-type", "application/json")
         }
-        answered = exchange.at if exchange.answered is None else exchange.answered
-        common: dict[str, Any] = {"at": _ms(answered), "status": exchange.status, "headers": headers}
-        if exchange.streamed:
+        at = exchange.at if exchange.responded_at is None else exchange.responded_at
+        common: dict[str, Any] = {"at": _ms(at), "status": exchange.status, "headers": headers}
+        common["ended_by"] = exchange.ended_by
+        if exchange.is_stream:
             chunks = self._events(exchange) if is_watch(exchange.query) else self._log(index)
-            return Answer(**common, chunks=tuple(chunks), ends=exchange.ends, ended_at=ended_at)
-        joined = b"".join(data for _, data in exchange.chunks)
-        value = self._names.value(json_in(joined), answer=True)
-        others = [job for job in about(value) if job != of]
-        return Answer(
+            return RecordedResponse(**common, chunks=tuple(chunks), ended_at=ended_at)
+        value = self._names.value(next(iter(self._responses[index]), None), response=True)
+        others = [each for each in jobs_of(value) if each != job]
+        return RecordedResponse(
             **common,
             json=value,
-            data=joined if value is None else None,
-            after=self._since(index, answered) + self._follows(others, answered),
-            ends=exchange.ends,
+            data=b"".join(data for _, data in exchange.chunks) if value is None else None,
+            after=self._later(index, at) + self._follows(others, at),
         )
 
     def _log(self, index: int) -> Iterator[Chunk]:
         for at, data in self._exchanges[index].chunks:
-            yield Chunk(_ms(at), data, after=self._since(index, at))
+            yield Chunk(_ms(at), data, after=self._later(index, at))
 
     def _events(self, exchange: Exchange) -> Iterator[Chunk]:
-        for at, line, cuts, joined in _lines(exchange.chunks):
-            event = json_in(line) if line.endswith(b"\n") else None
+        for at, line, cuts, coalesced in _lines(exchange.chunks):
+            event = parse_json(line) if line.endswith(b"\n") else None
             if not isinstance(event, dict) or not {"type", "object"} <= event.keys():
-                yield Chunk(_ms(at), line, joined=joined)
+                yield Chunk(_ms(at), line, coalesced=coalesced)
                 continue
-            body = self._names.value(event["object"], answer=True)
-            # The line is shorter now than it was: it is cut where it was, in proportion.
-            scale = len(event_line(event["type"], body)) / len(line)
+            body = self._names.value(event["object"], response=True)
+            # The line is shorter than it was: it is cut in proportion.
+            scale = len(event_line(event["type"], body)) / len(line) if cuts else 1
             yield Chunk(
                 _ms(at),
                 event={"type": event["type"], "object": body},
-                after=self._follows(about(body), at),
-                cuts=tuple((_ms(when), max(1, round(place * scale))) for when, place in cuts),
-                joined=joined,
+                after=self._follows(jobs_of(body), at),
+                split_at=tuple((_ms(when), max(1, round(place * scale))) for when, place in cuts),
+                coalesced=coalesced,
             )
 
-    def _since(self, index: int, at: float) -> tuple[str, ...]:
-        """The last request for the same Job that was sent after this one, and before `at`."""
-        of = self._of[index]
-        later = [each for each in self._all_of(of) if each > index and self._exchanges[each].at < at] if of else []
-        return (self._labels[later[-1]],) if later else ()
+    def _later(self, index: int, at: float) -> tuple[str, ...]:
+        """Return the last request about the same Job that was sent after this one, and before `at`."""
+        job = self._jobs[index]
+        found = [
+            each for each in self._of_job.get(job, ()) if job and each > index and self._exchanges[each].at < at
+        ]
+        return (self._labels[found[-1]],) if found else ()
 
     def _follows(self, jobs: Sequence[str], at: float) -> tuple[str, ...]:
-        """For each Job the last request before `at`.
+        """Return the last request before `at` about each Job.
 
-        Its news also follow the two requests that make it, even if they were faster than the second: whatever
-        is told of a Job tells two Jobs apart, and only the ConfigMap says which one it is.
+        Its events also follow the two requests that create it, even if they arrived before the second one: a
+        replay knows the program of a Job only after the ConfigMap.
         """
         found = []
         for job in jobs:
-            all_of = self._all_of(job)
-            before = [each for each in all_of if self._exchanges[each].at < at]
-            made = [each for each in all_of if self._exchanges[each].method == "POST"][:2]
-            if before or made:
-                found.append(self._labels[max(before + made)])
+            indexes = self._of_job.get(job, ())
+            before = [each for each in indexes if self._exchanges[each].at < at]
+            created = [each for each in indexes if self._exchanges[each].method == "POST"][:2]
+            if before or created:
+                found.append(self._labels[max(before + created)])
         return tuple(found)
 
-    def _all_of(self, job: str) -> list[int]:
-        """The requests about a Job that something may follow."""
-        return [index for index, of in enumerate(self._of) if of == job and not self._is_look(index)]
 
-    def _is_look(self, index: int) -> bool:
-        exchange = self._exchanges[index]
-        return is_look(exchange.method, exchange.path, exchange.query)
+def _values(exchange: Exchange) -> list[Any]:
+    """Return the JSON of a response: one body, or the events of a watch."""
+    joined = b"".join(data for _, data in exchange.chunks)
+    parts = joined.split(b"\n") if exchange.is_stream and is_watch(exchange.query) else [joined]
+    return [value for value in map(parse_json, parts) if value is not None]
 
 
 def _lines(
     chunks: Sequence[tuple[float, bytes]],
 ) -> Iterator[tuple[float, bytes, list[tuple[float, int]], bool]]:
-    """Lines as they came: when the end did, the bytes, where and when they were cut, and if the start was no edge.
+    """Iterate over lines: when the end arrived, the bytes, the cuts, and whether a chunk contained the start of the
+    line and the end of the line before it.
 
-    What has no newline at the end comes last, as it is.
+    The last line is incomplete if it has no newline.
     """
-    line, joined = b"", False
+    line, coalesced = b"", False
     cuts: list[tuple[float, int]] = []
     for at, data in chunks:
         *whole, rest = data.split(b"\n")
         for number, part in enumerate(whole):
-            yield at, line + part + b"\n", cuts, joined
-            line, cuts, joined = b"", [], number < len(whole) - 1 or bool(rest)
+            yield at, line + part + b"\n", cuts, coalesced
+            line, cuts, coalesced = b"", [], number < len(whole) - 1 or bool(rest)
         line += rest
         if rest:
             cuts = [*cuts, (at, len(line))]
         else:
-            joined = False
+            coalesced = False
     if line:
-        yield chunks[-1][0], line, [], joined
+        yield chunks[-1][0], line, [], coalesced
 
 
 def _ms(seconds: float) -> int:
     return round(seconds * 1000)
+
+
+# -- names -----------------------------------------------------------------------------------------------------
+
+
+class NameMap:
+    """The generated names of a recording, and their placeholders."""
+
+    def __init__(self, exchanges: Sequence[Exchange], responses: Sequence[Sequence[Any]], start: datetime) -> None:
+        self._start = start
+        # By kind: the placeholder of each name.
+        self._known: dict[str, dict[str, str]] = {}
+        self._addresses: dict[str, str] = {}
+        for exchange in exchanges:
+            self._learn(exchange)
+        self._versions = _versions(exchanges, responses)
+        for values in responses:
+            for value in values:
+                self._learn_uids(value)
+                self._learn_nodes(value)
+        self._in_requests = self._placeholders("job", "session", "uid")
+        self._in_responses = self._placeholders("job", "session", "uid", "node")
+        self._texts: dict[tuple[str, bool], str] = {}
+
+    def _learn(self, exchange: Exchange) -> None:
+        request = request_of(exchange)
+        body = parse_json(exchange.body) if exchange.method == "POST" else None
+        metadata = body.get("metadata") if isinstance(body, dict) else None
+        if isinstance(metadata, dict) and request.plural in ("jobs", "configmaps"):
+            self._name("session", (metadata.get("labels") or {}).get(SESSION_LABEL))
+            self._name("invocation", (metadata.get("annotations") or {}).get(_INVOCATION))
+            if request.plural == "jobs":
+                self._name("job", metadata.get("name"))
+        if request.plural == "jobs" and request.name:
+            self._name("job", request.name)
+        selector = exchange.query.get("labelSelector", "")
+        label, _, value = selector.partition("=")
+        if label == SESSION_LABEL:
+            self._name("session", value)
+
+    def _name(self, kind: str, value: Any) -> None:
+        known = self._known.setdefault(kind, {})
+        if isinstance(value, str) and value:
+            known.setdefault(value, f"<{kind}-{len(known) + 1}>")
+
+    def _learn_uids(self, value: Any) -> None:
+        for text in _texts(value):
+            if len(text) >= _UUID_LENGTH:
+                for found in _UUID.finditer(text):
+                    self._name("uid", found.group())
+
+    def _learn_nodes(self, value: Any) -> None:
+        if isinstance(value, dict):
+            self._name("node", value.get("nodeName"))
+            for item in value.values():
+                self._learn_nodes(item)
+        elif isinstance(value, list):
+            for item in value:
+                self._learn_nodes(item)
+
+    def _placeholders(self, *kinds: str) -> _Placeholders:
+        known: dict[str, str] = {}
+        for kind in kinds:
+            for name, placeholder in self._known.get(kind, {}).items():
+                known.setdefault(name, placeholder)
+        return _Placeholders(known)
+
+    def text(self, text: str, *, response: bool) -> str:
+        """Return `text` with placeholders.
+
+        In responses addresses become those of the documentation range. Programs may contain the name of a node, or
+        an address: in requests those stay as they are.
+        """
+        found = self._texts.get((text, response))
+        if found is None:
+            found = self._texts[text, response] = self._replaced(text, response)
+        return found
+
+    def _replaced(self, text: str, response: bool) -> str:
+        if response and _TIME.fullmatch(text):
+            return self._time(text)
+        placeholders = self._in_responses if response else self._in_requests
+
+        def replace(found: re.Match[str]) -> str:
+            if found["like"]:
+                return escape_literal(found)
+            return placeholders.replace(found.group(), self._address if response else None)
+
+        return _TOKEN.sub(replace, text)
+
+    def _address(self, address: str) -> str:
+        if address in ("0.0.0.0", "127.0.0.1"):
+            return address
+        return self._addresses.setdefault(address, f"{_DOCUMENTATION}{len(self._addresses) % 254 + 1}")
+
+    def _time(self, text: str) -> str:
+        whole, _, fraction = text[:-1].partition(".")
+        try:
+            moment = datetime.strptime(whole, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)
+        except ValueError:
+            return text
+        seconds = int((moment - self._start.replace(microsecond=0)).total_seconds())
+        if fraction and seconds < 0:
+            # -0.2 s is not -1 s and 0.8.
+            return f"<time{seconds + float('0.' + fraction):+.{len(fraction)}f}s>"
+        return f"<time{seconds:+d}{'.' + fraction if fraction else ''}s>"
+
+    def value(self, value: Any, *, response: bool) -> Any:
+        """Return JSON with placeholders, in responses without the fields that no client uses."""
+        if isinstance(value, str):
+            return self.text(value, response=response)
+        if isinstance(value, list):
+            return [self.value(item, response=response) for item in value]
+        if not isinstance(value, dict):
+            return value
+        found: dict[str, Any] = {}
+        for name, item in value.items():
+            if response and name in _IGNORED_FIELDS:
+                continue
+            if name == "resourceVersion" and isinstance(item, str):
+                found[name] = self._versions.get(item, item)
+            elif name == _INVOCATION:
+                found[name] = self._known.get("invocation", {}).get(item, item)
+            elif name in ("data", "binaryData") and isinstance(item, dict):
+                # The content of a request, also where a response repeats it.
+                found[name] = {key: self._content(key, text) for key, text in item.items()}
+            else:
+                found[self.text(name, response=response)] = self.value(item, response=response)
+        return found
+
+    def _content(self, key: str, text: Any) -> Any:
+        return "<runner>" if key == _RUNNER_KEY else self.value(text, response=False)
+
+    def query(self, query: Mapping[str, str]) -> dict[str, str]:
+        """Return the query of a request with placeholders."""
+        found = {}
+        for name, value in query.items():
+            if name in _IGNORED_QUERY:
+                value = "<any>"
+            elif name == "resourceVersion":
+                value = self._versions.get(value, value)
+            else:
+                value = self.text(value, response=False)
+            found[name] = value
+        return found
+
+
+class _Placeholders:
+    """The placeholders of names in a text, in time that does not depend on how many names there are."""
+
+    def __init__(self, known: Mapping[str, str]) -> None:
+        self._known = known
+        self._lengths = sorted({len(name) for name in known}, reverse=True)
+
+    def replace(self, token: str, address: Callable[[str], str] | None) -> str:
+        """Replace all names in a token, and its addresses by `address`. A name is not part of a longer word."""
+        replaced, position = "", 0
+        for word in _WORD.finditer(token):
+            start = word.start()
+            if start < position:
+                continue
+            end, new = self._name_at(token, start)
+            found = _ADDRESS.match(token, start) if not end and address is not None else None
+            if found is not None and address is not None:
+                end, new = found.end(), address(found.group())
+            if end:
+                replaced += token[position:start] + new
+                position = end
+        return replaced + token[position:]
+
+    def _name_at(self, token: str, start: int) -> tuple[int, str]:
+        for length in self._lengths:
+            end = start + length
+            name = token[start:end]
+            if name in self._known and not _WORD.match(token, end):
+                return end, self._known[name]
+        return 0, ""
+
+
+def _versions(exchanges: Sequence[Exchange], responses: Sequence[Sequence[Any]]) -> dict[str, str]:
+    """Return placeholders in the order of the versions, which a real server increments."""
+    seen = {version: None for values in responses for value in values for version in _all_versions(value)}
+    seen.update(
+        dict.fromkeys(each.query["resourceVersion"] for each in exchanges if "resourceVersion" in each.query)
+    )
+    seen.pop("0", None)
+    seen.pop("", None)
+    ordered: list[str] = list(seen)
+    if all(version.isdecimal() for version in ordered):
+        # https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
+        ordered.sort(key=int)
+    return {version: f"<version-{number}>" for number, version in enumerate(ordered, 1)}
+
+
+def _all_versions(value: Any) -> Iterator[str]:
+    if isinstance(value, list):
+        for item in value:
+            yield from _all_versions(item)
+    elif isinstance(value, dict):
+        own = value.get("resourceVersion")
+        if isinstance(own, str):
+            yield own
+        for name, item in value.items():
+            if name not in _IGNORED_FIELDS:
+                yield from _all_versions(item)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if name not in _IGNORED_FIELDS:
+                yield str(name)
+                yield from _texts(item)

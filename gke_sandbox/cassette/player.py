@@ -1,39 +1,43 @@
-"""The transport that replays: a cassette stands for the cluster. No network, and no sleeping unless told to."""
+"""One replay of a cassette: which requests have arrived, and what may be sent now. No HTTP."""
 
 from __future__ import annotations
 
-import json
+import heapq
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable
 from datetime import datetime, timezone
-from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
-import anyio.lowlevel
-import httpx
 
-from .._fakes.body import Body, Timeouts
 from .._wire.payload import runner_text
 from ..errors import CassetteError, ReplayMismatch
-from .ends import ERRORS
-from .matcher import Asked, Matcher
-from .model import Answer, Cassette, Chunk, Step, is_watch
-from .news import Followed, news_of
-from .placeholders import ServerNames, render
-from .streams import Stream, Watch
+from ..settings import SESSION_LABEL
+from .matcher import Matcher, RecordedJob, ReplayRequest
+from .model import Cassette, Chunk, RecordedResponse, Step
+from .placeholders import GeneratedNames, render
+from .timeline import PodTimeline, TimelineEvent, read_timelines
 
-__all__ = ["Player", "ReplayTransport"]
+__all__ = ["Player"]
 
-_BEGAN = datetime(2026, 1, 1, tzinfo=timezone.utc)
+_START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+_MAX_LISTED = 10
+
+
+class _LogStream(Protocol):
+    """An open log, whose output was recorded before some changes of its pod."""
+
+    def has_output_before(self, at: int) -> bool:
+        """Return whether output that was recorded before a time was not sent yet."""
 
 
 class Player:
-    """One playing of a cassette, from its first step to its last; for one event loop at a time.
+    """One replay of a cassette from its first step to its last; for one event loop at a time.
 
-    `timing` keeps the recorded pauses. `strict` compares bodies whole; see `Matcher`. `began` is the calendar
-    time of the recording's beginning in what is replayed.
+    `timing` keeps the recorded pauses. `strict` compares bodies in full; see `Matcher`. In the replayed responses the
+    recording starts at the calendar time `start`.
     """
 
     def __init__(
@@ -42,291 +46,252 @@ class Player:
         *,
         strict: bool = False,
         timing: bool = False,
-        began: datetime | None = None,
+        start: datetime | None = None,
     ) -> None:
         self.cassette = cassette
         self.timing = timing
-        self.matcher = Matcher(cassette, strict=strict, runner=runner_text())
-        self.streams: list[Stream] = []
         self.broken: CassetteError | None = None
-        follows = (step for step in cassette.steps if step.follows)
-        self._row = [news for step in follows for news in news_of(step, self.matcher.by_name)]
-        self._followed: dict[str, Followed] = {}
+        """The first error: the replay cannot go on."""
+        self.logs: dict[str, list[_LogStream]] = {}
+        """The open logs of each Job."""
+        self._generate = GeneratedNames(runner_text(), _START if start is None else start)
+        known = self._generate if strict else GeneratedNames(None, self._generate.start)
+        self.matcher = Matcher(cassette, strict=strict, generate=known)
+        self._events, self._failures = read_timelines(cassette)
+        self._selectors = list(self._failures)
+        self._timelines: dict[str, PodTimeline] = {}
+        self._opened: set[str] = set()
+        # Which changes wait for a request about a Job, and which for a time.
+        self._waiting: dict[str, set[str]] = {}
+        self._due: list[tuple[float, str]] = []
         self._open = 0
         self._thread = 0
-        self._choose = ServerNames(runner_text(), _BEGAN if began is None else began)
-        self._changed: anyio.Event | None = None
+        self._changed: dict[str, anyio.Event] = {}
 
     def finish(self) -> None:
-        """Raise the first error; or `ReplayMismatch` if recorded requests did not come."""
+        """Raise the first error; or `ReplayMismatch` if recorded requests did not arrive."""
         if self.broken is not None:
             raise self.broken
-        left = self.matcher.not_played()
+        if self.matcher.suspect is not None:
+            raise self.matcher.suspect
+        left = self.matcher.not_replayed()
         if left:
-            where = "\n".join(f"  {self.cassette.where(step)}: {step}" for step in left[:10])
-            more = f"\n  and {len(left) - 10} more" if len(left) > 10 else ""
+            where = "\n".join(f"  {self.cassette.where(step)}: {step}" for step in left[:_MAX_LISTED])
+            more = f"\n  and {len(left) - _MAX_LISTED} more" if len(left) > _MAX_LISTED else ""
             raise ReplayMismatch(
-                f"{self.cassette.source}: {len(left)} of {len(self.cassette.steps)} recorded requests did not "
-                f"come:\n{where}{more}",
-                hint="if the change is meant, record it again",
+                f"{self.cassette.source}: {len(left)} of {len(self.cassette.steps)} recorded requests were not "
+                f"sent:\n{where}{more}",
+                hint="If the change is intended, record it again.",
             )
 
-    # What a transport asks.
-
     def enter(self) -> None:
-        """A transport opens. Raises `CassetteError` if one is open in another thread: streams wait in one loop."""
+        """Count an opened transport. Raises `CassetteError` if one is open in another thread."""
         here = threading.get_ident()
         if self._open and self._thread != here:
             raise CassetteError(
-                f"{self.cassette.source} is being played in another thread",
-                hint="give each Sandbox that runs at the same time a cassette of its own",
+                f"{self.cassette.source} is being replayed in another thread",
+                hint="Give each Sandbox that runs at the same time its own cassette.",
             )
         self._thread = here
         self._open += 1
 
     def leave(self) -> None:
-        """A transport has closed."""
+        """Count a closed transport."""
         self._open -= 1
 
-    def take(self, asked: Asked) -> None:
-        """A request has come. Raises `ReplayMismatch`, now and ever after, if it was not recorded."""
+    # -- requests ------------------------------------------------------------------------------------------
+
+    def take(self, request: ReplayRequest) -> Step:
+        """Return the step of a request. Raises `ReplayMismatch`, from then on for every request."""
         if self.broken is not None:
             raise self.broken
         try:
-            self.matcher.take(asked)
+            step = self.matcher.take(request)
         except ReplayMismatch as error:
-            self.broken = error
-            raise
-        finally:
-            self.change()
+            raise self._break(error) from None
+        for job in {step.job, *self._waiting.pop(step.job, ())}:
+            self.release(job)
+        self.notify(step.job)
+        return step
 
-    def late(self, asked: Asked) -> None:
-        """A request has waited in vain for what its answer follows: the recording cannot go like that."""
-        step = self.matcher.step_of(asked)
-        missing = [] if step is None else [name for name in step.answer.after if self.matcher.came(name) is None]
-        if step is not None and missing and self.broken is None:
-            self.broken = CassetteError(
-                f"{self.cassette.where(step)}: its answer follows {' and '.join(missing)}, which did not come",
-                hint="`after` names requests that are sent before this one is answered",
+    def expire(self, step: Step) -> None:
+        """Stop the replay if a response still depends on requests that were never sent."""
+        missing = [name for name in step.response.after if self.matcher.arrived_at(name) is None]
+        if missing and self.broken is None:
+            self._break(
+                CassetteError(
+                    f"{self.cassette.where(step)}: its response depends on {' and '.join(missing)}, which was "
+                    "never requested",
+                    hint="`after` names requests that are sent before the response.",
+                )
             )
-            self.change()
 
-    def change(self) -> None:
-        """Something came or went: whoever waits looks again."""
-        changed, self._changed = self._changed, None
-        if changed is not None:
-            changed.set()
+    def _break(self, error: CassetteError) -> CassetteError:
+        self.broken = error
+        self.notify(*self._changed)
+        return error
 
-    async def changed(self, until: float = math.inf) -> None:
-        """Wait for the next change, or until that time."""
-        if self._changed is None:
-            self._changed = anyio.Event()
-        event = self._changed
+    # -- time ----------------------------------------------------------------------------------------------
+
+    def notify(self, *keys: str) -> None:
+        """Wake everything that waits for one of these Jobs or selectors."""
+        for key in keys:
+            changed = self._changed.pop(key, None)
+            if changed is not None:
+                changed.set()
+
+    async def changed(self, key: str, until: float = math.inf) -> None:
+        """Wait for a change of a Job or a selector, or until a time. Raises the first error of the replay."""
+        event = self._changed.setdefault(key, anyio.Event())
         with anyio.move_on_after(until - anyio.current_time()):
             await event.wait()
+        self.check()
 
-    def due(self, piece: Answer | Chunk, since: float, base: int, jobs: Sequence[str] = ()) -> float | None:
-        """When an answer, or a piece of one, is due; None: what it follows has not come.
+    def check(self) -> None:
+        """Raise the first error of the replay."""
+        if self.broken is not None:
+            raise self.broken
 
-        `since` and `base` are when its own request came, in this run and in the recording. `jobs`: what is about
-        these cannot come before they are made, though it does not say so.
+    def due(self, piece: RecordedResponse | Chunk, since: float, base: int) -> float | None:
+        """Return when a response, or a piece of one, is due; None if a request that it follows is missing.
+
+        `since` and `base` are when its own request arrived, in this run and in the recording.
         """
         due = since + (piece.at - base) / 1000
         for name in piece.after:
-            came = self.matcher.came(name)
-            if came is None:
+            arrived = self.matcher.arrived_at(name)
+            if arrived is None:
                 return None
-            due = max(due, came + (piece.at - self.matcher.by_name[name].at) / 1000)
-        for job in jobs:
-            made = self.matcher.made(job)
-            if made is None:
-                return None
-            due = max(due, made)
+            due = max(due, arrived + (piece.at - self.matcher.by_name[name].at) / 1000)
         return due if self.timing else 0.0
 
-    def jobs(self, after: Sequence[str]) -> list[str]:
-        """The Jobs that something is about which follows these steps."""
-        return [job for job in map(self.matcher.job_of, after) if job]
+    def missing_for(self, piece: RecordedResponse | Chunk) -> str | None:
+        """Return the Job of a request that must arrive before this piece; None if nothing is missing."""
+        missing = (name for name in piece.after if self.matcher.arrived_at(name) is None)
+        name = next(missing, None)
+        return None if name is None else self.matcher.by_name[name].job
 
-    def rendered(self, value: Any, jobs: Sequence[str], step: Step, line: int = 0) -> Any:
-        """`value` with this run's names, which are settled now. It stands in `step`, at `line`."""
+    def jobs_of(self, piece: RecordedResponse | Chunk) -> list[str]:
+        """Return the Jobs of the requests that a piece follows."""
+        return [job for name in piece.after if (job := self.matcher.by_name[name].job)]
+
+    def rendered(self, value: Any, jobs: Iterable[RecordedJob | str], step: Step, line: int = 0) -> Any:
+        """Return `value`, which is in `step` at `line`, with the names of this run."""
         try:
-            return render(value, self.matcher.bindings(jobs), self._choose)
+            return render(value, self.matcher.bindings(jobs), self._generate)
         except KeyError as error:
-            self.broken = CassetteError(
-                f"{self.cassette.where(step, line)}: {error.args[0]} stands in an answer that comes before its "
-                "request",
-                hint="`after` names the request that the answer follows",
-            )
-            raise self.broken from None
+            raise self._break(
+                CassetteError(
+                    f"{self.cassette.where(step, line)}: {error.args[0]} is in a response that is sent before the "
+                    "request with that name",
+                    hint="`after` names the request that the response follows.",
+                )
+            ) from None
 
-    def followed(self, asked: Asked) -> Followed:
-        """What is to be told of the pods that a list or a watch follows."""
-        selector = asked.query["labelSelector"]
-        if selector not in self._followed:
-            session = selector.partition("=")[2]
+    # -- pods ----------------------------------------------------------------------------------------------
 
-            def mine(jobs: Sequence[str]) -> bool | None:
-                sessions = {self.matcher.session_of(job) for job in jobs} - {None}
-                return session in sessions if sessions else None
+    def open_timeline(self, selector: str) -> PodTimeline:
+        """Return the timeline of the Sandbox with this label selector, which lists or watches its pods.
 
-            steps = self.matcher.following(self.matcher.selector_of(asked))
-            self._followed[selector] = Followed(steps, self._row, mine)
-        return self._followed[selector]
+        The Sandboxes of this run get the failures of the recorded ones in the order of their first requests.
+        """
+        timeline = self._timeline(selector)
+        if selector not in self._opened:
+            self._opened.add(selector)
+            recorded = self._selectors.pop(0) if self._selectors else ""
+            timeline.failures = self._failures.get(recorded, timeline.failures)
+            timeline.failures.update(anyio.current_time())
+            # Pods that belong to no Job.
+            self._events[selector] = self._events.pop(recorded, deque())
+            self.release(selector)
+        self.release_due()
+        return timeline
 
+    def _timeline(self, selector: str) -> PodTimeline:
+        return self._timelines.setdefault(selector, PodTimeline(selector))
 
-class ReplayTransport(httpx.AsyncBaseTransport):
-    """Answers as `player`'s cassette does. ``async with``; several transports may share one player.
+    def snapshot(self, timeline: PodTimeline) -> dict[str, Any]:
+        """Return a list of the pods, and count it as delivered."""
+        timeline.count_list()
+        self._release_held(timeline, listing=True)
+        found = timeline.snapshot()
+        self.delivered(timeline, len(timeline.history))
+        return found
 
-    A request that was not recorded raises `ReplayMismatch`, in all that still waits too. With `check`, leaving
-    the transport raises it again, even if nobody listened; and, unless an error leaves it, for recorded requests
-    that have not come.
+    def delivered(self, timeline: PodTimeline, position: int) -> None:
+        """The client has received the changes up to a position."""
+        timeline.delivered = max(timeline.delivered, position)
+        self._release_held(timeline)
 
-    Silence is not timed out: it is the recorded server's, which was alive.
-    """
+    def open_watch(self, timeline: PodTimeline) -> None:
+        """Release what was waiting for a watch."""
+        timeline.count_watch()
+        self._release_held(timeline)
 
-    replays = True
-    """See `KubeClient.replays`."""
+    def _release_held(self, timeline: PodTimeline, *, listing: bool = False) -> None:
+        held, timeline.held = timeline.held, set()
+        for job in held:
+            self.release(job, listing=listing)
 
-    def __init__(self, player: Player, *, check: bool = True) -> None:
-        self.player = player
-        self._check = check
-        self._bodies: dict[Body, Stream] = {}
+    def release_due(self) -> None:
+        """Release the changes whose time has come."""
+        while self._due and self._due[0][0] <= anyio.current_time():
+            self.release(heapq.heappop(self._due)[1])
 
-    async def __aenter__(self) -> ReplayTransport:
-        self.player.enter()
-        return self
+    @property
+    def next_due(self) -> float:
+        """When the next change is due."""
+        return self._due[0][0] if self._due else math.inf
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        await self.aclose()
-        self.player.leave()
-        if self._check and exc_value is None:
-            self.player.finish()
-        elif self._check and self.player.broken is not None:
-            # Whatever else went wrong may have come of that.
-            raise self.player.broken
+    def release(self, job: str, *, listing: bool = False) -> None:
+        """Release the changes of a Job's pod that are due, in their order, to the Sandbox that runs the Job."""
+        events = self._events.get(job)
+        if not events:
+            return
+        session = self.matcher.session_of(job)
+        timeline = self._timeline(f"{SESSION_LABEL}={session}" if session else job)
+        while events:
+            event = events[0]
+            due = self._event_due(event, job)
+            if due is None or any(log.has_output_before(event.chunk.at) for log in self.logs.get(job, ())):
+                break
+            if due > anyio.current_time():
+                heapq.heappush(self._due, (due, job))
+                break
+            # A client that has not seen a pod before it is gone would never learn what happened to it.
+            gone = event.removes and not (timeline.is_delivered(job) and (listing or not event.missing))
+            if gone or not timeline.is_live:
+                timeline.held.add(job)
+                break
+            events.popleft()
+            self._release(event, timeline, job)
+        self.notify(timeline.selector)
 
-    async def aclose(self) -> None:
-        """End every stream."""
-        for body in tuple(self._bodies):
-            body.abort()
+    def _release(self, event: TimelineEvent, timeline: PodTimeline, job: str) -> None:
+        assert event.chunk.event is not None
+        pod = self.rendered(event.chunk.event["object"], event.jobs, event.step, event.chunk.line)
+        timeline.add(event, pod, job)
+        if event.failure is not None:
+            event.failure.pending -= 1
+            for failures in self._failures.values():
+                failures.update(anyio.current_time())
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer a request as it was answered."""
-        player = self.player
-        asked = Asked(
-            request.method,
-            request.url.path,
-            dict(request.url.params),
-            await request.aread(),
-            at=anyio.current_time(),
-        )
-        # Whatever is ready is ready at once: without this, no other task would ever have its turn.
-        await anyio.lowlevel.checkpoint()
-        if (asked.method, asked.path) == ("GET", "/version"):
-            return self._version(request)
-        player.take(asked)
-        with anyio.move_on_after(Timeouts.of(request).read) as limit:
-            step = await self._until_due(asked)
-        if limit.cancelled_caught:
-            player.late(asked)
-            raise httpx.ReadTimeout("what this answer follows has not come", request=request)
-        if step is None:
-            return self._not_recorded(asked, request)
-        answer = step.answer
-        if answer.status is None:
-            raise ERRORS[answer.ends](f"as recorded: {answer.ends}", request=request)
-        return self._response(asked, step, request)
+    def _event_due(self, event: TimelineEvent, job: str) -> float | None:
+        """Return when a change is due. If it still waits for a request, remember which and return None.
 
-    def _version(self, request: httpx.Request) -> httpx.Response:
-        """What the header says: recorders ask for it, and do not record that."""
-        version = self.player.cassette.header.server
-        if version is None:
-            return httpx.Response(404, request=request)
-        return httpx.Response(200, json={"gitVersion": version}, request=request)
-
-    async def _until_due(self, asked: Asked) -> Step | None:
-        player = self.player
-        while True:
-            if player.broken is not None:
-                raise player.broken
-            step = player.matcher.step_of(asked)
-            if step is None:
+        A change that does not name a request of its Job follows those that create the Job.
+        """
+        followed = {self.matcher.by_name[name].job for name in event.chunk.after}
+        names = list(event.chunk.after)
+        for each in event.jobs:
+            if each not in followed:
+                names += self.matcher.creation(each) or [""]
+        due = 0.0
+        for name in names:
+            arrived = self.matcher.arrived_at(name) if name else None
+            if arrived is None:
+                waits_for = self.matcher.by_name[name].job if name else ""
+                self._waiting.setdefault(waits_for, set()).add(job)
                 return None
-            answer = step.answer
-            due = player.due(answer, asked.at, step.at)
-            never = answer.status is None and answer.ends not in ERRORS
-            if due is not None and due <= anyio.current_time() and not never:
-                return step
-            await player.changed(math.inf if due is None or never else due)
-
-    def _not_recorded(self, asked: Asked, request: httpx.Request) -> httpx.Response:
-        """Answer a list or a watch of pods that the recorded client did not send: as things are by now."""
-        player, now = self.player, anyio.current_time()
-        followed = player.followed(asked)
-        if is_watch(asked.query):
-            return self._streamed(Watch(player, None, now, followed), request)
-        if not any(isinstance(stream, Watch) and stream.followed is followed for stream in player.streams):
-            # Nothing else will tell it what happens.
-            Watch(player, None, now, followed).tell_all()
-        return httpx.Response(200, json=followed.list_now(), request=request)
-
-    def _response(self, asked: Asked, step: Step, request: httpx.Request) -> httpx.Response:
-        player, answer = self.player, step.answer
-        jobs = [step.of] if step.of else []
-        jobs += player.jobs(answer.after)
-        headers = {
-            "content-type": "application/json",
-            **{name: str(player.rendered(value, jobs, step)) for name, value in answer.headers.items()},
-        }
-        assert answer.status is not None
-        if answer.chunks is not None:
-            player.matcher.settle(jobs)
-            now = anyio.current_time()
-            followed = player.followed(asked) if step.follows else None
-            stream = Stream(player, step, now) if followed is None else Watch(player, step, now, followed)
-            return self._streamed(stream, request, headers)
-        if answer.json is not None:
-            told = player.rendered(answer.json, jobs, step)
-            asked.told = told
-            if step.follows and answer.status == 200:
-                player.matcher.settle(jobs)
-                player.followed(asked).listed(step, told)
-            content = json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
-        else:
-            content = answer.data or b""
-        if answer.ends in ERRORS:
-            body = Body(_Broken(content, answer.ends), None, request, self._closed)
-            return httpx.Response(answer.status, headers=headers, stream=body, request=request)
-        return httpx.Response(answer.status, headers=headers, stream=httpx.ByteStream(content), request=request)
-
-    def _streamed(
-        self, stream: Stream, request: httpx.Request, headers: Mapping[str, str] | None = None
-    ) -> httpx.Response:
-        body = Body(stream, None, request, self._closed)
-        self._bodies[body] = stream
-        return httpx.Response(200, headers=headers, stream=body, request=request)
-
-    def _closed(self, body: Body) -> None:
-        stream = self._bodies.pop(body, None)
-        if stream is not None:
-            stream.closed()
-
-
-class _Broken:
-    """A body that broke off, as it was recorded."""
-
-    def __init__(self, content: bytes, ends: str) -> None:
-        self._content = content
-        self._ends = ends
-
-    async def next(self) -> bytes | None:
-        content, self._content = self._content, b""
-        if content:
-            return content
-        raise ERRORS[self._ends](f"as recorded: {self._ends}")
+            due = max(due, arrived + (event.chunk.at - self.matcher.by_name[name].at) / 1000)
+        return due if self.timing else 0.0

@@ -15,12 +15,11 @@ import httpx
 from .._version import __version__
 from ..errors import CassetteError, SandboxError
 from .format import save
-from .generated import request_of
 from .model import Cassette, Exchange, Header
-from .normalize import normalise
+from .normalize import normalize, request_of
 from .secrets import ALLOWED_HEADERS
 
-__all__ = ["RecordingTransport", "Tape"]
+__all__ = ["Recorder", "RecordingTransport"]
 
 logger = logging.getLogger("gke_sandbox")
 
@@ -29,7 +28,7 @@ _VERSION_SECONDS = 5.0
 _EXCHANGE = "gke_sandbox.exchange"
 
 
-class Tape:
+class Recorder:
     """What was recorded so far, for one file. `save` may be called again and again as it grows.
 
     `now` is calendar time. One tape may take what several Sandboxes do, one after the other, or at once if their
@@ -59,7 +58,7 @@ class Tape:
     def opened(self) -> None:
         """A Sandbox begins. Where the last one has ended, in another event loop perhaps, its time goes on."""
         if not self._open and self._began_at is not None:
-            last = max(max(each.at, each.ended or 0.0) for each in self._exchanges)
+            last = max(max(each.at, each.ended_at or 0.0) for each in self._exchanges)
             self._began = anyio.current_time() - last
         self._open += 1
 
@@ -92,7 +91,7 @@ class Tape:
             server=self.server,
             notes=self._notes,
         )
-        return normalise(self._exchanges, header, self._began_at, self.path)
+        return normalize(self._exchanges, header, self._began_at, self.path)
 
     def _namespace(self) -> str | None:
         """The one namespace that all requests were in, if there is one."""
@@ -113,15 +112,15 @@ class RecordingTransport(httpx.AsyncBaseTransport):
     below which the server has its API, as in ``https://host/k8s/clusters/c-1``; it is no part of what is recorded.
     """
 
-    def __init__(self, inner: httpx.AsyncBaseTransport, tape: Tape, *, base: str = "") -> None:
+    def __init__(self, inner: httpx.AsyncBaseTransport, tape: Recorder, *, base: str = "") -> None:
         self._inner = inner
-        self._tape = tape
+        self._recorder = tape
         self._base = base
         self._asked_version = False
 
     async def __aenter__(self) -> RecordingTransport:
         await self._inner.__aenter__()
-        self._tape.opened()
+        self._recorder.opened()
         return self
 
     async def __aexit__(
@@ -132,13 +131,13 @@ class RecordingTransport(httpx.AsyncBaseTransport):
     ) -> None:
         if exc_value is not None and not isinstance(exc_value, SandboxError):
             # A run that its caller broke off is half a run; one that was refused or did not start is a whole one.
-            logger.warning("%s is not written: what was recorded was left by %r", self._tape.path, exc_value)
-            self._tape.discarded = True
+            logger.warning("%s is not written: what was recorded was left by %r", self._recorder.path, exc_value)
+            self._recorder.discarded = True
         try:
             await self._inner.__aexit__(exc_type, exc_value, traceback)
         finally:
-            self._tape.closed()
-            self._tape.save()
+            self._recorder.closed()
+            self._recorder.save()
 
     async def aclose(self) -> None:
         """Close what is behind; the tape is saved when the transport is left."""
@@ -150,24 +149,24 @@ class RecordingTransport(httpx.AsyncBaseTransport):
         # What is compressed cannot be read in review, and its names not be told.
         request.headers["accept-encoding"] = "identity"
         await self._ask_version(request)
-        exchange = self._tape.begin(request, request.url.path.removeprefix(self._base), body)
+        exchange = self._recorder.begin(request, request.url.path.removeprefix(self._base), body)
         # The same request again: the client has renewed its credentials.
         earlier = request.extensions.get(_EXCHANGE)
         if earlier is not None:
-            earlier.renewed = True
+            earlier.reauthenticated = True
         request.extensions = {**request.extensions, _EXCHANGE: exchange}
         try:
             response = await self._inner.handle_async_request(request)
         except httpx.TransportError as error:
-            exchange.ends, exchange.ended = type(error).__name__, self._tape.elapsed()
+            exchange.ended_by, exchange.ended_at = type(error).__name__, self._recorder.elapsed()
             raise
-        exchange.answered = self._tape.elapsed()
+        exchange.responded_at = self._recorder.elapsed()
         exchange.status = response.status_code
         exchange.headers = [
             (name.lower(), value) for name, value in response.headers.items() if name.lower() in ALLOWED_HEADERS
         ]
         assert isinstance(response.stream, httpx.AsyncByteStream)
-        stream = _Taped(response.stream, exchange, self._tape)
+        stream = _Recorderd(response.stream, exchange, self._recorder)
         return httpx.Response(
             response.status_code, headers=response.headers, stream=stream, extensions=response.extensions
         )
@@ -187,7 +186,7 @@ class RecordingTransport(httpx.AsyncBaseTransport):
             finally:
                 await response.aclose()
             version = told.get("gitVersion") if isinstance(told, dict) else None
-            self._tape.server = version if isinstance(version, str) else None
+            self._recorder.server = version if isinstance(version, str) else None
 
 
 def _without_body(headers: httpx.Headers) -> httpx.Headers:
@@ -197,26 +196,26 @@ def _without_body(headers: httpx.Headers) -> httpx.Headers:
     return kept
 
 
-class _Taped(httpx.AsyncByteStream):
-    def __init__(self, inner: httpx.AsyncByteStream, exchange: Exchange, tape: Tape) -> None:
+class _Recorderd(httpx.AsyncByteStream):
+    def __init__(self, inner: httpx.AsyncByteStream, exchange: Exchange, tape: Recorder) -> None:
         self._inner = inner
         self._exchange = exchange
-        self._tape = tape
+        self._recorder = tape
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         exchange = self._exchange
         try:
             async for chunk in self._inner:
-                exchange.chunks.append((self._tape.elapsed(), chunk))
+                exchange.chunks.append((self._recorder.elapsed(), chunk))
                 yield chunk
-            exchange.ends = "server"
+            exchange.ended_by = "server"
         except httpx.TransportError as error:
-            exchange.ends = type(error).__name__
+            exchange.ended_by = type(error).__name__
             raise
         finally:
-            exchange.ended = self._tape.elapsed()
+            exchange.ended_at = self._recorder.elapsed()
 
     async def aclose(self) -> None:
-        if self._exchange.ended is None:
-            self._exchange.ended = self._tape.elapsed()
+        if self._exchange.ended_at is None:
+            self._exchange.ended_at = self._recorder.elapsed()
         await self._inner.aclose()

@@ -1,6 +1,6 @@
-"""What must never stand in a cassette. Pure.
+"""Find secrets, which must not be in a cassette. Pure.
 
-Headers are not searched for: only those that `ALLOWED_HEADERS` names are recorded at all.
+Headers are not searched: only those in `ALLOWED_HEADERS` are recorded.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._wire.frames import Decoder, Limits, Output, OutputFile
-from .variables import speaks_of_a_secret
 
-__all__ = ["ALLOWED_HEADERS", "Secret", "find_secret", "find_secret_in_log"]
+__all__ = ["ALLOWED_HEADERS", "Secret", "find_secret", "find_secret_in_log", "looks_like_secret"]
 
 ALLOWED_HEADERS = frozenset({"content-encoding", "content-type", "retry-after", "warning"})
-"""Headers of answers that mean something to the client. No header of a request is recorded."""
+"""Headers of responses that the client uses. No header of a request is recorded."""
 
-# What it is, how it begins, and all of it: plain texts are found some twenty times as fast as patterns.
+# A kind of secret, plain texts that it starts with, and its pattern: plain texts are found twenty times as fast.
 _PATTERNS = (
     ("a private key", ("-----BEGIN ",), re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY")),
     ("a certificate", ("-----BEGIN ",), re.compile(r"-----BEGIN [A-Z ]*CERTIFICATE")),
@@ -36,55 +35,55 @@ _PATTERNS = (
     (
         "a password in an address",
         ("://",),
-        # None is what a template leaves open ({p}, <password>, $PASSWORD, %s); %40 is a character.
+        # Not the variable of a template ({p}, <password>, $PASSWORD, %s); %40 is a character.
         re.compile(r"(?<=[a-z0-9+.-])://[^/\s:@'\"]*:(?!\$)(?:[^/\s:@'\"{}<>%]|%[0-9A-Fa-f]{2})+@"),
     ),
 )
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
-_SHORTEST = 20
-# http://:p@ has ten, and every token more.
-_SHORTEST_SECRET = 7
-# The most that a run may ask for, and so that an honest log brings; what is decompressed needs a bound.
+_MIN_BASE64 = 20
+# http://:p@ has ten characters, and every token has more.
+_MIN_SECRET = 7
+# The maximum of what a run may request, and so of what its log contains.
 _LIMITS = Limits(output_bytes=1 << 30, file_bytes=64 << 20, file_count=10_000)
 
 
 @dataclass(frozen=True)
 class Secret:
-    """Something that looks like a secret. `what` says what kind, never which; `hint` what to do."""
+    """Something that looks like a secret. `what` is its kind, without the value."""
 
     path: str
     what: str
-    hint: str = "a recording is meant to be shared: record the run without its secrets"
+    hint: str = "Recordings are meant to be shared: record the run without its secrets."
 
 
 def find_secret(value: Any) -> Secret | None:
-    """The first thing in `value` that looks like a secret: a text, keys included, or an environment variable."""
+    """Return the first text, key or environment variable in `value` that looks like a secret."""
     searched: set[str] = set()
     for path, text in _texts(value, ""):
-        if len(text) < _SHORTEST_SECRET or text in searched:
+        if len(text) < _MIN_SECRET or text in searched:
             continue
         searched.add(text)
         what = _kind(_decoded(text)) or _kind(text)
         if what:
             return Secret(path or "the value", what)
     for path, name, setting in _variables(value, ""):
-        if speaks_of_a_secret(name, setting):
+        if looks_like_secret(name, setting):
             return Secret(
                 path or "the value",
                 f"the value of the variable {name}",
-                hint=f"record it, and replay it, with a value that is no secret: {name}=dummy",
+                hint=f"Record it, and replay it, with a value that is not a secret: {name}=dummy.",
             )
     return None
 
 
 def find_secret_in_log(data: bytes) -> Secret | None:
-    """The same for a container's log: in what was printed, however it was cut into frames, and in files."""
+    """Return the first secret in the log of a container: in its output, which frames may split, and in files."""
     frames = Decoder(_LIMITS).feed(data)
     outputs = [frame for frame in frames if isinstance(frame, Output)]
     parts = [
         *((name, b"".join(each.data for each in outputs if each.stream == name)) for name in ("stdout", "stderr")),
         *((frame.name, frame.data) for frame in frames if isinstance(frame, OutputFile)),
-        # Whatever is in no frame, or in one that nobody takes.
+        # What is outside of frames, or in frames that are ignored.
         ("the log", data),
     ]
     for where, part in parts:
@@ -95,22 +94,22 @@ def find_secret_in_log(data: bytes) -> Secret | None:
 
 
 def _kind(text: str) -> str:
-    for what, beginnings, pattern in _PATTERNS:
-        for beginning in beginnings:
-            at = text.find(beginning)
+    for what, prefixes, pattern in _PATTERNS:
+        for prefix in prefixes:
+            at = text.find(prefix)
             while at >= 0:
                 if pattern.match(text, at):
                     return what
-                at = text.find(beginning, at + 1)
+                at = text.find(prefix, at + 1)
     return ""
 
 
 def _decoded(text: str) -> str:
-    """What a text says in base64, empty if it is none: files travel so, and `meaning` shows bytes so."""
+    """Return base64 decoded, empty for other text: files are sent as base64, and `canonical_form` returns it."""
     text = text.removeprefix("base64:")
-    if len(text) < _SHORTEST or not _BASE64.fullmatch(text):
+    if len(text) < _MIN_BASE64 or not _BASE64.fullmatch(text):
         return ""
-    # A piece of a longer one may end anywhere.
+    # A piece of a longer text may end anywhere.
     whole = text.rstrip("=")
     whole = whole[: len(whole) - (len(whole) % 4 == 1)]
     return base64.b64decode(whole + "=" * (-len(whole) % 4)).decode("utf-8", "replace")
@@ -129,7 +128,7 @@ def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _variables(value: Any, path: str) -> Iterator[tuple[str, str, str]]:
-    """Where something has a name and a value, as Kubernetes writes a container's environment."""
+    """Iterate over objects with a name and a value, as in the environment of a container."""
     if isinstance(value, Mapping):
         name, setting = value.get("name"), value.get("value")
         if isinstance(name, str) and isinstance(setting, str):
@@ -139,3 +138,42 @@ def _variables(value: Any, path: str) -> Iterator[tuple[str, str, str]]:
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from _variables(item, f"{path}[{index}]")
+
+
+# -- environment variables -------------------------------------------------------------------------------------
+
+_SECRET_NAME = re.compile(
+    r"PASSWORD|PASSWD|PASSPHRASE|SECRET|CREDENTIAL|TOKEN(?!I[SZ])"
+    r"|(?:ACCESS|ACCOUNT|API|AUTH|ENCRYPTION|MASTER|PRIVATE|SIGNING|SSH)_?KEY"
+    r"|_KEY$|(?:^|_)(?:JWT|PASS)$|_(?:PAT|PWD)$"
+)
+# Names of the location of a secret, and keys that are not secret.
+_NOT_SECRET_NAME = re.compile(
+    r"_(?:DIR|ENDPOINT|FILE|HEADER|NAME|PATH|REGION|TYPE|URI|URL)$"
+    r"|^GOOGLE_APPLICATION_CREDENTIALS$"
+    r"|(?:CACHE|FOREIGN|GROUP|HOT|INDEX|PARTITION|PRIMARY|PUBLIC|ROUTING|ROW|SHARD|SORT)_KEY$"
+)
+# Names of a count, of tokens for instance, whose value is a number.
+_COUNT_NAME = re.compile(r"(?:^|_)(?:BUDGET|COUNT|LENGTH|LIMIT|MAX|MIN|NUM|SIZE|TIMEOUT|TTL)(?:_|$)|TOKENS(?:_|$)")
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?[A-Za-z]{0,2}")
+_SWITCH = r"true|false|yes|no|on|off|none|null|[01]"
+_FILLED = r"[x*.#_0-]+|<[\w .:-]*>|\{\{[\w .-]*\}\}|\$+\{\w*\}|\$+\(\w*\)"
+_WORD = (
+    r"dummy|fake|mock|sample|example|placeholder|changeme|redacted|masked|hidden|removed|omitted|unused|invalid"
+    r"|todo|testing|test|secret|password|passwd|token|credentials|credential|api|access|private|key|value"
+    r"|my|your|a|an|the|this|is|not|no|real|here|change|me|for"
+)
+# "dummy", "your-api-key-here", "notasecret": words in the place of a secret.
+_PLACEHOLDER = re.compile(rf"(?i)(?:{_SWITCH}|{_FILLED}|(?:(?:{_WORD})[-_. ]?[0-9]?)+)?")
+
+
+def looks_like_secret(name: str, value: str) -> bool:
+    """Return whether a variable holds a secret, judging by its name.
+
+    An empty value, a switch and a placeholder are not secrets.
+    """
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+", "_", name).upper()
+    value = value.strip()
+    is_count = _COUNT_NAME.search(words) and _NUMBER.fullmatch(value)
+    harmless = is_count or _NOT_SECRET_NAME.search(words) or _PLACEHOLDER.fullmatch(value)
+    return bool(_SECRET_NAME.search(words) and not harmless)

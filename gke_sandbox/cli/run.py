@@ -11,7 +11,7 @@ from .console import Console
 
 if TYPE_CHECKING:
     from .._wire.program import Program
-    from ..cassette.handles import Recording
+    from ..cassette.handles import RecordHandle
     from ..cluster import Cluster
     from ..sandbox import AsyncSandbox
     from .output_dir import OutputDirectory
@@ -132,7 +132,7 @@ def command(args: argparse.Namespace, console: Console) -> int:
         return _report(session, console, directory, verbose=args.verbose > 0)
 
 
-def _cluster(args: argparse.Namespace) -> tuple[Cluster, Recording | None]:
+def _cluster(args: argparse.Namespace) -> tuple[Cluster, RecordHandle | None]:
     """Return the cluster, and its recording with ``--record``."""
     from ..cluster import Cluster
 

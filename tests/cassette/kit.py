@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gke_sandbox import AsyncSandbox, Cluster
-from gke_sandbox.cassette import Cassette, Player, RecordingTransport, ReplayTransport, Tape, load
+from gke_sandbox.cassette import Cassette, Player, Recorder, RecordingTransport, ReplayTransport, load
 from gke_sandbox.local.faults import Fault, FaultPlan
 from gke_sandbox.local.latency import Pace
 from gke_sandbox.local.runtimes.base import ContainerSpec
@@ -47,7 +47,7 @@ def record(
             pace=Pace.recorded(),
             now=lambda: BEGAN,
         )
-        writing = Tape(path, **{"now": lambda: BEGAN, **tape})
+        writing = Recorder(path, **{"now": lambda: BEGAN, **tape})
         recording = RecordingTransport(cluster, writing)
         async with AsyncSandbox(Cluster.transport(recording), namespace=namespace) as sandbox:
             return await main(sandbox)

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from gke_sandbox import AsyncSandbox, Cluster, Sandbox, SandboxError
-from gke_sandbox.cassette import Player, RecordingTransport, ReplayTransport, Tape, load
+from gke_sandbox.cassette import Player, Recorder, RecordingTransport, ReplayTransport, load
 from gke_sandbox.local.faults import CutBody, EndWatch, ExpireWatch, Fault, FaultPlan, Forbid, Match, Respond
 from gke_sandbox.local.runtimes.scripted import Script, ScriptedRuntime
 from gke_sandbox.local.transport import LocalTransport
@@ -169,7 +169,7 @@ def test_two_sandboxes_on_one_recording_may_change_places(
     codes = ["print(1)", "print(2)" + " " * 300]
 
     async def recorded() -> list[str]:
-        tape = Tape(tmp_path / "c.yaml", now=lambda: BEGAN)
+        tape = Recorder(tmp_path / "c.yaml", now=lambda: BEGAN)
         async with LocalTransport(ScriptedRuntime(echoing), faults=FaultPlan(*faults)) as cluster:
             return await in_two_sandboxes(lambda: RecordingTransport(Shared(cluster), tape), codes)
 

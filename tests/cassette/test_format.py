@@ -60,11 +60,11 @@ def test_a_cassette_comes_back_as_it_was_written(recorded: Path) -> None:
 def test_a_cassette_that_was_written_by_hand_is_read() -> None:
     cassette = read(TEXT)
     assert cassette.header.server == "v1.36.2"
-    assert [(step.name, step.of, step.line) for step in cassette.steps] == [
+    assert [(step.name, step.job, step.line) for step in cassette.steps] == [
         ("delete", "<job-1>", 6),
         ("log", "<job-1>", 11),
     ]
-    chunks = cassette.steps[1].answer.chunks
+    chunks = cassette.steps[1].response.chunks
     assert chunks is not None
     assert [chunk.data for chunk in chunks] == [b"hello\n", b"\xff\x00"]
 
@@ -104,7 +104,9 @@ def _umask() -> int:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no full device")
-def test_a_file_that_cannot_be_written_says_so_and_leaves_nothing(recorded: Path, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_an_error_and_leaves_no_temporary_file(
+    recorded: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CassetteError, match=r"file/c\.yaml cannot be written: "):
         save(load(recorded), tmp_path / "file" / "c.yaml")
@@ -117,54 +119,58 @@ BAD = [
     (TEXT, "", "is not a cassette"),
     (TEXT, "[1, 2]\n...\n", "is not a cassette"),
     (TEXT, "{", "line 2: not YAML"),
-    ("...\n", "", "bad.yaml, line 19: is cut off"),
-    ("\n...\n", "", "bad.yaml, line 19: is cut off"),
-    (TEXT[TEXT.index("  status: 200") :], "...\n", "line 6, step delete: has no answer"),
-    (TEXT[TEXT.index("steps:") :], "...\n", "bad.yaml, line 1: has no steps"),
-    ("cassette: 1", "cassette: 2", "bad.yaml, line 1: has the format 2; this release reads up to 1"),
+    ("...\n", "", "bad.yaml, line 19: cut off"),
+    ("\n...\n", "", "bad.yaml, line 19: cut off"),
+    (TEXT[TEXT.index("  status: 200") :], "...\n", "line 6, step delete: status: missing"),
+    (TEXT[TEXT.index("steps:") :], "...\n", "bad.yaml, line 1: steps: must not be empty"),
+    ("cassette: 1", "cassette: 2", "bad.yaml, line 1: format 2 is not supported; this release reads up to 1"),
     (
         "cassette: 1",
         "cassette: one",
-        "bad.yaml, line 1: gke_sandbox_cassette must be the format's number, not 'one'",
+        "bad.yaml, line 1: gke_sandbox_cassette: must be the version of the format, got 'one'",
     ),
-    ("name: <job-1>", "name: <job-3>", "line 6, step delete: nobody fills <job-3>"),
-    ("name: <job-1>", "name: <any>", "line 6, step delete: <any> can stand in requests only"),
+    ("name: <job-1>", "name: <job-3>", "line 6, step delete: <job-3> is never set"),
+    ("name: <job-1>", "name: <any>", "line 6, step delete: <any> is only allowed in requests"),
     ("step: log", "step: delete", "line 11, step delete: another step has the same name"),
-    ("{at: 6,", "{at: 6, after: [nothing],", "line 17, step log: after: there is no step nothing"),
-    ("at: 6", "at: soon", "line 17, step log: at must be whole milliseconds, not 'soon'"),
-    ("base64: /wA=", "base64: '*'", "line 18, step log: base64 is none"),
-    (", base64: /wA=", "", "line 18, step log: a piece of the stream has one of"),
-    ("status: 200", "status: 2000", "line 9, step delete: status must be an HTTP status"),
-    ("DELETE /apis", "/apis", "line 8, step delete: request must be a method and a path"),
-    ("  status", "  statsu", "line 9, step delete: nothing here is called statsu; did you mean status?"),
-    ("scenario: hello", "scenario: [hello]", "bad.yaml, line 2, the header: scenario must be text"),
-    ("with: by hand", "wiht: by hand", "bad.yaml, line 4, recorded: nothing here is called wiht"),
-    (TEXT[TEXT.index("- step: delete") :], "- 1\n...\n", "bad.yaml, line 5, step 1: must be a mapping"),
-    ('- {at: 6, text: "hello\\n"}', "- soon", "line 16, step log: a piece of the stream must be a mapping"),
-    ("  at: 5", "  at: 5\n  at: 6", "line 13: at stands there twice"),
+    ("{at: 6,", "{at: 6, after: [nothing],", "line 17, step log: after: unknown step 'nothing'"),
+    ("at: 6", "at: soon", "line 17, step log: at: must be whole milliseconds, got 'soon'"),
+    ("base64: /wA=", "base64: '*'", "line 18, step log: invalid base64"),
+    (", base64: /wA=", "", "line 18, step log: stream: a chunk needs one of"),
+    ("status: 200", "status: 2000", "line 9, step delete: status: must be an HTTP status or null, got 2000"),
+    ("DELETE /apis", "/apis", "line 8, step delete: request: must be a method and a path"),
+    ("  status", "  statsu", "line 9, step delete: unknown key 'statsu'; did you mean 'status'?"),
+    ("scenario: hello", "scenario: [hello]", "bad.yaml, line 2, the header: scenario: must be text"),
+    ("with: by hand", "wiht: by hand", "bad.yaml, line 4, recorded: unknown key 'wiht'"),
+    (TEXT[TEXT.index("- step: delete") :], "- 1\n...\n", "bad.yaml, line 5, step 1: must be a mapping, got 1"),
+    ('- {at: 6, text: "hello\\n"}', "- soon", "line 16, step log: stream: a chunk must be a mapping, got 'soon'"),
+    ("  at: 5", "  at: 5\n  at: 6", "line 13: duplicate key 'at'"),
+    ("ends: client", "ends: ReadEror", "line 19, step log: ends: must be one of server, client, ConnectError"),
+    ("  json: {", "  text: x\n  json: {", "line 11, step delete: 'text' and 'json' cannot be combined"),
     (
-        "ends: client",
-        "ends: ReadEror",
-        "line 19, step log: ends: 'ReadEror' is none of server, client, ConnectError",
+        "  ends: client",
+        "  base64: /wA=\n  ends: client",
+        "line 19, step log: 'stream' and 'base64' cannot be combined",
     ),
-    ("  json: {", "  text: x\n  json: {", "line 11, step delete: has text and json: an answer has one of them"),
-    ("  ends: client", "  base64: /wA=\n  ends: client", "line 19, step log: has stream and base64"),
-    ("base64: /wA=", "base64: /wA=, text: x", "line 18, step log: a piece of the stream has one of event, text"),
-    ("base64: /wA=", "base64: /wA=, object: {}", "line 18, step log: an object stands with an event"),
-    ("base64: /wA=", "base64: /wA=, joined: yes", "line 18, step log: joined must be true or false, not 'yes'"),
-    ("base64: /wA=", "base64: /wA=, cuts: [[6, 1]]", "line 18, step log: cuts are an event's"),
+    ("base64: /wA=", "base64: /wA=, text: x", "line 18, step log: stream: a chunk needs one of event, text"),
+    (
+        "base64: /wA=",
+        "base64: /wA=, object: {}",
+        "line 18, step log: 'object' is only allowed together with 'event'",
+    ),
+    ("base64: /wA=", "base64: /wA=, joined: yes", "line 18, step log: joined: must be true or false, got 'yes'"),
+    ("base64: /wA=", "base64: /wA=, cuts: [[6, 1]]", "line 18, step log: 'cuts' is only allowed on events"),
     ("at: 5", "at: *five", "alias"),
-    ("at: 5", "at: !!python/name:os.system ''", "have no meaning here"),
+    ("at: 5", "at: !!python/name:os.system ''", "are not supported"),
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "said"), BAD, ids=[said for *_, said in BAD])
-def test_a_bad_cassette_says_what_is_wrong_and_in_which_line(old: str, new: str, said: str) -> None:
+@pytest.mark.parametrize(("old", "new", "message"), BAD, ids=[message for *_, message in BAD])
+def test_an_invalid_cassette_is_an_error_with_its_line(old: str, new: str, message: str) -> None:
     assert old in TEXT
     with pytest.raises(CassetteError) as caught:
         read(TEXT.replace(old, new), source="bad.yaml")
     assert str(caught.value).startswith("bad.yaml")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 EVENT = """\
@@ -184,41 +190,41 @@ steps:
 
 
 @pytest.mark.parametrize(
-    ("cuts", "said"),
+    ("cuts", "message"),
     [
         ("[[6, 1]]", ""),
-        ("[[6, 35]]", "must lie within the event's 34 bytes"),
-        ("[[6, -5]]", "must lie within the event's 34 bytes; -5 does not"),
-        ("[[6, 0]]", "must lie within the event's 34 bytes; 0 does not"),
-        ("[[6, 1], [7, 99]]", "must lie within the event's 34 bytes; 99 does not"),
-        ("[[6, 9], [7, 2]]", "must be in their order, of time and of bytes"),
-        ("[[7, 2], [6, 9]]", "must be in their order, of time and of bytes"),
-        ("[[6, 2.5]]", "must be pairs: milliseconds and bytes"),
-        ("[[6]]", "must be pairs: milliseconds and bytes"),
+        ("[[6, 35]]", "must be within the 34 bytes of the event, got 35"),
+        ("[[6, -5]]", "must be within the 34 bytes of the event, got -5"),
+        ("[[6, 0]]", "must be within the 34 bytes of the event, got 0"),
+        ("[[6, 1], [7, 99]]", "must be within the 34 bytes of the event, got 99"),
+        ("[[6, 9], [7, 2]]", "must be in the order of time and of bytes"),
+        ("[[7, 2], [6, 9]]", "must be in the order of time and of bytes"),
+        ("[[6, 2.5]]", "must be pairs of milliseconds and bytes"),
+        ("[[6]]", "must be pairs of milliseconds and bytes"),
     ],
 )
-def test_an_event_can_be_cut_within_its_line_only(cuts: str, said: str) -> None:
+def test_an_event_can_only_be_cut_within_its_line(cuts: str, message: str) -> None:
     read(EVENT)
     text = EVENT.replace("[[6, 1], [7, 20], [7, 20], [8, 34]]", cuts)
-    if not said:
-        assert read(text).steps[0].answer.chunks is not None
+    if not message:
+        assert read(text).steps[0].response.chunks is not None
         return
     with pytest.raises(CassetteError) as caught:
         read(text, source="bad.yaml")
-    assert str(caught.value).startswith(f"bad.yaml, line 9, step watch: cuts {said}")
+    assert str(caught.value).startswith(f"bad.yaml, line 9, step watch: cuts: {message}")
 
 
 def test_a_cassette_for_another_scenario_is_refused() -> None:
     assert read(TEXT, scenario="hello").header.scenario == "hello"
-    with pytest.raises(CassetteError, match="x, line 2: is for the scenario 'hello', not for 'bye'"):
+    with pytest.raises(CassetteError, match="x, line 2: scenario: must be 'bye', got 'hello'"):
         read(TEXT, source="x", scenario="bye")
 
 
 @pytest.mark.parametrize(("first", "levels"), [("x", 40), (f"[{'x' * 50_000}, 1]", 20)], ids=["values", "text"])
-def test_a_few_aliases_cannot_stand_for_more_than_can_be_read(first: str, levels: int) -> None:
+def test_a_few_aliases_cannot_expand_to_more_than_can_be_read(first: str, levels: int) -> None:
     lines = [f"    a0: &a0 {first}", *(f"    a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, levels))]
     text = TEXT.replace("  json: {", "\n".join(["  body:", *lines, "  json: {"]))
-    with pytest.raises(CassetteError, match=r"bad\.yaml, line \d+: its aliases stand for more than \d+ values"):
+    with pytest.raises(CassetteError, match=r"bad\.yaml, line \d+: more than \d+ values, aliases included"):
         read(text, source="bad.yaml")
 
 
@@ -232,18 +238,18 @@ def test_many_equal_executions_are_written_once_and_read(tmp_path: Path) -> None
     assert len(load(tmp_path / "c.yaml").steps) > 16
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(CassetteError, match="there is no cassette") as caught:
+def test_a_file_that_is_not_a_cassette_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CassetteError, match=r"none\.yaml does not exist") as caught:
         load(tmp_path / "none.yaml")
     assert "--record" in caught.value.hint
     with pytest.raises(CassetteError, match="cannot be read: Is a directory"):
         load(tmp_path)
     (tmp_path / "binary").write_bytes(b"gke_sandbox_cassette: 1\n\xff\xfe\x00")
-    with pytest.raises(CassetteError, match="binary, line 2: is not a cassette: no UTF-8 text"):
+    with pytest.raises(CassetteError, match="binary, line 2: not a cassette: not UTF-8 text"):
         load(tmp_path / "binary")
 
 
-def test_every_cut_of_a_cassette_is_noticed(recorded: Path) -> None:
+def test_an_incomplete_cassette_is_an_error(recorded: Path) -> None:
     text = recorded.read_text()
     for length in range(0, len(text) - 4, max(len(text) // 60, 1)):
         with pytest.raises(CassetteError):
@@ -251,20 +257,20 @@ def test_every_cut_of_a_cassette_is_noticed(recorded: Path) -> None:
 
 
 @given(st.binary(max_size=200) | st.text(max_size=300).map(str.encode))
-def test_nothing_but_our_own_error_comes_of_any_bytes(data: bytes) -> None:
+def test_arbitrary_bytes_raise_only_a_cassette_error(data: bytes) -> None:
     with pytest.raises(CassetteError):
         read(data.decode("utf-8", "replace"))
 
 
 @given(st.data())
-def test_nothing_but_our_own_error_comes_of_a_damaged_line(data: st.DataObject) -> None:
+def test_a_damaged_line_raises_only_a_cassette_error(data: st.DataObject) -> None:
     lines = TEXT.splitlines(keepends=True)
     number = data.draw(st.integers(0, len(lines) - 2))
     lines[number] = data.draw(st.text(st.characters(codec="ascii"), max_size=20)) + "\n"
     try:
         read("".join(lines))
     except CassetteError as error:
-        assert str(error)  # noqa: PT017 - it may as well be read: a comment, a changed text
+        assert str(error)  # noqa: PT017 - a damaged line may also be valid: a comment, another text
 
 
 JSON = st.recursive(
@@ -280,5 +286,5 @@ TRICKY = st.sampled_from([*WORDS.split(), *ODD])
 
 @example(-(10**32))
 @given(JSON | TRICKY | st.lists(TRICKY) | st.dictionaries(TRICKY, TRICKY))
-def test_what_json_can_say_comes_back_from_yaml(value: Any) -> None:
+def test_any_json_is_unchanged_after_yaml(value: Any) -> None:
     assert parse(dump(value), "x") == value

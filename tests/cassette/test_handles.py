@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gke_sandbox import Cluster, Sandbox
-from gke_sandbox.cassette.handles import Replaying
+from gke_sandbox.cassette.handles import ReplayHandle
 from gke_sandbox.cluster import _Replay
 from gke_sandbox.errors import ReplayMismatch
 from gke_sandbox.local import LocalTransport, ScriptedRuntime
@@ -50,7 +50,7 @@ def test_discarding_a_recording_is_for_its_deep_copies_too(tmp_path: Path) -> No
 def test_a_deep_copy_plays_on_where_the_cassette_is_played_once(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     run(recording(path), "print(1)")
-    replaying = Replaying(str(path), once=True)
+    replaying = ReplayHandle(str(path), shared=True)
     original = _Replay(replaying)
     run(copy.deepcopy(original), "print(1)")
     assert replaying.used
@@ -62,6 +62,6 @@ def test_a_deep_copy_plays_on_where_the_cassette_is_played_once(tmp_path: Path) 
 def test_what_was_pickled_begins_anew(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     run(recording(path), "print(1)")
-    original = _Replay(Replaying(str(path), once=True))
+    original = _Replay(ReplayHandle(str(path), shared=True))
     run(original, "print(1)")
     run(pickle.loads(pickle.dumps(original)), "print(1)")

@@ -1,4 +1,4 @@
-"""Generated names and what stands for them."""
+"""Generated names and their placeholders."""
 
 from __future__ import annotations
 
@@ -9,29 +9,43 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gke_sandbox.cassette.placeholders import PLACEHOLDER, Bindings, ServerNames, escape, render, unify, used
+from gke_sandbox.cassette.placeholders import (
+    PLACEHOLDER,
+    Bindings,
+    Difference,
+    GeneratedNames,
+    escape_literal,
+    match_template,
+    placeholders_in,
+    render,
+)
 
-NAMES = ServerNames("the runner's text", datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc))
+NAMES = GeneratedNames("the runner's text", datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc))
 
 
-def test_names_are_captured_from_a_request_and_stand_in_its_answer() -> None:
+def differences(template: Any, actual: Any, bindings: Bindings | None = None) -> list[Difference]:
+    return match_template(template, actual, {} if bindings is None else bindings, NAMES)
+
+
+def test_names_are_captured_from_a_request_and_used_in_its_response() -> None:
     bindings: Bindings = {}
     template = {"metadata": {"name": "<job-1>", "labels": {"s": "<session-1>"}}, "pod": "<job-1>-abcde"}
     actual = {"metadata": {"name": "gke-sandbox-77", "labels": {"s": "f00"}}, "pod": "gke-sandbox-77-abcde"}
-    assert unify(template, actual, bindings, "") == []
+    assert differences(template, actual, bindings) == []
     assert bindings == {"<job-1>": "gke-sandbox-77", "<session-1>": "f00"}
     assert render(template, bindings, NAMES) == actual
 
 
-def test_one_placeholder_stands_for_one_name() -> None:
-    assert unify(["<job-1>", "<job-1>"], ["a", "b"], {}, "") != []
-    assert unify("<job-1>/<job-1>", "a/b", {}, "") != []
-    assert unify("<job-1>/<job-1>", "a/a", {}, "") == []
+def test_a_placeholder_has_one_value() -> None:
+    assert differences(["<job-1>", "<job-1>"], ["a", "b"]) != []
+    assert differences("<job-1>/<job-1>", "a/b") != []
+    assert differences("<job-1>/<job-1>", "a/a") == []
+    assert differences("<job-1>", "b", {"<job-1>": "a"}) != []
 
 
-def test_what_does_not_match_binds_nothing() -> None:
+def test_text_that_does_not_match_binds_nothing() -> None:
     bindings: Bindings = {}
-    assert unify("x-<job-1>-y", "x-a-z", bindings, "") != []
+    assert differences("x-<job-1>-y", "x-a-z", bindings) != []
     assert bindings == {}
 
 
@@ -49,28 +63,34 @@ def test_what_does_not_match_binds_nothing() -> None:
         ("<job>, <a>, <time>", "<job>, <a>, <time>"),
     ],
 )
-def test_what_the_server_chose_is_made_up(template: str, rendered: str) -> None:
+def test_names_of_the_server_are_generated(template: str, rendered: str) -> None:
     assert render(template, {}, NAMES) == rendered
-    assert unify(template, rendered, {}, NAMES.runner) == []
+    assert differences(template, rendered) == []
 
 
-def test_uids_are_made_up_the_same_every_time_and_differ() -> None:
+def test_generated_uids_differ_from_each_other_and_never_change() -> None:
     first, again, other = (render(text, {}, NAMES) for text in ("<uid-1>", "<uid-1>", "<uid-2>"))
     assert first == again != other
 
 
-def test_a_name_that_no_request_has_brought_yet_cannot_be_rendered() -> None:
+def test_a_name_that_no_request_had_yet_cannot_be_rendered() -> None:
     with pytest.raises(KeyError):
         render({"name": "<job-1>"}, {}, NAMES)
 
 
-def test_any_is_anything_even_no_text() -> None:
+def test_any_matches_every_value() -> None:
     for actual in ("", "300", 300, None, ["x"]):
-        assert unify({"a": "<any>"}, {"a": actual}, {}, "") == []
+        assert differences({"a": "<any>"}, {"a": actual}) == []
+
+
+def test_an_unknown_runner_matches_every_text() -> None:
+    unknown = GeneratedNames(None, NAMES.start)
+    assert match_template("<runner>", "some text", {}, unknown) == []
+    assert differences("<runner>", "some text") != []
 
 
 @pytest.mark.parametrize(
-    ("template", "actual", "said"),
+    ("template", "actual", "shown"),
     [
         ({"a": {"b": 1}}, {"a": {"b": 2}}, "a.b: recorded 1, got 2"),
         ({"a": [1, 2]}, {"a": [1]}, "a: recorded 2 items, got 1"),
@@ -82,13 +102,13 @@ def test_any_is_anything_even_no_text() -> None:
         ("x", None, "the body: recorded 'x', got None"),
     ],
 )
-def test_a_difference_says_where_and_what(template: Any, actual: Any, said: str) -> None:
-    assert [str(each) for each in unify(template, actual, {}, "")] == [said]
+def test_a_difference_shows_its_path_and_both_values(template: Any, actual: Any, shown: str) -> None:
+    assert [str(each) for each in differences(template, actual)] == [shown]
 
 
-def test_used_finds_names_in_keys_and_values_and_no_literals() -> None:
+def test_placeholders_are_found_in_keys_and_values_and_literals_are_not() -> None:
     value = {"<job-1>": ["<uid-2> and <literal:job-9>"], "x": 1}
-    assert [found.group() for found in used(value)] == ["<job-1>", "<uid-2>"]
+    assert [found.group() for found in placeholders_in(value)] == ["<job-1>", "<uid-2>"]
 
 
 TEXTS = (
@@ -97,6 +117,6 @@ TEXTS = (
 
 
 @given(TEXTS)
-def test_any_text_comes_back_that_was_escaped(text: str) -> None:
-    assert render(PLACEHOLDER.sub(escape, text), {}, NAMES) == text
-    assert unify(PLACEHOLDER.sub(escape, text), text, {}, "") == []
+def test_escaped_text_is_rendered_unchanged(text: str) -> None:
+    assert render(PLACEHOLDER.sub(escape_literal, text), {}, NAMES) == text
+    assert differences(PLACEHOLDER.sub(escape_literal, text), text) == []

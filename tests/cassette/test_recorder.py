@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from gke_sandbox import AsyncSandbox, Cluster, StartError
-from gke_sandbox.cassette import Cassette, RecordingTransport, Tape, load
+from gke_sandbox.cassette import Cassette, Recorder, RecordingTransport, load
 from gke_sandbox.cassette.model import Exchange, Header, Step
-from gke_sandbox.cassette.normalize import normalise
+from gke_sandbox.cassette.normalize import normalize
 from gke_sandbox.errors import CassetteError, Forbidden
 from gke_sandbox.local.faults import Fault, Match, Respond
 from gke_sandbox.local.runtimes.base import ContainerExit
@@ -58,7 +58,7 @@ def test_names_times_and_the_runner_are_placeholders(tmp_path: Path) -> None:
     assert "import select" not in text, "the runner's text is not there"
     assert "2026-11-23T" not in text
     found = steps(tmp_path / "c.yaml")
-    job = found["create-jobs-1"].answer.json
+    job = found["create-jobs-1"].response.json
     assert job["metadata"]["name"] == "<job-1>"
     assert job["metadata"]["uid"] == "<uid-1>"
     assert job["metadata"]["creationTimestamp"] == "<time+0s>"
@@ -67,7 +67,7 @@ def test_names_times_and_the_runner_are_placeholders(tmp_path: Path) -> None:
     assert job["metadata"]["resourceVersion"].startswith("<version-")
     assert (
         found["watch-pods"].query["resourceVersion"]
-        == found["list-pods"].answer.json["metadata"]["resourceVersion"]
+        == found["list-pods"].response.json["metadata"]["resourceVersion"]
     )
 
 
@@ -100,7 +100,7 @@ def test_a_stream_goes_on_while_it_is_recorded(tmp_path: Path) -> None:
         return [later - times[0] for later in times]
 
     assert record(tmp_path / "c.yaml", main, script=script) == pytest.approx([0, 1, 2], abs=0.1)
-    chunks = steps(tmp_path / "c.yaml")["get-pods-log-1"].answer.chunks
+    chunks = steps(tmp_path / "c.yaml")["get-pods-log-1"].response.chunks
     assert chunks is not None
     starts = {chunk.data: chunk.at for chunk in chunks if chunk.data.endswith(b".0\n")}
     assert list(starts) == [b"1.0\n", b"2.0\n", b"3.0\n"]
@@ -111,7 +111,7 @@ def test_a_stream_goes_on_while_it_is_recorded(tmp_path: Path) -> None:
 def test_bytes_that_are_no_text_are_kept(tmp_path: Path) -> None:
     result = record(tmp_path / "c.yaml", one, script=program(out("é"), out("x").replace(b"x", b"\xff")))
     assert result.stdout_bytes == "é".encode() + b"\xff"
-    chunks = steps(tmp_path / "c.yaml")["get-pods-log-1"].answer.chunks
+    chunks = steps(tmp_path / "c.yaml")["get-pods-log-1"].response.chunks
     assert chunks is not None
     assert b"\xff" in b"".join(chunk.data for chunk in chunks)
 
@@ -129,7 +129,7 @@ def test_a_retry_after_is_kept(tmp_path: Path) -> None:
     busy = Fault(Respond(503, "ServiceUnavailable", "busy", retry_after=2), Match("list", "pods"))
     record(tmp_path / "c.yaml", one, busy)
     found = steps(tmp_path / "c.yaml")
-    assert found["list-pods"].answer.headers == {"retry-after": "2"}
+    assert found["list-pods"].response.headers == {"retry-after": "2"}
 
 
 class _Refusing(httpx.AsyncBaseTransport):
@@ -153,13 +153,13 @@ class _Renewing(httpx.Auth):
 
 def test_a_refusal_counts_unless_the_same_request_was_sent_with_other_credentials(tmp_path: Path) -> None:
     async def main() -> list[int | None]:
-        tape = Tape(tmp_path / "c.yaml")
+        tape = Recorder(tmp_path / "c.yaml")
         async with httpx.AsyncClient(transport=RecordingTransport(_Refusing(), tape)) as client:
             await client.get("https://c/a", auth=_Renewing())
             # Refused for good, and then, as another request of the same kind, not.
             await client.get("https://c/a", headers={"Authorization": "old"})
             await client.get("https://c/a", headers={"Authorization": "new"})
-        return [step.answer.status for step in tape.cassette().steps]
+        return [step.response.status for step in tape.cassette().steps]
 
     assert run_on_mock_clock(main) == [200, 401, 200]
 
@@ -197,7 +197,9 @@ def test_answers_are_asked_for_uncompressed(tmp_path: Path) -> None:
             asked.append(request.headers["accept-encoding"])
             return httpx.Response(200, json={})
 
-        transport = RecordingTransport(httpx.MockTransport(answer), Tape(tmp_path / "c.yaml", now=lambda: BEGAN))
+        transport = RecordingTransport(
+            httpx.MockTransport(answer), Recorder(tmp_path / "c.yaml", now=lambda: BEGAN)
+        )
         async with httpx.AsyncClient(transport=transport, headers={"Accept-Encoding": "gzip"}) as client:
             await client.get("https://here.invalid/healthz")
 
@@ -210,7 +212,9 @@ def test_headers_of_requests_are_never_seen(tmp_path: Path) -> None:
         def answer(request: httpx.Request) -> httpx.Response:
             return httpx.Response(200, json={"gitVersion": "v1"}, headers={"Set-Cookie": "secret", "X-Own": "1"})
 
-        transport = RecordingTransport(httpx.MockTransport(answer), Tape(tmp_path / "c.yaml", now=lambda: BEGAN))
+        transport = RecordingTransport(
+            httpx.MockTransport(answer), Recorder(tmp_path / "c.yaml", now=lambda: BEGAN)
+        )
         async with httpx.AsyncClient(transport=transport, headers={"Authorization": "Bearer hush"}) as client:
             assert (await client.get("https://here.invalid/healthz?a=1")).json() == {"gitVersion": "v1"}
 
@@ -224,12 +228,12 @@ def test_headers_of_requests_are_never_seen(tmp_path: Path) -> None:
 
 
 def cassette_of(exchanges: list[Exchange]) -> Cassette:
-    return normalise(exchanges, Header(), datetime(2026, 11, 23, tzinfo=timezone.utc))
+    return normalize(exchanges, Header(), datetime(2026, 11, 23, tzinfo=timezone.utc))
 
 
 def watch_of(*chunks: tuple[float, bytes]) -> Any:
     exchange = Exchange(0, "GET", "/api/v1/pods", {"watch": "true"}, status=200, chunks=list(chunks))
-    return cassette_of([exchange]).steps[0].answer.chunks
+    return cassette_of([exchange]).steps[0].response.chunks
 
 
 def event(number: int, **more: Any) -> bytes:
@@ -240,13 +244,13 @@ def test_a_line_in_pieces_is_one_event_that_knows_its_cuts() -> None:
     line = event(1)
     (chunk,) = watch_of((0.1, line[:7]), (0.2, line[7:12]), (0.3, line[12:]))
     assert chunk.event == {"type": "ADDED", "object": {"n": 1}}
-    assert (chunk.at, chunk.cuts, chunk.joined) == (300, ((100, 7), (200, 12)), False)
+    assert (chunk.at, chunk.split_at, chunk.coalesced) == (300, ((100, 7), (200, 12)), False)
 
 
 def test_lines_in_one_piece_are_joined_and_the_rest_of_one_is_cut() -> None:
     first, second, third = event(1), event(2), event(3)
     chunks = watch_of((0.1, first + second[:5]), (0.2, second[5:] + third))
-    assert [(chunk.at, chunk.cuts, chunk.joined) for chunk in chunks] == [
+    assert [(chunk.at, chunk.split_at, chunk.coalesced) for chunk in chunks] == [
         (100, (), False),
         (200, ((100, 5),), True),
         (200, (), True),
@@ -257,7 +261,7 @@ def test_a_line_that_lost_its_bookkeeping_is_cut_in_proportion() -> None:
     line = event(1, managedFields=["x" * 1000])
     (chunk,) = watch_of((0.1, line[: len(line) // 2]), (0.2, line[len(line) // 2 :]))
     assert chunk.event == {"type": "ADDED", "object": {"n": 1}}
-    assert chunk.cuts[0][1] == pytest.approx(len(event(1)) // 2, abs=1)
+    assert chunk.split_at[0][1] == pytest.approx(len(event(1)) // 2, abs=1)
 
 
 def test_what_is_no_event_is_kept_as_it_is() -> None:
@@ -268,7 +272,7 @@ def test_what_is_no_event_is_kept_as_it_is() -> None:
 def test_versions_are_counted_in_the_servers_order() -> None:
     answers = [b'{"metadata": {"resourceVersion": "%d"}}' % version for version in (1000, 99, 1000, 345)]
     exchanges = [Exchange(0, "GET", "/x", {}, status=200, chunks=[(0.0, answer)]) for answer in answers]
-    versions = [step.answer.json["metadata"]["resourceVersion"] for step in cassette_of(exchanges).steps]
+    versions = [step.response.json["metadata"]["resourceVersion"] for step in cassette_of(exchanges).steps]
     assert versions == ["<version-3>", "<version-1>", "<version-3>", "<version-2>"]
 
 
@@ -276,7 +280,7 @@ def test_addresses_become_nobodys_and_texts_that_look_like_placeholders_stay_tex
     time = "2026-11-23T00:00:07Z"
     body = json.dumps({"message": f"dial 10.0.0.7:443 and 10.0.0.8, not <job-1>, at {time}", "t": time}).encode()
     (step,) = cassette_of([Exchange(0, "GET", "/x", {}, status=200, chunks=[(0.0, body)])]).steps
-    assert step.answer.json == {
+    assert step.response.json == {
         "message": "dial 192.0.2.1:443 and 192.0.2.2, not <literal:job-1>, at 2026-11-23T00:00:07Z",
         "t": "<time+7s>",
     }
@@ -294,7 +298,10 @@ def test_a_programs_own_words_are_left_alone(tmp_path: Path) -> None:
     found = steps(tmp_path / "c.yaml")
     assert found["create-configmaps-1"].body["data"]["code_0"] == code.replace("<uid-1>", "<literal:uid-1>")
     annotations = found["create-jobs-1"].body["metadata"]["annotations"]
-    assert annotations == {"adk.agent.google.com/invocation-id": "<invocation-1>"}
+    assert annotations == {
+        "adk.agent.google.com/invocation-id": "<invocation-1>",
+        "gke-sandbox/program": annotations["gke-sandbox/program"],
+    }
 
     async def again(sandbox: AsyncSandbox) -> str:
         return (await sandbox.run(code, annotations={"adk.agent.google.com/invocation-id": "another"})).stdout
@@ -306,7 +313,7 @@ def test_a_recording_of_two_sandboxes_is_one(tmp_path: Path) -> None:
     from gke_sandbox.local.runtimes.scripted import ScriptedRuntime
     from gke_sandbox.local.transport import LocalTransport
 
-    tape = Tape(tmp_path / "c.yaml", now=lambda: BEGAN)
+    tape = Recorder(tmp_path / "c.yaml", now=lambda: BEGAN)
 
     async def main() -> None:
         for _ in range(2):

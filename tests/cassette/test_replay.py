@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from gke_sandbox import AsyncSandbox, Cluster, ExecutionResult, NetworkError, Sandbox, StartError
-from gke_sandbox.cassette import Cassette, Player, RecordingTransport, ReplayTransport, Tape, load
+from gke_sandbox.cassette import Cassette, Player, Recorder, RecordingTransport, ReplayTransport, load
 from gke_sandbox.cassette.model import Step
 from gke_sandbox.errors import ApiError, CassetteError, ReplayMismatch
 from gke_sandbox.local.faults import CutBody, Drop, EndWatch, Fault, Match, NoNode, Refuse, Respond
@@ -53,24 +53,24 @@ def test_events_are_cut_and_joined_as_they_were(tmp_path: Path) -> None:
     record(tmp_path / "c.yaml", one)
     cassette = load(tmp_path / "c.yaml")
     watch = next(step for step in cassette.steps if step.name == "watch-pods")
-    assert watch.answer.chunks is not None
-    first, second, *others = watch.answer.chunks
-    first = replace(first, cuts=((first.at, 10), (first.at, 20)))
-    answer = replace(watch.answer, chunks=(first, replace(second, joined=True), *others))
-    steps = tuple(replace(step, answer=answer) if step is watch else step for step in cassette.steps)
+    assert watch.response.chunks is not None
+    first, second, *others = watch.response.chunks
+    first = replace(first, split_at=((first.at, 10), (first.at, 20)))
+    response = replace(watch.response, chunks=(first, replace(second, coalesced=True), *others))
+    steps = tuple(replace(step, response=response) if step is watch else step for step in cassette.steps)
 
     async def main() -> None:
         replaying = ReplayTransport(Player(replace(cassette, steps=steps)))
-        recording = RecordingTransport(replaying, Tape(tmp_path / "again.yaml"))
+        recording = RecordingTransport(replaying, Recorder(tmp_path / "again.yaml"))
         async with AsyncSandbox(Cluster.transport(recording)) as sandbox:
             await one(sandbox)
 
     run_on_mock_clock(main)
     again = next(step for step in load(tmp_path / "again.yaml").steps if step.name == "watch-pods")
-    assert again.answer.chunks is not None
+    assert again.response.chunks is not None
     # In proportion: the names of this run are longer than what stands for them.
-    assert [place for _, place in again.answer.chunks[0].cuts] == pytest.approx([10, 20], abs=3)
-    assert [chunk.joined for chunk in again.answer.chunks[:3]] == [False, True, False]
+    assert [place for _, place in again.response.chunks[0].split_at] == pytest.approx([10, 20], abs=3)
+    assert [chunk.coalesced for chunk in again.response.chunks[:3]] == [False, True, False]
 
 
 # -- several at once ------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ SLOW_NODE = Fault(NoNode.scaling_up(25), POD)
 
 def test_a_slow_start_is_replayed_at_once_without_its_looks(tmp_path: Path) -> None:
     first = record(tmp_path / "c.yaml", one, SLOW_NODE)
-    looks = [step for step in load(tmp_path / "c.yaml").steps if step.look]
+    looks = [step for step in load(tmp_path / "c.yaml").steps if step.is_status_poll]
     assert len(looks) > 10
     second = replay(tmp_path / "c.yaml", one)
     assert (second.status, second.stdout) == (first.status, first.stdout)
@@ -221,7 +221,7 @@ def test_a_look_that_was_not_recorded_sees_nothing(tmp_path: Path) -> None:
     """On a slow machine a client may look where the recording one did not have to."""
     record(tmp_path / "c.yaml", one, SLOW_NODE)
     cassette = load(tmp_path / "c.yaml")
-    without = replace(cassette, steps=tuple(step for step in cassette.steps if not step.look))
+    without = replace(cassette, steps=tuple(step for step in cassette.steps if not step.is_status_poll))
     assert replay(without, one, timing=True).status == "succeeded"
 
 
@@ -234,8 +234,8 @@ def test_a_look_is_answered_again_and_ends_the_wait_as_it_did(tmp_path: Path) ->
     for action, cause in ((NoNode.cannot_scale_up(), "cannot_scale_up"), (NoNode(), "no_gvisor_node")):
         record(tmp_path / "c.yaml", refused, Fault(action, POD))
         cassette = load(tmp_path / "c.yaml")
-        last = max(number for number, step in enumerate(cassette.steps) if step.look)
-        looks = [number for number, step in enumerate(cassette.steps) if step.look and number != last]
+        last = max(number for number, step in enumerate(cassette.steps) if step.is_status_poll)
+        looks = [number for number, step in enumerate(cassette.steps) if step.is_status_poll and number != last]
         fewer = replace(cassette, steps=tuple(s for n, s in enumerate(cassette.steps) if n not in looks))
         for replayed in (cassette, fewer):
             assert replay(replayed, refused).cause == cause
@@ -295,7 +295,7 @@ def test_a_swallowed_mismatch_still_fails_at_the_end(tmp_path: Path) -> None:
 
 def test_steps_that_were_not_played_fail_at_the_end(tmp_path: Path) -> None:
     record(tmp_path / "c.yaml", lambda sandbox: one_by_one(sandbox, ["a", "b"]))
-    with pytest.raises(ReplayMismatch, match=r"of 10 recorded requests did not\s+come") as caught:
+    with pytest.raises(ReplayMismatch, match=r"of 10 recorded requests were not\s+sent") as caught:
         replay(tmp_path / "c.yaml", lambda sandbox: sandbox.run("a"))
     assert re.search(r"line \d+, step create-jobs-2: POST", str(caught.value))
 
@@ -307,7 +307,9 @@ def test_one_execution_too_many_is_unexpected(tmp_path: Path) -> None:
         await one(sandbox)
         await one(sandbox)
 
-    with pytest.raises(ReplayMismatch, match="not so often: POST /apis/batch/v1/namespaces/default/jobs"):
+    with pytest.raises(
+        ReplayMismatch, match=r"recorded fewer times\): POST /apis/batch/v1/namespaces/default/jobs"
+    ):
         replay(tmp_path / "c.yaml", twice)
 
 
@@ -410,7 +412,7 @@ def test_a_mismatch_is_raised_though_something_else_came_of_it(tmp_path: Path) -
             await sandbox.run("other")
         raise AssertionError("nothing was printed")
 
-    with pytest.raises(ReplayMismatch, match="was not recorded"):
+    with pytest.raises(ReplayMismatch, match="not recorded"):
         replay(tmp_path / "c.yaml", fails)
 
 
@@ -428,37 +430,33 @@ def test_an_event_that_does_not_say_what_it_follows_follows_its_job(tmp_path: Pa
     record(tmp_path / "c.yaml", one)
 
     def forget(step: Step) -> Step:
-        assert step.answer.chunks is not None
-        chunks = tuple(replace(chunk, after=()) for chunk in step.answer.chunks)
-        return replace(step, answer=replace(step.answer, chunks=chunks))
+        assert step.response.chunks is not None
+        chunks = tuple(replace(chunk, after=()) for chunk in step.response.chunks)
+        return replace(step, response=replace(step.response, chunks=chunks))
 
     assert replay(edited(tmp_path / "c.yaml", watch_pods=forget), one).stdout == "ran print(1)"
 
 
-def test_an_answer_before_its_request_is_told_with_its_place(tmp_path: Path) -> None:
-    record(tmp_path / "c.yaml", one)
-    listed = {
-        "kind": "PodList",
-        "metadata": {"resourceVersion": "1"},
-        "items": [{"metadata": {"name": "<job-1>"}}],
-    }
+def test_a_response_with_a_name_from_a_later_request_is_an_error_with_its_place(tmp_path: Path) -> None:
+    record(tmp_path / "c.yaml", lambda sandbox: one_by_one(sandbox, ["a", "b"]))
 
-    def forget(step: Step) -> Step:
-        return replace(step, answer=replace(step.answer, json=listed))
+    def mention(step: Step) -> Step:
+        return replace(step, response=replace(step.response, json={**step.response.json, "next": "<job-2>"}))
 
     with pytest.raises(
-        CassetteError, match=r"c\.yaml, line \d+, step list-pods: <job-1> stands in an answer that"
+        CassetteError, match=r"c\.yaml, line \d+, step create-jobs-1: <job-2> is in a response that is sent before"
     ):
-        replay(edited(tmp_path / "c.yaml", list_pods=forget), one)
+        replay(edited(tmp_path / "c.yaml", create_jobs_1=mention), lambda sandbox: one_by_one(sandbox, ["a", "b"]))
 
 
-def test_an_answer_that_waits_for_what_cannot_come_says_for_what(tmp_path: Path) -> None:
+def test_a_response_that_depends_on_a_request_that_is_never_sent_is_an_error(tmp_path: Path) -> None:
     record(tmp_path / "c.yaml", one)
 
     def never(step: Step) -> Step:
-        return replace(step, answer=replace(step.answer, after=("delete-jobs-1",)))
+        return replace(step, response=replace(step.response, after=("delete-jobs-1",)))
 
     with pytest.raises(
-        CassetteError, match=r"step create-jobs-1: its answer follows delete-jobs-1, which did not"
+        CassetteError,
+        match=r"step create-jobs-1: its response depends on delete-jobs-1, which was never requested",
     ):
         replay(edited(tmp_path / "c.yaml", create_jobs_1=never), one)

@@ -38,7 +38,7 @@ def refused(path: Path, code: str = "x", printed: bytes = out("fine"), **given: 
 @pytest.mark.parametrize("padding", [b"x", b"\xff"], ids=["text", "bytes"])
 def test_a_secret_in_a_file_that_travels_compressed_is_found(tmp_path: Path, padding: bytes) -> None:
     error = refused(tmp_path, files={"f.bin": padding * LARGE + b"\n" + TOKEN.encode()})
-    assert "holds a GitHub token, at " in str(error)
+    assert "contains a GitHub token, at " in str(error)
     assert "files.f.bin" in str(error)
 
 
@@ -84,7 +84,7 @@ def test_a_secret_in_the_header_is_refused(tmp_path: Path, place: str) -> None:
     async def main(sandbox: AsyncSandbox) -> None:
         await sandbox.run("x")
 
-    with pytest.raises(CassetteError, match=f"not written: its header holds a GitHub token, at {place}"):
+    with pytest.raises(CassetteError, match=f"not written: its header contains a GitHub token, at {place}"):
         record(tmp_path / "c.yaml", main, **{place: f"see {TOKEN}"})
 
 
@@ -96,7 +96,7 @@ def test_a_log_that_is_no_stream_is_searched_too(tmp_path: Path) -> None:
     cassette = load(tmp_path / "c.yaml")
     *steps, last = cassette.steps
     log = START + file_frame("made", TOKEN.encode())
-    whole = replace(last, answer=replace(last.answer, json=None, data=log))
+    whole = replace(last, response=replace(last.response, json=None, data=log))
     with pytest.raises(CassetteError, match="a GitHub token, at made"):
         write(replace(cassette, steps=(*steps, whole)))
 
@@ -219,9 +219,9 @@ def test_a_variable_without_a_value_of_its_own_is_no_secret() -> None:
 def test_a_secret_variable_is_refused_and_the_hint_says_how_to_record_without_it(tmp_path: Path) -> None:
     error = refused(tmp_path, env={"DB_PASSWORD": "hunter2hunter2"})
     assert "c.yaml is not written: step create-jobs-1 (POST " in str(error)
-    assert "holds the value of the variable DB_PASSWORD" in str(error)
+    assert "contains the value of the variable DB_PASSWORD" in str(error)
     assert "hunter2" not in str(error)
-    assert error.hint == "record it, and replay it, with a value that is no secret: DB_PASSWORD=dummy"
+    assert error.hint == "Record it, and replay it, with a value that is not a secret: DB_PASSWORD=dummy."
 
     async def main(sandbox: AsyncSandbox) -> str:
         return (await sandbox.run("x", env={"DB_PASSWORD": "dummy", "MAX_TOKENS": "4096"})).stdout

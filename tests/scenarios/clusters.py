@@ -11,7 +11,7 @@ from typing import Protocol
 import anyio
 
 from gke_sandbox import AsyncSandbox, Cluster
-from gke_sandbox.cassette import Cassette, Player, RecordingTransport, ReplayTransport, Tape, load
+from gke_sandbox.cassette import Cassette, Player, Recorder, RecordingTransport, ReplayTransport, load
 from tests.clock import run_on_mock_clock
 
 from .carry_out import SETTLE_SECONDS, Order, Outcome, carry_out
@@ -76,7 +76,7 @@ class Replay:
         return Played(run_on_mock_clock(main))
 
 
-class _Unsaved(Tape):
+class _Unsaved(Recorder):
     """One that is to be looked at only."""
 
     def save(self) -> None:

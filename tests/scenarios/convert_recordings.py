@@ -26,9 +26,8 @@ from gke_sandbox._wire.frames import encode
 from gke_sandbox._wire.manifests import CONTAINER, Manifests, build
 from gke_sandbox._wire.program import Program
 from gke_sandbox.cassette import Cassette, load, save
-from gke_sandbox.cassette.generated import json_in, request_of
 from gke_sandbox.cassette.model import Chunk, Exchange, Header
-from gke_sandbox.cassette.normalize import event_line, normalise
+from gke_sandbox.cassette.normalize import event_line, normalize, parse_json, request_of
 from gke_sandbox.settings import SESSION_LABEL, Settings
 
 from .readme import write_table
@@ -84,17 +83,17 @@ def _exchange(recorded: dict[str, Any], began: int) -> Exchange:
     )
     if "chunks" in response:
         # When the headers came was not recorded.
-        exchange.answered = at
+        exchange.responded_at = at
         exchange.chunks = [((each["at_ms"] - began) / 1000, _bytes(each)) for each in response["chunks"]]
-        exchange.ends = response["ended_by"]
-        if exchange.ends == "server":
-            exchange.ended = exchange.chunks[-1][0]
+        exchange.ended_by = response["ended_by"]
+        if exchange.ended_by == "server":
+            exchange.ended_at = exchange.chunks[-1][0]
         return exchange
     # In milliseconds: what was sent when the answer came was sent after it.
-    exchange.answered = exchange.ended = (recorded["at_ms"] - began + response["took_ms"]) / 1000
+    exchange.responded_at = exchange.ended_at = (recorded["at_ms"] - began + response["took_ms"]) / 1000
     told = response["body"]
-    exchange.chunks = [(exchange.answered, told.encode() if isinstance(told, str) else _json(told))]
-    exchange.ends = "server"
+    exchange.chunks = [(exchange.responded_at, told.encode() if isinstance(told, str) else _json(told))]
+    exchange.ended_by = "server"
     return exchange
 
 
@@ -143,13 +142,13 @@ def _manifests(exchanges: Sequence[Exchange], scenario: Scenario, session: str) 
 
 def _run_of(job: str, exchanges: Sequence[Exchange], scenario: Scenario) -> Run:
     (config_map,) = (each for each in exchanges if _kind(each) == "create configmaps" and _name(each) == job)
-    code = json_in(config_map.body)["data"]["code_0"]
+    code = parse_json(config_map.body)["data"]["code_0"]
     (run,) = (run for run in scenario.runs if run.code == code)
     return run
 
 
 def _name(exchange: Exchange) -> str:
-    return str(json_in(exchange.body)["metadata"]["name"])
+    return str(parse_json(exchange.body)["metadata"]["name"])
 
 
 def _with_our_request(exchange: Exchange, made: dict[str, Manifests], session: str) -> Exchange:
@@ -158,7 +157,7 @@ def _with_our_request(exchange: Exchange, made: dict[str, Manifests], session: s
     if kind == "create jobs":
         return replace(exchange, query={"fieldValidation": "Strict"}, body=_json(made[_name(exchange)].job))
     if kind == "create configmaps":
-        owner = json_in(exchange.body)["metadata"]["ownerReferences"][0]["uid"]
+        owner = parse_json(exchange.body)["metadata"]["ownerReferences"][0]["uid"]
         body = made[_name(exchange)].config_map(owner)
         return replace(exchange, query={"fieldValidation": "Strict"}, body=_json(body))
     if kind == "list pods":
@@ -202,8 +201,8 @@ def _pod(exchanges: Sequence[Exchange]) -> str:
 
 def _at(exchange: Exchange, at: float, **changes: Any) -> Exchange:
     """The same, sent at another time; an answer that comes whole keeps its distance."""
-    assert exchange.answered is not None
-    answered = at + exchange.answered - exchange.at
+    assert exchange.responded_at is not None
+    answered = at + exchange.responded_at - exchange.at
     chunks = [(answered, data) for _, data in exchange.chunks]
     return replace(exchange, **{"at": at, "answered": answered, "ended": answered, "chunks": chunks, **changes})
 
@@ -219,7 +218,9 @@ def _answered_with(exchange: Exchange, answer: Exchange) -> Exchange:
     """`exchange`'s request with the answer to another one."""
     at = exchange.at + 0.003
     chunks = [(at, data) for _, data in answer.chunks]
-    return replace(exchange, status=answer.status, headers=answer.headers, answered=at, ended=at, chunks=chunks)
+    return replace(
+        exchange, status=answer.status, headers=answer.headers, responded_at=at, ended_at=at, chunks=chunks
+    )
 
 
 def _base(recordings: Recordings) -> list[Exchange]:
@@ -236,11 +237,11 @@ def _evicted(exchanges: list[Exchange], recordings: Recordings) -> list[Exchange
         unfollowed,
         at=running,
         query={"follow": "true"},
-        answered=running,
+        responded_at=running,
         status=200,
         headers=[("content-type", "text/plain")],
         chunks=[(running + 0.1, start), (running + 0.2, printed)],
-        ended=ended,
+        ended_at=ended,
     )
     return [log if each is unfollowed else each for each in exchanges]
 
@@ -288,7 +289,7 @@ def _forges_frames(exchanges: list[Exchange], recordings: Recordings) -> list[Ex
 def _hangs_up(exchanges: list[Exchange], recordings: Recordings) -> list[Exchange]:
     """A run that is cancelled does not read its log to the end."""
     log = _find(exchanges, "get pods/log")
-    return [replace(each, ends="client", ended=None) if each is log else each for each in exchanges]
+    return [replace(each, ended_by="client", ended_at=None) if each is log else each for each in exchanges]
 
 
 def _already_exists(exchanges: list[Exchange], recordings: Recordings) -> list[Exchange]:
@@ -296,7 +297,7 @@ def _already_exists(exchanges: list[Exchange], recordings: Recordings) -> list[E
     base = _base(recordings)
     post = _find(base, "create jobs")
     job = _job(base)
-    lost = replace(post, status=None, answered=None, chunks=[], ends="ReadError", ended=post.at + 0.001)
+    lost = replace(post, status=None, responded_at=None, chunks=[], ended_by="ReadError", ended_at=post.at + 0.001)
     again = _renamed(_answered_with(replace(post, at=post.at + 0.001), refused), _name(refused), job)
     read = replace(
         post, method="GET", path=f"{post.path}/{job}", query={}, body=b"", at=post.at + 0.005, status=200
@@ -309,11 +310,11 @@ def _log_errors(exchanges: list[Exchange], recordings: Recordings) -> list[Excha
     early = next(each for each in exchanges if each.status == 400)
     base = _base(recordings)
     log = _find(base, "get pods/log")
-    refused = _answered_with(replace(log, ends="server"), early)
+    refused = _answered_with(replace(log, ended_by="server"), early)
     refused = _renamed(refused, request_of(early).name, _pod(base))
     later = log.at + 0.005
     number = base.index(log)
-    return [*base[:number], refused, replace(log, at=later, answered=later), *base[number + 1 :]]
+    return [*base[:number], refused, replace(log, at=later, responded_at=later), *base[number + 1 :]]
 
 
 def _invalid_job(exchanges: list[Exchange], recordings: Recordings) -> list[Exchange]:
@@ -438,7 +439,7 @@ CONVERSIONS: dict[str, Conversion] = {
 def _reads_on(cassette: Cassette) -> Cassette:
     """The recording library gave up at the 404; the log is read again, from its beginning to its end."""
     (first, refused) = (step for step in cassette.steps if step.path.endswith("/log"))
-    before = b"".join(chunk.data for chunk in first.answer.chunks or ())
+    before = b"".join(chunk.data for chunk in first.response.chunks or ())
     at = refused.at + 1000
     chunks = [Chunk(at + 10, before)]
     for number in range(before.count(b"\x1eout "), 24):
@@ -448,13 +449,13 @@ def _reads_on(cassette: Cassette) -> Cassette:
     said = {"code": 0, "signal": None, "timed_out": False, "seconds": 12.02, "dropped": {"out": 0, "err": 0}}
     end = chunks[-1].at + 510
     chunks.append(Chunk(end, encode("exit", json.dumps(said).encode())))
-    answer = replace(first.answer, at=at + 5, chunks=tuple(chunks), ends="client", ended_at=end + 5)
-    again = replace(refused, name="get-pods-log-1-again-3", at=at, answer=answer)
+    response = replace(first.response, at=at + 5, chunks=tuple(chunks), ended_by="client", ended_at=end + 5)
+    again = replace(refused, name="get-pods-log-1-again-3", at=at, response=response)
     delete = cassette.steps[-1]
-    deleted = replace(delete, at=end + 2, answer=replace(delete.answer, at=end + 6))
+    deleted = replace(delete, at=end + 2, response=replace(delete.response, at=end + 6))
     steps = [*(step for step in cassette.steps[:-1] if step.name != "list-pods-1-again-2"), again, deleted]
     watch = next(step for step in steps if step.name == "watch-pods")
-    longer = replace(watch, answer=replace(watch.answer, ended_at=end + 6))
+    longer = replace(watch, response=replace(watch.response, ended_at=end + 6))
     return replace(cassette, steps=tuple(longer if step is watch else step for step in steps))
 
 
@@ -490,7 +491,7 @@ def convert(name: str, recordings: Recordings) -> Cassette:
         server=recordings.version(name),
         notes=f"Answers of a real server, requests of this library. {conversion.notes}".strip(),
     )
-    return normalise(_with_our_requests(exchanges, scenario), header, _began(exchanges), f"{name}.yaml")
+    return normalize(_with_our_requests(exchanges, scenario), header, _began(exchanges), f"{name}.yaml")
 
 
 def _unfollowed(exchange: Exchange) -> bool:
@@ -501,7 +502,7 @@ def _unfollowed(exchange: Exchange) -> bool:
 def _began(exchanges: Sequence[Exchange]) -> datetime:
     """The calendar time of the recording's beginning, as far as objects tell it."""
     for exchange in exchanges:
-        told = json_in(b"".join(data for _, data in exchange.chunks)) or {}
+        told = parse_json(b"".join(data for _, data in exchange.chunks)) or {}
         created = told.get("metadata", {}).get("creationTimestamp")
         if created:
             moment = datetime.strptime(created, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gke_sandbox._wire.frames import Decoder, Exit, Limits, Output, OutputFile, Start
-from gke_sandbox.cassette.canonical import meaning
+from gke_sandbox.cassette.canonical import canonical_form
 from gke_sandbox.cassette.model import Cassette, Step
 from gke_sandbox.cassette.placeholders import PLACEHOLDER
 
@@ -53,16 +53,16 @@ def drift(recorded: Cassette, found: Cassette) -> list[Drift]:
     """
     names = _job_names(recorded, found)
     sides = _Side(_deletions(recorded), {}), _Side(_deletions(found), names)
-    left = {_renamed(step.name, step.of, names): step for step in found.steps}
+    left = {_renamed(step.name, step.job, names): step for step in found.steps}
     differences: list[Drift] = []
     for before in recorded.steps:
         after = left.pop(before.name, None)
         if after is None:
-            if not before.look:
+            if not before.is_status_poll:
                 differences.append(Drift(before.name, "the request", "one", "none"))
         else:
             differences += _of_step(before, after, sides)
-    more = [name for name, step in left.items() if not step.look]
+    more = [name for name, step in left.items() if not step.is_status_poll]
     return differences + [Drift(name, "the request", "none", "one") for name in more]
 
 
@@ -92,10 +92,10 @@ def _job_names(recorded: Cassette, found: Cassette) -> dict[str, str]:
 
 
 def _programs(cassette: Cassette) -> dict[str, str]:
-    found: dict[str, str] = {step.of: "" for step in cassette.steps if step.of}
+    found: dict[str, str] = {step.job: "" for step in cassette.steps if step.job}
     for step in cassette.steps:
-        if step.of and isinstance(step.body, Mapping) and step.body.get("kind") == "ConfigMap":
-            found[step.of] = json.dumps(_plain(meaning(step.body)), sort_keys=True)
+        if step.job and isinstance(step.body, Mapping) and step.body.get("kind") == "ConfigMap":
+            found[step.job] = json.dumps(_plain(canonical_form(step.body)), sort_keys=True)
     return found
 
 
@@ -110,7 +110,7 @@ def _renamed(name: str, job: str, names: Mapping[str, str]) -> str:
 
 def _deletions(cassette: Cassette) -> dict[str, int]:
     """When each Job's deletion was asked for."""
-    return {step.of: step.at for step in reversed(cassette.steps) if step.of and step.method == "DELETE"}
+    return {step.job: step.at for step in reversed(cassette.steps) if step.job and step.method == "DELETE"}
 
 
 def _of_step(before: Step, after: Step, sides: _Sides) -> Iterator[Drift]:
@@ -118,9 +118,9 @@ def _of_step(before: Step, after: Step, sides: _Sides) -> Iterator[Drift]:
         if one != other:
             yield Drift(before.name, path, str(one), str(other))
 
-    one, other = before.answer, after.answer
+    one, other = before.response, after.response
     if one.status is None or other.status is None:
-        yield from differ("the answer", one.status or one.ends, other.status or other.ends)
+        yield from differ("the answer", one.status or one.ended_by, other.status or other.ended_by)
         return
     yield from differ("status", one.status, other.status)
     yield from differ("headers", sorted(one.headers), sorted(other.headers))
@@ -130,7 +130,7 @@ def _of_step(before: Step, after: Step, sides: _Sides) -> Iterator[Drift]:
         yield from differ("the body", _kind_of_body(before), _kind_of_body(after))
         yield from _of_shapes(before.name, "", _shape(one.json), _shape(other.json))
         return
-    hung_up = "client" in (one.ends, other.ends)
+    hung_up = "client" in (one.ended_by, other.ended_by)
     if "watch" not in before.query:
         frames = _frames(before), _frames(after)
         shortest = min(map(len, frames)) if hung_up else None
@@ -140,7 +140,7 @@ def _of_step(before: Step, after: Step, sides: _Sides) -> Iterator[Drift]:
 
 
 def _kind_of_body(step: Step) -> str:
-    answer = step.answer
+    answer = step.response
     if answer.chunks is not None:
         return "a stream"
     return "JSON" if answer.json is not None else "bytes" if answer.data else "none"
@@ -221,7 +221,7 @@ def _frames(step: Step) -> list[str]:
     decoder = Decoder(Limits())
     kinds = {Start: "start", Output: "output", OutputFile: "file", Exit: "exit"}
     found: list[str] = []
-    for chunk in step.answer.chunks or ():
+    for chunk in step.response.chunks or ():
         for frame in decoder.feed(chunk.data):
             kind = kinds[type(frame)]
             if found[-1:] != [kind]:
@@ -274,7 +274,7 @@ def _lives(step: Step, side: _Side) -> dict[str, _Life]:
     lives: dict[str, _Life] = {}
     counts: dict[str, int] = {}
     named: dict[str, str] = {}
-    for chunk in step.answer.chunks or ():
+    for chunk in step.response.chunks or ():
         if chunk.event is None or chunk.event["type"] == "BOOKMARK":
             continue
         body = chunk.event["object"]

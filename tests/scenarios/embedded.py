@@ -87,7 +87,7 @@ def _states(cassette: Cassette) -> dict[str, list[tuple[int, dict[str, Any]]]]:
     """What the watches show of the pod of each Job, by the Job's placeholder, with times in milliseconds."""
     found: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for step in cassette.steps:
-        for chunk in step.answer.chunks or ():
+        for chunk in step.response.chunks or ():
             if chunk.event is not None and chunk.event["type"] not in ("BOOKMARK", "ERROR"):
                 shown = state({"type": chunk.event["type"], "object": chunk.event["object"]})
                 found.setdefault(shown["pod"].rpartition("-")[0], []).append((chunk.at, shown))
@@ -98,7 +98,7 @@ def _chooser(
     cassette: Cassette, states: dict[str, list[tuple[int, dict[str, Any]]]], pace: Pace
 ) -> Callable[[ContainerSpec], Script]:
     scripts = {job: script_of(shown, _log(cassette, job), pace) for job, shown in states.items()}
-    by_code = {_code(step): step.of for step in cassette.steps if step.name.startswith("create-configmaps")}
+    by_code = {_code(step): step.job for step in cassette.steps if step.name.startswith("create-configmaps")}
 
     def choose(spec: ContainerSpec) -> Script:
         job = next(iter(scripts), "") if len(scripts) < 2 else by_code[spec.env["GKE_SANDBOX_CODE_0"]]
@@ -115,9 +115,9 @@ def _log(cassette: Cassette, job: str) -> list[tuple[int, str]]:
     """What the container printed, and when. A log that is opened again starts at its beginning."""
     found: list[tuple[int, bytes]] = []
     for step in cassette.steps:
-        if step.of == job and step.path.endswith("/log"):
+        if step.job == job and step.path.endswith("/log"):
             known = sum(len(data) for _, data in found)
-            for chunk in step.answer.chunks or ():
+            for chunk in step.response.chunks or ():
                 found += [(chunk.at, chunk.data[known:])] if len(chunk.data) > known else []
                 known = max(known - len(chunk.data), 0)
     return [(at, data.decode("utf-8", "surrogateescape")) for at, data in found]

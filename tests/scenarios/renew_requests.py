@@ -31,16 +31,16 @@ _SESSION, _UID = "session-0", "uid-0"
 def renewed(cassette: Cassette) -> Cassette:
     """The cassette with the Jobs and ConfigMaps that the library sends today."""
     made = {of: _manifests(cassette, of) for of in _jobs(cassette)}
-    return replace(cassette, steps=tuple(_renewed(step, made.get(step.of)) for step in cassette.steps))
+    return replace(cassette, steps=tuple(_renewed(step, made.get(step.job)) for step in cassette.steps))
 
 
 def _jobs(cassette: Cassette) -> list[str]:
-    return list(dict.fromkeys(step.of for step in cassette.steps if step.of))
+    return list(dict.fromkeys(step.job for step in cassette.steps if step.job))
 
 
 def _manifests(cassette: Cassette, of: str) -> Manifests:
     scenario = SCENARIOS[cassette.header.scenario]
-    bodies = [step.body for step in cassette.steps if step.of == of and _kind(step) == "ConfigMap"]
+    bodies = [step.body for step in cassette.steps if step.job == of and _kind(step) == "ConfigMap"]
     runs = scenario.runs
     if len(runs) > 1:
         runs = tuple(run for run in runs if bodies and run.code == bodies[0]["data"]["code_0"])
@@ -53,7 +53,7 @@ def _renewed(step: Step, made: Manifests | None) -> Step:
         return step
     owners = step.body["metadata"].get("ownerReferences") or [{}]
     body = made.job if _kind(step) == "Job" else made.config_map(_UID)
-    names = {_name(step.of): step.of, _SESSION: "<session-1>", _UID: owners[0].get("uid", "")}
+    names = {_name(step.job): step.job, _SESSION: "<session-1>", _UID: owners[0].get("uid", "")}
     if "data" in body:
         body = {**body, "data": {**body["data"], "runner": "<runner>"}}
     return replace(step, body=_replaced(body, names))

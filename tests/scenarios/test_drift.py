@@ -11,7 +11,7 @@ import pytest
 
 from gke_sandbox import AsyncSandbox
 from gke_sandbox.cassette import Cassette, load
-from gke_sandbox.cassette.model import Answer, Chunk, Step
+from gke_sandbox.cassette.model import Chunk, RecordedResponse, Step
 from gke_sandbox.local.faults import Drop, Fault, Match
 from gke_sandbox.local.runtimes.base import ContainerExit
 from gke_sandbox.local.runtimes.scripted import Script
@@ -32,9 +32,11 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Cassette:
     return load(path)
 
 
-def changed(cassette: Cassette, name: str, change: Callable[[Answer], Answer]) -> Cassette:
+def changed(cassette: Cassette, name: str, change: Callable[[RecordedResponse], RecordedResponse]) -> Cassette:
     assert any(step.name == name for step in cassette.steps)
-    steps = (replace(step, answer=change(step.answer)) if step.name == name else step for step in cassette.steps)
+    steps = (
+        replace(step, response=change(step.response)) if step.name == name else step for step in cassette.steps
+    )
     return replace(cassette, steps=tuple(steps))
 
 
@@ -129,20 +131,20 @@ def test_the_order_of_a_pods_phases_is_told(recorded: Cassette, tmp_path: Path) 
 def test_where_a_client_hung_up_the_rest_is_no_difference(recorded: Cassette) -> None:
     """How far a pod had come when its client was done is a matter of moments."""
 
-    def shorter(answer: Answer) -> Answer:
+    def shorter(answer: RecordedResponse) -> RecordedResponse:
         assert answer.chunks is not None
         return replace(answer, chunks=answer.chunks[:4])
 
     other = changed(recorded, "watch-pods", shorter)
     assert drift(recorded, other) == []
     assert drift(other, recorded) == []
-    ended = changed(other, "watch-pods", lambda answer: replace(answer, ends="server"))
-    whole = changed(recorded, "watch-pods", lambda answer: replace(answer, ends="server"))
+    ended = changed(other, "watch-pods", lambda answer: replace(answer, ended_by="server"))
+    whole = changed(recorded, "watch-pods", lambda answer: replace(answer, ended_by="server"))
     assert [each.path for each in drift(whole, ended)] == ["phases of pod 1 of <job-1>"]
 
 
 def test_a_field_of_an_event_is_told_with_the_phase_in_which_it_comes(recorded: Cassette) -> None:
-    def change(answer: Answer) -> Answer:
+    def change(answer: RecordedResponse) -> RecordedResponse:
         assert answer.chunks is not None
         return replace(answer, chunks=tuple(map(without_node, answer.chunks)))
 
@@ -160,7 +162,9 @@ def test_a_field_of_an_event_is_told_with_the_phase_in_which_it_comes(recorded: 
 def test_the_frames_of_a_log_are_told_and_not_how_often_they_came(recorded: Cassette) -> None:
     def logged(*frames: bytes) -> Cassette:
         chunks = tuple(Chunk(0, frame) for frame in frames)
-        return changed(recorded, "get-pods-log-1", lambda answer: replace(answer, chunks=chunks, ends="server"))
+        return changed(
+            recorded, "get-pods-log-1", lambda answer: replace(answer, chunks=chunks, ended_by="server")
+        )
 
     whole = logged(START, out("1"), exit_frame())
     assert told(whole, logged(START, out("1"), out("2"), out("3"), exit_frame())) == []

@@ -83,6 +83,7 @@ POD = ".spec.template.spec"
 BOX = f"{POD}.containers[code-runner]"
 # The differences from the recorded bodies, and the reasons.
 COMMON = {
+    ".metadata.annotations.gke-sandbox/program": "the recorder did not send the digest of its program",
     f"{BOX}.command[1]": "ours passes -u: the runner's output is never held back",
     f"{BOX}.command[2]": "moved by -u; mounted, the runner's file",
     ".data.runner": "the recorder's throw-away runner was left out",
@@ -248,8 +249,16 @@ def test_labels_are_set_on_job_pod_and_config_map(delivery: Delivery) -> None:
 def test_annotations_are_set_on_job_and_pod() -> None:
     annotations = {"adk.agent.google.com/invocation-id": "e-1"}
     job = make(annotations=annotations).job
-    assert job["metadata"]["annotations"] == annotations
+    assert job["metadata"]["annotations"].items() > annotations.items()
     assert job["spec"]["template"]["metadata"]["annotations"] == annotations
+
+
+@pytest.mark.parametrize("delivery", BOTH)
+def test_the_job_names_its_program_by_a_digest_and_the_pod_does_not(delivery: Delivery) -> None:
+    program, settings = Program(code="print(1)"), Settings(delivery=delivery, timeout=7)
+    job = build(settings, program, name=NAME, session=SESSION).job
+    assert job["metadata"]["annotations"] == {"gke-sandbox/program": program.digest(settings)}
+    assert "annotations" not in job["spec"]["template"]["metadata"]
 
 
 def test_the_config_map_is_immutable_and_owned_by_the_job() -> None:
@@ -310,7 +319,8 @@ def test_unset_fields_are_not_sent() -> None:
         "volumes",
     ):
         assert field not in pod
-    assert "annotations" not in make().job["metadata"]
+    assert "annotations" not in make().job["spec"]["template"]["metadata"]
+    assert "annotations" not in make().config_map(UID)["metadata"]
 
 
 def test_settings_are_set_in_the_right_fields() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gke_sandbox._wire.program import Program
 from gke_sandbox.errors import SpecError
+from gke_sandbox.settings import Settings
 from tests.invalid_values import junk, refused_field
 
 
@@ -130,3 +131,64 @@ def test_a_message_never_contains_large_values() -> None:
 def test_any_input_is_accepted_or_rejected_with_its_field(field: str, value: object) -> None:
     refused = refused_field(Program, **{"code": "", field: value})
     assert refused is None or refused.startswith(field)
+
+
+# -- the digest --------------------------------------------------------------------------------------------------
+
+BASE: dict[str, Any] = {"code": "x", "files": {"a": "1", "b": "2"}, "args": ["p", "q"], "stdin": "in"}
+
+
+def digest(settings: dict[str, Any] | None = None, **changes: Any) -> str:
+    return Program(**{**BASE, **changes}).digest(Settings(**(settings or {})))
+
+
+def test_the_digest_never_changes() -> None:
+    """Jobs in clusters and cassettes on disk carry it: a new encoding would need a new annotation."""
+    assert digest() == "5d97d4613622d704c887e22dd3ec6c34d690cbc35a4109a210b0f2fa770c9994"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"code": "y"},
+        {"files": {"a": "1"}},
+        {"files": {"a": "12", "b": ""}},
+        {"files": {"a": "2", "b": "1"}},
+        {"files": {"a1": "", "b": "2"}},
+        {"args": ["pq"]},
+        {"args": ["p", "q", ""]},
+        {"args": []},
+        {"stdin": None},
+        {"stdin": ""},
+        {"code": "xin", "stdin": ""},
+        {"settings": {"timeout": 3}},
+        {"settings": {"max_output_bytes": 1000}},
+        {"settings": {"max_file_bytes": 1000}},
+        {"settings": {"max_files": 1}},
+    ],
+    ids=str,
+)
+def test_the_digest_depends_on_everything_that_the_caller_chose(changes: dict[str, Any]) -> None:
+    assert digest(**changes) != digest()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"code": b"x"},
+        {"files": {"b": "2", "a": "1"}},
+        {"settings": {"timeout": 300.0}},
+        {"settings": {"delivery": "mount", "image": "python:3.12", "labels": {"a": "b"}}},
+    ],
+    ids=str,
+)
+def test_the_digest_ignores_order_and_everything_that_is_not_the_program(changes: dict[str, Any]) -> None:
+    assert digest(**changes) == digest({"timeout": 300})
+
+
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=5)
+
+
+@given(st.lists(TEXTS, max_size=4), st.lists(TEXTS, max_size=4))
+def test_equal_digests_are_of_equal_arguments(one: list[str], other: list[str]) -> None:
+    assert (digest(args=one) == digest(args=other)) == (one == other)

@@ -1,0 +1,334 @@
+"""The transport that replays a cassette: no network, and no waiting unless `Player.timing` is set."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import httpx
+
+from .._fakes.body import Body, Timeouts
+from .matcher import RecordedJob, ReplayRequest
+from .model import ERRORS, Chunk, RecordedResponse, Step, is_watch, jobs_of
+from .normalize import event_line
+from .player import Player
+from .timeline import Failure, PodTimeline
+
+__all__ = ["ReplayTransport"]
+
+Jobs = Sequence["RecordedJob | str"]
+
+
+class ReplayTransport(httpx.AsyncBaseTransport):
+    """Sends the responses of a player's cassette. Several transports may share a player.
+
+    A request that was not recorded raises `ReplayMismatch`, also from all responses that are still open. With
+    `check`, leaving the transport raises it again, even if it was caught before; and, unless another error leaves
+    the transport, for recorded requests that were not sent.
+
+    Read timeouts do not apply to streams: the recorded server was silent for as long.
+    """
+
+    replays = True
+    """See `KubeClient.replays`."""
+
+    def __init__(self, player: Player, *, check: bool = True) -> None:
+        self.player = player
+        self._check = check
+        self._bodies: dict[Body, _Stream] = {}
+
+    async def __aenter__(self) -> ReplayTransport:
+        self.player.enter()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self.aclose()
+        self.player.leave()
+        if self._check and exc_value is None:
+            self.player.finish()
+        elif self._check:
+            # The error that leaves the block may be a consequence of this one.
+            self.player.check()
+
+    async def aclose(self) -> None:
+        """End all streams."""
+        for body in tuple(self._bodies):
+            body.abort()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Return the recorded response to a request."""
+        player = self.player
+        replayed = ReplayRequest(
+            request.method,
+            request.url.path,
+            dict(request.url.params),
+            await request.aread(),
+            at=anyio.current_time(),
+        )
+        # Every response may be ready immediately: let the other tasks run.
+        await anyio.lowlevel.checkpoint()
+        if (replayed.method, replayed.path) == ("GET", "/version"):
+            return self._version(request)
+        if replayed.is_list_watch:
+            return await self._list_or_watch(replayed, request)
+        step = player.take(replayed)
+        with anyio.move_on_after(Timeouts.of(request).read) as limit:
+            await self._until_due(step, replayed.at)
+        if limit.cancelled_caught:
+            player.expire(step)
+            raise httpx.ReadTimeout("the requests that the response depends on were not sent", request=request)
+        own: Jobs = [replayed.job] if replayed.job is not None else []
+        jobs = [*own, *(job for job in player.jobs_of(step.response) if job != step.job)]
+        if step.response.chunks is not None:
+            stream = _RecordedStream(player, step, jobs)
+            return self._streamed(stream, request, self._headers(step, jobs))
+        return self._response(step, jobs, request)
+
+    def _version(self, request: httpx.Request) -> httpx.Response:
+        """Return the version in the header: recorders request it, and do not record that."""
+        version = self.player.cassette.header.server
+        if version is None:
+            return httpx.Response(404, request=request)
+        return httpx.Response(200, json={"gitVersion": version}, request=request)
+
+    async def _until_due(self, step: Step, since: float) -> None:
+        player, response = self.player, step.response
+        while True:
+            player.check()
+            due = player.due(response, since, step.at)
+            # The recorded client did not wait for the response.
+            never = response.status is None and response.ended_by not in ERRORS
+            if due is not None and due <= anyio.current_time() and not never:
+                return
+            missing = player.missing_for(response)
+            key = step.job if missing is None else missing
+            await player.changed(key, math.inf if due is None or never else due)
+
+    async def _list_or_watch(self, replayed: ReplayRequest, request: httpx.Request) -> httpx.Response:
+        player = self.player
+        player.check()
+        watch = is_watch(replayed.query)
+        timeline = player.open_timeline(replayed.query["labelSelector"])
+        failure = timeline.failures.next("watch" if watch else "list")
+        if failure is not None:
+            timeline.failures.remove(failure)
+            if player.timing:
+                await anyio.sleep(failure.delay)
+            return self._response(failure.step, [], request)
+        if watch:
+            return self._streamed(_Watch(player, timeline, replayed.query.get("resourceVersion")), request)
+        return httpx.Response(200, json=player.snapshot(timeline), request=request)
+
+    def _headers(self, step: Step, jobs: Jobs) -> dict[str, str]:
+        headers = step.response.headers.items()
+        rendered = {name: str(self.player.rendered(value, jobs, step)) for name, value in headers}
+        return {"content-type": "application/json", **rendered}
+
+    def _response(self, step: Step, jobs: Jobs, request: httpx.Request) -> httpx.Response:
+        response = step.response
+        if response.status is None:
+            raise _error(response, request)
+        if response.json is None:
+            content = response.data or b""
+        else:
+            content = _json(self.player.rendered(response.json, jobs, step))
+        headers = self._headers(step, jobs)
+        if response.ended_by in ERRORS:
+            body = Body(_Broken(content, response), None, request, lambda _: None)
+            return httpx.Response(response.status, headers=headers, stream=body, request=request)
+        stream = httpx.ByteStream(content)
+        return httpx.Response(response.status, headers=headers, stream=stream, request=request)
+
+    def _streamed(
+        self, stream: _Stream, request: httpx.Request, headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        body = Body(stream, None, request, self._closed)
+        self._bodies[body] = stream
+        return httpx.Response(200, headers=headers, stream=body, request=request)
+
+    def _closed(self, body: Body) -> None:
+        self._bodies.pop(body).close()
+
+
+class _Broken:
+    """The source of a body that is cut off as it was recorded."""
+
+    def __init__(self, content: bytes, response: RecordedResponse) -> None:
+        self._content = content
+        self._response = response
+
+    async def next(self) -> bytes | None:
+        content, self._content = self._content, b""
+        if content:
+            return content
+        raise _error(self._response)
+
+
+class _Stream:
+    """The source of a streamed body."""
+
+    def __init__(self, player: Player) -> None:
+        self._player = player
+        self._opened_at = anyio.current_time()
+        self._pieces: list[bytes] = []
+
+    async def next(self) -> bytes | None:
+        """Return the next piece; None at the end."""
+        while not self._pieces:
+            self._player.check()
+            if not self._fill() and await self._ends():
+                return None
+        return self._pieces.pop(0)
+
+    def _fill(self) -> bool:
+        """Add the pieces that are due; return False if there are none."""
+        raise NotImplementedError
+
+    async def _ends(self) -> bool:
+        """Wait for a change or for the end of the stream, and return whether it is the end."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """The client has closed the stream."""
+
+    def _add(self, chunk: Chunk, line: bytes) -> None:
+        """Add an event, cut and joined as it was recorded."""
+        edges = [0, *(min(place, len(line)) for _, place in chunk.split_at), len(line)]
+        pieces = [line[start:end] for start, end in itertools.pairwise(edges) if end > start]
+        if chunk.coalesced and self._pieces:
+            self._pieces[-1] += pieces.pop(0)
+        self._pieces += pieces
+
+
+class _RecordedStream(_Stream):
+    """One recorded stream, such as the log of a container."""
+
+    def __init__(self, player: Player, step: Step, jobs: Jobs) -> None:
+        super().__init__(player)
+        self._step = step
+        self._jobs = jobs
+        self._left = list(step.response.chunks or ())
+        self._is_log = all(chunk.event is None for chunk in self._left)
+        if self._is_log:
+            player.logs.setdefault(step.job, []).append(self)
+
+    def has_output_before(self, at: int) -> bool:
+        """Return whether output that was recorded before a time was not sent yet."""
+        return bool(self._left) and self._left[0].at < at
+
+    def close(self) -> None:
+        if self._is_log:
+            self._player.logs[self._step.job].remove(self)
+            self._player.release(self._step.job)
+
+    def _fill(self) -> bool:
+        due, chunk = self._next()
+        if chunk is None or due > anyio.current_time():
+            return False
+        self._left.remove(chunk)
+        if chunk.event is None:
+            self._pieces.append(chunk.data)
+        else:
+            jobs = [*self._jobs, *self._player.jobs_of(chunk), *jobs_of(chunk.event["object"])]
+            self._add(chunk, _line(self._player, chunk, jobs, self._step))
+        self._player.release(self._step.job)
+        return True
+
+    def _next(self) -> tuple[float, Chunk | None]:
+        """Return the next chunk and when it is due. Events may overtake only events of other Jobs."""
+        best, found = math.inf, None
+        blocked: set[str] = set()
+        for index, chunk in enumerate(self._left[:1] if self._is_log else self._left):
+            jobs = set() if chunk.event is None else set(jobs_of(chunk.event["object"]))
+            if not (jobs & blocked if jobs else index):
+                due = self._player.due(chunk, self._opened_at, self._step.response.at)
+                if due is not None and due < best:
+                    best, found = due, chunk
+            blocked |= jobs
+        return best, found
+
+    async def _ends(self) -> bool:
+        player, response = self._player, self._step.response
+        if self._left or response.ended_by == "client":
+            if not self._left and not player.timing and player.matcher.is_repeated(self._step):
+                # It opened the stream again after a silence: a replay does not wait for that.
+                raise httpx.ReadError("the recorded client opened the stream again")
+            missing = player.missing_for(self._left[0]) if self._left else None
+            await player.changed(self._step.job if missing is None else missing, self._next()[0])
+            return False
+        if player.timing and response.ended_at is not None:
+            await anyio.sleep_until(self._opened_at + (response.ended_at - response.at) / 1000)
+        if response.ended_by in ERRORS:
+            raise _error(response)
+        return True
+
+
+class _Watch(_Stream):
+    """A watch of a Sandbox's pods: everything that is released after a resourceVersion."""
+
+    def __init__(self, player: Player, timeline: PodTimeline, version: str | None) -> None:
+        super().__init__(player)
+        self._timeline = timeline
+        self._position = timeline.position(version)
+        self._failure: Failure | None = None
+        player.open_watch(timeline)
+
+    def close(self) -> None:
+        self._timeline.watches -= 1
+
+    def _fill(self) -> bool:
+        player, timeline = self._player, self._timeline
+        player.release_due()
+        while self._failure is None and self._position < len(timeline.history):
+            event, pod = timeline.history[self._position]
+            if self._pieces and not event.chunk.coalesced:
+                break
+            self._position += 1
+            if not event.missing:
+                self._add(event.chunk, event_line(event.type, pod))
+            player.delivered(timeline, self._position)
+        return bool(self._pieces)
+
+    async def _ends(self) -> bool:
+        player, failures = self._player, self._timeline.failures
+        if self._failure is not None:
+            if self._failure.step.response.ended_by in ERRORS:
+                raise _error(self._failure.step.response)
+            return True
+        failure, due = failures.next("stream"), math.inf
+        if failure is not None:
+            assert failure.ready_at is not None
+            due = max(self._opened_at, failure.ready_at) + (failure.delay if player.timing else 0.0)
+            if due <= anyio.current_time():
+                failures.remove(failure)
+                self._failure = failure
+                if failure.chunk is not None:
+                    self._pieces.append(_line(player, failure.chunk, [], failure.step))
+                return False
+        await player.changed(self._timeline.selector, min(due, player.next_due))
+        return False
+
+
+def _line(player: Player, chunk: Chunk, jobs: Jobs, step: Step) -> bytes:
+    if chunk.event is None:
+        return chunk.data
+    return event_line(str(chunk.event["type"]), player.rendered(chunk.event["object"], jobs, step, chunk.line))
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def _error(response: RecordedResponse, request: httpx.Request | None = None) -> httpx.TransportError:
+    return ERRORS[response.ended_by](f"as recorded: {response.ended_by}", request=request)

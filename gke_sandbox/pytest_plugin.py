@@ -1,6 +1,6 @@
-"""The pytest plugin: tests that run on a recording, and make it when they are told to. docs/replay.md shows it.
+"""The pytest plugin: tests that replay a recording, and that record it on request. See docs/replay.md.
 
-pytest loads this in every run of every project that has the package: nothing but pytest is imported here.
+pytest loads this module in every run of every project that has the package, so it imports nothing but pytest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FIXTURE = "gke_sandbox_cassette"
 DIRECTORY = "cassettes"
-_LONGEST_NAME = 120
+MAX_NAME = 120
 
 _calls = pytest.StashKey["list[str]"]()
 _collected = pytest.StashKey["_Collected"]()
@@ -30,26 +30,26 @@ _unused = pytest.StashKey["list[str]"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("gke-sandbox", "cassettes that stand for a cluster")
+    group = parser.getgroup("gke-sandbox", "recorded clusters")
     group.addoption(
         "--gke-sandbox-record",
         choices=("none", "once", "all"),
         default="none",
-        help="none: replay only (the default); once: record the cassettes that are missing; all: record anew",
+        help="none: replay only (the default); once: record missing cassettes; all: record all cassettes again",
     )
     group.addoption(
         "--gke-sandbox-unused",
         choices=("ignore", "warn", "fail"),
         default="warn",
-        help="what to do about cassettes that no test uses, when whole directories were run (default: warn)",
+        help="how to report cassettes that no test uses, if whole directories were run (default: warn)",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        f"{FIXTURE}(name): the cassette that the fixture {FIXTURE} uses, in the directory {DIRECTORY} beside the "
-        "test; by default it has the test's name",
+        f"{FIXTURE}(name): the name of the cassette for the fixture {FIXTURE}, in the directory {DIRECTORY} next "
+        "to the test (default: the name of the test)",
     )
     config.stash[_collected] = _Collected()
     config.stash[_findings] = []
@@ -58,7 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def gke_sandbox_cluster() -> Cluster:
-    """The cluster that is recorded: where `gke-sandbox run` would go. Override it to record another."""
+    """The cluster to record, by default that of `gke-sandbox run`. Override it to record another one."""
     from .cluster import Cluster
 
     return Cluster.auto()
@@ -66,9 +66,9 @@ def gke_sandbox_cluster() -> Cluster:
 
 @pytest.fixture
 def gke_sandbox_cassette(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """A cluster for `Sandbox(...)` or `GkeCodeExecutor(cluster=...)`: this test's cassette.
+    """A cluster for `Sandbox(...)` or `GkeCodeExecutor(cluster=...)`: the cassette of this test.
 
-    The test fails in the end if what it did is not what was recorded, whatever became of the errors.
+    The test fails at its end if its requests differ from the recorded ones, even if it caught the errors.
     """
     item = request.node
     path = cassette_path(item)
@@ -79,7 +79,7 @@ def gke_sandbox_cassette(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         return
     if not path.exists():
         pytest.fail(
-            f"there is no cassette {_shown(path, item.config)}; to record it, run this test with "
+            f"the cassette {_shown(path, item.config)} does not exist; to record it, run this test with "
             "--gke-sandbox-record=once where it can reach a cluster",
             pytrace=False,
         )
@@ -95,12 +95,12 @@ def _replayed(item: pytest.Item, path: Path) -> Iterator[Cluster]:
     if not _passed(item):
         return
     if not replaying.used:
-        pytest.fail(f"{FIXTURE} was asked for, and no Sandbox used {_shown(path, item.config)}", pytrace=False)
+        pytest.fail(f"{FIXTURE} was requested, but no Sandbox used {_shown(path, item.config)}", pytrace=False)
     _check(replaying.finish)
 
 
 def _check(check: Callable[[], None]) -> None:
-    """What is wrong with a cassette fails the test, in words alone."""
+    """Fail the test with the message of a `CassetteError`, without a traceback."""
     from .errors import CassetteError
 
     message = ""
@@ -108,7 +108,7 @@ def _check(check: Callable[[], None]) -> None:
         check()
     except CassetteError as error:
         message = f"{error}\n{error.hint}" if error.hint else str(error)
-    # Not in the handler: pytest would show the error, and this one as raised during it.
+    # Outside of the handler, because pytest would show both errors.
     if message:
         pytest.fail(message, pytrace=False)
 
@@ -121,19 +121,19 @@ def _recorded(request: pytest.FixtureRequest, path: Path) -> Iterator[Cluster]:
     from .cluster import _Record
 
     _check(lambda: check_writable(path))
-    # Until the test has passed, what was there before stays. Workers that record the same cassette at once have a
-    # file each, and the last one stays.
+    # The old file stays until the test has passed. Workers that record the same cassette at the same time write
+    # separate files, and the last one stays.
     written = path.with_name(f".{path.name}.{uuid4().hex[:12]}.recording")
     recording = RecordHandle(str(written), scenario=path.stem)
     yield _Record(recording, request.getfixturevalue("gke_sandbox_cluster"))
-    # A Sandbox that is still open would write when it closes.
+    # A Sandbox that is still open would write the file when it closes.
     recording.discard()
     passed = _passed(request.node)
     try:
         if passed and not written.exists():
             pytest.fail(
-                f"nothing was recorded for {_shown(path, request.config)}: was a Sandbox opened with {FIXTURE}, "
-                "and closed?",
+                f"nothing was recorded for {_shown(path, request.config)}: open a Sandbox with {FIXTURE} and "
+                "close it in the test",
                 pytrace=False,
             )
         if passed:
@@ -143,7 +143,7 @@ def _recorded(request: pytest.FixtureRequest, path: Path) -> Iterator[Cluster]:
 
 
 def _passed(item: pytest.Item) -> bool:
-    """Whether the test itself passed; each subtest has an outcome besides."""
+    """Return whether the test and all of its subtests passed."""
     calls = item.stash.get(_calls, [])
     return calls[-1:] == ["passed"] and "failed" not in calls
 
@@ -152,7 +152,7 @@ def _passed(item: pytest.Item) -> bool:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.when == "setup":
-        # Of a test that is run again only the last run counts.
+        # If a test is run again, only the last run counts.
         item.stash[_calls] = []
     elif report.when == "call":
         item.stash.setdefault(_calls, []).append(report.outcome)
@@ -163,25 +163,25 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def cassette_path(item: pytest.Item) -> Path:
-    """Where a test's cassette is: ``cassettes/test_module.TestClass.test_name-parameters.yaml`` beside it."""
+    """Return the path of a test's cassette: ``cassettes/test_module.TestClass.test_name-parameters.yaml``."""
     marker = item.get_closest_marker(FIXTURE)
     if marker is None:
         name = _default_name(item)
     else:
         if len(marker.args) != 1 or marker.kwargs or not marker.args[0] or not isinstance(marker.args[0], str):
-            pytest.fail(f"the marker {FIXTURE} takes one name", pytrace=False)
+            pytest.fail(f"the marker {FIXTURE} needs exactly one name", pytrace=False)
         name = marker.args[0].removesuffix(".yaml")
-    # Of a name with ".." the one form that pytest finds, too.
+    # Without "..", as pytest finds it.
     return Path(os.path.normpath(item.path.parent / DIRECTORY / f"{name}.yaml"))
 
 
 def _default_name(item: pytest.Item) -> str:
-    # Not of the nodeid: pytest-xdist appends a test's group to it.
+    # Not the nodeid: pytest-xdist appends the group of a test to it.
     within = itertools.takewhile(lambda node: not isinstance(node, pytest.File), reversed(item.listchain()))
     name = ".".join([item.path.stem, *reversed([node.name for node in within])])
-    # What stands in brackets names the parameters; no function's name has a hyphen.
+    # Brackets contain the parameters; the name of a function has no hyphen.
     plain = re.sub(r"\[(.*)\]$", r"-\1", name)
-    safe = re.sub(r"[^A-Za-z0-9_.=,-]", "-", plain)[:_LONGEST_NAME]
+    safe = re.sub(r"[^A-Za-z0-9_.=,-]", "-", plain)[:MAX_NAME]
     if safe != plain:
         import hashlib
 
@@ -191,39 +191,39 @@ def _default_name(item: pytest.Item) -> str:
 
 def _shown(path: Path | str, config: pytest.Config) -> str:
     try:
-        # From where pytest was started, wherever the test has gone.
+        # Relative to the directory where pytest was started: a test may have changed the working directory.
         return os.path.relpath(path, config.invocation_params.dir)
     except ValueError:
         return str(path)
 
 
-# -- cassettes that nobody uses --------------------------------------------------------------------------------
-# pytest finds them itself, as it goes through directories for tests: those that it does not enter (norecursedirs,
-# --ignore, virtual environments) are not judged.
+# -- unused cassettes ------------------------------------------------------------------------------------------
+# pytest finds the files while it collects tests. Directories that it does not enter (norecursedirs, --ignore,
+# virtual environments) are not checked.
 
 
 @dataclass
 class _Collected:
-    """What this process has collected, and used."""
+    """The files, tests and cassettes that this process has seen."""
 
-    there: set[Path] = field(default_factory=set)
+    found: set[Path] = field(default_factory=set)
     used: set[Path] = field(default_factory=set)
     items: int = 0
     whole: list[Path] = field(default_factory=list)
-    """The directories that were collected as a whole."""
-    left_out: set[Path] = field(default_factory=set)
-    """Directories of which a file was not."""
+    """Directories that were collected completely."""
+    incomplete: set[Path] = field(default_factory=set)
+    """Directories with a file that was not collected."""
 
-    def judges(self, path: Path) -> bool:
-        """Whether all tests are known that may use this one."""
-        besides = {parent.parent for parent in path.parents if parent.name == DIRECTORY}
-        whole = any(each.is_relative_to(directory) for each in besides for directory in self.whole)
-        return whole and not besides & self.left_out
+    def can_check(self, path: Path) -> bool:
+        """Return whether all tests that may use this cassette were collected."""
+        parents = {parent.parent for parent in path.parents if parent.name == DIRECTORY}
+        whole = any(each.is_relative_to(directory) for each in parents for directory in self.whole)
+        return whole and not parents & self.incomplete
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> None:
     if file_path.suffix == ".yaml" and DIRECTORY in file_path.parts:
-        parent.config.stash[_collected].there.add(file_path)
+        parent.config.stash[_collected].found.add(file_path)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -232,7 +232,7 @@ def pytest_ignore_collect(
 ) -> Generator[None, bool | None, bool | None]:
     ignored = yield
     if ignored and not collection_path.is_dir():
-        config.stash[_collected].left_out.add(collection_path.parent)
+        config.stash[_collected].incomplete.add(collection_path.parent)
     return ignored
 
 
@@ -242,8 +242,8 @@ def pytest_make_collect_report(
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     report = yield
     if not report.passed:
-        # A module that is skipped as a whole, with importorskip for instance.
-        collector.config.stash[_collected].left_out.add(collector.path.parent)
+        # A module that is skipped completely, with importorskip for instance.
+        collector.config.stash[_collected].incomplete.add(collector.path.parent)
     return report
 
 
@@ -252,7 +252,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Learn which cassettes the collected tests use, and whether these are all tests there are."""
+    """Find the cassettes that the collected tests use, and the directories that were collected completely."""
     config = session.config
     collected = config.stash[_collected]
     collected.used.update(
@@ -262,36 +262,36 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             if FIXTURE in getattr(item, "fixturenames", ()) or item.get_closest_marker(FIXTURE) is not None
         )
     )
-    # --lf leaves out whole files without a word; -k, -m, --deselect and others leave out tests.
-    partly = session.testsfailed or config.getoption("lf", False) or collected.items != len(session.items)
-    if config.getoption("--gke-sandbox-unused") != "ignore" and not partly:
+    # --lf skips whole files silently; -k, -m, --deselect and others skip tests.
+    partial = session.testsfailed or config.getoption("lf", False) or collected.items != len(session.items)
+    if config.getoption("--gke-sandbox-unused") != "ignore" and not partial:
         start = config.invocation_params.dir
         named = [Path(os.path.normpath(start / argument)) for argument in config.args if "::" not in argument]
         collected.whole = [path for path in named if path.is_dir()]
 
 
 def _found_unused(session: pytest.Session) -> dict[str, bool]:
-    """The cassettes that this process has seen no use of, and whether a test that did not pass here may have one.
+    """Return the cassettes that were not used here, each with whether a test that did not pass here may use it.
 
-    A test may ask for the fixture by its name while it runs.
+    A test may request the fixture by its name while it runs.
     """
     collected = session.config.stash[_collected]
-    found = [path for path in collected.there - collected.used if collected.judges(path) and _is_ours(path)]
+    found = [path for path in collected.found - collected.used if collected.can_check(path) and _is_ours(path)]
     if not found:
         return {}
-    perhaps = set(_paths(item for item in session.items if not _passed(item)))
-    return {str(path): path in perhaps for path in found}
+    possible = set(_paths(item for item in session.items if not _passed(item)))
+    return {str(path): path in possible for path in found}
 
 
 def _paths(items: Iterable[pytest.Item]) -> Iterator[Path]:
     for item in items:
-        # A marker without a name is told where its test asks for the fixture.
+        # A marker without a name is reported where its test requests the fixture.
         with contextlib.suppress(pytest.fail.Exception):
             yield cassette_path(item)
 
 
 def _is_ours(path: Path) -> bool:
-    """VCR.py and others keep theirs in directories of the same name."""
+    """Return whether a file is a cassette of this package: VCR.py has directories of the same name."""
     try:
         with path.open("rb") as file:
             return re.search(rb"^(\xef\xbb\xbf)?gke_sandbox_cassette:", file.read(4096), re.MULTILINE) is not None
@@ -301,7 +301,7 @@ def _is_ours(path: Path) -> bool:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """A worker of pytest-xdist has ended; one that crashed has no last words."""
+    """Store the findings of a worker of pytest-xdist; a worker that crashed has none."""
     found = getattr(node, "workeroutput", {}).get("gke_sandbox_unused")
     if found is not None:
         node.config.stash[_findings].append(found)
@@ -313,7 +313,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(config, "workeroutput"):
         config.workeroutput["gke_sandbox_unused"] = _found_unused(session)
         return
-    # Each worker has collected everything, and run a part of it.
+    # Each worker has collected all tests and run some of them.
     findings = config.stash[_findings] or [_found_unused(session)]
     config.stash[_unused] = unused = [
         path
@@ -327,6 +327,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     unused = config.stash[_unused]
     if unused:
-        terminalreporter.section("cassettes that no test uses")
+        terminalreporter.section("unused cassettes")
         for path in unused:
             terminalreporter.line(_shown(path, config))

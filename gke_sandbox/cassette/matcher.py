@@ -1,7 +1,7 @@
 """Find the recorded step for each request of a replay. Pure.
 
-The requests of several executions arrive in any order, and their Jobs have other names. The annotation of a Job with
-the digest of its program decides which recorded Job it replays; every later request about it replays the next
+The requests of several executions arrive in any order, and their Jobs have other names. The annotation with the
+digest of the program decides which recorded Job a new Job replays; every later request about it replays the next
 recorded request of the same kind about that Job.
 """
 
@@ -34,7 +34,7 @@ __all__ = ["Matcher", "RecordedJob", "ReplayRequest"]
 
 _MAX_SHOWN_DIFFERENCES = 8
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
-_HINT = "if the change is intended, record it again"
+_HINT = "If the change is intended, record it again."
 
 
 @dataclass

@@ -200,9 +200,9 @@ def _values(exchange: Exchange) -> list[Any]:
 def _lines(
     chunks: Sequence[tuple[float, bytes]],
 ) -> Iterator[tuple[float, bytes, list[tuple[float, int]], bool]]:
-    """Iterate over lines: when the end arrived, the bytes, the cuts, and whether a chunk contained the start of the
-    line and the end of the line before it.
+    """Iterate over lines: when the end arrived, the bytes, the cuts, and whether the line is coalesced.
 
+    A line is coalesced if one chunk has its start and the end of the line before it.
     The last line is incomplete if it has no newline.
     """
     line, coalesced = b"", False

@@ -36,8 +36,8 @@ class _LogStream(Protocol):
 class Player:
     """One replay of a cassette from its first step to its last; for one event loop at a time.
 
-    `timing` keeps the recorded pauses. `strict` compares bodies in full; see `Matcher`. In the replayed responses the
-    recording starts at the calendar time `start`.
+    `timing` keeps the recorded pauses. `strict` compares bodies in full; see `Matcher`. In the replayed responses
+    the recording starts at the calendar time `start`.
     """
 
     def __init__(

@@ -1,10 +1,10 @@
 """The pods of a recording as a timeline per Job, and as one history per Sandbox. Pure.
 
 A Sandbox lists its pods and watches them for as long as it lives. How often it does so, and where one watch ends
-and the next starts, depends on time, and a replay has other times. So a replay keeps only the changes of each Job's
-pod, from all recorded lists and watches, and releases each when the requests that it follows have arrived. A list is
-a snapshot of what was released; a watch is everything that was released after a resourceVersion. Recorded failures
-of lists and watches are replayed in their order, each after the changes that were recorded before it.
+and the next starts, depends on time, and a replay has other times. So a replay keeps only the changes of each pod,
+from all recorded lists and watches, and releases each when the requests that it follows have arrived. A list is a
+snapshot of the released changes; a watch is every change released after a resourceVersion. Recorded failures of
+lists and watches are replayed in their order, each after the changes that were recorded before it.
 """
 
 from __future__ import annotations

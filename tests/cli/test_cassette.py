@@ -51,11 +51,13 @@ def test_another_program_is_one_error_with_the_difference(tmp_path: Path, run: R
     status, stdout, stderr = run("--replay", "run.yaml", "-c", "print(2)")
     assert (status, stdout) == (125, "")
     first, *more = stderr.splitlines()
-    assert first.startswith("gke-sandbox: error: run.yaml: a request that was not recorded")
-    assert more[0].startswith("  nearest is run.yaml, line ")
+    assert first.startswith(
+        "gke-sandbox: error: run.yaml: unexpected request (not recorded, or recorded fewer times"
+    )
+    assert more[0].startswith("  the nearest is run.yaml, line ")
     assert more[1:] == [
         "    code: recorded 'print(1)', got 'print(2)'",
-        "hint: if the change is meant, record it again",
+        "hint: If the change is intended, record it again.",
     ]
     status, stdout, _ = run("--replay", "run.yaml", "--json", "-c", "print(2)")
     assert (status, json.loads(stdout)["error"]["kind"]) == (125, "ReplayMismatch")
@@ -64,7 +66,7 @@ def test_another_program_is_one_error_with_the_difference(tmp_path: Path, run: R
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (("--replay", "none.yaml"), 125, "there is no cassette none.yaml"),
+        (("--replay", "none.yaml"), 125, "the cassette none.yaml does not exist"),
         (("--replay", "other"), 125, "other is not a cassette"),
         (("--replay", ""), 2, "--replay: must not be empty"),
         (("--record", ""), 2, "--record: must not be empty"),

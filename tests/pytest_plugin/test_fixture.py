@@ -25,7 +25,7 @@ def test_a_test_is_recorded_once_and_replayed_ever_after(project: pytest.Pyteste
     missing = run(project)
     missing.assert_outcomes(errors=1)
     missing.stdout.fnmatch_lines(
-        ["*there is no cassette cassettes/test_a.test_it.yaml*--gke-sandbox-record=once*"]
+        ["*the cassette cassettes/test_a.test_it.yaml does not exist*--gke-sandbox-record=once*"]
     )
     run(project, "--gke-sandbox-record=once").assert_outcomes(passed=1)
     assert cassettes(project) == ["test_a.test_it.yaml"]
@@ -75,7 +75,7 @@ def test_steps_that_are_not_played_and_cassettes_that_are_not_opened_fail(projec
     project.makepyfile(test_a=TEST)
     result = run(project)
     result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["*4 of 10 recorded requests did not come*"])
+    result.stdout.fnmatch_lines(["*4 of 10 recorded requests were not sent*"])
     project.makepyfile(test_a="def test_it(gke_sandbox_cassette): pass")
     result = run(project)
     result.assert_outcomes(passed=1, errors=1)
@@ -120,7 +120,7 @@ def test_a_second_sandbox_in_another_thread_is_refused_clearly(project: pytest.P
         def test_it(gke_sandbox_cassette):
             with Sandbox(gke_sandbox_cassette) as one:
                 one.run("print(1)")
-                with pytest.raises(CassetteError, match="is being played in another thread"):
+                with pytest.raises(CassetteError, match="is being replayed in another thread"):
                     with Sandbox(gke_sandbox_cassette) as other:
                         other.run("print(1)")
         """
@@ -164,7 +164,7 @@ def test_a_cassette_for_another_test_is_refused(project: pytest.Pytester) -> Non
     )
     result = run(project)
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*is for the scenario 'test_a.test_it', not for 'other'*"])
+    result.stdout.fnmatch_lines(["*scenario: must be 'other', got 'test_a.test_it'*"])
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_a_marker_without_one_name_fails_its_test(project: pytest.Pytester, argu
     project.makepyfile(test_a=marked)
     result = run(project, workers)
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["the marker gke_sandbox_cassette takes one name"])
+    result.stdout.fnmatch_lines(["the marker gke_sandbox_cassette needs exactly one name"])
 
 
 def test_two_runs_that_record_the_same_cassette_at_once_do_not_disturb_each_other(

@@ -6,7 +6,7 @@ import pytest
 
 from .kit import TEST, run
 
-HEADING = "*cassettes that no test uses*"
+HEADING = "*unused cassettes*"
 PASSES = "def test_other(): pass"
 USES = "import pytest\n@pytest.mark.skip\ndef test_it(gke_sandbox_cassette): pass"
 ASKS = """
@@ -25,7 +25,7 @@ def put(project: pytest.Pytester, *paths: str, text: str = "gke_sandbox_cassette
 def unused(result: pytest.RunResult) -> list[str]:
     """What is named below the heading."""
     lines = result.outlines
-    places = [number for number, line in enumerate(lines) if "cassettes that no test uses" in line]
+    places = [number for number, line in enumerate(lines) if "unused cassettes" in line]
     return [line for line in lines[places[0] + 1 :] if line.endswith(".yaml")] if places else []
 
 

@@ -19,7 +19,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_drift_that_a_worker_finds_is_told() -> None:
     ran = run(
         *("-n1", "tests/scenarios/test_scenarios.py", "--cluster=embedded", "--verify"),
-        *("-k", "what_comes_out and (already-exists or invalid-job or success)"),
+        *("-k", "what_comes_out and (already-exists or invalid-job or forbidden)"),
     )
     lines = ran.stdout.splitlines()
     told = [line.partition(" on ")[0] for line in lines if re.match(r"[a-z-]+ on embedded: ", line)]

@@ -16,32 +16,33 @@ MAX_INPUT_BYTES = 64 << 20
 _CHUNK_SIZE = 1 << 16
 
 
-def read(path: str) -> bytes:
-    """Return the content of a file, FIFO or device. Raises `UsageError`."""
+def read(path: str, option: str = "") -> bytes:
+    """Return the content of a file, FIFO or device. Raises `UsageError`, which names the `option`."""
+    where = f"{option}: " if option else ""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read {path!r}: {error_reason(error)}") from None
+        raise UsageError(f"{where}cannot read {path!r}: {error_reason(error)}") from None
     try:
-        return _read_all(descriptor, repr(path))
+        return _read_all(descriptor, repr(path), where)
     finally:
         os.close(descriptor)
 
 
 def read_stdin() -> bytes:
     """Return the content of this command's stdin. Raises `UsageError`."""
-    return _read_all(0, "stdin")
+    return _read_all(0, "stdin", "")
 
 
-def _read_all(descriptor: int, name: str) -> bytes:
+def _read_all(descriptor: int, name: str, where: str) -> bytes:
     content = bytearray()
     try:
         while chunk := os.read(descriptor, _CHUNK_SIZE):
             content += chunk
             if len(content) > MAX_INPUT_BYTES:
-                raise UsageError(f"{name} is too large; the maximum is {MAX_INPUT_BYTES >> 20} MiB")
+                raise UsageError(f"{where}{name} is too large; the maximum is {MAX_INPUT_BYTES >> 20} MiB")
     except OSError as error:
-        raise UsageError(f"cannot read {name}: {error_reason(error)}") from None
+        raise UsageError(f"{where}cannot read {name}: {error_reason(error)}") from None
     return bytes(content)
 
 
@@ -74,7 +75,7 @@ def read_files(values: Sequence[str]) -> dict[str, bytes]:
             raise UsageError(
                 f"--file: {path!r} is a directory", "Add each file; use PATH:NAME to keep it in a directory."
             )
-        files[name] = read(path)
+        files[name] = read(path, "--file")
     return files
 
 

@@ -169,7 +169,7 @@ def _program(args: argparse.Namespace) -> Program:
     files = input_files.read_files(args.files)
     stdin = None
     if args.stdin is not None:
-        stdin = input_files.read_stdin() if args.stdin == "-" else input_files.read(args.stdin)
+        stdin = input_files.read_stdin() if args.stdin == "-" else input_files.read(args.stdin, "--stdin")
     return Program(code=code, files=files, args=args.program_args or (), stdin=stdin)
 
 

@@ -29,18 +29,18 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     (("nul\0.py",), "cannot read 'nul\\x00.py'"),
     (("/proc/self/mem",), "cannot read '/proc/self/mem': Input/output error"),
     (("x" * 300,), "File name too long"),
-    ((*CODE, "--file", "missing.csv"), "cannot read 'missing.csv'"),
-    ((*CODE, "--file", "missing.csv:name"), "cannot read 'missing.csv:name'"),
+    ((*CODE, "--file", "missing.csv"), "--file: cannot read 'missing.csv'"),
+    ((*CODE, "--file", "missing.csv:name"), "--file: cannot read 'missing.csv:name'"),
     ((*CODE, "--file", "a-directory"), "--file: 'a-directory' is a directory"),
     ((*CODE, "--file", "a-directory/"), "--file: 'a-directory/' is a directory"),
     ((*CODE, "--file", "a-directory:name"), "--file: 'a-directory' is a directory"),
-    ((*CODE, "--file", ""), "cannot read ''"),
+    ((*CODE, "--file", ""), "--file: cannot read ''"),
     ((*CODE, "--file", "a-file:"), "--file ''"),
     ((*CODE, "--file", "a-file:../up"), "--file '../up': the name"),
     ((*CODE, "--file", "a-file:/absolute"), "--file '/absolute': the name"),
     ((*CODE, "--file", "a-file:main.py"), "--file 'main.py': main.py is the name of the program"),
     ((*CODE, "--file", "a-file", "--file", "a-file"), "--file: two files have the name 'a-file'"),
-    ((*CODE, "--stdin", "missing.txt"), "cannot read 'missing.txt'"),
+    ((*CODE, "--stdin", "missing.txt"), "--stdin: cannot read 'missing.txt'"),
     (("-", "--stdin", "-"), "stdin cannot be both the program and its input"),
     ((*CODE, "--timeout", "soon"), "--timeout: must be a time such as 90, 1.5, 90s, 5m, 2h or 1d, got 'soon'"),
     ((*CODE, "--timeout", "-5"), "--timeout: must be a time such as 90, 1.5, 90s, 5m, 2h or 1d, got '-5'"),
@@ -158,7 +158,7 @@ def test_invalid_usage_is_reported_in_one_line(
 
 def test_an_endless_input_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
     assert command([], "-c", "1", "--stdin", "/dev/zero").status == 2
-    assert "'/dev/zero' is too large; the maximum is 64 MiB" in capfd.readouterr().err
+    assert "--stdin: '/dev/zero' is too large; the maximum is 64 MiB" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ LIMITS = {
     "memory_request": ("SIZE", "reserve this much memory"),
     "ephemeral_storage_limit": ("SIZE", "limit the disk space"),
     "ephemeral_storage_request": ("SIZE", "reserve this much disk space"),
-    "tmp_size": ("SIZE", "size of the volume at /tmp, which only delivery by a volume has"),
+    "tmp_size": ("SIZE", "limit /tmp, if the program is passed in a volume (see --delivery)"),
     "max_output_bytes": ("BYTES", "keep at most this much of stdout, and of stderr"),
     "max_file_bytes": ("BYTES", "keep at most this much of all output files together"),
     "max_files": ("N", "keep at most this number of output files"),
@@ -52,7 +52,7 @@ POD = {
     "accept_admission_changes": ("FIELD", "accept an unsafe change of this field by mutating admission"),
     "labels": ("K=V", "add this label to the Job, pod and ConfigMap"),
     "annotations": ("K=V", "add this annotation to the Job and pod"),
-    "delivery": (None, "pass the program in environment variables, which starts faster, or in a volume"),
+    "delivery": (None, "pass the program in environment variables (env, starts faster) or in a volume (mount)"),
     "ttl_seconds_after_finished": (
         "TIME",
         "have Kubernetes delete the finished Job after this time, if it still exists",

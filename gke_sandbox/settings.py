@@ -74,6 +74,7 @@ ADMISSION_FIELDS = (
     "hostPath",
     "hostUsers",
     "parallelism",
+    "podCertificate",
     "podFailurePolicy",
     "privileged",
     "procMount",

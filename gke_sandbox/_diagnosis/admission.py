@@ -181,7 +181,7 @@ _CONTAINER: dict[str, IsSafe] = {
 }
 
 _TABLES = (_JOB, _POD, _POD_SECURITY, _EITHER_SECURITY, _CONTAINER_SECURITY, _CONTAINER)
-FIELDS = frozenset(name for table in _TABLES for name in table) | {"hostPath"}
+FIELDS = frozenset(name for table in _TABLES for name in table) | {"hostPath", "podCertificate"}
 """The names that accept a change. A missing container cannot be accepted: it would run unseen."""
 
 
@@ -236,6 +236,7 @@ def _pod_spec_changes(
         if not is_safe(wanted, found):
             where = at if own.get(name) is not None else path
             yield Change(name, f"{where}.securityContext.{name}", wanted, found)
+    yield from _restart_changes(received, container, path)
     yield from _mount_changes(received, after, path, at)
 
 
@@ -248,8 +249,20 @@ def _compare(
             yield Change(name, f"{path}.{name}", wanted, found)
 
 
+def _restart_changes(spec: Mapping[str, Any], container: str, path: str) -> Iterator[Change]:
+    """Rules of other containers that can restart ours: every action except Restart, which is for one container.
+
+    https://www.kubernetes.dev/resources/keps/5532/
+    """
+    for kind in ("initContainers", "containers"):
+        for i, each in enumerate(map(_mapping, _list(spec.get(kind)))):
+            rules = _list(each.get("restartPolicyRules"))
+            if each.get("name") != container and any(_mapping(rule).get("action") != "Restart" for rule in rules):
+                yield Change("restartPolicyRules", f"{path}.{kind}[{i}].restartPolicyRules", None, rules)
+
+
 def _mount_changes(spec: Mapping[str, Any], container: Mapping[str, Any], path: str, at: str) -> Iterator[Change]:
-    """The node's files, and service account tokens, in the container. Neither is ever sent."""
+    """The node's files, service account tokens and pod certificates in the container. None is ever sent."""
     volumes = {
         _mapping(each).get("name"): (i, _mapping(each)) for i, each in enumerate(_list(spec.get("volumes")))
     }
@@ -259,12 +272,15 @@ def _mount_changes(spec: Mapping[str, Any], container: Mapping[str, Any], path: 
         if "hostPath" in volume:
             yield Change("hostPath", f"{path}.volumes[{number}].hostPath", None, volume["hostPath"])
         sources = _list(_mapping(volume.get("projected")).get("sources"))
-        tokens = [j for j, source in enumerate(sources) if "serviceAccountToken" in _mapping(source)]
-        for j in tokens:
-            found = sources[j]["serviceAccountToken"]
-            where = f"{path}.volumes[{number}].projected.sources[{j}].serviceAccountToken"
-            yield Change(_TOKEN, where, None, found)
-        if not tokens and (place == _TOKEN_PATH or place.startswith(f"{_TOKEN_PATH}/")):
+        credentials = [
+            (field, f"{path}.volumes[{number}].projected.sources[{j}].{name}", _mapping(source)[name])
+            for j, source in enumerate(sources)
+            for name, field in (("serviceAccountToken", _TOKEN), ("podCertificate", "podCertificate"))
+            if name in _mapping(source)
+        ]
+        for field, where, found in credentials:
+            yield Change(field, where, None, found)
+        if not credentials and (place == _TOKEN_PATH or place.startswith(f"{_TOKEN_PATH}/")):
             yield Change(_TOKEN, f"{at}.volumeMounts[{i}].mountPath", None, place)
 
 

@@ -168,6 +168,37 @@ def test_a_service_account_token_in_the_container_is_unsafe() -> None:
     assert change.path == "spec.containers[0].volumeMounts[2].mountPath"
 
 
+def test_a_pod_certificate_in_the_container_is_unsafe() -> None:
+    source = {"signerName": "kubernetes.io/kube-apiserver-client-pod", "keyType": "ED25519"}
+    volume = {"projected": {"sources": [{"podCertificate": source}]}}
+    (change,) = pod_changes(SENT, with_volume(volume), CONTAINER)
+    assert change == Change("podCertificate", "spec.volumes[2].projected.sources[0].podCertificate", None, source)
+    assert pod_changes(SENT, with_volume(volume, container=1), CONTAINER) == []
+
+
+RESTART_ALL = {"action": "RestartAllContainers", "exitCodes": {"operator": "NotIn", "values": [0]}}
+
+
+@pytest.mark.parametrize("kind", ["containers", "initContainers"])
+def test_a_rule_of_another_container_that_restarts_every_container_is_unsafe(kind: str) -> None:
+    """On Kubernetes 1.36 without any feature gate: an exit of the sidecar runs the program a second time."""
+
+    def with_rules(*rules: dict[str, Any]) -> dict[str, Any]:
+        pod = copy.deepcopy(SENT_POD)
+        sidecar = {"name": "sidecar", "restartPolicy": "Never", "restartPolicyRules": list(rules)}
+        pod["spec"].setdefault(kind, []).insert(0, sidecar)
+        return pod
+
+    own = {**RESTART_ALL, "action": "Restart"}
+    assert pod_changes(SENT, with_rules(own), CONTAINER) == []
+    (change,) = pod_changes(SENT, with_rules(own, RESTART_ALL), CONTAINER)
+    assert change == Change("restartPolicyRules", f"spec.{kind}[0].restartPolicyRules", None, [own, RESTART_ALL])
+    job = changed(SENT, "spec.template.spec", with_rules(RESTART_ALL)["spec"])
+    assert [each.path for each in job_changes(SENT, job, CONTAINER)] == [
+        f"spec.template.spec.{kind}[0].restartPolicyRules"
+    ]
+
+
 def test_the_nodes_files_in_the_container_are_unsafe() -> None:
     (change,) = pod_changes(SENT, with_volume({"hostPath": {"path": "/"}}), CONTAINER)
     assert change == Change("hostPath", "spec.volumes[2].hostPath", None, {"path": "/"})

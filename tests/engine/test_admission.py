@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from gke_sandbox import AsyncSandbox, Cluster, ExecutionResult, StartError
-from gke_sandbox.local.faults import Delay, Fault, FaultPlan, Match, Mutate
+from gke_sandbox.local.faults import Delay, Drop, Fault, FaultPlan, Forbid, Match, Mutate, Respond
 from gke_sandbox.local.latency import Pace
 from gke_sandbox.local.runtimes.scripted import ScriptedRuntime
 from gke_sandbox.local.transport import LocalTransport
@@ -118,6 +118,34 @@ async def test_an_unsafe_change_of_the_pod_alone_ends_the_run_at_its_first_event
     # Its ConfigMap was there: the container could have started before the Job was deleted.
     assert error.may_have_run is True
     assert f"(pod {error.pod}): {words}" in str(error)
+
+
+@mock_clock
+async def test_a_job_whose_response_was_lost_is_read_and_compared() -> None:
+    """Its pod does not show the change."""
+    lost = Fault(Drop(carried_out=True), Match("create", "jobs"))
+    more = on_job(lambda job: job["spec"].update(backoffLimit=3))
+    async with pods(program(), lost, more) as cluster:
+        error = await refused(cluster)
+        assert cluster.requests.count("GET jobs/*") == 1
+        assert cluster.requests.count("POST configmaps") == 0
+        assert cluster.runtime.specs == []
+    assert error.may_have_run is False
+
+
+@pytest.mark.parametrize(
+    "blind",
+    [Forbid(), Respond.internal_error()],
+    ids=["pods may only be listed", "the watch fails"],
+)
+@mock_clock
+async def test_a_pod_that_is_only_listed_is_compared_too(blind: Forbid | Respond) -> None:
+    no_watch = Fault(blind, Match("watch", "pods"), times=None)
+    async with pods(program(at=5), no_watch, on_pod(no_runtime_class)) as cluster:
+        with pytest.raises(StartError) as caught:
+            await cluster.sandbox.run("pass")
+        assert cluster.requests.count("GET pods/*/log") == 0
+    assert caught.value.cause == "unsafe_admission_change"
 
 
 @mock_clock

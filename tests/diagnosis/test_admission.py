@@ -299,7 +299,7 @@ def test_the_pods_of_every_cassette_are_safe() -> None:
     for path in sorted(FIXTURES.glob("*.yaml")):
         steps = load(path).steps
         jobs = [step.body for step in steps if isinstance(step.body, dict) and step.body.get("kind") == "Job"]
-        for chunk in (chunk for step in steps for chunk in step.answer.chunks or ()):
+        for chunk in (chunk for step in steps for chunk in step.response.chunks or ()):
             pod = (chunk.event or {}).get("object", {})
             if pod.get("kind") == "Pod":
                 pods += 1

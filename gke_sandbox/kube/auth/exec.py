@@ -141,7 +141,7 @@ class ExecAuth(RefreshingAuth[ExecCredentials]):
 
     Objects for the same plugin and cluster share their credentials. These are used until they expire, or the
     server answers 401. When no request waits for the plugin any more, it is killed. A request raises `ConfigError`
-    if the plugin fails, or needs a terminal and there is none; the next request runs the plugin again.
+    if the plugin fails, or if it needs a terminal that is missing; the next request runs the plugin again.
 
     Over plain http, and if a request has an Authorization header, the plugin does not run and nothing is added.
     """
@@ -264,7 +264,7 @@ def exec_info(config: ExecConfig, cluster: Mapping[str, Any], *, interactive: bo
 
 
 def _find_plugin(config: ExecConfig, environ: Mapping[str, str]) -> str | None:
-    """Return the absolute path of the plugin, or None if there is no such file.
+    """Return the absolute path of the plugin, or None if it is missing.
 
     Only a bare name is looked up on PATH. Raise `ConfigError` if it is found through an empty or relative entry.
     """

@@ -27,7 +27,7 @@ logger = logging.getLogger("gke_sandbox")
 # Seconds. The metadata server returns the same token until 4 minutes before it expires.
 # https://cloud.google.com/compute/docs/access/authenticate-workloads#applications
 REFRESH_EARLY = 225.0
-# Seconds before it expires in which a token is no longer sent, even if there is no new one.
+# A token that expires within this many seconds is not sent, even if the refresh failed.
 MIN_VALIDITY = 10.0
 # Seconds from one refresh to the next one that is not urgent.
 REFRESH_DELAY = 10.0
@@ -36,7 +36,7 @@ REFRESH_DELAY = 10.0
 def find_credentials(environ: Mapping[str, str], *, extra_hint: str = "") -> TokenSource:
     """Return Application Default Credentials: GOOGLE_APPLICATION_CREDENTIALS, gcloud's file, the metadata server.
 
-    If there are none, raise `ConfigError` that lists what was tried. `extra_hint` is added to its hint.
+    If all are missing, raise `ConfigError` that lists what was tried. `extra_hint` is added to its hint.
     """
     # https://cloud.google.com/docs/authentication/application-default-credentials
     source = _from_file(environ)
@@ -90,7 +90,7 @@ class GoogleAuth(RefreshingAuth[Token]):
     """Authorize requests with a Google token. `find` looks for the credentials when the first token is needed.
 
     A token is refreshed 3 min 45 s before it expires; if that fails, the old token is used until it expires. A
-    request raises `ConfigError` or `NetworkError` if there is no token.
+    request without a token raises `ConfigError` or `NetworkError`.
     """
 
     def __init__(self, find: Callable[[], TokenSource], *, clock: Callable[[], float] = time.time) -> None:
@@ -111,7 +111,7 @@ class GoogleAuth(RefreshingAuth[Token]):
 
     @property
     def quota_project(self) -> str | None:
-        """Return the project that is billed for API calls; None if there is none, or no token yet."""
+        """Return the project that is billed for API calls; None if it is not set, or before the first token."""
         return self._source.quota_project if self._source else None
 
     def token(self) -> str:

@@ -251,7 +251,7 @@ def _federated(info: Mapping[str, Any]) -> Any:
 
 
 def _with_program(info: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return `info` with the absolute path of the program that returns the token, if it is to be found on PATH.
+    """Return `info` with the absolute path of the program that returns the token, if it must be found on PATH.
 
     Raise `ConfigError` if it is found through an empty or relative entry of PATH.
     """

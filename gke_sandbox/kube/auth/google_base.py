@@ -42,7 +42,7 @@ class TokenSource(Protocol):
     """The project that is billed for API calls."""
 
     def fetch(self) -> Token:
-        """Return a new token. Blocks. Raise `ConfigError`, or `NetworkError` if there was no response."""
+        """Return a new token. Blocks. Raise `ConfigError`, or `NetworkError` without a response."""
 
 
 def google_http(auth: httpx.Auth | None = None) -> httpx.Client:

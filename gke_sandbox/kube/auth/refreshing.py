@@ -52,7 +52,7 @@ class RefreshState(Generic[T]):
         return lock
 
     def outcome_since(self, refreshes: int) -> T | None:
-        """Return the result of the last refresh, or None if there was none since `refreshes`. Raise its error."""
+        """Return the result of the last refresh, or None if `refreshes` is still the count. Raise its error."""
         if self.refreshes == refreshes:
             return None
         if isinstance(self.outcome, SandboxError):

@@ -50,8 +50,8 @@ class BearerToken(httpx.Auth):
 class TokenFile(httpx.Auth):
     """A token in a file that another program renews. The file is read every `TOKEN_FILE_INTERVAL` seconds.
 
-    Surrounding white space is removed. If the file cannot be read, the last token is used, at first `initial`; if
-    there is none, the request raises `ConfigError`.
+    Surrounding white space is removed. If the file cannot be read, the last token is used, at first `initial`. A
+    request without a token raises `ConfigError`.
     """
 
     def __init__(

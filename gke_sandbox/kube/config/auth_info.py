@@ -53,7 +53,7 @@ def resolve_credentials(
     certificate = _client_certificate(user)
     plugin = _plugin(user)
     if not cluster.secure:
-        return Credentials(description="none (there is no TLS)")
+        return Credentials(description="none (no TLS)")
     provider = user.fields.get("auth-provider")
     if provider is not None:
         name = provider.get("name", "")

@@ -27,7 +27,7 @@ def read_file(path: Path, source: str) -> bytes:
 
 
 def read_file_if_there(path: Path, source: str) -> bytes | None:
-    """Return the content of `path`, or None if there is no such file. Raise `ConfigError` as `read_file` does."""
+    """Return the content of `path`, or None if the file is missing. Raise `ConfigError` as `read_file` does."""
     try:
         return read_file(path, source)
     except ConfigError as error:

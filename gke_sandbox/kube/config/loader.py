@@ -40,7 +40,7 @@ def find_cluster(
     """Return the pod's own cluster if this program runs in a pod, else that of the kubeconfig.
 
     With a `path` or a `context`, always use the kubeconfig. Raise `ConfigError` if the first configuration found
-    is invalid, or if there is none: the error then lists what was tried.
+    is invalid, or if none is found: the error then lists what was tried.
     """
     if path or context:
         return load_kubeconfig(path, context, environ=environ, overrides=overrides, root=root)
@@ -159,7 +159,7 @@ def _resolve(
         source="the given server" if context is None else str(context),
         context=None if context is None else context.name,
         file=None if context is None else str(context.file),
-        ca_source="none (there is no TLS)",
+        ca_source="none (no TLS)",
     )
     if found.secure:
         found = _with_authority(found, cluster, ca_data)

@@ -69,9 +69,9 @@ class ClusterConfig:
     source: str = "the configuration"
     """Where this configuration comes from, for messages."""
     context: str | None = None
-    """The kubeconfig's context; None if there is none."""
+    """The context in the kubeconfig; None without a kubeconfig."""
     file: str | None = None
-    """The kubeconfig; None if there is none."""
+    """The path of the kubeconfig; None without one."""
     ca_source: str = SYSTEM_CA
     """Where the CA certificates come from, for messages."""
     credentials: str = "none"

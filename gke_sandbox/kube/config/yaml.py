@@ -37,7 +37,7 @@ class YamlProblem(ValueError):
     def __init__(self, problem: str, line: int | None, detail: str = "") -> None:
         super().__init__(problem)
         self.problem = problem
-        """What is wrong. It quotes nothing of the text, except the name of a duplicate key."""
+        """A description that quotes nothing of the text, except the name of a duplicate key."""
         self.line = line
         """The line, counted from 1; None if it is unknown."""
         self.detail = detail
@@ -63,7 +63,7 @@ def read_yaml(
     like_kubectl: bool = False,
     explicit_end: bool = False,
 ) -> Any:
-    """Return the value of the first document, or None if there is none. Mappings are `YamlMapping`.
+    """Return the value of the first document, or None if the text is empty. Mappings are `YamlMapping`.
 
     `scalar` is called with each scalar's text, its tag (None if it has none) and whether it is plain (no quotes,
     no tag), and returns its value; it may raise ValueError with the problem. Keys are text: true, false and
@@ -214,7 +214,7 @@ def _problem(event: yaml.Event, problem: str) -> YamlProblem:
 
 
 def parse_kubeconfig_yaml(content: bytes, source: str) -> Any:
-    """Return the first document in `content` as kubectl reads it, or None if there is none.
+    """Return the first document in `content` as kubectl reads it, or None if it is empty.
 
     Raise `ConfigError` for anything that is not such a document. Its message starts with `source` and quotes
     nothing of the content, which may be secret.

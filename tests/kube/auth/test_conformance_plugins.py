@@ -100,7 +100,7 @@ PLUGINS = [
         "over http nothing is run",
         {"server": "http://h"},
         {"exec": {"command": "./no", "apiVersion": f"{GROUP}/v1beta1"}},
-        expected={"auth": None, "credentials": "none (there is no TLS)"},
+        expected={"auth": None, "credentials": "none (no TLS)"},
     ),
     run("installHint", TOKEN, command="./no-such", installHint="get it", error=("no-such", "get it")),
     run("another apiVersion comes back", f'give({{"token": "t"}}, "{GROUP}/v1")', error=(f"{GROUP}/v1",)),

@@ -33,7 +33,7 @@ class Plugin:
 
     @property
     def runs(self) -> list[dict[str, object]]:
-        """What each run recorded, in order."""
+        """Return the records of all runs, in order."""
         return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
 
 

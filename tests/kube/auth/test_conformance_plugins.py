@@ -1,4 +1,4 @@
-"""What client-go makes of plugins and of pods, as data: see `cases.Case`."""
+"""The behaviour of client-go with plugins and in pods, as data: see `cases.Case`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(
     answers: tuple[int, ...] = (200,),
     **fields: Any,
 ) -> Case:
-    """A case of a plugin that lies beside the kubeconfig; `fields` are added to its exec entry."""
+    """Return a case of a plugin next to the kubeconfig; `fields` are added to its exec entry."""
     entry = {"apiVersion": f"{GROUP}/v1beta1", "command": "./plugin", "interactiveMode": "Never", **fields}
     config = kubeconfig(cluster, {"exec": entry})
     return Case(
@@ -39,7 +39,7 @@ def run(
 
 
 def refused(name: str, *error: str, **fields: Any) -> Case:
-    """A case of an exec entry that is refused before anything is run."""
+    """Return a case of an exec entry that is refused before the plugin runs."""
     entry = {"apiVersion": f"{GROUP}/v1beta1", "command": "x", **fields}
     return wrong(
         name, {}, {"exec": {key: value for key, value in entry.items() if value is not None}}, error=error
@@ -145,7 +145,7 @@ def pod(
     environ: dict[str, str] | None = None,
     **more: Any,
 ) -> Case:
-    """A case in a pod; `files` come on top of its service account's."""
+    """Return a case in a pod; `files` are added to those of its service account."""
     return Case(
         name,
         {**ACCOUNT, **(files or {})},
@@ -216,7 +216,7 @@ PODS = [
         "a pod without a token, and no kubeconfig",
         environ=ENVIRON,
         path=None,
-        error=("no cluster", "no service account token (DIR/account/token)", "nobody/.kube/config does not exist"),
+        error=("no cluster", "no service account token (DIR/account/token)", "home/.kube/config does not exist"),
     ),
     Case(
         "no pod, and a default kubeconfig",
@@ -228,7 +228,7 @@ PODS = [
     Case(
         "nothing at all",
         path=None,
-        error=("no cluster", "not a pod", "nobody/.kube/config does not exist", "GKE"),
+        error=("no cluster", "not a pod", "home/.kube/config does not exist", "GKE"),
     ),
     Case(
         "nothing but what was given",
@@ -241,10 +241,10 @@ PODS = [
 
 
 @pytest.mark.parametrize("case", PLUGINS, ids=lambda case: case.name)
-def test_a_plugin_means_what_it_means_to_client_go(case: Case, tmp_path: Path) -> None:
+def test_plugins_behave_as_in_client_go(case: Case, tmp_path: Path) -> None:
     check(case, tmp_path)
 
 
 @pytest.mark.parametrize("case", PODS, ids=lambda case: case.name)
-def test_a_cluster_is_looked_for_in_this_order(case: Case, tmp_path: Path) -> None:
+def test_the_cluster_is_found_in_the_documented_order(case: Case, tmp_path: Path) -> None:
     check(case, tmp_path)

@@ -1,4 +1,4 @@
-"""When an exec plugin is run, who shares what it gives, and what ends it. With real programs."""
+"""When an exec plugin runs, how its credentials are shared, and when it is killed. With real programs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks a
 
 
 def gone(pid: int) -> bool:
-    """Whether the process ends within a few seconds; a zombie that nobody reaps has ended too."""
+    """Return whether the process ends within a few seconds. A zombie has ended, too."""
     for _ in range(500):
         try:
             if f"{pid} (" in (text := Path(f"/proc/{pid}/stat").read_text()) and ") Z" in text:
@@ -61,7 +61,7 @@ def test_sync_and_async_share_one_set_of_credentials(tmp_path: Path, asking: str
 SLOW = f"time.sleep(0.3)\n{TOKEN}"
 
 
-async def test_one_run_serves_all_tasks_and_threads_that_wait(tmp_path: Path) -> None:
+async def test_waiting_tasks_and_threads_share_one_run(tmp_path: Path) -> None:
     plugin, server = write_plugin(tmp_path, SLOW), Server()
     with ThreadPoolExecutor(20) as pool:
         threads = [pool.submit(ask, auth(plugin), server) for _ in range(20)]
@@ -73,27 +73,27 @@ async def test_one_run_serves_all_tasks_and_threads_that_wait(tmp_path: Path) ->
     assert len(plugin.runs) == 1
 
 
-async def test_one_failure_is_told_to_all_that_wait(tmp_path: Path) -> None:
-    plugin, told = write_plugin(tmp_path, "time.sleep(0.3); sys.exit(7)"), []
+async def test_all_waiting_tasks_get_the_error_of_one_failed_run(tmp_path: Path) -> None:
+    plugin, errors = write_plugin(tmp_path, "time.sleep(0.3); sys.exit(7)"), []
 
     async def fail() -> None:
         with pytest.raises(ConfigError, match="exited with code 7") as caught:
             await ask_async(auth(plugin), Server())
-        told.append(caught.value)
+        errors.append(caught.value)
 
     async with anyio.create_task_group() as group:
         for _ in range(10):
             group.start_soon(fail)
-    assert len({id(error) for error in told}) == 10
+    assert len({id(error) for error in errors}) == 10
     assert len(plugin.runs) == 1
 
 
-async def test_the_event_loop_goes_on_while_a_plugin_runs(tmp_path: Path) -> None:
+async def test_a_running_plugin_does_not_block_the_event_loop(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     plugin = write_plugin(tmp_path, f"while not os.path.exists({str(gate)!r}): time.sleep(0.01)\n{TOKEN}")
     async with anyio.create_task_group() as group:
         group.start_soon(ask_async, auth(plugin), Server())
-        # The plugin does not end before this task has had its turn.
+        # The plugin does not end before this task has run.
         await anyio.lowlevel.checkpoint()
         gate.touch()
 
@@ -111,7 +111,9 @@ OTHERS: list[tuple[str, Callable[[Plugin], ExecAuth], int]] = [
 
 
 @pytest.mark.parametrize(("other", "runs"), [row[1:] for row in OTHERS], ids=[row[0] for row in OTHERS])
-def test_what_shares_credentials(tmp_path: Path, other: Callable[[Plugin], ExecAuth], runs: int) -> None:
+def test_credentials_are_shared_by_plugin_and_cluster(
+    tmp_path: Path, other: Callable[[Plugin], ExecAuth], runs: int
+) -> None:
     plugin = write_plugin(tmp_path, TOKEN)
     ask(auth(plugin), Server())
     ask(other(plugin), Server())
@@ -131,7 +133,7 @@ EXPIRING = "give({'token': f't{n}', 'expirationTimestamp': f'1970-01-01T00:{10 *
         ([0, 601, 1200, 1201], ["t1", "t2", "t2", "t3"]),
     ],
 )
-def test_credentials_serve_until_they_expire(tmp_path: Path, seconds: list[float], sent: list[str]) -> None:
+def test_credentials_are_used_until_they_expire(tmp_path: Path, seconds: list[float], sent: list[str]) -> None:
     plugin, server, clock = write_plugin(tmp_path, EXPIRING), Server(), [0.0]
     who = auth(plugin, now=lambda: clock[0])
     for clock[0] in seconds:
@@ -140,7 +142,7 @@ def test_credentials_serve_until_they_expire(tmp_path: Path, seconds: list[float
     assert len(plugin.runs) == len(set(sent))
 
 
-def test_before_the_first_request_nothing_is_known(tmp_path: Path) -> None:
+def test_the_plugin_does_not_run_before_the_first_request(tmp_path: Path) -> None:
     plugin = write_plugin(tmp_path, TOKEN)
     who = auth(plugin)
     assert (who.client_certificate(), plugin.runs) == (None, [])
@@ -154,7 +156,7 @@ def test_before_the_first_request_nothing_is_known(tmp_path: Path) -> None:
         (["t1", "t2"], 401, ["Bearer t1", "Bearer t2"]),
     ],
 )
-def test_after_a_401_it_is_run_again_and_the_request_sent_again_once(
+def test_after_a_401_the_plugin_runs_again_and_the_request_is_retried_once(
     tmp_path: Path, flow: str, refused: list[str], status: int, sent: list[str]
 ) -> None:
     plugin, server = write_plugin(tmp_path, TOKEN), Server(*refused)
@@ -164,7 +166,7 @@ def test_after_a_401_it_is_run_again_and_the_request_sent_again_once(
     assert len(plugin.runs) == 2
 
 
-def test_after_a_401_newer_credentials_of_another_request_are_used(tmp_path: Path) -> None:
+def test_after_a_401_newer_credentials_from_another_request_are_used(tmp_path: Path) -> None:
     plugin = write_plugin(tmp_path, TOKEN)
     first, second = (auth(plugin).sync_auth_flow(httpx.Request("GET", "https://cluster:6443/")) for _ in range(2))
     assert {next(first).headers["Authorization"], next(second).headers["Authorization"]} == {"Bearer t1"}
@@ -174,7 +176,7 @@ def test_after_a_401_newer_credentials_of_another_request_are_used(tmp_path: Pat
 
 
 @pytest.mark.parametrize("status", [200, 403, 500])
-def test_no_other_answer_runs_it_again(tmp_path: Path, status: int) -> None:
+def test_other_responses_do_not_run_the_plugin_again(tmp_path: Path, status: int) -> None:
     plugin = write_plugin(tmp_path, TOKEN)
     flow = auth(plugin).sync_auth_flow(httpx.Request("GET", "https://cluster:6443/"))
     next(flow)
@@ -183,19 +185,19 @@ def test_no_other_answer_runs_it_again(tmp_path: Path, status: int) -> None:
     assert len(plugin.runs) == 1
 
 
-def test_over_plain_http_nothing_is_run_and_nothing_sent(tmp_path: Path) -> None:
+def test_over_plain_http_the_plugin_does_not_run_and_no_token_is_sent(tmp_path: Path) -> None:
     plugin, server = write_plugin(tmp_path, TOKEN), Server()
     ask(auth(plugin), server, "http://cluster/")
     assert (server.sent, plugin.runs) == ([None], [])
 
 
-def test_a_request_that_is_authorized_already_runs_nothing(tmp_path: Path) -> None:
+def test_a_request_with_an_authorization_header_does_not_run_the_plugin(tmp_path: Path) -> None:
     plugin, server = write_plugin(tmp_path, TOKEN), Server("mine")
     assert ask(auth(plugin), server, Authorization="Bearer mine") == 401
     assert (server.sent, plugin.runs) == (["Bearer mine"], [])
 
 
-# What concerns the whole process runs in one of its own.
+# Tests that affect the whole process run in a separate one.
 PRELUDE = """
 import os, sys
 import httpx
@@ -206,13 +208,13 @@ plugin = Plugin(Path({path!r}), Path({log!r}))
 
 
 def alone(plugin: Plugin, code: str, **more: Any) -> subprocess.Popen[str]:
-    """Run `code` in a process where `plugin` is known."""
+    """Run `code` in a separate process that has a variable `plugin`."""
     text = PRELUDE.format(path=str(plugin.path), log=str(plugin.log)) + code
     command = [sys.executable, "-c", text]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
 
 
-def test_a_forked_child_runs_the_plugin_for_itself(tmp_path: Path) -> None:
+def test_a_forked_child_runs_the_plugin_itself(tmp_path: Path) -> None:
     plugin = write_plugin(tmp_path, TOKEN)
     code = """
 who, server = auth(plugin), Server()
@@ -241,7 +243,7 @@ print(server.sent)
 
 
 @pytest.mark.parametrize("mode", ["IfAvailable", "Always"])
-def test_a_plugin_may_ask_at_a_terminal(tmp_path: Path, mode: str) -> None:
+def test_an_interactive_plugin_can_read_from_the_terminal(tmp_path: Path, mode: str) -> None:
     plugin = write_plugin(
         tmp_path, "print('Password: ', end='', file=sys.stderr, flush=True)\ngive({'token': input()})"
     )
@@ -251,7 +253,7 @@ def test_a_plugin_may_ask_at_a_terminal(tmp_path: Path, mode: str) -> None:
     assert json.loads(record["environ"]["KUBERNETES_EXEC_INFO"])["spec"] == {"interactive": True}
 
 
-def test_a_plugin_that_is_never_interactive_does_not_get_the_terminal(tmp_path: Path) -> None:
+def test_a_plugin_with_interactive_mode_never_cannot_read_from_the_terminal(tmp_path: Path) -> None:
     plugin = write_plugin(tmp_path, TOKEN)
     assert at_a_terminal(plugin, "Never", b"") == ("['Bearer t1']\n", "")
     record: Any = plugin.runs[0]
@@ -260,7 +262,7 @@ def test_a_plugin_that_is_never_interactive_does_not_get_the_terminal(tmp_path: 
 
 
 @linux
-def test_ctrl_c_ends_a_plugin_that_hangs(tmp_path: Path) -> None:
+def test_ctrl_c_kills_a_hanging_plugin(tmp_path: Path) -> None:
     plugin = write_plugin(tmp_path, "print('hanging', file=sys.stderr, flush=True); time.sleep(600)")
     with alone(plugin, "ask(auth(plugin), Server())") as process:
         assert process.stderr is not None
@@ -270,13 +272,13 @@ def test_ctrl_c_ends_a_plugin_that_hangs(tmp_path: Path) -> None:
     assert gone(int(str(plugin.runs[0]["pid"])))
 
 
-# One that hangs
+# Plugins that hang
 
 CHILD = "import subprocess\nsubprocess.Popen([sys.executable, '-IS', '-c', {program!r}])\n"
 
 
 @linux
-def test_a_plugin_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
+def test_a_hanging_plugin_is_killed_with_its_child_processes(tmp_path: Path) -> None:
     pid_file = tmp_path / "child"
     program = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     body = CHILD.format(program=program) + f"while not os.path.exists({str(pid_file)!r}): time.sleep(0.01)\n"
@@ -287,13 +289,13 @@ def test_a_plugin_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path) 
 
 
 @linux
-def test_what_a_plugin_leaves_behind_is_not_waited_for(tmp_path: Path) -> None:
+def test_child_processes_of_a_finished_plugin_are_not_waited_for(tmp_path: Path) -> None:
     body = CHILD.format(program="import time; time.sleep(20)") + TOKEN
     assert ask(auth(write_plugin(tmp_path, body), timeout=15.0), Server()) == 200
 
 
 @linux
-async def test_it_is_killed_when_the_last_one_that_waits_is_cancelled(tmp_path: Path) -> None:
+async def test_the_plugin_is_killed_when_the_last_waiting_task_is_cancelled(tmp_path: Path) -> None:
     plugin = write_plugin(tmp_path, "time.sleep(600) if n == 1 else give({'token': 't'})")
     who = auth(plugin)
     async with anyio.create_task_group() as group:
@@ -306,7 +308,7 @@ async def test_it_is_killed_when_the_last_one_that_waits_is_cancelled(tmp_path: 
     assert await ask_async(who, Server()) == 200
 
 
-async def test_one_that_is_cancelled_does_not_disturb_the_others(tmp_path: Path) -> None:
+async def test_cancelling_one_task_does_not_affect_the_others(tmp_path: Path) -> None:
     plugin, server = write_plugin(tmp_path, SLOW), Server()
     who = auth(plugin)
     async with anyio.create_task_group() as group:
@@ -317,8 +319,8 @@ async def test_one_that_is_cancelled_does_not_disturb_the_others(tmp_path: Path)
     assert len(plugin.runs) == 1
 
 
-def test_threads_outlive_an_event_loop_that_was_waiting_first(tmp_path: Path) -> None:
-    """The loop starts the plugin and is cancelled; a thread that waits for the same run still gets its answer."""
+def test_a_thread_gets_credentials_when_the_event_loop_that_started_the_run_ends(tmp_path: Path) -> None:
+    """The loop is cancelled, but a thread that waits for the same run still gets its credentials."""
     plugin, server = write_plugin(tmp_path, SLOW), Server()
     who = auth(plugin)
 

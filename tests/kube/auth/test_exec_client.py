@@ -1,4 +1,4 @@
-"""Exec plugins in the client: client certificates, Google credentials in a plugin's place, requests sent again."""
+"""Exec plugins in the client: client certificates, Google credentials instead of a plugin, retried requests."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def ca() -> trustme.CA:
 
 
 class TlsServer:
-    """Wants a client certificate; refuses with 401 whoever shows one for a name in `refused`."""
+    """Require a client certificate, and respond with 401 to one for a name in `refused`."""
 
     def __init__(self, ca: trustme.CA, *refused: str) -> None:
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -78,7 +78,7 @@ def certificates(ca: trustme.CA, tmp_path: Path, *names: str) -> Plugin:
     return write_plugin(tmp_path, f"give({[pair(ca, name) for name in names]!r}[n - 1])")
 
 
-async def test_the_client_shows_a_plugins_certificate_and_the_next_one_on_a_new_connection(
+async def test_the_client_presents_a_plugins_certificate_and_a_renewed_one_on_a_new_connection(
     ca: trustme.CA, tmp_path: Path
 ) -> None:
     plugin, server = certificates(ca, tmp_path, "one", "two"), TlsServer(ca, "one")
@@ -95,7 +95,7 @@ async def test_the_client_shows_a_plugins_certificate_and_the_next_one_on_a_new_
     assert len(plugin.runs) == 2
 
 
-# Google's plugin, where it is not installed
+# Google's plugin if it is not installed
 
 GKE = "gke-gcloud-auth-plugin"
 TOKEN_URL = "https://oauth2.googleapis.com/token"
@@ -103,7 +103,7 @@ USER = {"type": "authorized_user", "client_id": "c", "client_secret": "s3cret", 
 
 
 def google_environ(folder: Path, user: object = None) -> dict[str, str]:
-    """The environment of a machine without the plugin, with Google credentials if `user` is given."""
+    """Return the environment of a machine without the plugin, with Google credentials if `user` is given."""
     found = {"PATH": str(folder / "bin"), "CLOUDSDK_CONFIG": str(folder / "gcloud"), "NO_GCE_CHECK": "true"}
     if user is not None:
         (folder / "adc.json").write_text(json.dumps(user))
@@ -119,7 +119,7 @@ def google(folder: Path, user: object = None, command: str = GKE, **fields: Any)
 
 @pytest.mark.parametrize("command", [GKE, f"/no/such/sdk/bin/{GKE}"])
 @pytest.mark.parametrize("flow", ["sync", "async"])
-def test_a_missing_gke_plugin_is_answered_by_google_credentials_and_said_so_once(
+def test_a_missing_gke_plugin_is_replaced_by_google_credentials_with_one_warning(
     tmp_path: Path, flow: str, command: str, httpx_mock: HTTPXMock, caplog: pytest.LogCaptureFixture
 ) -> None:
     for n in (1, 2):
@@ -136,7 +136,7 @@ def test_a_missing_gke_plugin_is_answered_by_google_credentials_and_said_so_once
     ]
 
 
-def test_it_is_asked_for_the_scopes_of_the_plugin(tmp_path: Path, httpx_mock: HTTPXMock) -> None:
+def test_google_credentials_have_the_scopes_of_the_gke_plugin(tmp_path: Path, httpx_mock: HTTPXMock) -> None:
     httpx_mock.add_response(url=TOKEN_URL, json={"access_token": "g1", "expires_in": 3600})
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -158,7 +158,7 @@ def test_it_is_asked_for_the_scopes_of_the_plugin(tmp_path: Path, httpx_mock: HT
 
 
 @pytest.mark.parametrize("flow", ["sync", "async"])
-def test_without_plugin_and_google_credentials_both_ways_out_are_named(tmp_path: Path, flow: str) -> None:
+def test_without_gke_plugin_and_google_credentials_the_hint_names_both(tmp_path: Path, flow: str) -> None:
     who = google(tmp_path, install_hint="Install it with apt.\x1b[0m")
     with pytest.raises(ConfigError, match="is not installed") as caught:
         ask(who, Server()) if flow == "sync" else anyio.run(ask_async, who, Server())
@@ -166,7 +166,7 @@ def test_without_plugin_and_google_credentials_both_ways_out_are_named(tmp_path:
         assert way in caught.value.hint
 
 
-def test_a_gke_plugin_that_is_there_is_run(tmp_path: Path) -> None:
+def test_an_installed_gke_plugin_runs(tmp_path: Path) -> None:
     plugin = write_plugin(tmp_path / "bin", TOKEN, name=GKE)
     server = Server()
     assert ask(google(tmp_path, USER), server) == 200
@@ -174,7 +174,7 @@ def test_a_gke_plugin_that_is_there_is_run(tmp_path: Path) -> None:
     assert len(plugin.runs) == 1
 
 
-def test_another_missing_plugin_is_not_answered_by_google(tmp_path: Path) -> None:
+def test_google_credentials_replace_no_other_plugin(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="was not found"):
         ask(google(tmp_path, USER, "aws-iam-authenticator"), Server())
 
@@ -182,7 +182,7 @@ def test_another_missing_plugin_is_not_answered_by_google(tmp_path: Path) -> Non
 # In the client
 
 
-async def test_a_client_repeats_a_refused_creation_whole(tmp_path: Path) -> None:
+async def test_a_create_request_is_repeated_with_its_body_after_a_401(tmp_path: Path) -> None:
     plugin = write_plugin(tmp_path, TOKEN)
     server = Memory([Answer(401, {"kind": "Status"}), Answer(201, {"kind": "Pod"})])
     cluster = ClusterConfig(server="https://cluster:6443", auth=auth(plugin))
@@ -193,11 +193,11 @@ async def test_a_client_repeats_a_refused_creation_whole(tmp_path: Path) -> None
     assert server.open_streams == 0
 
 
-# The transport underneath
+# The transport
 
 
 def rotating(shown: list[ClientCertificate | None]) -> tuple[RotatingTransport, dict[str, Memory]]:
-    """A transport for certificates, the last of `shown` being the newest, and what it opened for each."""
+    """Return a transport for the last certificate of `shown`, and those that it opened, by certificate."""
     opened: dict[str, Memory] = {}
 
     def open_for(certificate: ClientCertificate | None) -> Memory:
@@ -212,7 +212,7 @@ def named(name: str) -> ClientCertificate:
     return ClientCertificate(name.encode(), b"key")
 
 
-async def test_what_is_under_way_ends_on_its_own_connection() -> None:
+async def test_a_running_request_keeps_its_connection_when_the_certificate_changes() -> None:
     shown: list[ClientCertificate | None] = [named("one")]
     transport, opened = rotating(shown)
     async with KubeClient(ClusterConfig(server="https://cluster"), transport=transport) as client:
@@ -228,7 +228,7 @@ async def test_what_is_under_way_ends_on_its_own_connection() -> None:
     assert {name: len(memory.requests) for name, memory in opened.items()} == {"none": 0, "one": 1, "two": 1}
 
 
-async def test_leaving_closes_what_is_under_way_too() -> None:
+async def test_closing_the_transport_closes_running_requests() -> None:
     shown: list[ClientCertificate | None] = [None]
     transport, opened = rotating(shown)
     async with transport:
@@ -240,7 +240,7 @@ async def test_leaving_closes_what_is_under_way_too() -> None:
     await kept.aclose()
 
 
-async def test_a_request_that_fails_keeps_no_old_transport_open() -> None:
+async def test_a_failed_request_does_not_keep_an_old_transport_open() -> None:
     shown: list[ClientCertificate | None] = [None]
     broken = Memory([httpx.ConnectError("refused")])
     transport = RotatingTransport(lambda c: Memory([Answer(body={})]) if c else broken, lambda: shown[-1])

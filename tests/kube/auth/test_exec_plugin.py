@@ -1,4 +1,4 @@
-"""What an exec plugin is told, and what comes of what it writes. With real programs."""
+"""The input of an exec plugin, and its output. With real programs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def ca() -> trustme.CA:
     return trustme.CA()
 
 
-# What the plugin is told
+# The input of a plugin
 
 
 def payload(interactive: bool = False, version: str = V1BETA1, cluster: str = "") -> str:
@@ -68,7 +68,7 @@ FULL_JSON = (
         (CLUSTER, None, True, '"cluster":{"server":"https://cluster:6443"},'),
     ],
 )
-def test_the_exec_info_is_client_gos_to_the_byte(
+def test_the_exec_info_equals_that_of_client_go(
     version: str, cluster: ClusterConfig, extension: object, provided: bool, expected: str
 ) -> None:
     entry = config("p", api_version=version, interactive_mode="Never", provide_cluster_info=provided)
@@ -77,19 +77,19 @@ def test_the_exec_info_is_client_gos_to_the_byte(
     )
 
 
-def test_the_environment_is_ours_then_the_configs_then_the_exec_info(tmp_path: Path) -> None:
+def test_the_environment_has_the_variables_of_the_config_and_the_exec_info(tmp_path: Path) -> None:
     plugin = write_plugin(tmp_path, TOKEN)
     environ = {**ENVIRON, "BOTH": "ours", "OURS": "1", "KUBERNETES_EXEC_INFO": "older"}
     entry = {"env": (("BOTH", "theirs"), ("EMPTY", ""), ("KUBERNETES_EXEC_INFO", "old")), "args": ("a b", "--c")}
     ask(auth(plugin, fields=entry, environ=environ), Server())
-    told: Any = plugin.runs[0]
-    assert told["args"] == ["a b", "--c"]
-    assert {key: told["environ"].get(key) for key in ("BOTH", "OURS", "EMPTY")} == {
+    record: Any = plugin.runs[0]
+    assert record["args"] == ["a b", "--c"]
+    assert {key: record["environ"].get(key) for key in ("BOTH", "OURS", "EMPTY")} == {
         "BOTH": "theirs",
         "OURS": "1",
         "EMPTY": "",
     }
-    assert told["environ"]["KUBERNETES_EXEC_INFO"] == payload()
+    assert record["environ"]["KUBERNETES_EXEC_INFO"] == payload()
 
 
 @pytest.mark.parametrize("version", [V1, V1BETA1])
@@ -114,7 +114,7 @@ def test_the_default_mode_is_if_available_for_v1beta1() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "says"),
+    ("fields", "problem"),
     [
         ({"api_version": ""}, "apiVersion"),
         ({"api_version": "client.authentication.k8s.io/v1alpha1"}, "v1alpha1"),
@@ -126,16 +126,16 @@ def test_the_default_mode_is_if_available_for_v1beta1() -> None:
         ({"args": ("a\0b",)}, "args"),
     ],
 )
-def test_an_entry_that_client_go_refuses(fields: dict[str, Any], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+def test_invalid_exec_entries_are_refused(fields: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
         config("p", **fields)
 
 
-def test_a_variable_may_be_empty() -> None:
+def test_an_environment_variable_may_be_empty() -> None:
     assert config("p", env=(("A", ""),)).env == (("A", ""),)
 
 
-# What comes of what it writes
+# The output of a plugin
 
 
 T = {"token": "t0ken-s3cret"}
@@ -167,22 +167,22 @@ WRITTEN: list[tuple[str, object, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("written", "says"), [row[1:] for row in WRITTEN], ids=[row[0] for row in WRITTEN])
-def test_output_that_gives_no_credentials(written: object, says: str) -> None:
+@pytest.mark.parametrize(("written", "problem"), [row[1:] for row in WRITTEN], ids=[row[0] for row in WRITTEN])
+def test_invalid_output_is_refused(written: object, problem: str) -> None:
     output = written if isinstance(written, bytes) else json.dumps(written).encode()
     with pytest.raises(ConfigError) as caught:
         parse_credentials(output, V1BETA1)
-    assert says in str(caught.value)
+    assert problem in str(caught.value)
     assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("version", [V1, V1BETA1])
-def test_a_token_in_either_version(version: str) -> None:
+def test_a_token_is_read_in_both_api_versions(version: str) -> None:
     found = parse_credentials(json.dumps(credential({"token": "t"}, version)).encode(), version)
     assert (found.token, found.certificate, found.expires_at) == ("t", None, None)
 
 
-def test_a_certificate_is_pem_as_it_stands(ca: trustme.CA) -> None:
+def test_a_certificate_is_plain_pem(ca: trustme.CA) -> None:
     status = pair(ca, "someone")
     found = parse_credentials(json.dumps(credential(status)).encode(), V1BETA1)
     assert found.certificate is not None
@@ -199,7 +199,7 @@ def test_a_certificate_is_pem_as_it_stands(ca: trustme.CA) -> None:
         ("1969-12-31T23:30:10-00:30", 10.0),
     ],
 )
-def test_expiration_in_any_form_of_rfc_3339(text: str, seconds: float) -> None:
+def test_the_expiration_may_have_any_form_of_rfc_3339(text: str, seconds: float) -> None:
     status = {"token": "t", "expirationTimestamp": text}
     assert parse_credentials(json.dumps(credential(status)).encode(), V1BETA1).expires_at == seconds
 
@@ -212,43 +212,45 @@ FAILURES: list[tuple[str, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("body", "says"), [row[1:] for row in FAILURES], ids=[row[0] for row in FAILURES])
-def test_a_plugin_that_fails(tmp_path: Path, body: str, says: str) -> None:
+@pytest.mark.parametrize(("body", "problem"), [row[1:] for row in FAILURES], ids=[row[0] for row in FAILURES])
+def test_a_failing_plugin_is_a_config_error(tmp_path: Path, body: str, problem: str) -> None:
     server = Server()
     with pytest.raises(ConfigError) as caught:
         ask(auth(write_plugin(tmp_path, body)), server)
-    assert says in caught.value.message
+    assert problem in caught.value.message
     assert 'user "u"' in caught.value.message
     assert server.sent == []
 
 
-def test_a_plugin_that_failed_is_tried_again_by_the_next_request(tmp_path: Path) -> None:
+def test_the_next_request_runs_a_failed_plugin_again(tmp_path: Path) -> None:
     who = auth(write_plugin(tmp_path, f"sys.exit(1) if n == 1 else {TOKEN}"))
     with pytest.raises(ConfigError):
         ask(who, Server())
     assert ask(who, Server()) == 200
 
 
-def test_its_standard_error_passes_through_as_it_comes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_standard_error_of_a_plugin_is_passed_through(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     ask(auth(write_plugin(tmp_path, f"print('visit é', file=sys.stderr)\n{TOKEN}")), Server())
     assert capfd.readouterr().err == "visit é\n"
 
 
 @pytest.mark.parametrize("command", ["no-such-plugin", "/no/such/plugin"])
-def test_a_plugin_that_is_not_there_says_how_to_install_it(command: str) -> None:
+def test_the_hint_for_a_missing_plugin_is_its_install_hint(command: str) -> None:
     with pytest.raises(ConfigError, match="was not found") as caught:
         ask(auth(command, fields={"install_hint": "Run \x1b[1minstall\x1b[0m\nthen again"}), Server())
     assert caught.value.hint == "Run [1minstall [0m\nthen again"
 
 
-def test_a_plugin_that_may_not_be_run(tmp_path: Path) -> None:
+def test_a_plugin_without_execute_permission_is_an_error(tmp_path: Path) -> None:
     plugin = write_plugin(tmp_path, TOKEN)
     plugin.path.chmod(0o644)
     with pytest.raises(ConfigError, match="cannot be run: Permission denied"):
         ask(auth(plugin), Server())
 
 
-def test_a_bare_name_is_looked_for_on_path(tmp_path: Path) -> None:
+def test_a_bare_name_is_found_on_path(tmp_path: Path) -> None:
     plugin = write_plugin(tmp_path, TOKEN, name="kubelogin")
     assert ask(auth("kubelogin", environ={"PATH": f"{tmp_path}:{os.defpath}"}), Server()) == 200
     assert len(plugin.runs) == 1
@@ -256,7 +258,7 @@ def test_a_bare_name_is_looked_for_on_path(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["kubelogin", "gke-gcloud-auth-plugin"])
 @pytest.mark.parametrize("entry", ["", ".", "bin"])
-def test_a_plugin_in_an_empty_or_relative_entry_of_path_is_not_run(
+def test_a_plugin_in_an_empty_or_relative_entry_of_path_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str, name: str
 ) -> None:
     (tmp_path / "good").mkdir()

@@ -1,4 +1,4 @@
-"""What credentials say of their own end."""
+"""The expiry of credentials."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def jwt(claims: object) -> str:
     return f"e30.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.c2ln"
 
 
-def test_a_web_token_says_when_it_ends() -> None:
+def test_the_expiry_of_a_json_web_token() -> None:
     assert token_expiry(jwt({"exp": 1900000000})) == datetime(2030, 3, 17, 17, 46, 40, tzinfo=timezone.utc)
 
 
@@ -39,13 +39,13 @@ def test_a_web_token_says_when_it_ends() -> None:
         "é.é.é",
     ],
 )
-def test_another_token_does_not(token: str) -> None:
+def test_other_tokens_have_no_expiry(token: str) -> None:
     assert token_expiry(token) is None
 
 
 @pytest.mark.parametrize("year", [2049, 2050, 2099])
-def test_a_certificate_says_when_it_ends(year: int) -> None:
-    """Years from 2050 on are written in another form."""
+def test_the_expiry_of_a_certificate(year: int) -> None:
+    """Years from 2050 have another format."""
     end = datetime(year, 5, 6, 7, 8, 9, tzinfo=timezone.utc)
     leaf = trustme.CA().issue_cert("someone", not_after=end)
     assert certificate_expiry(leaf.cert_chain_pems[0].bytes()) == end
@@ -61,12 +61,12 @@ def test_a_certificate_says_when_it_ends(year: int) -> None:
         b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
     ],
 )
-def test_what_is_no_certificate_does_not(text: bytes) -> None:
+def test_an_invalid_certificate_has_no_expiry(text: bytes) -> None:
     assert certificate_expiry(text) is None
 
 
 @given(st.binary(max_size=60))
-def test_nothing_breaks_it(der: bytes) -> None:
+def test_any_bytes_are_accepted(der: bytes) -> None:
     text = base64.b64encode(der)
     certificate_expiry(b"-----BEGIN CERTIFICATE-----\n" + text + b"\n-----END CERTIFICATE-----\n")
     token_expiry(f"a.{text.decode()}.b")

@@ -1,4 +1,4 @@
-"""Application Default Credentials: where they are found, and tokens that are fetched once and in time."""
+"""Application Default Credentials: where they are found, and when tokens are fetched."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def fixture(name: str) -> Any:
 
 @pytest.fixture(scope="module")
 def key() -> str:
-    """A private key as it stands in a service account's file."""
+    """Return a private key in the format of a service account's file."""
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     return private.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -63,7 +63,7 @@ def service_account(key: str) -> dict[str, str]:
 
 
 def environ(folder: Path, content: object = None, **more: str) -> dict[str, str]:
-    """The environment of a program whose GOOGLE_APPLICATION_CREDENTIALS holds `content`; None: that has none."""
+    """Return an environment with `content` as GOOGLE_APPLICATION_CREDENTIALS, or without credentials."""
     found = {"CLOUDSDK_CONFIG": str(folder / "gcloud"), **more}
     if content is not None:
         file = folder / "credentials.json"
@@ -76,10 +76,10 @@ def sent_form(httpx_mock: HTTPXMock) -> dict[str, list[str]]:
     return parse_qs(httpx_mock.get_requests()[0].content.decode())
 
 
-# -- files --------------------------------------------------------------------------------------------------
+# Files
 
 
-def test_a_service_account_key_asks_for_both_scopes(httpx_mock: HTTPXMock, key: str, tmp_path: Path) -> None:
+def test_a_service_account_key_requests_both_scopes(httpx_mock: HTTPXMock, key: str, tmp_path: Path) -> None:
     httpx_mock.add_response(url=TOKEN_URL, method="POST", json=fixture("token"))
     assert google_auth(environ=environ(tmp_path, service_account(key))).token() == "ya29.first"
     from google.auth import jwt
@@ -89,8 +89,8 @@ def test_a_service_account_key_asks_for_both_scopes(httpx_mock: HTTPXMock, key: 
     assert claims["iss"] == "runner@my-project.iam.gserviceaccount.com"
 
 
-def test_user_credentials_ask_for_no_scopes(httpx_mock: HTTPXMock, tmp_path: Path) -> None:
-    """The user has given them at log-in; asking for others would be refused."""
+def test_user_credentials_request_no_scopes(httpx_mock: HTTPXMock, tmp_path: Path) -> None:
+    """The user granted them at log-in; a request for others would be refused."""
     httpx_mock.add_response(url=TOKEN_URL, method="POST", json=fixture("token"))
     auth = google_auth(environ=environ(tmp_path, USER))
     assert auth.token() == "ya29.first"
@@ -100,14 +100,14 @@ def test_user_credentials_ask_for_no_scopes(httpx_mock: HTTPXMock, tmp_path: Pat
     assert "scope" not in form
 
 
-def test_gclouds_own_file_is_found(httpx_mock: HTTPXMock, tmp_path: Path) -> None:
+def test_the_credentials_file_of_gcloud_is_found(httpx_mock: HTTPXMock, tmp_path: Path) -> None:
     httpx_mock.add_response(url=TOKEN_URL, method="POST", json=fixture("token"))
     (tmp_path / "gcloud").mkdir()
     (tmp_path / "gcloud" / "application_default_credentials.json").write_text(json.dumps(USER))
     assert google_auth(environ=environ(tmp_path)).token() == "ya29.first"
 
 
-def test_gclouds_own_file_below_the_home_directory(tmp_path: Path) -> None:
+def test_the_credentials_file_of_gcloud_is_found_in_the_home_directory(tmp_path: Path) -> None:
     folder = tmp_path / ".config" / "gcloud"
     folder.mkdir(parents=True)
     (folder / "application_default_credentials.json").write_text(json.dumps(USER))
@@ -115,7 +115,7 @@ def test_gclouds_own_file_below_the_home_directory(tmp_path: Path) -> None:
     assert source.description == f"user credentials in {folder}/application_default_credentials.json"
 
 
-def test_the_environment_names_who_pays(tmp_path: Path) -> None:
+def test_the_quota_project_comes_from_the_environment_or_the_file(tmp_path: Path) -> None:
     source = find_credentials(environ(tmp_path, USER, GOOGLE_CLOUD_QUOTA_PROJECT="other"))
     assert source.quota_project == "other"
 
@@ -136,7 +136,7 @@ def test_workload_identity_federation(httpx_mock: HTTPXMock, tmp_path: Path) -> 
     assert form["scope"] == [" ".join(SCOPES)]
 
 
-def test_federation_whose_subject_token_is_not_there(tmp_path: Path) -> None:
+def test_federation_without_its_subject_token_file_is_an_error(tmp_path: Path) -> None:
     pool = {
         "type": "external_account",
         "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q",
@@ -159,7 +159,7 @@ def executable(command: str) -> dict[str, object]:
 
 
 def write_executable(path: Path) -> None:
-    told = {
+    output = {
         "version": 1,
         "success": True,
         "token_type": "urn:ietf:params:oauth:token-type:jwt",
@@ -167,12 +167,12 @@ def write_executable(path: Path) -> None:
         "expiration_time": 4_000_000_000,
     }
     path.parent.mkdir(exist_ok=True)
-    path.write_text(f"#!/bin/sh\nprintf '%s' '{json.dumps(told)}'\necho \"$0 $@\" > {path}.log\n")
+    path.write_text(f"#!/bin/sh\nprintf '%s' '{json.dumps(output)}'\necho \"$0 $@\" > {path}.log\n")
     path.chmod(0o755)
 
 
 @pytest.mark.parametrize("after", ["", ":", ":bin"])
-def test_federation_runs_the_program_of_an_absolute_entry_of_path(
+def test_federation_runs_a_program_found_through_an_absolute_entry_of_path(
     after: str, httpx_mock: HTTPXMock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for folder in ("good", "bin", "."):
@@ -188,7 +188,7 @@ def test_federation_runs_the_program_of_an_absolute_entry_of_path(
 
 
 @pytest.mark.parametrize("entry", ["", ".", "bin"])
-def test_federation_with_a_program_in_an_empty_or_relative_entry_of_path_is_refused(
+def test_federation_refuses_a_program_found_through_an_empty_or_relative_entry_of_path(
     entry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for folder in ("good", "bin", "."):
@@ -215,11 +215,11 @@ def test_an_impersonated_service_account(httpx_mock: HTTPXMock, tmp_path: Path) 
     httpx_mock.add_response(url=TOKEN_URL, method="POST", json=fixture("token"))
     httpx_mock.add_response(url=IMPERSONATION_URL, method="POST", json=fixture("impersonated_token"))
     assert google_auth(environ=environ(tmp_path, impersonated(USER))).token() == "ya29.impersonated"
-    asked = json.loads(httpx_mock.get_requests()[1].content)
-    assert asked["scope"] == list(SCOPES)
+    body = json.loads(httpx_mock.get_requests()[1].content)
+    assert body["scope"] == list(SCOPES)
 
 
-def test_an_impersonation_that_is_refused_says_which_role(httpx_mock: HTTPXMock, tmp_path: Path) -> None:
+def test_the_hint_for_a_refused_impersonation_names_the_role(httpx_mock: HTTPXMock, tmp_path: Path) -> None:
     httpx_mock.add_response(url=TOKEN_URL, method="POST", json=fixture("token"))
     httpx_mock.add_response(
         url=IMPERSONATION_URL, method="POST", status_code=403, json=fixture("impersonation_denied")
@@ -229,7 +229,7 @@ def test_an_impersonation_that_is_refused_says_which_role(httpx_mock: HTTPXMock,
     assert "roles/iam.serviceAccountTokenCreator" in caught.value.hint
 
 
-def test_a_log_in_that_has_ended(httpx_mock: HTTPXMock, tmp_path: Path) -> None:
+def test_the_hint_for_an_expired_log_in_is_to_log_in_again(httpx_mock: HTTPXMock, tmp_path: Path) -> None:
     httpx_mock.add_response(url=TOKEN_URL, status_code=400, json=fixture("invalid_grant"))
     with pytest.raises(ConfigError, match="invalid_grant: Token has been expired or revoked") as caught:
         google_auth(environ=environ(tmp_path, USER)).token()
@@ -238,7 +238,7 @@ def test_a_log_in_that_has_ended(httpx_mock: HTTPXMock, tmp_path: Path) -> None:
     assert caught.value.__cause__ is None
 
 
-def test_an_answer_without_a_token_is_not_shown(httpx_mock: HTTPXMock, tmp_path: Path) -> None:
+def test_a_response_without_a_token_is_not_shown(httpx_mock: HTTPXMock, tmp_path: Path) -> None:
     httpx_mock.add_response(url=TOKEN_URL, json={"accessToken": "ya29.secret"})
     with pytest.raises(ConfigError, match="No access token") as caught:
         google_auth(environ=environ(tmp_path, USER)).token()
@@ -246,7 +246,7 @@ def test_an_answer_without_a_token_is_not_shown(httpx_mock: HTTPXMock, tmp_path:
     assert caught.value.__suppress_context__
 
 
-def test_no_way_to_google(httpx_mock: HTTPXMock, tmp_path: Path) -> None:
+def test_an_unreachable_google_is_a_network_error(httpx_mock: HTTPXMock, tmp_path: Path) -> None:
     httpx_mock.add_exception(httpx.ConnectError("no route"))
     with pytest.raises(NetworkError, match=r"oauth2\.googleapis\.com: no route") as caught:
         google_auth(environ=environ(tmp_path, USER)).token()
@@ -254,7 +254,7 @@ def test_no_way_to_google(httpx_mock: HTTPXMock, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("proxy", ["socks9://user:word@proxy.test", "http://proxy.test:port"])
-def test_a_proxy_that_cannot_be_used(proxy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unusable_proxy_is_a_config_error(proxy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy)
     with pytest.raises(ConfigError, match="the proxy in the environment") as caught:
         google_auth(environ=environ(tmp_path, USER)).token()
@@ -277,7 +277,7 @@ def test_a_proxy_that_cannot_be_used(proxy: str, tmp_path: Path, monkeypatch: py
         ({**impersonated(USER), "service_account_impersonation_url": "x"}, "does not end in"),
     ],
 )
-def test_a_file_that_holds_no_credentials(content: object, message: str, tmp_path: Path) -> None:
+def test_an_invalid_credentials_file_is_a_config_error(content: object, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         google_auth(environ=environ(tmp_path, content)).token()
     assert str(tmp_path / "credentials.json") in caught.value.message
@@ -290,16 +290,16 @@ def test_a_broken_private_key_is_not_shown(key: str, tmp_path: Path) -> None:
     assert broken.splitlines()[3] not in str(caught.value)
 
 
-def test_a_file_that_is_named_must_exist(tmp_path: Path) -> None:
+def test_the_file_in_the_environment_must_exist(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="GOOGLE_APPLICATION_CREDENTIALS: cannot read"):
         google_auth(environ={"GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "none")}).token()
 
 
-# -- tokens in time -----------------------------------------------------------------------------------------
+# Refreshes
 
 
 class Counted:
-    """Credentials whose tokens are numbered and last an hour; `before` runs before each is given."""
+    """Credentials with numbered tokens that expire after an hour. `before` runs before each fetch."""
 
     description = "numbered tokens"
     quota_project: str | None = None
@@ -332,14 +332,14 @@ async def token_async(auth: GoogleAuth) -> str:
     return request.headers["Authorization"].removeprefix("Bearer ")
 
 
-def test_a_token_is_fetched_at_first_need_and_kept() -> None:
+def test_a_token_is_fetched_when_needed_and_cached() -> None:
     source = Counted()
     auth = source.auth()
     assert source.fetched == 0
     assert [auth.token(), auth.token()] == ["t1", "t1"]
 
 
-def test_a_token_is_refreshed_before_its_end() -> None:
+def test_a_token_is_refreshed_before_it_expires() -> None:
     source = Counted()
     auth = source.auth()
     auth.token()
@@ -349,7 +349,7 @@ def test_a_token_is_refreshed_before_its_end() -> None:
     assert auth.token() == "t2"
 
 
-def test_a_refresh_ahead_of_time_that_fails_leaves_the_old_token(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_old_token_is_used_if_an_early_refresh_fails(caplog: pytest.LogCaptureFixture) -> None:
     source = Counted()
     auth = source.auth()
     auth.token()
@@ -366,7 +366,7 @@ def test_a_refresh_ahead_of_time_that_fails_leaves_the_old_token(caplog: pytest.
         auth.token()
 
 
-def test_threads_that_wait_share_one_refresh() -> None:
+def test_waiting_threads_share_one_refresh() -> None:
     entered, go_on = Event(), Event()
 
     def before() -> None:
@@ -395,7 +395,7 @@ def test_threads_that_wait_share_one_refresh() -> None:
 
 
 @pytest.mark.anyio
-async def test_tasks_that_wait_share_one_refresh_and_the_loop_goes_on() -> None:
+async def test_waiting_tasks_share_one_refresh_that_does_not_block_the_event_loop() -> None:
     source = Counted(lambda: anyio.from_thread.run_sync(lambda: None))
     auth = source.auth()
     tokens: list[str] = []
@@ -427,7 +427,7 @@ async def test_a_cancelled_request_does_not_wait_for_the_refresh() -> None:
     assert source.fetched == 1
 
 
-def test_one_auth_serves_several_event_loops() -> None:
+def test_one_auth_works_in_several_event_loops() -> None:
     source = Counted()
     auth = source.auth()
     assert anyio.run(token_async, auth, backend="asyncio") == "t1"
@@ -435,8 +435,8 @@ def test_one_auth_serves_several_event_loops() -> None:
     assert anyio.run(token_async, auth, backend="trio") == "t2"
 
 
-def test_credentials_are_looked_for_again_after_a_failure() -> None:
-    """A file that was wrong may have been put right."""
+def test_credentials_are_loaded_again_after_a_failure() -> None:
+    """A wrong file may have been corrected."""
     source = Counted()
     looked: list[int] = []
 
@@ -452,7 +452,7 @@ def test_credentials_are_looked_for_again_after_a_failure() -> None:
     assert auth.token() == "t1"
 
 
-def test_a_token_that_cannot_stand_in_a_header_is_refused_and_not_shown() -> None:
+def test_a_token_that_is_invalid_in_a_header_is_refused_and_not_shown() -> None:
     class Wrong(Counted):
         def fetch(self) -> Token:
             return Token("ya29\r\nsecret")
@@ -462,7 +462,7 @@ def test_a_token_that_cannot_stand_in_a_header_is_refused_and_not_shown() -> Non
     assert "secret" not in str(caught.value)
 
 
-# -- requests -----------------------------------------------------------------------------------------------
+# Requests
 
 
 def server(accepts: str, seen: list[str]) -> httpx.MockTransport:
@@ -474,7 +474,7 @@ def server(accepts: str, seen: list[str]) -> httpx.MockTransport:
     return httpx.MockTransport(handle)
 
 
-def test_a_refused_token_is_renewed_and_the_request_sent_once_more() -> None:
+def test_a_refused_token_is_refreshed_and_the_request_is_retried_once() -> None:
     seen: list[str] = []
     source = Counted()
     with httpx.Client(transport=server("t2", seen), auth=source.auth()) as client:
@@ -482,14 +482,14 @@ def test_a_refused_token_is_renewed_and_the_request_sent_once_more() -> None:
     assert seen == ["Bearer t1", "Bearer t2"]
 
 
-def test_a_second_refusal_is_the_answer() -> None:
+def test_a_second_401_is_returned() -> None:
     seen: list[str] = []
     with httpx.Client(transport=server("none", seen), auth=Counted().auth()) as client:
         assert client.post(SERVER, content=b"body").status_code == 401
     assert seen == ["Bearer t1", "Bearer t2"]
 
 
-def test_a_request_is_not_sent_again_with_the_same_token() -> None:
+def test_a_request_is_not_retried_with_the_same_token() -> None:
     class Same(Counted):
         def fetch(self) -> Token:
             return Token("same")
@@ -501,7 +501,7 @@ def test_a_request_is_not_sent_again_with_the_same_token() -> None:
 
 
 @pytest.mark.anyio
-async def test_many_refused_requests_renew_the_token_once() -> None:
+async def test_many_refused_requests_refresh_the_token_once() -> None:
     seen: list[str] = []
     source = Counted()
     answers: list[int] = []
@@ -528,7 +528,7 @@ async def test_without_a_token_no_request_is_sent() -> None:
     assert seen == []
 
 
-def test_nothing_shows_a_token(
+def test_no_repr_or_log_contains_a_token(
     httpx_mock: HTTPXMock, key: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)

@@ -1,4 +1,4 @@
-"""Acting as somebody else: the headers, their escaping, and where they are sent."""
+"""User impersonation: the headers, their escaping, and when they are sent."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_headers(who: Impersonation, expected: list[tuple[str, str]]) -> None:
         ("!#$&'*+-.^_`|~", "!#$&'*+-.^_`|~"),
     ],
 )
-def test_what_cannot_stand_in_a_headers_name_is_escaped(key: str, escaped: str) -> None:
+def test_characters_that_are_invalid_in_a_header_name_are_escaped(key: str, escaped: str) -> None:
     # https://kubernetes.io/docs/reference/access-authn-authz/authentication/#user-impersonation
     who = Impersonation("jane", extra={key: ("v",)})
     assert who.headers()[1] == (f"Impersonate-Extra-{escaped}", "v")
@@ -77,7 +77,7 @@ def test_what_cannot_stand_in_a_headers_name_is_escaped(key: str, escaped: str) 
         {"user": "jane", "extra": {"a": ("\x00",)}},
     ],
 )
-def test_what_no_server_would_understand_is_refused(fields: dict[str, object]) -> None:
+def test_invalid_impersonation_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         Impersonation(**fields)  # type: ignore[arg-type]
 
@@ -89,14 +89,14 @@ async def sent(config: ClusterConfig) -> httpx.Headers:
     return server.requests[0].headers
 
 
-async def test_a_client_sends_them_with_its_own_credentials() -> None:
+async def test_a_client_sends_the_headers_with_its_credentials() -> None:
     headers = await sent(ClusterConfig(server="https://cluster", auth=BearerToken("t0ken"), impersonation=FULL))
     assert headers["Authorization"] == "Bearer t0ken"
     assert headers.get_list("Impersonate-Group") == ["admins", "devs"]
     assert headers.get_list("Impersonate-Extra-Sc%2fope") == ["a", "b"]
 
 
-async def test_they_are_sent_over_plain_http_where_credentials_are_not() -> None:
+async def test_the_headers_are_sent_over_plain_http_but_credentials_are_not() -> None:
     headers = await sent(
         ClusterConfig(server="http://cluster", auth=BearerToken("t0ken"), impersonation=Impersonation("jane"))
     )
@@ -109,12 +109,12 @@ async def test_values_are_sent_as_utf_8() -> None:
     assert (b"Impersonate-User", "zoë".encode()) in headers.raw
 
 
-async def test_without_impersonation_there_is_no_such_header() -> None:
+async def test_without_impersonation_no_header_is_sent() -> None:
     headers = await sent(ClusterConfig(server="https://cluster"))
     assert not [name for name in headers if name.startswith("impersonate")]
 
 
-def test_a_request_that_impersonates_already_is_left_alone() -> None:
+def test_a_request_that_already_impersonates_a_user_is_not_changed() -> None:
     headers = httpx.Headers({"impersonate-user": "somebody"})
     FULL.add_to(headers)
     assert headers.multi_items() == [("impersonate-user", "somebody")]

@@ -1,4 +1,4 @@
-"""The metadata server: the service account of a machine on Google's cloud, or of a pod."""
+"""The metadata server: the service account of a machine in Google Cloud, or of a pod."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ TOKEN = json.loads((Path(__file__).parents[3] / "fixtures" / "google" / "token.j
 
 
 def environ(folder: Path, **more: str) -> dict[str, str]:
-    """The environment of a program without a credentials file."""
+    """Return the environment of a program without a credentials file."""
     return {"CLOUDSDK_CONFIG": str(folder / "gcloud"), **more}
 
 
 def metadata(**more: str) -> tuple[MetadataServer, list[float]]:
-    """A metadata server, and the pauses that it makes."""
-    pauses: list[float] = []
-    return MetadataServer({"GCE_METADATA_HOST": "metadata.test", **more}, sleep=pauses.append), pauses
+    """Return a metadata server, and the list of its delays."""
+    delays: list[float] = []
+    return MetadataServer({"GCE_METADATA_HOST": "metadata.test", **more}, sleep=delays.append), delays
 
 
-def test_the_metadata_server_is_asked_for_the_token(httpx_mock: HTTPXMock, tmp_path: Path) -> None:
+def test_the_token_comes_from_the_metadata_server(httpx_mock: HTTPXMock, tmp_path: Path) -> None:
     httpx_mock.add_response(url="http://169.254.169.254/", headers={"Metadata-Flavor": "Google"})
     httpx_mock.add_response(json=TOKEN)
     auth = google_auth(environ=environ(tmp_path))
@@ -41,13 +41,13 @@ def test_the_metadata_server_is_asked_for_the_token(httpx_mock: HTTPXMock, tmp_p
     assert "metadata.google.internal" in repr(auth)
 
 
-def test_another_metadata_server_can_be_named(httpx_mock: HTTPXMock, tmp_path: Path) -> None:
+def test_the_metadata_server_can_be_configured(httpx_mock: HTTPXMock, tmp_path: Path) -> None:
     httpx_mock.add_response(json=TOKEN)
     assert google_auth(environ=environ(tmp_path, GCE_METADATA_HOST="127.0.0.1:8080")).token() == "ya29.first"
     assert httpx_mock.get_requests()[0].url.netloc == b"127.0.0.1:8080"
 
 
-def test_another_clouds_metadata_server_is_not_googles(httpx_mock: HTTPXMock, tmp_path: Path) -> None:
+def test_the_metadata_server_of_another_cloud_is_ignored(httpx_mock: HTTPXMock, tmp_path: Path) -> None:
     httpx_mock.add_response(url="http://169.254.169.254/", text="1.0 latest")
     with pytest.raises(ConfigError, match="no metadata server responds at 169") as caught:
         find_credentials(environ(tmp_path), extra_hint="Or do something else.")
@@ -57,29 +57,29 @@ def test_another_clouds_metadata_server_is_not_googles(httpx_mock: HTTPXMock, tm
     assert caught.value.hint.endswith("Or do something else.")
 
 
-def test_the_metadata_server_need_not_be_looked_for(tmp_path: Path) -> None:
+def test_the_metadata_server_can_be_disabled(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="NO_GCE_CHECK is set"):
         google_auth(environ=environ(tmp_path, NO_GCE_CHECK="true")).token()
 
 
-def test_a_metadata_server_that_is_not_there_is_tried_three_times(httpx_mock: HTTPXMock) -> None:
+def test_a_missing_metadata_server_is_tried_three_times(httpx_mock: HTTPXMock) -> None:
     for _ in range(3):
         httpx_mock.add_exception(httpx.ConnectTimeout("silence"), url="http://192.0.2.1/")
-    server, pauses = metadata(GCE_METADATA_HOST="", GCE_METADATA_IP="192.0.2.1")
+    server, delays = metadata(GCE_METADATA_HOST="", GCE_METADATA_IP="192.0.2.1")
     assert not server.is_available()
-    assert pauses == [0.5, 1.0]
+    assert delays == [0.5, 1.0]
 
 
-def test_a_metadata_server_that_starts_is_waited_for(httpx_mock: HTTPXMock) -> None:
+def test_requests_to_a_starting_metadata_server_are_retried(httpx_mock: HTTPXMock) -> None:
     httpx_mock.add_exception(httpx.ConnectError("refused"))
     httpx_mock.add_response(status_code=503)
     httpx_mock.add_response(json=TOKEN)
-    server, pauses = metadata()
+    server, delays = metadata()
     assert server.fetch().value == "ya29.first"
-    assert pauses == [1.0, 2.0]
+    assert delays == [1.0, 2.0]
 
 
-def test_a_metadata_server_that_never_answers(httpx_mock: HTTPXMock) -> None:
+def test_a_metadata_server_that_never_responds_is_a_network_error(httpx_mock: HTTPXMock) -> None:
     for _ in range(5):
         httpx_mock.add_exception(httpx.ConnectError("refused"))
     with pytest.raises(NetworkError, match=r"metadata\.test: refused") as caught:
@@ -97,7 +97,7 @@ def test_a_metadata_server_that_never_answers(httpx_mock: HTTPXMock) -> None:
         (200, b'{"access_token": "ya29 secret", "expires_in": 5}', "its token contains white space"),
     ],
 )
-def test_a_metadata_server_without_a_token(
+def test_a_response_without_a_token_is_a_config_error(
     httpx_mock: HTTPXMock, status: int, content: bytes, message: str
 ) -> None:
     httpx_mock.add_response(status_code=status, content=content)
@@ -113,6 +113,6 @@ def test_a_metadata_server_without_a_token(
         ("GCE_METADATA_TIMEOUT", "soon", "GCE_METADATA_TIMEOUT is not a number"),
     ],
 )
-def test_a_wrong_setting_of_the_metadata_server(name: str, value: str, message: str) -> None:
+def test_invalid_environment_variables_are_config_errors(name: str, value: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         metadata(**{name: value})[0].fetch()

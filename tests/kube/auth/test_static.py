@@ -1,4 +1,4 @@
-"""A token that others renew, as requests see it; client-go's cases for its own cache are here as data."""
+"""A token file that another program renews, with the cases of client-go's cache."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def file(folder: Path, clock: list[float], content: str = "one", initial: str = 
     ("share", "token"),
     [(0.0, "one"), (0.8, "one"), (1.0, "two"), (2.0, "two")],
 )
-def test_a_token_serves_for_its_period(tmp_path: Path, share: float, token: str) -> None:
-    # client-go's TestCachingTokenSource: nothing is read before the period is over.
+def test_a_token_is_read_again_after_the_interval(tmp_path: Path, share: float, token: str) -> None:
+    # client-go's TestCachingTokenSource: the file is not read before the interval is over.
     clock = [0.0]
     tokens = file(tmp_path, clock)
     assert tokens.token() == "one"
@@ -31,7 +31,7 @@ def test_a_token_serves_for_its_period(tmp_path: Path, share: float, token: str)
     assert tokens.token() == token
 
 
-def test_without_any_token_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+def test_an_unreadable_file_without_an_earlier_token_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="tokenFile"):
         file(tmp_path, [0.0], "").token()
 
@@ -43,7 +43,7 @@ def test_many_threads_get_one_token(tmp_path: Path) -> None:
 
 
 class Server:
-    """Refuses every token but one."""
+    """Refuse all tokens except one."""
 
     def __init__(self, accepted: str) -> None:
         self.accepted = accepted
@@ -59,7 +59,7 @@ def ask(auth: httpx.Auth, server: Server) -> int:
         return client.get("https://cluster/").status_code
 
 
-def test_after_a_401_the_file_is_read_again_and_the_request_sent_again_once(tmp_path: Path) -> None:
+def test_after_a_401_the_file_is_read_again_and_the_request_is_retried_once(tmp_path: Path) -> None:
     tokens, server = file(tmp_path, [0.0]), Server("two")
     assert tokens.token() == "one"
     (tmp_path / "token").write_text("two")
@@ -68,13 +68,13 @@ def test_after_a_401_the_file_is_read_again_and_the_request_sent_again_once(tmp_
     assert tokens.token() == "two"
 
 
-def test_a_401_stands_while_the_file_has_no_other_token(tmp_path: Path) -> None:
+def test_a_401_is_returned_if_the_file_still_contains_the_same_token(tmp_path: Path) -> None:
     tokens, server = file(tmp_path, [0.0]), Server("two")
     assert ask(tokens, server) == 401
     assert server.sent == ["one"]
 
 
-def test_a_401_stands_while_the_file_cannot_be_read(tmp_path: Path) -> None:
+def test_a_401_is_returned_if_the_file_cannot_be_read(tmp_path: Path) -> None:
     tokens, server = file(tmp_path, [0.0], initial="one"), Server("two")
     (tmp_path / "token").unlink()
     assert ask(tokens, server) == 401

@@ -1,4 +1,4 @@
-"""Cases of configuration: files and environment in, attributes of the ClusterConfig or words of an error out."""
+"""Cases of configuration: files and an environment, and the expected ClusterConfig or error."""
 
 from __future__ import annotations
 
@@ -23,13 +23,12 @@ from .kubeconfigs import kubeconfig
 
 @dataclass(frozen=True)
 class Case:
-    """Files (bytes, a value for YAML, None for a directory), how they are asked for, and what is found.
+    """Files (bytes, a value for YAML, None for a directory), how they are used, and the expected outcome.
 
-    `path` and `listed` (for KUBECONFIG, with colons between) are names among `files`; the pod's service account,
-    if there is one, lies in ``account``. `expected` has attributes of the ClusterConfig, and ``authorization``,
-    the Authorization headers of requests that are answered by `answers` (a single one need not stand in a list).
-    With `error`, an error is expected, and these are parts of its message and hint. ``DIR`` stands for the
-    directory of the files.
+    `path` and `listed` (for KUBECONFIG, separated by colons) are names in `files`; the pod's service account is in
+    ``account``. `expected` has attributes of the ClusterConfig, and ``authorization``: the Authorization headers
+    of requests whose responses have the status codes `answers` (a list, or a single one). `error` has parts of the
+    message and hint of the expected error. ``DIR`` is replaced by the directory of the files.
     """
 
     name: str
@@ -45,23 +44,23 @@ class Case:
 
 
 def one(name: str, *parts: dict[str, Any], expected: dict[str, Any], **more: Any) -> Case:
-    """A case of one kubeconfig of one context: fields of its cluster, user, context."""
+    """Return a case of one kubeconfig with one context, and the fields of its cluster, user and context."""
     return Case(name, {"config": kubeconfig(*parts), **more.pop("files", {})}, expected, **more)
 
 
 def wrong(name: str, *parts: dict[str, Any], error: tuple[str, ...], **more: Any) -> Case:
-    """As `one`, but what comes out is an error, which names the file and the entry: the last that has fields."""
+    """Return a case like `one` with an error that names the file and the last entry with fields."""
     where = ('cluster "k" in DIR/config', 'user "u" in DIR/config', 'context "c" in DIR/config')[len(parts) - 1]
     return Case(name, {"config": kubeconfig(*parts), **more.pop("files", {})}, error=(where, *error), **more)
 
 
 def named(kind: str, *names: str) -> dict[str, Any]:
-    """A kubeconfig of empty clusters, users or contexts."""
+    """Return a kubeconfig of empty clusters, users or contexts."""
     return {f"{kind}s": [{"name": name, kind: {}} for name in names]}
 
 
 def program(*lines: str) -> bytes:
-    """A plugin; in its `lines`, ``n`` counts its runs, ``info`` is what it is told, ``give(status)`` answers."""
+    """Return a plugin. Its `lines` have the number ``n`` of the run, ``info`` and ``give(status)``."""
     return "\n".join(
         [
             f"#!{sys.executable} -IS",
@@ -92,8 +91,8 @@ def check(case: Case, directory: Path) -> None:
     if case.error:
         with pytest.raises(ConfigError) as caught:
             _sent(_find(case, directory), case.answers)
-        said = f"{caught.value} {caught.value.hint}"
-        assert [part for part in case.error if part.replace("DIR", where) not in said] == [], said
+        text = f"{caught.value} {caught.value.hint}"
+        assert [part for part in case.error if part.replace("DIR", where) not in text] == [], text
         return
     config = _find(case, directory)
     for key, value in case.expected.items():
@@ -107,7 +106,7 @@ def check(case: Case, directory: Path) -> None:
 
 def _find(case: Case, directory: Path) -> ClusterConfig:
     environ = {key: value.replace("DIR", str(directory)) for key, value in case.environ.items()}
-    environ.setdefault("HOME", str(directory / "nobody"))
+    environ.setdefault("HOME", str(directory / "home"))
     if case.listed is not None:
         environ["KUBECONFIG"] = os.pathsep.join(str(directory / name) for name in case.listed.split(":"))
     return find_cluster(
@@ -120,7 +119,7 @@ def _find(case: Case, directory: Path) -> ClusterConfig:
 
 
 def _sent(config: ClusterConfig, answers: tuple[int, ...]) -> list[str | None]:
-    """The Authorization headers of what is sent until the answers are used up: request after request."""
+    """Return the Authorization headers of the requests that are sent for the responses."""
     waiting: Iterator[int] = iter(answers)
     headers: list[str | None] = []
 

@@ -1,4 +1,4 @@
-"""Kubeconfigs for tests: one of one context, and a way to write files."""
+"""Kubeconfigs for tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def kubeconfig(
     user: dict[str, Any] | None = None,
     context: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A kubeconfig of one context, `c`, to which fields are added."""
+    """Return a kubeconfig with one context, `c`, and additional fields."""
     return {
         "apiVersion": "v1",
         "kind": "Config",

@@ -1,6 +1,6 @@
-"""What client-go makes of kubeconfigs, as data: a case is some files, and what comes out of them.
+"""The behaviour of client-go with kubeconfigs, as data: see `cases.Case`.
 
-Each is named after the test of client-go that it is like, or after the feature that clients differ in.
+Each case is named after the corresponding test of client-go, or after a feature in which clients differ.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .kubeconfigs import CA, b64, kubeconfig
 
 SERVER = "https://1.2.3.4:6443"
 
-# Which files, and how several are one
+# Files, and how they are merged
 FILES = [
     Case("TestNonExistentCommandLineFile", {}, error=("cannot read DIR/config",)),
     Case(
@@ -117,7 +117,7 @@ FILES = [
     Case("another apiVersion", {"config": {"apiVersion": "v2"}}, error=("DIR/config", "apiVersion must be v1")),
 ]
 
-# What a context names
+# Contexts
 CONTEXTS = [
     one("no user", {}, {"token": "t"}, {"user": ""}, expected={"authorization": None, "credentials": "none"}),
     one(
@@ -147,7 +147,7 @@ CONTEXTS = [
     ),
 ]
 
-# The cluster
+# Clusters
 CLUSTERS = [
     one("no CA", expected={"ca_data": None, "ca_source": "the system's certificates"}),
     one("TestCertificateData", {"certificate-authority-data": b64(CA)}, expected={"ca_data": CA}),
@@ -196,7 +196,7 @@ CLUSTERS = [
     ),
 ]
 
-# The user
+# Users
 USERS = [
     one("token", {}, {"token": "t"}, expected={"authorization": "Bearer t", "credentials": "token"}),
     one(
@@ -319,5 +319,5 @@ USERS = [
 
 
 @pytest.mark.parametrize("case", [*FILES, *CONTEXTS, *CLUSTERS, *USERS], ids=lambda case: case.name)
-def test_a_kubeconfig_means_what_it_means_to_client_go(case: Case, tmp_path: Path) -> None:
+def test_kubeconfigs_are_read_as_in_client_go(case: Case, tmp_path: Path) -> None:
     check(case, tmp_path)

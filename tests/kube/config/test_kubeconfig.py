@@ -1,4 +1,4 @@
-"""Parsing a kubeconfig: any bytes, any type in any field, and YAML as kubectl reads it."""
+"""Parsing a kubeconfig: any bytes, any type in any field, and YAML as in kubectl."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_any_bytes_are_a_kubeconfig_or_a_config_error(content: bytes) -> None:
         parse(content, Path("/f"))
 
 
-# Of every field, by its kind, and what it may be.
+# A valid value of each field.
 TEXT, FLAG, TEXTS, MAPPING = "text", True, ["a"], {"a": "b"}
 EXTENSIONS = [{"name": "a", "extension": 5}]
 FIELDS: dict[str, dict[str, Any]] = {
@@ -96,7 +96,7 @@ def test_a_wrong_type_in_any_field_is_a_config_error_that_names_it(kind: str, ke
 @pytest.mark.parametrize("key", FIELDS["user"]["exec"])
 @given(value=ANY)
 @settings(max_examples=30, deadline=None)
-def test_a_wrong_type_within_an_exec_entry(key: str, value: object) -> None:
+def test_a_wrong_type_in_an_exec_entry_is_a_config_error(key: str, value: object) -> None:
     assume(not fits(value, FIELDS["user"]["exec"][key]))
     with pytest.raises(ConfigError) as caught:
         parse(yaml.safe_dump({"users": [{"name": "x", "user": {"exec": {key: value}}}]}).encode(), Path("/f"))
@@ -110,7 +110,7 @@ def test_every_field_is_read() -> None:
         assert set(entry.fields) == set(FIELDS[entry.kind])
 
 
-def test_values_are_what_kubectl_takes_them_for() -> None:
+def test_values_are_read_as_in_kubectl() -> None:
     text = b"""
         a: 012
         b: 1.5
@@ -133,6 +133,6 @@ def test_values_are_what_kubectl_takes_them_for() -> None:
     }
 
 
-def test_only_the_first_document_counts() -> None:
+def test_only_the_first_document_is_read() -> None:
     assert parse_kubeconfig_yaml(b"a: b\n---\n[", "F") == {"a": "b"}
     assert parse_kubeconfig_yaml(b"---\n---\na: b", "F") is None

@@ -1,4 +1,4 @@
-"""The parser against kubectl itself, which is client-go, where it is installed."""
+"""Compare the parser with kubectl, if it is installed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from gke_sandbox.kube.config.kubeconfig import Entry, merge, parse
 KUBECTL = shutil.which("kubectl")
 pytestmark = pytest.mark.skipif(KUBECTL is None, reason="kubectl is not installed")
 
-# Short ones, so that names meet, and what YAML takes for something else than text when it is not in quotes.
+# Short texts, so that names collide, and texts that YAML reads as other types if they are not in quotes.
 texts = st.sampled_from(
     ["", "a", "b", "c", "n", "yes", "12", "0x1", "~", "1:30", "2024-01-01", "a b", "ü", "[", "<<"]
 )
 names = st.sampled_from(["a", "b", "c", ""])
 paths = st.sampled_from(["", "x", "./x", "../x", "x/../y", "/x"])
 data = st.binary(max_size=4).map(lambda found: base64.b64encode(found).decode())
-# Wrong types come seldom: a file with one of them tells no more than that it is refused.
+# Wrong types are rare: a file with one of them only shows that it is refused.
 wrong = st.sampled_from([5, 1.5, True, ["a"], {"a": "b"}])
 
 
@@ -77,7 +77,7 @@ def entries(kind: str, fields: st.SearchStrategy[dict[str, Any]]) -> st.SearchSt
 
 
 def spoil(document: dict[str, Any], where: int, value: object) -> dict[str, Any]:
-    """The same with one field of another type, chosen by number."""
+    """Return the same with one field of another type, selected by number."""
     places = [
         (entry[kind], key)
         for kind in ("cluster", "user", "context")
@@ -104,7 +104,7 @@ documents = st.one_of(good, good, good, st.builds(spoil, good, st.integers(0, 50
 
 
 def kubectl(files: list[Path], *arguments: str) -> dict[str, Any] | None:
-    """What kubectl makes of the files; None if it refuses them."""
+    """Return the files as kubectl reads them, or None if it refuses them."""
     assert KUBECTL is not None
     environ = {**os.environ, "KUBECONFIG": os.pathsep.join(map(str, files))}
     done = subprocess.run(
@@ -116,31 +116,33 @@ def kubectl(files: list[Path], *arguments: str) -> dict[str, Any] | None:
     return json.loads(done.stdout) if done.returncode == 0 else None
 
 
-def as_kubectl_tells(entry: Entry) -> dict[str, Any]:
-    """An entry as client-go writes it: data in base64, without what is empty. It does not resolve paths here."""
-    told = {
+def as_kubectl_writes(entry: Entry) -> dict[str, Any]:
+    """Return an entry as client-go writes it: data in base64, no empty fields, unresolved paths."""
+    entry_fields = {
         key: base64.b64encode(value).decode() if isinstance(value, bytes) else value
         for key, value in entry.fields.items()
     }
-    return without_what_is_empty(told)
+    return without_empty_fields(entry_fields)
 
 
-def without_what_is_empty(value: Any) -> Any:
-    """Go leaves out what is empty in most places: neither side's choice counts."""
+def without_empty_fields(value: Any) -> Any:
+    """Return the value without empty fields, which Go leaves out in most places."""
     if not isinstance(value, dict):
         return value
-    kept = {key: without_what_is_empty(item) for key, item in value.items()}
+    kept = {key: without_empty_fields(item) for key, item in value.items()}
     kept.pop("env", None)
     return {key: item for key, item in kept.items() if item not in ("", None, False, [], {})}
 
 
 def told_by_kubectl(view: dict[str, Any], kind: str) -> dict[str, Any]:
-    return {entry["name"]: without_what_is_empty(entry[kind]) for entry in view[f"{kind}s"] or []}
+    return {entry["name"]: without_empty_fields(entry[kind]) for entry in view[f"{kind}s"] or []}
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(documents, min_size=1, max_size=3))
-def test_what_kubectl_reads_is_what_is_read(tmp_path_factory: pytest.TempPathFactory, found: list[Any]) -> None:
+def test_kubeconfigs_are_read_and_merged_as_in_kubectl(
+    tmp_path_factory: pytest.TempPathFactory, found: list[Any]
+) -> None:
     directory = tmp_path_factory.mktemp("kubeconfigs")
     files = [directory / str(number) / "config" for number in range(len(found))]
     for file, document in zip(files, found, strict=True):
@@ -155,12 +157,12 @@ def test_what_kubectl_reads_is_what_is_read(tmp_path_factory: pytest.TempPathFac
     assert view is not None
     assert config.current_context == view["current-context"]
     for kind, ours in (("cluster", config.clusters), ("user", config.users), ("context", config.contexts)):
-        assert {name: as_kubectl_tells(entry) for name, entry in ours.items()} == told_by_kubectl(view, kind)
+        assert {name: as_kubectl_writes(entry) for name, entry in ours.items()} == told_by_kubectl(view, kind)
 
 
 @settings(max_examples=20, deadline=None)
 @given(good, names)
-def test_what_a_context_names_is_what_kubectl_takes(
+def test_a_context_resolves_as_in_kubectl(
     tmp_path_factory: pytest.TempPathFactory, found: dict[str, Any], current: str
 ) -> None:
     file = tmp_path_factory.mktemp("kubeconfig") / "config"
@@ -174,12 +176,12 @@ def test_what_a_context_names_is_what_kubectl_takes(
     context = config.contexts.get(current) if current else None
     referred = None if context is None else {"cluster": context.text("cluster"), "user": context.text("user")}
     there = {"cluster": config.clusters, "user": config.users}
-    # This command wants them to be there, a user too, for which a request would be anonymous.
+    # This command requires all entries, even a user, without which a request would be anonymous.
     if referred is None or any(name and name not in there[kind] for kind, name in referred.items()):
         assert view is None
         return
     assert view is not None
-    assert told_by_kubectl(view, "context") == {current: as_kubectl_tells(config.contexts[current])}
+    assert told_by_kubectl(view, "context") == {current: as_kubectl_writes(config.contexts[current])}
     for kind, name in referred.items():
-        wanted = {name: as_kubectl_tells(there[kind][name])} if name else {}
+        wanted = {name: as_kubectl_writes(there[kind][name])} if name else {}
         assert told_by_kubectl(view, kind) == wanted

@@ -1,4 +1,4 @@
-"""Where the cluster is: files and environment in, a ClusterConfig or one clear error out."""
+"""Find a cluster from files and an environment, or raise one clear error."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def load(path: Path, context: str | None = None) -> ClusterConfig:
     return load_kubeconfig(str(path), context, environ={})
 
 
-# What is found
+# Contexts
 
 
-def test_a_whole_context(write: Write) -> None:
+def test_all_fields_of_a_context_are_read(write: Write) -> None:
     path = write(
         kubeconfig(
             {"certificate-authority-data": b64(CA), "tls-server-name": "kubernetes"},
@@ -94,7 +94,9 @@ def test_credentials(write: Write, user: dict[str, Any], expected: httpx.Auth | 
         ({"password": "not used without a user name"}, "exec plugin no-such-plugin"),
     ],
 )
-def test_other_credentials_come_before_a_plugin(write: Write, user: dict[str, Any], credentials: str) -> None:
+def test_other_credentials_are_used_instead_of_a_plugin(
+    write: Write, user: dict[str, Any], credentials: str
+) -> None:
     plugin = {"command": "no-such-plugin", "apiVersion": "client.authentication.k8s.io/v1beta1"}
     assert load(write(kubeconfig(user={**user, "exec": plugin}))).credentials == credentials
 
@@ -104,13 +106,13 @@ def test_a_context_without_a_user_is_anonymous(write: Write) -> None:
     assert (config.auth, config.client_certificate) == (None, None)
 
 
-def test_a_user_that_is_not_there_is_anonymous_and_told(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_undefined_user_is_anonymous_with_a_warning(write: Write, caplog: pytest.LogCaptureFixture) -> None:
     config = load(write(kubeconfig(context={"user": "x"})))
     assert (config.auth, config.client_certificate, config.credentials) == (None, None, "none")
     assert 'refers to user "x", which is not defined' in caplog.text
 
 
-def test_relative_files_begin_where_the_kubeconfig_lies(
+def test_relative_paths_are_relative_to_the_kubeconfig(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("pki/ca.pem", "pki/cert.pem"):
@@ -126,7 +128,7 @@ def test_relative_files_begin_where_the_kubeconfig_lies(
     )
     monkeypatch.chdir(tmp_path / "home")
     config = load(Path("config"))
-    # The token is read again later, wherever the process stands then.
+    # The token is read again later, from any working directory.
     monkeypatch.chdir("/")
     assert config.ca_data == CA
     assert config.client_certificate == ClientCertificate(CA, b"k3y")
@@ -167,7 +169,7 @@ def test_json_is_yaml(write: Write) -> None:
     assert load(path).server == "https://h"
 
 
-# Which file
+# Files
 
 
 def test_an_explicit_path_is_the_only_file(write: Write) -> None:
@@ -176,7 +178,7 @@ def test_an_explicit_path_is_the_only_file(write: Write) -> None:
     assert load_kubeconfig(path, environ={"KUBECONFIG": str(other)}).server == "https://1.2.3.4:6443"
 
 
-def test_an_explicit_path_may_begin_with_a_tilde(
+def test_an_explicit_path_may_start_with_a_tilde(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(kubeconfig())
@@ -190,7 +192,7 @@ def test_the_default_file(write: Write, tmp_path: Path) -> None:
         assert load_kubeconfig(environ=environ).server == "https://1.2.3.4:6443"
 
 
-def test_of_several_files_the_first_to_name_a_thing_counts(write: Write, tmp_path: Path) -> None:
+def test_the_first_of_several_files_takes_precedence(write: Write, tmp_path: Path) -> None:
     first = write(
         {"clusters": [{"name": "k", "cluster": {"server": "https://first"}}], "current-context": ""}, "a/1"
     )
@@ -198,22 +200,22 @@ def test_of_several_files_the_first_to_name_a_thing_counts(write: Write, tmp_pat
     third = write({**kubeconfig(context={"namespace": "third"}), "current-context": "elsewhere"}, "3")
     names = [str(tmp_path / "missing"), str(first), "", str(second), str(third), str(first)]
     config = load_kubeconfig(environ={"KUBECONFIG": os.pathsep.join(names)})
-    # An entry counts whole: what the first leaves out is not taken from the second.
+    # Entries are not merged: fields that the first one lacks are not taken from the second.
     assert (config.server, config.tls_server_name, config.namespace) == ("https://first", None, None)
 
 
-def test_an_empty_file_in_the_list_is_no_error(write: Write) -> None:
+def test_an_empty_file_in_the_list_is_accepted(write: Write) -> None:
     names = [str(write(b"", "empty")), str(write(b"# nothing\n", "comment")), str(write(kubeconfig()))]
     assert load_kubeconfig(environ={"KUBECONFIG": os.pathsep.join(names)}).server == "https://1.2.3.4:6443"
 
 
-def test_a_file_in_the_list_that_cannot_be_read_is_an_error(write: Write, tmp_path: Path) -> None:
+def test_an_unreadable_file_in_the_list_is_an_error(write: Write, tmp_path: Path) -> None:
     names = [str(write(kubeconfig())), str(tmp_path)]
     with pytest.raises(ConfigError, match="Is a directory"):
         load_kubeconfig(environ={"KUBECONFIG": os.pathsep.join(names)})
 
 
-def test_no_file_at_all(tmp_path: Path) -> None:
+def test_the_error_without_any_file_lists_the_paths(tmp_path: Path) -> None:
     missing = f"{tmp_path}/a{os.pathsep}{tmp_path}/b"
     with pytest.raises(ConfigError, match=r"/a.*/b.* does not exist"):
         load_kubeconfig(environ={"KUBECONFIG": missing})
@@ -222,19 +224,19 @@ def test_no_file_at_all(tmp_path: Path) -> None:
 
 
 def aliases_upon_aliases(many: str, first: str) -> bytes:
-    """A file of a few lines that stands for ten to the ninth values."""
+    """Return a file of a few lines whose aliases expand to ten to the ninth values."""
     lines = [f"a0: &a0 {first}"]
     lines += [f"a{n}: &a{n} {many.format(', '.join([f'*a{n - 1}'] * 10))}" for n in range(1, 10)]
     return "\n".join(lines).encode()
 
 
 def deep_aliases() -> bytes:
-    """Return a file of a few lines that stands for a list of a thousand levels."""
+    """Return a file of a few lines whose aliases expand to a list of a thousand levels."""
     lines = ["a0: &a0 []", *(f"a{n}: &a{n} {'[' * 20}*a{n - 1}{']' * 20}" for n in range(1, 51))]
     return "\n".join(lines).encode()
 
 
-# Bad input: each is one ConfigError that names the file and what is wrong
+# Invalid input: one ConfigError that names the file and the problem
 
 
 BAD: list[tuple[object, str]] = [
@@ -320,11 +322,11 @@ BAD: list[tuple[object, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("content", "said"), BAD, ids=lambda value: str(value)[:50])
-def test_bad_input_is_one_clear_error(write: Write, content: object, said: str) -> None:
+@pytest.mark.parametrize(("content", "expected"), BAD, ids=lambda value: str(value)[:50])
+def test_bad_input_is_one_clear_error(write: Write, content: object, expected: str) -> None:
     path = write(content)
     before = time.perf_counter()
-    with pytest.raises(ConfigError, match=said) as caught:
+    with pytest.raises(ConfigError, match=expected) as caught:
         load(path)
     assert time.perf_counter() - before < 5
     message = f"{caught.value} {caught.value.hint}"
@@ -333,7 +335,7 @@ def test_bad_input_is_one_clear_error(write: Write, content: object, said: str) 
     assert not any(secret in message for secret in SECRETS)
 
 
-def test_what_is_broken_but_not_used_is_no_error(write: Write) -> None:
+def test_invalid_entries_that_are_not_used_are_ignored(write: Write) -> None:
     document = kubeconfig()
     document["users"].append({"name": "v", "user": {"token": "t", "username": "u", "exec": {}}})
     document["clusters"].append({"name": "l", "cluster": {"certificate-authority": "/no/such"}})
@@ -348,7 +350,7 @@ def test_an_explicit_file_must_exist(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read(write: Write) -> None:
+def test_a_file_without_read_permission_is_an_error(write: Write) -> None:
     path = write(kubeconfig())
     path.chmod(0)
     with pytest.raises(ConfigError, match="Permission denied"):
@@ -362,7 +364,7 @@ def test_a_yaml_error_quotes_nothing_of_the_file(write: Write) -> None:
     assert caught.value.__cause__ is None
 
 
-def test_an_alias_stands_for_its_value(write: Write) -> None:
+def test_aliases_are_resolved(write: Write) -> None:
     text = b"""
         current-context: c
         clusters: [{name: k, cluster: &k {server: https://h, proxy-url: http://p}}, {name: l, cluster: *k}]
@@ -377,12 +379,12 @@ def test_an_alias_stands_for_its_value(write: Write) -> None:
 
 
 def bearer(auth: httpx.Auth) -> str:
-    """The header as a request gets it."""
+    """Return the Authorization header of a request."""
     request = httpx.Request("GET", "https://h")
     return next(auth.sync_auth_flow(request)).headers["Authorization"]
 
 
-def test_a_token_file_is_read_again_after_a_minute_at_most(tmp_path: Path) -> None:
+def test_a_token_file_is_read_again_after_a_minute(tmp_path: Path) -> None:
     now = 1000.0
     path = tmp_path / "token"
     auth = TokenFile(path, source="s", clock=lambda: now)
@@ -395,7 +397,7 @@ def test_a_token_file_is_read_again_after_a_minute_at_most(tmp_path: Path) -> No
     assert bearer(auth) == "Bearer two"
 
 
-def test_the_last_good_token_is_used_while_the_file_is_not_there(tmp_path: Path) -> None:
+def test_the_last_valid_token_is_used_while_the_file_is_missing(tmp_path: Path) -> None:
     now = 0.0
     path = tmp_path / "token"
     auth = TokenFile(path, source="s", initial="first", clock=lambda: now)
@@ -409,14 +411,14 @@ def test_the_last_good_token_is_used_while_the_file_is_not_there(tmp_path: Path)
     assert bearer(auth) == "Bearer three"
 
 
-def test_the_file_comes_before_the_token_beside_it(write: Write) -> None:
+def test_the_token_file_takes_precedence_over_the_token(write: Write) -> None:
     token = write(b"from-file", "token")
     config = load(write(kubeconfig(user={"token": "inline", "tokenFile": str(token)})))
     assert config.auth is not None
     assert bearer(config.auth) == "Bearer from-file"
 
 
-# In a pod
+# Pods
 
 
 @pytest.fixture
@@ -444,13 +446,13 @@ def test_inside_a_pod(account: Path) -> None:
     assert "s3cret" not in repr(config)
 
 
-def test_ipv6_addresses_stand_in_brackets(account: Path) -> None:
+def test_ipv6_addresses_are_in_brackets(account: Path) -> None:
     config = in_cluster({**POD, "KUBERNETES_SERVICE_HOST": "fd00::1"}, root=account)
     assert config is not None
     assert config.server == "https://[fd00::1]:443"
 
 
-def test_the_namespace_may_come_from_the_environment_or_be_unknown(account: Path) -> None:
+def test_the_namespace_comes_from_the_environment_or_is_unknown(account: Path) -> None:
     config = in_cluster({**POD, "POD_NAMESPACE": "mine"}, root=account)
     assert config is not None
     assert config.namespace == "mine"
@@ -460,12 +462,12 @@ def test_the_namespace_may_come_from_the_environment_or_be_unknown(account: Path
     assert config.namespace is None
 
 
-def test_a_pod_without_its_accounts_token_is_no_pod(account: Path) -> None:
+def test_a_pod_without_a_token_is_like_any_machine(account: Path) -> None:
     (account / "token").unlink()
     assert in_cluster(POD, root=account) is None
 
 
-def test_a_pod_with_an_empty_token_or_without_the_clusters_ca(
+def test_an_empty_token_is_an_error_and_a_missing_ca_a_warning(
     account: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (account / "ca.crt").unlink()
@@ -473,7 +475,7 @@ def test_a_pod_with_an_empty_token_or_without_the_clusters_ca(
         if content is not None:
             (account / "ca.crt").write_text(content)
         config = in_cluster(POD, root=account)
-        # As client-go: its certificate may be known to the machine.
+        # As in client-go: the machine may trust the certificate.
         assert config is not None
         assert (config.ca_data, config.ca_source) == (None, "the system's certificates")
         assert "the system's certificates are used" in caplog.messages.pop()

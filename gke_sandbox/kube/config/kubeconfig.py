@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,15 +85,13 @@ def _flag(value: Any, where: str) -> bool:
     return value
 
 
-_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
-
-
 def _data(value: Any, where: str) -> bytes:
     # Like client-go, allow line breaks but no spaces.
     text = _text(value, where).replace("\n", "").replace("\r", "")
-    if not _BASE64.fullmatch(text):
-        raise ConfigError(f"{where} is not valid base64")
-    return base64.b64decode(text)
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise ConfigError(f"{where} is not valid base64") from None
 
 
 def _anything(value: Any, _where: str) -> Any:

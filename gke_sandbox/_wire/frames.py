@@ -103,11 +103,11 @@ class DroppedOutput:
     """Output that exceeded a limit and was dropped."""
 
     stdout: int = 0
-    """Bytes of stdout."""
+    """Bytes of stdout. Default: 0."""
     stderr: int = 0
-    """Bytes of stderr."""
+    """Bytes of stderr. Default: 0."""
     files: int = 0
-    """Number of files."""
+    """Number of files. Default: 0."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The code executor for Google's Agent Development Kit (google-adk). Needs the extra: ``gke-sandbox[adk]``.
+"""The code executor for Google's Agent Development Kit (google-adk). Requires ``gke-sandbox[adk]``.
 
 ::
 
@@ -6,7 +6,7 @@
 
     agent = LlmAgent(..., code_executor=GkeCodeExecutor(namespace="agent-sandbox"))
 
-It takes the place of ``google.adk.code_executors.GkeCodeExecutor``; docs/adk.md says what changes then.
+It replaces ``google.adk.code_executors.GkeCodeExecutor``; docs/adk.md lists the differences.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ except ModuleNotFoundError as error:
     if (error.name or "").split(".")[0] not in ("google", "pydantic", "pydantic_core"):
         raise
     raise ModuleNotFoundError(
-        "gke_sandbox.adk needs google-adk: pip install 'gke-sandbox[adk]'", name=error.name
+        "gke_sandbox.adk requires google-adk: pip install 'gke-sandbox[adk]'", name=error.name
     ) from error
 
 __all__ = ["GkeCodeExecutor"]

@@ -1,4 +1,4 @@
-"""GkeCodeExecutor: an ADK agent's code, each piece in a gVisor pod of its own."""
+"""GkeCodeExecutor: runs the code of an ADK agent, each piece in a new gVisor pod."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..kube import names
 from ..settings import capped_request
 from . import fields, unsupported
 from .files import input_files
-from .results import of_error, of_result
+from .results import from_error, from_result
 
 if TYPE_CHECKING:
     from google.adk.agents.invocation_context import InvocationContext
@@ -33,19 +33,19 @@ __all__ = ["AGENT_LABEL", "INVOCATION_ANNOTATION", "GkeCodeExecutor"]
 
 logger = logging.getLogger("gke_sandbox")
 
-#: As google-adk's own executor calls it.
 INVOCATION_ANNOTATION = "adk.agent.google.com/invocation-id"
-#: The agent's name, if it can be the value of a label (at most 63 characters).
+"""Annotation with the ID of the invocation, as in google-adk's executor."""
 AGENT_LABEL = "adk.agent.google.com/agent-name"
+"""Label with the name of the agent, if the name is a valid label value (at most 63 characters)."""
 
-#: What an open Sandbox stands on.
 _FIXED = ("cluster", "kubeconfig_path", "kubeconfig_context", "namespace")
+"""Fields that the open Sandbox depends on."""
 
 
 class _IsCluster:
-    """Tells pydantic to take a Cluster as it is, and to dump it as its repr, which has no token in it.
+    """Pydantic schema for a Cluster: validated by its type, and dumped as its repr, which contains no token.
 
-    ``adk web`` shows every agent's dump to whoever may open it.
+    ``adk web`` shows the dump of every agent to its users.
     """
 
     @classmethod
@@ -58,98 +58,109 @@ class _IsCluster:
         return {"anyOf": [{"type": "string"}, {"type": "null"}]}
 
 
-class _Opened:
-    """The Sandbox of one executor, made at first use. A copy of it, also a pickled one, has none yet.
+class _LazySandbox:
+    """The Sandbox of one executor, created at first use. Copies, also by pickle, create another one.
 
-    It has no lock: a thread that forks may leave one taken. All are equal: an executor is what its fields say.
+    It has no lock, because a fork can copy a locked one. All instances are equal, so that executors are compared
+    by their fields.
     """
 
     def __init__(self) -> None:
         self._made: dict[str, Sandbox] = {}
 
     def sandbox(self, cluster: Cluster, namespace: str) -> Sandbox:
-        """The one for every thread. Nothing is opened yet: the Sandbox does that in its first run."""
+        """Return the Sandbox, the same for every thread. The Sandbox connects in its first run."""
         made = self._made.get("sandbox")
         if made is None:
             from ..sync import Sandbox
 
-            # Of two threads that come here at once one wins, and what the other has made was never opened.
+            # If two threads get here at the same time, one Sandbox is dropped; it was never opened.
             made = self._made.setdefault("sandbox", Sandbox(cluster, namespace=namespace))
         return made
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Opened)
+        return isinstance(other, _LazySandbox)
 
     def __hash__(self) -> int:
-        return hash(_Opened)
+        return hash(_LazySandbox)
 
-    def __deepcopy__(self, memo: object) -> _Opened:
-        return _Opened()
+    def __deepcopy__(self, memo: object) -> _LazySandbox:
+        return _LazySandbox()
 
-    def __reduce__(self) -> tuple[type[_Opened], tuple[()]]:
-        return _Opened, ()
+    def __reduce__(self) -> tuple[type[_LazySandbox], tuple[()]]:
+        return _LazySandbox, ()
 
 
 class GkeCodeExecutor(BaseCodeExecutor):
-    """Runs the code that an agent's model writes, each piece in a fresh gVisor pod that is then deleted.
+    """Runs the code that the model of an agent writes, each piece in a new gVisor pod that is then deleted.
 
-    Takes the place of ``google.adk.code_executors.GkeCodeExecutor``: the same constructor and fields, the same
-    agent. Fields are checked when it is made, with `SpecError` (or pydantic's ``ValidationError`` for a wrong
-    type); the cluster is looked for at the first execution. Any number of threads and agents may share one.
+    Replaces ``google.adk.code_executors.GkeCodeExecutor``, with the same constructor and fields. Invalid fields
+    raise `SpecError` (or pydantic's ``ValidationError`` for a wrong type) when the executor is created. The
+    cluster is looked up at the first execution. Any number of threads and agents can share one executor.
 
-    `close` ends the executions in flight and deletes their Jobs. ADK closes no executor: one that is never
-    closed leaves nothing in the cluster when the interpreter exits. A copy, deep or pickled or by
-    ``model_copy``, has the same fields and connections of its own.
+    `close` cancels running executions and deletes their Jobs. ADK does not close executors: an executor that is
+    never closed deletes its Jobs at interpreter exit. A copy (deep, by pickle or by ``model_copy``) has the same
+    fields and separate connections.
 
-    `execute_code` raises nothing for the model or the operator to read: see there.
+    `execute_code` returns errors as results: see there.
     """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True, hide_input_in_errors=True)
 
-    # -- google-adk's own ------------------------------------------------------------------------------------
+    # -- fields of google-adk -----------------------------------------------------------------------------
 
-    #: Where the Jobs are made. Fixed once the executor is made, as are `cluster` and the kubeconfig's fields.
     namespace: str = "default"
+    """Namespace of the Jobs. Default: ``default``. Like `cluster` and the kubeconfig, it is final."""
     image: str = "python:3.11-slim"
-    #: The program's own time, from its start to its end, in seconds; more than 0.
+    """Container image; it needs ``python3``, 3.8 or newer. Default: ``python:3.11-slim``."""
     timeout_seconds: int = 300
-    #: ``sandbox`` (Agent Sandbox) is not there yet, and refused.
+    """Seconds that the program may run, counted from its start. Default: 300."""
     executor_type: Literal["job", "sandbox"] = "job"
-    #: Kubernetes' quantities. A default request is lowered to a limit below it.
+    """Default: ``job``. ``sandbox`` (Agent Sandbox) is not supported yet: `SpecError`."""
     cpu_requested: str = "200m"
+    """CPU request, in cores. Default: ``200m``, or `cpu_limit` if that is smaller."""
     mem_requested: str = "256Mi"
+    """Memory request, in bytes. Default: ``256Mi``, or `mem_limit` if that is smaller."""
     cpu_limit: str = "500m"
+    """CPU limit, in cores. Default: ``500m``."""
     mem_limit: str = "512Mi"
-    #: Where neither is given: in a pod, that pod's cluster; elsewhere the one that kubectl would use.
+    """Memory limit, in bytes. Default: ``512Mi``."""
     kubeconfig_path: str | None = None
+    """Path of a kubeconfig. Default: None, the cluster of this pod, else the cluster that kubectl would use."""
     kubeconfig_context: str | None = None
-    #: Of ``executor_type="sandbox"``: taken, so that nobody has to delete them, and of no effect for Jobs.
+    """Context of the kubeconfig. Default: None, the current context."""
     sandbox_gateway_name: str | None = None
+    """For ``executor_type="sandbox"``: accepted, and ignored for Jobs. Default: None."""
     sandbox_template: str | None = "python-sandbox-template"
+    """For ``executor_type="sandbox"``: accepted, and ignored for Jobs. Default: ``python-sandbox-template``."""
 
-    # -- ours ------------------------------------------------------------------------------------------------
+    # -- additional fields --------------------------------------------------------------------------------
 
-    #: Where to run, in the place of a kubeconfig: `Cluster.gke`, `Cluster.local`, `Cluster.replay`, ...
     cluster: Annotated[Cluster | None, _IsCluster] = None
-    #: Seconds from the Job's creation until the program starts: a node's making, the image's pull.
+    """Cluster, instead of a kubeconfig: `Cluster.gke`, `Cluster.local`, `Cluster.replay`, ... Default: None."""
     startup_timeout_seconds: float = 300.0
-    #: None: not sent, the cluster's default runtime.
+    """Seconds from the creation of the Job until the container runs. Default: 300."""
     runtime_class_name: str | None = "gvisor"
+    """RuntimeClass. Default: ``gvisor``. None uses the default runtime of the cluster."""
     node_selector: dict[str, str] = Field(default_factory=dict)
+    """Labels that a node must have. Default: none."""
     service_account_name: str | None = None
-    #: On Job, pod and ConfigMap.
+    """Service account of the pod; its token is never mounted. Default: None, ``default``."""
     labels: dict[str, str] = Field(default_factory=dict)
-    #: Of stdout, and of stderr. ADK passes stdout on to the model whole.
+    """Additional labels of Job, pod and ConfigMap. Default: none."""
     max_output_bytes: int = 1 << 20
-    #: Of all output files together.
+    """Bytes of stdout, and of stderr, that are kept. Default: 1 MiB. ADK passes all of stdout to the model."""
     max_file_bytes: int = 4 << 20
-    #: Whether what a program wrote to stderr follows its stdout, under a heading, when it ended with exit code 0.
+    """Bytes of all output files together that are kept. Default: 4 MiB."""
     show_stderr: bool = True
-    #: Any other of `gke_sandbox.Settings`: ``{"env": {...}, "tolerations": [...], "max_files": 10}``.
-    #: Not in dumps: there may be secrets in it.
+    """Whether stderr of a program with exit code 0 follows its stdout, under a heading. Default: True."""
     settings: dict[str, Any] = Field(default_factory=dict, repr=False, exclude=True)
+    """Other fields of `gke_sandbox.settings.Settings`: ``{"env": {...}, "max_files": 10}``. Default: none.
 
-    _opened: _Opened = PrivateAttr(default_factory=_Opened)
+    Not part of dumps, because it may contain secrets.
+    """
+
+    _lazy: _LazySandbox = PrivateAttr(default_factory=_LazySandbox)
 
     def __init__(
         self,
@@ -159,7 +170,7 @@ class GkeCodeExecutor(BaseCodeExecutor):
         settings: SettingsDict | None = None,
         **data: Any,
     ) -> None:
-        unsupported.refuse(type(self), BaseCodeExecutor)  # Again: a class can be changed after it was made.
+        unsupported.check_class(type(self), BaseCodeExecutor)  # A class can be changed after its creation.
         known = type(self).model_fields
         aliases = fields.aliases(known.values())
         for name in data:
@@ -167,7 +178,7 @@ class GkeCodeExecutor(BaseCodeExecutor):
                 near = fields.near_field(name, known)
                 hint = f"Did you mean {near}?" if near else f"The fields are {', '.join(known)}."
                 raise SpecError(name, f"unknown field of {type(self).__name__}", hint=hint)
-        # Only what was given: what a subclass has for a default stays.
+        # None is not passed on, so that the defaults of a subclass apply.
         if kubeconfig_path is not None:
             data["kubeconfig_path"] = kubeconfig_path
         if kubeconfig_context is not None:
@@ -175,49 +186,49 @@ class GkeCodeExecutor(BaseCodeExecutor):
         if settings is not None:
             data["settings"] = settings
         super().__init__(**data)
-        self._lower()
+        self._cap_requests()
         self._check()
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        unsupported.refuse(cls, GkeCodeExecutor)
+        unsupported.check_class(cls, GkeCodeExecutor)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in unsupported.HOOKS:
-            raise unsupported.refusal(name)
+            raise unsupported.hook_error(name)
         if name not in type(self).model_fields:
             super().__setattr__(name, value)
             return
         if name in _FIXED:
             raise SpecError(
                 name,
-                "cannot be changed once the executor is made",
-                hint=f"make another: model_copy(update={{{name!r}: ...}})",
+                "cannot be changed after the executor is created",
+                hint=f"Create another executor: model_copy(update={{{name!r}: ...}}).",
             )
         changed = self.model_copy()
         super(GkeCodeExecutor, changed).__setattr__(name, value)
-        changed._lower()
+        changed._cap_requests()
         changed._check()
-        # All at once: another thread that reads the fields finds no limit without its request.
+        # Replaced in one step, so that other threads never read a new limit with an old request.
         object.__setattr__(self, "__pydantic_fields_set__", changed.model_fields_set)
         object.__setattr__(self, "__dict__", changed.__dict__)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> GkeCodeExecutor:
-        """As pydantic has it: what is updated is not checked before the next execution."""
+        """Return a copy, as in pydantic: updated fields are checked at the next execution."""
         source = copy.deepcopy(self) if deep else self
         copied: GkeCodeExecutor = super(GkeCodeExecutor, source).model_copy(update=update)
-        copied._lower()
+        copied._cap_requests()
         return copied
 
     def __copy__(self) -> GkeCodeExecutor:
         copied: GkeCodeExecutor = super().__copy__()
-        copied._opened = _Opened()
+        copied._lazy = _LazySandbox()
         return copied
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> GkeCodeExecutor:
         memo = {} if memo is None else memo
-        # A value, and what it may hold (a recording's tape, a transport) is to be shared or cannot be copied.
+        # Shared: its recording or transport must be shared or cannot be copied.
         memo[id(self.cluster)] = self.cluster
         copied: GkeCodeExecutor = super().__deepcopy__(memo)
         return copied
@@ -231,19 +242,22 @@ class GkeCodeExecutor(BaseCodeExecutor):
         self._sandbox().__exit__(kind, error, trace)
 
     def close(self) -> None:
-        """End the executions in flight, delete their Jobs, close the connections. Idempotent, and for good."""
+        """Cancel running executions, delete their Jobs and close the connections.
+
+        The executor cannot be used afterwards. You can call this method more than once.
+        """
         self._sandbox().close()
 
     def execute_code(
         self, invocation_context: InvocationContext, code_execution_input: CodeExecutionInput
     ) -> CodeExecutionResult:
-        """Run the code as ``main.py``, with the input files in its working directory, and wait for its end.
+        """Run the code as ``main.py``, with the input files in its working directory, and return its result.
 
-        With exit code 0 the result's stderr is empty. Otherwise stderr says what happened: the end of the
-        program's own stderr, how it ended, the end of its stdout; or why it could not be run. `exit_code` is the
-        program's own, 128+N for a signal N, 124 for the time limit, 137 for memory or a pod that was taken away,
-        and None if there is none. Output files are those that the program made or changed in its working
-        directory, as bytes.
+        With exit code 0, stderr of the result is empty. Otherwise it contains the end of the program's stderr, how
+        the program ended, and the end of its stdout; or why the program could not be run. `exit_code` is that of
+        the program, 128+N for signal N, 124 for the time limit, 137 for the memory limit or a terminated pod, and
+        None if there is no exit code. Output files are those that the program created or changed in its working
+        directory, as bytes. Raises no `SandboxError`: errors are results, and are logged.
         """
         try:
             settings = self._settings_for(invocation_context)
@@ -254,11 +268,11 @@ class GkeCodeExecutor(BaseCodeExecutor):
             )
         except SandboxError as error:
             hint = f"; {error.hint}" if error.hint else ""
-            # Whoever closes the executor knows that it ends what runs.
+            # Closing the executor cancels executions, so that this error is not a problem.
             expected = isinstance(error, SandboxClosed) and error.may_have_run
             level = logging.INFO if expected else logging.WARNING
-            logger.log(level, "no result of the code of agent %s: %s%s", _agent(invocation_context), error, hint)
-            return of_error(error)
+            logger.log(level, "no result for the code of agent %s: %s%s", _agent(invocation_context), error, hint)
+            return from_error(error)
         if result.status != "succeeded":
             logger.info(
                 "the code of agent %s: %s (Job %s)", _agent(invocation_context), result.summary, result.job
@@ -266,17 +280,17 @@ class GkeCodeExecutor(BaseCodeExecutor):
         dropped = dataclasses.astuple(result.dropped)
         if any(dropped):
             logger.warning(
-                "the code of agent %s: lost over its limits: %d bytes of stdout, %d of stderr, %d files (Job %s)",
+                "the code of agent %s: dropped over its limits: %d bytes of stdout, %d of stderr, %d files (%s)",
                 _agent(invocation_context),
                 *dropped,
                 result.job,
             )
-        return of_result(result, settings, show_stderr=self.show_stderr)
+        return from_result(result, settings, show_stderr=self.show_stderr)
 
     # -- fields ----------------------------------------------------------------------------------------------
 
-    def _lower(self) -> None:
-        """Lower the default requests to their limits. They count as not given, and yet a dump has them."""
+    def _cap_requests(self) -> None:
+        """Lower default requests to their limits. They count as not set, but dumps contain them."""
         for setting, limit in fields.LIMITS.items():
             request = ADK_FIELDS[setting]
             default = type(self).model_fields[request].default
@@ -286,28 +300,30 @@ class GkeCodeExecutor(BaseCodeExecutor):
                 self.__dict__[request] = capped_request(setting, self.__dict__[ADK_FIELDS[limit]])
 
     def _check(self) -> None:
-        """Raise `SpecError` for what cannot be."""
+        """Raise `SpecError` if a field is invalid."""
         if self.executor_type == "sandbox":
             raise SpecError(
                 "executor_type",
-                "'sandbox' (Agent Sandbox) is not there yet",
-                hint="leave it out: each piece of code runs in a Job of its own, under gVisor",
+                "'sandbox' (Agent Sandbox) is not supported yet",
+                hint="Leave it out: each piece of code runs in a new Job, under gVisor.",
             )
         if self.stateful:
             raise SpecError(
                 "stateful",
-                "must be False: each execution has a pod of its own, and nothing is left of it for the next",
-                hint="let the code print what the next piece needs",
+                "must be False: each execution has a new pod, and no state is kept for the next one",
+                hint="Let the code print the values that the next piece of code needs.",
             )
         if self.cluster is not None and (self.kubeconfig_path or self.kubeconfig_context):
             raise SpecError(
-                "cluster", "excludes kubeconfig_path and kubeconfig_context", hint="give one or the other"
+                "cluster",
+                "cannot be combined with kubeconfig_path or kubeconfig_context",
+                hint="Set only one of them.",
             )
         self._settings_for(None)
 
     def _settings_for(self, context: InvocationContext | None) -> Settings:
-        """The settings of an execution. Raises `SpecError`."""
-        now = self.__dict__  # Another thread may assign meanwhile, and then there is another one.
+        """Return the settings of an execution. Raises `SpecError`."""
+        now = self.__dict__  # An assignment in another thread replaces the whole dictionary.
         values = {name: now[name] for name in ADK_FIELDS.values()}
         more = dict(now["settings"])
         values["labels"] = {**_labels(context), **values["labels"]}
@@ -318,10 +334,10 @@ class GkeCodeExecutor(BaseCodeExecutor):
 
     def _sandbox(self) -> Sandbox:
         found = Cluster.auto(self.kubeconfig_path, self.kubeconfig_context)
-        return self._opened.sandbox(self.cluster or found, self.namespace)
+        return self._lazy.sandbox(self.cluster or found, self.namespace)
 
 
-# What is looked at here is little, and may be missing: a test of an agent may pass something simpler.
+# The context may be a simpler object in tests of an agent, so missing attributes are allowed.
 
 
 def _labels(context: InvocationContext | None) -> dict[str, str]:

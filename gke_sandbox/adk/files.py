@@ -1,4 +1,4 @@
-"""ADK's files to ours and back. Pure."""
+"""Convert input and output files between ADK and a Sandbox. Pure."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from ..errors import SpecError
 
 __all__ = ["input_files", "mime_type", "output_files"]
 
-#: ADK saves an artifact of such a name for the user, across sessions. That is not for the program to decide.
-_USERS_OWN = "user:"
+_USER_PREFIX = "user:"
+"""ADK keeps artifacts with this prefix for all sessions of a user. A program must not decide that."""
 
-#: Types of files that programs like to write and that Python 3.10's own table does not have.
 _OFFICE = "application/vnd.openxmlformats-officedocument"
-_MORE_TYPES = {
+_ADDITIONAL_TYPES = {
     ".avif": "image/avif",
     ".docx": f"{_OFFICE}.wordprocessingml.document",
     ".geojson": "application/geo+json",
@@ -33,25 +32,26 @@ _MORE_TYPES = {
     ".yaml": "application/yaml",
     ".yml": "application/yaml",
 }
-_PACKED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
+"""MIME types of common output files that are missing in Python 3.10."""
+_COMPRESSED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
 
 
 @cache
 def _types() -> mimetypes.MimeTypes:
-    # The module's own functions know the machine's tables, too, and answer differently from one to the next.
+    # The functions of the module also use tables of the machine, so that results differ between machines.
     types = mimetypes.MimeTypes()
-    for ending, kind in _MORE_TYPES.items():
+    for ending, kind in _ADDITIONAL_TYPES.items():
         types.add_type(kind, ending)
     return types
 
 
 def input_files(files: Iterable[File]) -> dict[str, bytes]:
-    """Contents by name. A text is base64, as ADK has it. Raises `SpecError` with the file."""
+    """Return contents by name. Text is base64, as in ADK. Raises `SpecError` with the name of the file."""
     contents: dict[str, bytes] = {}
     for file in files:
         path = f"input_files[{file.name!r}]"
         if file.name in contents:
-            raise SpecError(path, "is there twice")
+            raise SpecError(path, "occurs twice")
         contents[file.name] = _content(path, file.content)
     return contents
 
@@ -60,23 +60,23 @@ def _content(path: str, content: object) -> bytes:
     if isinstance(content, (bytes, bytearray, memoryview)):
         return bytes(content)
     if not isinstance(content, str):
-        raise SpecError(path, f"the content must be bytes or base64 text, not {type(content).__name__}")
+        raise SpecError(path, f"the content must be bytes or base64 text, got {type(content).__name__}")
     try:
-        # Encoders break their lines; everything else that is not base64 is a mistake.
+        # Encoders insert line breaks. Other characters that are not base64 are errors.
         return base64.b64decode("".join(content.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise SpecError(
-            path, f"the content is a text and not base64: {error}", hint="give other contents as bytes"
+            path, f"the content is text but not base64: {error}", hint="Pass other contents as bytes."
         ) from None
 
 
 def output_files(files: Mapping[str, bytes], *, encoded: bool = False) -> list[File]:
-    """The files as ADK makes artifacts of them: bytes, or base64 text if `encoded`, with their MIME types."""
+    """Return files for ADK, which makes artifacts of them: bytes, or base64 text if `encoded`, and MIME types."""
     taken = set(files)
     made = []
     for name, content in files.items():
         shown = name
-        if name.startswith(_USERS_OWN):
+        if name.startswith(_USER_PREFIX):
             shown = name.replace(":", "_", 1)
             while shown in taken:
                 shown = f"_{shown}"
@@ -87,10 +87,10 @@ def output_files(files: Mapping[str, bytes], *, encoded: bool = False) -> list[F
 
 
 def mime_type(name: str, content: bytes) -> str:
-    """By the name's ending; else whether it is UTF-8."""
-    guessed, packing = _types().guess_type(name.rpartition("/")[2].lower())
-    if packing is not None:
-        return _PACKED.get(packing, "application/octet-stream")
+    """Return the MIME type by the suffix of the name, else by whether the content is UTF-8."""
+    guessed, encoding = _types().guess_type(name.rpartition("/")[2].lower())
+    if encoding is not None:
+        return _COMPRESSED.get(encoding, "application/octet-stream")
     if guessed is not None:
         return guessed
     try:

@@ -1,8 +1,8 @@
-"""What ADK and its model are told of an execution. Pure.
+"""Convert results and errors of executions to results for ADK and its model. Pure.
 
-ADK's flow takes a result for a failure if, and only if, there is something in its stderr; the model is then shown
-that alone: no stdout, no names of files. So stderr is empty when the program ended with exit code 0, and otherwise
-says all that one needs to mend the program.
+ADK's flow treats a result as a failure if its stderr is not empty. The model then gets only stderr: neither stdout
+nor the names of files. Therefore stderr is empty if the program ended with exit code 0, and otherwise contains
+everything that is needed to fix the program.
 """
 
 from __future__ import annotations
@@ -16,92 +16,94 @@ from ..errors import ResultLost, SandboxClosed, SandboxError, SpecError, StartEr
 from ..result import ExecutionResult
 from ..settings import Settings
 from . import skills
-from .compat import made, takes_bytes
+from .compat import accepts_bytes, make_result
 from .files import output_files
 
-__all__ = ["STDERR_HEADING", "TIMED_OUT", "of_error", "of_result"]
+__all__ = ["STDERR_HEADING", "TIMED_OUT_CODE", "from_error", "from_result"]
 
 STDERR_HEADING = "--- stderr (exit code 0) ---"
-TIMED_OUT = 124
-"""The exit code of a program that was killed at its time limit, as timeout(1) has it."""
-_KILLED = 137
-_LOST = 1
+TIMED_OUT_CODE = 124
+"""Exit code of a program that was killed at its time limit, as in timeout(1)."""
+_KILLED_CODE = 137
+_LOST_CODE = 1
 
-# Characters, for a model to read. The last lines of a traceback say what went wrong.
-_MOST_STDERR = 16_000
-_MOST_STDOUT = 4_000
-_MOST_OF_A_LINE = 1_000
+MAX_STDERR = 16_000
+"""Characters of stderr for a model; its last lines contain the end of a traceback."""
+MAX_STDOUT = 4_000
+"""Characters of stdout within stderr."""
+MAX_LINE = 1_000
+"""Characters of one line."""
 
 
-def of_result(result: ExecutionResult, settings: Settings, *, show_stderr: bool) -> CodeExecutionResult:
-    """The result of a program that ran. `show_stderr`: on exit code 0 what it wrote there follows stdout."""
-    files = output_files(result.files, encoded=not takes_bytes())
+def from_result(result: ExecutionResult, settings: Settings, *, show_stderr: bool) -> CodeExecutionResult:
+    """Return the result of a program that ran. With `show_stderr` and exit code 0, stderr follows stdout."""
+    files = output_files(result.files, encoded=not accepts_bytes())
     notes = _notes(result)
-    if result.status == "succeeded":
+    if result.ok:
         if result.dropped.stdout or result.output_truncated:
-            script = skills.script(result.stdout)
+            script = skills.parse_script(result.stdout)
             if script is not None:
-                return _of_script(script, result)
+                return _from_script(script, result)
         after = notes
         if show_stderr and result.stderr.strip():
-            after = [f"{STDERR_HEADING}\n{_tail(result.stderr, _MOST_STDERR, 'it')}", *notes]
-        return made(_followed(result.stdout, after), "", 0, output_files=files)
-    said = _said(result.stderr, _ending(result, settings), result.stdout)
-    return made(result.stdout, _paragraphs(*said, *notes), _exit_code(result), output_files=files)
+            after = [f"{STDERR_HEADING}\n{_tail(result.stderr, MAX_STDERR, 'stderr')}", *notes]
+        return make_result(_append(result.stdout, after), "", 0, output_files=files)
+    failure = _failure_text(result.stderr, _ending(result, settings), result.stdout)
+    return make_result(result.stdout, _paragraphs(*failure, *notes), _exit_code(result), output_files=files)
 
 
-def _of_script(script: skills.Script, result: ExecutionResult) -> CodeExecutionResult:
-    """The result of a skill's script that google-adk would take for a success, since what it looks for is lost."""
+def _from_script(script: skills.SkillScript, result: ExecutionResult) -> CodeExecutionResult:
+    """Return a failure for a skill's script that google-adk would treat as a success, because it was truncated."""
     if script.exit_code is None:
-        ending = "How the script ended is not known: its output is cut, and its exit code is lost with the rest."
+        ending = "The exit code of the script is unknown, because it was at the end of the truncated output."
     else:
         ending = (
-            f"The script ended with exit code {script.exit_code}, but the files that it made are lost: they come "
-            "as text at the end of its output, which is cut."
+            f"The script ended with exit code {script.exit_code}, but the files that it created are lost, because "
+            "they are text at the end of the truncated output."
         )
-    said = _said(f"{result.stderr}{script.stderr}", ending, script.stdout)
-    # If there is anything in a shell script's stdout, google-adk looks there alone.
+    failure = _failure_text(f"{result.stderr}{script.stderr}", ending, script.stdout)
+    # If stdout of a shell script is not empty, google-adk uses only stdout.
     stdout = "" if script.in_shell else result.stdout
-    return made(stdout, _paragraphs(*said, *_notes(result)), _LOST)
+    return make_result(stdout, _paragraphs(*failure, *_notes(result)), _LOST_CODE)
 
 
-def _said(stderr: str, ending: str, stdout: str) -> list[str]:
-    said = [_tail(stderr, _MOST_STDERR, "stderr")] if stderr.strip() else []
-    said.append(ending)
+def _failure_text(stderr: str, ending: str, stdout: str) -> list[str]:
+    """Return paragraphs: the end of stderr, how the program ended, and the end of stdout."""
+    failure = [_tail(stderr, MAX_STDERR, "stderr")] if stderr.strip() else []
+    failure.append(ending)
     printed = skills.without_files(stdout)
     if printed.strip():
-        said.append(f"What it had printed until then:\n{_tail(printed, _MOST_STDOUT, 'stdout')}")
-    return said
+        failure.append(f"Its output until then:\n{_tail(printed, MAX_STDOUT, 'stdout')}")
+    return failure
 
 
-def of_error(error: SandboxError) -> CodeExecutionResult:
-    """The result of a program that has none. Its exit code is None: nobody knows one."""
+def from_error(error: SandboxError) -> CodeExecutionResult:
+    """Return a result for a program that has none. Its exit code is None."""
     message = _with_field_names(error.message)
     hint = f"Hint: {_with_field_names(error.hint)}" if error.hint else ""
     if isinstance(error, ResultLost):
-        ending = _paragraphs(f"How the program ended is not known: {message}", hint)
-        return made(error.stdout, _paragraphs(*_said(error.stderr, ending, error.stdout)), None)
+        ending = _paragraphs(f"It is unknown how the program ended: {message}", hint)
+        return make_result(error.stdout, _paragraphs(*_failure_text(error.stderr, ending, error.stdout)), None)
     if isinstance(error, SandboxClosed):
-        first = "The program was ended" if error.may_have_run else "The code executor cannot run this"
-        return made("", _paragraphs(f"{first}: {message}", hint), None)
-    if isinstance(error, SpecError):
+        first = "The program was cancelled" if error.may_have_run else "The code executor cannot run this"
+    elif isinstance(error, SpecError):
+        first = "The program was not run"
         if error.field.startswith("files"):
-            message = f"input_{message}"  # As ADK calls them.
-        return made("", _paragraphs(f"The program was not run: {message}", hint), None)
-    if isinstance(error, StartError):
-        outcome = "gave no result" if error.may_have_run else "was not run"
-        first = f"The program {outcome}, through no fault of its own: {message}"
-        return made("", _paragraphs(first, hint), None)
-    first = f"The program could not be run, through no fault of its own: {message}"
-    return made("", _paragraphs(first, hint), None)
+            message = f"input_{message}"  # The name of the field in ADK.
+    elif isinstance(error, StartError):
+        outcome = "returned no result" if error.may_have_run else "was not run"
+        first = f"The program {outcome}, and its code is not the cause"
+    else:
+        first = "The program could not be run, and its code is not the cause"
+    return make_result("", _paragraphs(f"{first}: {message}", hint), None)
 
 
 def _exit_code(result: ExecutionResult) -> int:
-    """As a shell would give it."""
+    """Return the exit code that a shell would return."""
     if result.status == "timed_out":
-        return TIMED_OUT
+        return TIMED_OUT_CODE
     if result.status in ("out_of_memory", "killed"):
-        return _KILLED
+        return _KILLED_CODE
     if result.signal is not None:
         return 128 + result.signal
     return result.exit_code if result.exit_code is not None else 1
@@ -109,28 +111,26 @@ def _exit_code(result: ExecutionResult) -> int:
 
 def _ending(result: ExecutionResult, settings: Settings) -> str:
     if result.status == "timed_out":
-        words = f"The program was killed at its time limit of {settings.timeout:g} s (timeout_seconds)."
-    elif result.status == "out_of_memory":
-        words = f"The program was killed for its memory: {settings.memory_limit} are its limit (mem_limit)."
-    elif result.status == "killed":
-        words = _killed(result)
-    elif result.signal is not None:
-        words = f"The program died of signal {result.signal}{_signal_name(result.signal)}."
-    else:
-        words = f"The program ended with exit code {result.exit_code}"
-        words += "." if result.stderr.strip() else " and wrote nothing to stderr."
-    return words
+        return f"The program was killed at its time limit of {settings.timeout:g} s (timeout_seconds)."
+    if result.status == "out_of_memory":
+        return f"The program was killed at its memory limit of {settings.memory_limit} (mem_limit)."
+    if result.status == "killed":
+        return _killed(result)
+    if result.signal is not None:
+        return f"The program was terminated by signal {result.signal}{_signal_name(result.signal)}."
+    text = f"The program ended with exit code {result.exit_code}"
+    return text + ("." if result.stderr.strip() else " and wrote nothing to stderr.")
 
 
 def _killed(result: ExecutionResult) -> str:
-    said = ": ".join(part for part in (result.reason, result.message) if part)
+    reason = ": ".join(part for part in (result.reason, result.message) if part)
     if not result.cause:
-        return f"The program was killed: {said or 'nobody says by what'}"
+        return f"The program was killed: {reason or 'the reason is unknown'}"
     from .._diagnosis import cause
 
-    why = cause(result.cause)
-    words = f"The program was killed: {why.summary}" + (f" ({said})" if said else "")
-    return f"{words}.\nHint: {_with_field_names(why.hint)}"
+    found = cause(result.cause)
+    text = f"The program was killed: {found.summary}" + (f" ({reason})" if reason else "")
+    return f"{text}.\nHint: {_with_field_names(found.hint)}"
 
 
 def _with_field_names(text: str) -> str:
@@ -145,17 +145,17 @@ def _signal_name(number: int) -> str:
 
 
 def _notes(result: ExecutionResult) -> list[str]:
-    """What is not here and should be known."""
+    """Return a note for each kind of output that is missing."""
     notes = []
     for stream, count in (("stdout", result.dropped.stdout), ("stderr", result.dropped.stderr)):
         if count:
-            more = "1 more byte of {} is" if count == 1 else f"{count:,} more bytes of {{}} are"
-            notes.append(f"[{more.format(stream)} over the limit (max_output_bytes) and lost]")
+            more = "1 more byte of {} was" if count == 1 else f"{count:,} more bytes of {{}} were"
+            notes.append(f"[{more.format(stream)} over the limit (max_output_bytes) and dropped]")
     count = result.dropped.files
     if count:
         notes.append(
-            f"[{count:,} of the files that it made {'is' if count == 1 else 'are'} lost: over a limit "
-            "(max_file_bytes, or max_files in settings), or of a name that is not taken]"
+            f"[{count:,} of its output files {'was' if count == 1 else 'were'} dropped: over a limit "
+            "(max_file_bytes, or max_files in settings), or with an invalid name]"
         )
     if result.output_truncated:
         notes.append("[some of the output may be missing: its log ended early]")
@@ -166,30 +166,30 @@ def _paragraphs(*parts: str) -> str:
     return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
 
 
-def _followed(stdout: str, after: list[str]) -> str:
-    """stdout as it is, and what follows it on lines of its own: whoever reads lines of it finds them whole."""
+def _append(stdout: str, after: list[str]) -> str:
+    """Return stdout unchanged, followed by `after` on separate lines."""
     if not after:
         return stdout
     first = stdout if not stdout or stdout.endswith("\n") else f"{stdout}\n"
     return f"{first}{_paragraphs(*after)}"
 
 
-def _tail(text: str, most: int, what: str) -> str:
-    """The end of a text, from a line's beginning where there is one, with very long lines cut short."""
+def _tail(text: str, limit: int, stream: str) -> str:
+    """Return the end of a text, if possible from the start of a line, with long lines shortened."""
     whole = len(text)
-    kept = text[-most:]
+    kept = text[-limit:]
     if len(kept) < whole:
         line_end = kept.find("\n")
-        if 0 <= line_end < most // 2:
+        if 0 <= line_end < limit // 2:
             kept = kept[line_end + 1 :]
-    lines = [_short(line) for line in kept.splitlines()]
+    lines = [_shorten(line) for line in kept.splitlines()]
     if len(kept) < whole:
-        lines.insert(0, f"[the last {len(kept):,} of {whole:,} characters of {what}]")
+        lines.insert(0, f"[the last {len(kept):,} of {whole:,} characters of {stream}]")
     return "\n".join(lines)
 
 
-def _short(line: str) -> str:
-    if len(line) <= _MOST_OF_A_LINE:
+def _shorten(line: str) -> str:
+    if len(line) <= MAX_LINE:
         return line
-    half = _MOST_OF_A_LINE // 2
+    half = MAX_LINE // 2
     return f"{line[:half]} [... {len(line) - 2 * half:,} characters ...] {line[-half:]}"

@@ -1,10 +1,10 @@
-"""The executor with the real google-adk. Skipped where that is not installed: see the extra `adk`."""
+"""The executor with the real google-adk. Skipped if it is not installed: see the extra `adk`."""
 
 import warnings
 
 import pytest
 
 with warnings.catch_warnings():
-    # Its imports warn of its own dependencies, and it is slow: it is loaded once, here.
+    # Imported once, here, because the import is slow and causes warnings about its dependencies.
     warnings.simplefilter("ignore")
     pytest.importorskip("google.adk.runners", exc_type=ModuleNotFoundError)

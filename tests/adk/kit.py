@@ -1,4 +1,4 @@
-"""Agents whose model reads from a script, clusters to run their code on, and what is needed to look at both."""
+"""Agents with scripted models, and clusters that run their code and record the requests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from gke_sandbox.local.runtimes.process import ProcessRuntime
 from gke_sandbox.local.runtimes.scripted import Script, ScriptedRuntime
 from gke_sandbox.local.transport import LocalTransport
 
-#: google-adk warns of itself and of its dependencies; what this package warns of stays an error.
+# Warnings of google-adk and its dependencies are ignored; warnings of this package are errors.
 QUIET = [pytest.mark.filterwarnings("ignore"), pytest.mark.filterwarnings("error:::gke_sandbox")]
 
 APP, USER = "tests", "somebody"
@@ -41,7 +41,7 @@ class Agent:
 
 @dataclass
 class Context:
-    """As much of an InvocationContext as the executor may look at."""
+    """The part of an InvocationContext that the executor reads."""
 
     agent: Agent | None = field(default_factory=lambda: Agent("coder"))
     invocation_id: str = "e-1234"
@@ -57,13 +57,13 @@ def execute(
 
 
 def exit_code(result: CodeExecutionResult) -> int | None:
-    """None also for the google-adk that has no such field; `HAS_EXIT_CODE` says which one it is."""
+    """Return the exit code, or None if this google-adk does not have the field: see `HAS_EXIT_CODE`."""
     code: int | None = getattr(result, "exit_code", None)
     return code
 
 
 def contents(result: CodeExecutionResult) -> dict[str, bytes]:
-    """The output files, as the flow of this google-adk takes them for artifacts: older ones decode all."""
+    """Return the output files as the flow of this google-adk decodes them: older releases decode all as base64."""
     return {
         file.name: base64.b64decode(file.content) if isinstance(file.content, str) else file.content
         for file in result.output_files
@@ -72,7 +72,7 @@ def contents(result: CodeExecutionResult) -> dict[str, bytes]:
 
 ADK = tuple(int(number) for number in version("google-adk").split(".")[:2])
 HAS_EXIT_CODE = "exit_code" in CodeExecutionResult.__dataclass_fields__
-#: Older ones run code on the event loop.
+# Older releases run code on the event loop.
 RUNS_IN_THREADS = ADK >= (2, 5)
 
 
@@ -80,13 +80,13 @@ RUNS_IN_THREADS = ADK >= (2, 5)
 
 
 class Seen(LocalTransport):
-    """An embedded cluster that keeps what was sent to it."""
+    """An embedded cluster that records the objects sent to it."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self.posted: list[dict[str, Any]] = []
         self.asked = threading.Event()
-        """A program has been sent."""
+        """Whether a program has been sent."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if request.method == "POST":
@@ -96,24 +96,24 @@ class Seen(LocalTransport):
         return await super().handle_async_request(request)
 
     def jobs(self) -> list[dict[str, Any]]:
-        """Every Job that was asked for."""
+        """Return every Job that was created."""
         return [each for each in self.posted if each["kind"] == "Job"]
 
     def config_maps(self) -> list[dict[str, Any]]:
         return [each for each in self.posted if each["kind"] == "ConfigMap"]
 
     def jobs_left(self) -> list[str]:
-        """Those that nobody deleted. The garbage collector takes pods and ConfigMaps in its own time."""
+        """Return the Jobs that were not deleted. Pods and ConfigMaps are garbage-collected later."""
         return [name for name in self.leftovers() if name.startswith("jobs/")]
 
 
 def seen() -> Seen:
-    """Pods are processes of this machine."""
+    """Return a cluster whose pods are processes."""
     return Seen(ProcessRuntime())
 
 
 def scripted(script: Script | Callable[..., Any], *faults: Fault) -> Seen:
-    """Pods do what the script says, without a process."""
+    """Return a cluster with scripted pods, without processes."""
     return Seen(ScriptedRuntime(script), faults=FaultPlan(*faults))
 
 
@@ -137,7 +137,7 @@ def call(name: str, **args: Any) -> types.Part:
 
 
 class ScriptedModel(BaseLlm):
-    """Answers its turns in order; `asked` is what it was shown, one text a request."""
+    """Returns its turns in order. `asked` contains the text of each request."""
 
     model: str = "scripted"
     _turns: list[Any] = PrivateAttr(default_factory=list)
@@ -159,7 +159,7 @@ class ScriptedModel(BaseLlm):
 
 
 def shown(contents: Iterable[types.Content]) -> str:
-    """What a model reads, as one text."""
+    """Return the contents for a model as one text."""
     texts = []
     for part in (part for content in contents for part in content.parts or []):
         if part.text:
@@ -181,7 +181,7 @@ def agent(executor: GkeCodeExecutor | None, *turns: Any, name: str = "coder", **
 
 @dataclass
 class Conversation:
-    """What came of it."""
+    """The events of a conversation."""
 
     events: list[Event]
     runner: InMemoryRunner
@@ -190,18 +190,18 @@ class Conversation:
 
     @property
     def last(self) -> str:
-        """The agent's last words."""
+        """The last text of the agent."""
         return shown([self.events[-1].content or types.Content()])
 
     @property
     def outcomes(self) -> list[types.CodeExecutionResult]:
-        """What the flow made of each execution."""
+        """The results of the executions, as the flow stores them."""
         parts = [part for event in self.events for part in (event.content and event.content.parts) or []]
         return [part.code_execution_result for part in parts if part.code_execution_result]
 
     @property
     def responses(self) -> list[dict[str, Any]]:
-        """What each tool answered."""
+        """The response of each tool."""
         parts = [part for event in self.events for part in (event.content and event.content.parts) or []]
         return [part.function_response.response or {} for part in parts if part.function_response]
 
@@ -219,7 +219,7 @@ class Conversation:
 
 
 async def aconverse(talker: LlmAgent, *parts: types.Part) -> Conversation:
-    """Say one thing to the agent, and hear it out."""
+    """Send one message to the agent and return the conversation."""
     runner = InMemoryRunner(agent=talker, app_name=APP)
     session = await runner.session_service.create_session(app_name=APP, user_id=USER)
     message = types.Content(role="user", parts=list(parts) or [types.Part(text="go on")])

@@ -1,4 +1,4 @@
-"""An agent from end to end: the model writes code, it runs on the embedded cluster, the model reads the result."""
+"""Agents from end to end: the model writes code, it runs on the embedded cluster, the model gets the result."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def executor() -> Iterator[GkeCodeExecutor]:
         yield made
 
 
-def test_the_model_reads_what_its_code_printed(executor: GkeCodeExecutor) -> None:
+def test_the_model_gets_the_output_of_its_code(executor: GkeCodeExecutor) -> None:
     talk = converse(agent(executor, block("print(6 * 7)"), "It is 42."))
     assert talk.last == "It is 42."
     assert [(each.outcome, each.output) for each in talk.outcomes] == [(OK, "Code execution result:\n42\n\n")]
     assert "Code execution result:\n42\n" in talk.asked[1]
 
 
-def test_the_model_reads_the_traceback_and_corrects_its_code(executor: GkeCodeExecutor) -> None:
+def test_the_model_gets_the_traceback_and_corrects_its_code(executor: GkeCodeExecutor) -> None:
     wrong = "rows = [1, 2]\nprint('reading', len(rows))\nprint(rows[2])"
     talk = converse(agent(executor, block(wrong), block("print(rows := [1, 2])"), "Done."))
     assert [each.outcome for each in talk.outcomes] == [FAILED, OK]
@@ -47,7 +47,7 @@ def test_the_model_reads_the_traceback_and_corrects_its_code(executor: GkeCodeEx
     assert talk.last == "Done."
 
 
-def test_a_warning_is_no_failure_and_is_read(executor: GkeCodeExecutor) -> None:
+def test_a_warning_on_stderr_is_not_a_failure_and_the_model_gets_it(executor: GkeCodeExecutor) -> None:
     code = "import warnings\nprint('the result')\nwarnings.warn('deprecated')"
     talk = converse(agent(executor, block(code), "Done."))
     assert [each.outcome for each in talk.outcomes] == [OK]
@@ -55,7 +55,7 @@ def test_a_warning_is_no_failure_and_is_read(executor: GkeCodeExecutor) -> None:
     assert "UserWarning: deprecated" in talk.asked[1]
 
 
-def test_after_failures_in_a_row_the_agent_goes_on_without_running_code(executor: GkeCodeExecutor) -> None:
+def test_after_consecutive_failures_the_agent_continues_without_running_code(executor: GkeCodeExecutor) -> None:
     talk = converse(agent(executor, block("1/0"), block("2/0"), block("print('not run')")))
     assert [each.outcome for each in talk.outcomes] == [FAILED, FAILED]
     assert "not run" in talk.last
@@ -85,20 +85,20 @@ def test_a_program_cannot_save_an_artifact_for_other_sessions_of_the_user(execut
     assert talk.artifacts() == ["user_notes.md"]
 
 
-def test_a_csv_file_is_explored_and_stands_beside_the_code() -> None:
+def test_a_csv_file_is_explored_and_put_beside_the_code() -> None:
     pytest.importorskip("pandas")
     csv = types.Part.from_bytes(data=b"city,people\nBonn,331\nKiel,246\n", mime_type="text/csv")
     code = "import csv\nprint(sum(int(row['people']) for row in csv.DictReader(open('data_1_2.csv'))))"
     with local(optimize_data_file=True, timeout_seconds=50) as executor:
         talk = converse(agent(executor, block(code), "577"), types.Part(text="How many?"), csv)
-    # Before 2.2 google-adk's own code lacks a function, and says so.
+    # Before 2.2, the code of google-adk calls a function that does not exist.
     explored = ADK >= (2, 2)
     assert [each.outcome for each in talk.outcomes] == [OK if explored else FAILED, OK]
     assert ("Total rows: 2" in talk.asked[0]) is explored
     assert "Code execution result:\n577" in talk.asked[1]
 
 
-def test_the_model_is_told_of_the_time_limit_and_reads_what_was_printed() -> None:
+def test_the_model_gets_the_time_limit_and_the_output_until_then() -> None:
     code = "import time\nprint('step 1', flush=True)\ntime.sleep(600)"
     with local(timeout_seconds=1) as executor:
         talk = converse(agent(executor, block(code), "Too slow."))
@@ -107,19 +107,19 @@ def test_the_model_is_told_of_the_time_limit_and_reads_what_was_printed() -> Non
     assert "step 1" in talk.asked[1]
 
 
-def test_endless_output_fills_neither_the_memory_nor_the_models_context() -> None:
+def test_endless_output_is_limited_in_memory_and_in_the_context_of_the_model() -> None:
     with local(timeout_seconds=1, max_output_bytes=10_000) as executor:
         talk = converse(agent(executor, block("while True: print('spam ' * 20)"), "Too much."))
     assert "killed at its time limit of 1 s" in talk.asked[1]
-    assert "over the limit (max_output_bytes) and lost" in talk.asked[1]
+    assert "over the limit (max_output_bytes) and dropped" in talk.asked[1]
     assert len(talk.asked[1]) < 10_000
 
 
-def test_much_output_of_a_program_that_ends_well_is_bounded_by_its_field() -> None:
+def test_large_output_of_a_successful_program_is_limited_by_max_output_bytes() -> None:
     with local(max_output_bytes=1000) as executor:
         talk = converse(agent(executor, block("print('x' * 5000)"), "Too much."))
     assert [each.outcome for each in talk.outcomes] == [OK]
-    assert "4,001 more bytes of stdout are over the limit" in talk.asked[1]
+    assert "4,001 more bytes of stdout were over the limit" in talk.asked[1]
     assert len(talk.asked[1]) < 2000
 
 
@@ -127,22 +127,22 @@ def test_much_output_of_a_program_that_ends_well_is_bounded_by_its_field() -> No
     ("fault", "outcome", "words"),
     [
         (BadImage("not found"), "was not run", "the image does not exist"),
-        (NoNode(), "gave no result", "no node takes the pod"),
+        (NoNode(), "returned no result", "no node takes the pod"),
     ],
 )
-def test_a_sandbox_that_does_not_start_is_told_and_the_run_goes_on(
+def test_a_start_failure_is_reported_to_the_model_and_the_run_continues(
     fault: BadImage | NoNode, outcome: str, words: str
 ) -> None:
-    # A node may still be made: only the time says that there will be none.
+    # A node may still be created: only the timeout shows that there is none.
     with on(scripted(program(), Fault(fault, times=None)), startup_timeout_seconds=0.5) as executor:
         talk = converse(agent(executor, block("print(1)"), "There is no sandbox."))
     assert [each.outcome for each in talk.outcomes] == [FAILED]
     assert words in talk.asked[1]
-    assert f"{outcome}, through no fault of its own" in talk.asked[1]
+    assert f"{outcome}, and its code is not the cause" in talk.asked[1]
     assert talk.last == "There is no sandbox."
 
 
-def test_a_program_that_is_too_large_is_told_to_the_model() -> None:
+def test_a_program_that_is_too_large_is_reported_to_the_model() -> None:
     noise = random.Random(6).randbytes(1 << 20).hex()
     with local() as executor:
         talk = converse(agent(executor, block(f"data = '{noise}'"), "Too large."))
@@ -186,7 +186,7 @@ def test_twenty_sessions_at_once_each_get_their_own_result() -> None:
     assert cluster.jobs_left() == []
 
 
-def test_the_event_loop_goes_on_while_code_runs(executor: GkeCodeExecutor) -> None:
+def test_the_event_loop_is_not_blocked_while_code_runs(executor: GkeCodeExecutor) -> None:
     if not RUNS_IN_THREADS:
         pytest.skip("google-adk before 2.5 runs code on the event loop")
     ticks = 0
@@ -206,8 +206,8 @@ def test_the_event_loop_goes_on_while_code_runs(executor: GkeCodeExecutor) -> No
     assert ticks > 10
 
 
-def test_closing_the_executor_ends_the_code_of_a_run_that_is_cancelled() -> None:
-    """google-adk cannot tell an executor that its run is over, and asyncio waits for the thread in the end."""
+def test_closing_the_executor_cancels_the_code_of_a_cancelled_run() -> None:
+    """google-adk does not cancel executors, and asyncio waits for their threads at the end."""
     if not RUNS_IN_THREADS:
         pytest.skip("google-adk before 2.5 cannot be cancelled while code runs")
     cluster = seen()
@@ -231,7 +231,7 @@ def test_an_agent_on_a_cassette_needs_no_cluster(gke_sandbox_cassette: Cluster) 
     assert "Code execution result:\n42" in talk.asked[2]
 
 
-def test_code_that_was_not_recorded_is_told_to_the_model() -> None:
+def test_code_that_was_not_recorded_is_reported_to_the_model() -> None:
     cassette = Path(__file__).parent / "cassettes" / "test_agent.test_an_agent_on_a_cassette_needs_no_cluster.yaml"
     executor = GkeCodeExecutor(cluster=Cluster.replay(cassette))
     talk = converse(agent(executor, block("print('something else')"), "Done."))
@@ -242,5 +242,5 @@ def test_code_that_was_not_recorded_is_told_to_the_model() -> None:
 
 @pytest.fixture
 def gke_sandbox_cluster() -> Cluster:
-    """What is recorded with --gke-sandbox-record."""
+    """The cluster to record with --gke-sandbox-record."""
     return Cluster.local("process")

@@ -1,4 +1,4 @@
-"""docs/adk.md says what is there, and the whole of it."""
+"""docs/adk.md is complete and its programs work."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ PAGE = (Path(__file__).parent.parent.parent / "docs" / "adk.md").read_text()
 
 
 @pytest.mark.parametrize("name", [*GkeCodeExecutor.model_fields, *HOOKS, STDERR_HEADING])
-def test_it_is_named(name: str) -> None:
+def test_every_field_and_private_method_is_documented(name: str) -> None:
     assert f"`{name}`" in PAGE
 
 
-def test_its_programs_can_be_compiled() -> None:
+def test_the_programs_of_the_page_compile() -> None:
     programs = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     assert len(programs) == 3
     for program in programs:
         compile(program, "docs/adk.md", "exec")
 
 
-def test_its_agent_can_be_made() -> None:
+def test_the_agent_of_the_page_can_be_created() -> None:
     program = next(iter(re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)))
     names: dict[str, object] = {}
     exec(program, names)

@@ -26,8 +26,8 @@ SETTINGS = (
 )
 
 
-def test_the_example_needs_neither_a_key_nor_a_cluster(tmp_path: Path) -> None:
-    # The command keeps sessions beside the agent.
+def test_the_example_runs_without_an_api_key_and_without_a_cluster(tmp_path: Path) -> None:
+    # The command stores sessions in the directory of the agent.
     shutil.copytree(ROOT / "examples" / "adk_agent", tmp_path / "adk_agent")
     plain = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     command = [sys.executable, "-m", "google.adk.cli", "run", "adk_agent"]
@@ -37,7 +37,7 @@ def test_the_example_needs_neither_a_key_nor_a_cluster(tmp_path: Path) -> None:
         input="What is the mean of 2, 4 and 9?\nexit\n",
         capture_output=True,
         text=True,
-        # Without runsc on PATH the pods are processes, for speed.
+        # Without runsc on PATH the pods are processes, which are faster.
         env={**plain, "PYTHONPATH": str(ROOT), "PATH": os.path.dirname(sys.executable)},
         check=False,
         timeout=50,
@@ -49,7 +49,7 @@ def test_the_example_needs_neither_a_key_nor_a_cluster(tmp_path: Path) -> None:
     shown = page.partition("$ adk run examples/adk_agent\n")[2].partition("[user]: exit\n")[0]
     assert shown.count("[user]: ") == 1
     printed = shown.replace("[user]: What is the mean of 2, 4 and 9?\n", "[user]: ")
-    # The first line has the time in it.
+    # The first line contains the time.
     assert printed.partition("\n")[2] in ran.stdout
 
 
@@ -65,7 +65,7 @@ def test_the_example_needs_neither_a_key_nor_a_cluster(tmp_path: Path) -> None:
         ({"GOOGLE_GENAI_USE_ENTERPRISE": "0", "GOOGLE_API_KEY": "x"}, True),
     ],
 )
-def test_its_model_is_gemini_where_google_genai_would_find_what_it_needs(
+def test_the_model_is_gemini_if_its_credentials_are_configured(
     given: dict[str, str], gemini: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in SETTINGS:

@@ -1,4 +1,4 @@
-"""The executor: what it makes of its fields, its copies, its end. See test_fields.py for the fields."""
+"""The executor: the Jobs it creates, its copies, and closing it. See test_fields.py for the fields."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.pods import err, out, program
 pytestmark = QUIET
 
 
-# -- what a Job is made of -------------------------------------------------------------------------------------
+# -- the Job -------------------------------------------------------------------------------------
 
 
 def test_every_field_reaches_the_job() -> None:
@@ -80,7 +80,7 @@ def test_every_field_reaches_the_job() -> None:
     assert {"name": "A", "value": "b"} in container["env"]
 
 
-def test_the_users_own_labels_and_annotations_win() -> None:
+def test_labels_and_annotations_of_the_user_replace_the_default_ones() -> None:
     cluster = scripted(program())
     settings = {"annotations": {INVOCATION_ANNOTATION: "mine"}}
     with on(cluster, labels={AGENT_LABEL: "mine"}, settings=settings) as executor:
@@ -90,7 +90,7 @@ def test_the_users_own_labels_and_annotations_win() -> None:
     assert metadata["annotations"] == {INVOCATION_ANNOTATION: "mine"}
 
 
-def test_show_stderr_reaches_the_result() -> None:
+def test_show_stderr_controls_whether_stderr_follows_stdout() -> None:
     with on(scripted(program(out("42\n"), err("careful\n")))) as executor:
         assert execute(executor, "").stdout.endswith("careful\n")
         executor.show_stderr = False
@@ -98,10 +98,10 @@ def test_show_stderr_reaches_the_result() -> None:
 
 
 @pytest.mark.parametrize("path", [None, ""])
-def test_a_context_without_a_path_is_looked_for_where_kubectl_looks(
+def test_a_context_without_a_path_uses_the_kubeconfig_of_kubectl(
     path: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An empty path is none."""
+    """An empty path counts as not set."""
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text("apiVersion: v1\nkind: Config\ncurrent-context: first\n")
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
@@ -111,7 +111,7 @@ def test_a_context_without_a_path_is_looked_for_where_kubectl_looks(
     assert str(kubeconfig) in told
 
 
-def test_without_a_runtime_class_none_is_sent() -> None:
+def test_no_runtime_class_is_sent_if_the_field_is_none() -> None:
     cluster = scripted(program())
     with on(cluster, runtime_class_name=None) as executor:
         execute(executor, "")
@@ -119,7 +119,7 @@ def test_without_a_runtime_class_none_is_sent() -> None:
 
 
 @pytest.mark.parametrize("name", ["_private", "größe", "a" * 64, ""])
-def test_an_agents_name_that_can_be_no_label_is_left_out(name: str) -> None:
+def test_an_agent_name_that_is_not_a_valid_label_value_is_left_out(name: str) -> None:
     cluster = scripted(program(out("fine")))
     with on(cluster) as executor:
         assert execute(executor, "", context=Context(Agent(name))).stdout == "fine"
@@ -128,7 +128,7 @@ def test_an_agents_name_that_can_be_no_label_is_left_out(name: str) -> None:
 
 
 @pytest.mark.parametrize("context", [Context(None), MagicMock(), SimpleNamespace(), None])
-def test_a_context_that_says_nothing_of_agent_and_invocation_will_do(context: Any) -> None:
+def test_a_context_without_agent_and_invocation_is_accepted(context: Any) -> None:
     cluster = scripted(program(out("fine")))
     with on(cluster) as executor:
         result = executor.execute_code(context, CodeExecutionInput(code=""))
@@ -136,7 +136,7 @@ def test_a_context_that_says_nothing_of_agent_and_invocation_will_do(context: An
     assert AGENT_LABEL not in cluster.jobs()[0]["metadata"]["labels"]
 
 
-def test_one_bad_start_does_not_spoil_the_next() -> None:
+def test_a_start_failure_does_not_affect_the_next_execution() -> None:
     no_list = Fault(Respond(403, "Forbidden", "pods is forbidden"), Match("list", "pods"), times=1)
     no_job = Fault(Respond(403, "Forbidden", "jobs is forbidden"), Match("create", "jobs"), times=1)
     with on(scripted(program(out("fine")), no_list, no_job)) as executor:
@@ -145,7 +145,7 @@ def test_one_bad_start_does_not_spoil_the_next() -> None:
     assert results[-1].stdout == "fine"
 
 
-def test_the_log_tells_the_operator(caplog: pytest.LogCaptureFixture) -> None:
+def test_failures_and_dropped_output_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="gke_sandbox")
     bad_image = Fault(BadImage("not found"), times=None)
     with on(scripted(program(), bad_image)) as executor:
@@ -161,7 +161,7 @@ def test_the_log_tells_the_operator(caplog: pytest.LogCaptureFixture) -> None:
     assert info.levelname == "INFO"
     assert "exit code 3 (Job gke-sandbox-" in info.getMessage()
     assert lost.levelname == "WARNING"
-    assert "lost over its limits: 20 bytes of stdout, 0 of stderr, 0 files (Job gke-sandbox-" in lost.getMessage()
+    assert "dropped over its limits: 20 bytes of stdout, 0 of stderr, 0 files (gke-sandbox-" in lost.getMessage()
 
 
 def test_an_agent_can_be_copied_with_its_executor() -> None:
@@ -172,7 +172,7 @@ def test_an_agent_can_be_copied_with_its_executor() -> None:
         assert execute(executor, "print(1)").stdout == "1\n"
 
 
-def test_input_files_stand_in_the_working_directory_and_new_ones_come_back() -> None:
+def test_input_files_are_in_the_working_directory_and_new_files_are_returned() -> None:
     code = "text = open('in/a.csv').read()\nopen('b.csv', 'w').write(text.upper())\nprint(len(text))"
     with local() as executor:
         result = execute(executor, code, File("in/a.csv", "eCx5Cg=="), File("raw", b"\xff"))
@@ -182,7 +182,7 @@ def test_input_files_stand_in_the_working_directory_and_new_ones_come_back() -> 
 
 
 @pytest.mark.parametrize("name", ["../a", "/etc/passwd", "main.py"])
-def test_a_file_that_cannot_stand_there_is_told(name: str) -> None:
+def test_an_input_file_with_an_invalid_name_is_refused(name: str) -> None:
     with on(scripted(program())) as executor:
         assert f"not run: input_files['{name}']: " in execute(executor, "", File(name, b"")).stderr
 
@@ -201,7 +201,7 @@ def copies(executor: GkeCodeExecutor) -> list[GkeCodeExecutor]:
     ]
 
 
-def test_a_copy_works_when_the_original_is_closed_and_the_other_way_round() -> None:
+def test_a_copy_and_its_original_are_closed_separately() -> None:
     executor = local(labels={"team": "data"}, cpu_limit="100m")
     assert execute(executor, "print('original')").stdout == "original\n"
     made = copies(executor)
@@ -214,14 +214,14 @@ def test_a_copy_works_when_the_original_is_closed_and_the_other_way_round() -> N
     assert "closed" in execute(executor, "print(1)").stderr
 
 
-def test_a_copy_may_be_for_another_namespace() -> None:
+def test_a_copy_can_use_another_namespace() -> None:
     first = local()
     with first, first.model_copy(update={"namespace": "other"}) as second:
         assert execute(first, "print(1)").stdout == "1\n"
         assert execute(second, "print(2)").stdout == "2\n"
 
 
-def test_a_deep_copy_shares_the_cluster_and_no_mapping() -> None:
+def test_a_deep_copy_shares_the_cluster_but_not_its_mappings() -> None:
     executor = on(scripted(program()), labels={"a": "b"})
     for copied in (copy.deepcopy(executor), executor.model_copy(update={"image": "x"}, deep=True)):
         assert copied.cluster is executor.cluster
@@ -238,8 +238,8 @@ def test_executors_with_the_same_fields_are_equal() -> None:
     assert first != second
 
 
-def test_secrets_are_not_shown() -> None:
-    """`adk web` answers with the dump of an agent and its executor."""
+def test_dumps_and_representations_contain_no_secrets() -> None:
+    """`adk web` shows the dump of an agent and its executor."""
     cluster = Cluster.auto(overrides=ConnectionOverrides(server="https://203.0.113.9", token="hunter2"))
     executor = GkeCodeExecutor(cluster=cluster, settings={"env": {"TOKEN": "hunter2"}})
     agent = LlmAgent(name="coder", code_executor=executor)
@@ -250,10 +250,10 @@ def test_secrets_are_not_shown() -> None:
     assert executor.settings == {"env": {"TOKEN": "hunter2"}}
 
 
-# -- the end ---------------------------------------------------------------------------------------------------
+# -- closing ---------------------------------------------------------------------------------------------------
 
 
-def test_close_is_for_good_and_may_come_twice() -> None:
+def test_close_can_be_called_twice_and_the_executor_cannot_be_used_afterwards() -> None:
     executor = local()
     executor.close()
     executor.close()
@@ -261,7 +261,7 @@ def test_close_is_for_good_and_may_come_twice() -> None:
     assert result.stderr == "The code executor cannot run this: the Sandbox is closed\n"
 
 
-def test_close_ends_what_runs_and_that_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_close_cancels_running_code_and_reports_it(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="gke_sandbox")
     cluster = seen()
     executor = on(cluster)
@@ -271,7 +271,7 @@ def test_close_ends_what_runs_and_that_is_told(caplog: pytest.LogCaptureFixture)
     assert cluster.asked.wait(20)
     executor.close()
     thread.join(20)
-    assert results[0].stderr.startswith("The program was ended: the Sandbox was closed while the program ran")
+    assert results[0].stderr.startswith("The program was cancelled: the Sandbox was closed while the program ran")
     assert cluster.jobs_left() == []
     told = [record for record in caplog.records if "agent coder" in record.getMessage()]
     assert [record.levelname for record in told] == ["INFO"]
@@ -294,7 +294,7 @@ def test_threads_share_one_sandbox() -> None:
     assert len({job["metadata"]["labels"]["gke-sandbox/session"] for job in cluster.jobs()}) == 1
 
 
-def test_exit_code_is_set_where_adk_has_it() -> None:
+def test_exit_code_is_set_if_adk_has_that_field() -> None:
     with local() as executor:
         result = execute(executor, "raise SystemExit(3)")
     assert hasattr(result, "exit_code") is HAS_EXIT_CODE

@@ -1,4 +1,4 @@
-"""The executor's fields: what it takes and what it refuses."""
+"""The fields of the executor: valid and invalid values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def refusal(**given: Any) -> SpecError:
     return caught.value
 
 
-def test_it_is_an_executor_of_adk() -> None:
+def test_it_is_a_subclass_of_adks_base_executor() -> None:
     assert issubclass(GkeCodeExecutor, BaseCodeExecutor)
 
 
@@ -63,36 +63,36 @@ def test_it_is_an_executor_of_adk() -> None:
         ({"bogus": 1}, "bogus"),
     ],
 )
-def test_a_wrong_configuration_is_told_with_its_field_when_the_executor_is_made(given: Any, field: str) -> None:
+def test_an_invalid_field_is_refused_by_its_name_when_the_executor_is_created(given: Any, field: str) -> None:
     assert refusal(**given).field == field
 
 
 @pytest.mark.parametrize(
     "given", [{"timeout_seconds": None}, {"timeout_seconds": 1.5}, {"cluster": "x"}, {"executor_type": "pod"}]
 )
-def test_a_wrong_type_is_pydantics_error(given: Any) -> None:
+def test_a_wrong_type_is_a_validation_error_of_pydantic(given: Any) -> None:
     with pytest.raises(ValidationError):
         GkeCodeExecutor(**given)
 
 
-def test_an_unknown_field_is_told_with_the_nearest_one() -> None:
+def test_an_unknown_field_is_refused_with_the_field_that_was_probably_meant() -> None:
     assert refusal(timout=3).hint == "Did you mean timeout_seconds?"
     assert "namespace" in refusal(bogus=3).hint
 
 
-def test_the_reason_is_in_the_words_of_the_fields() -> None:
+def test_messages_use_the_names_of_the_fields() -> None:
     error = refusal(mem_requested="1Gi", mem_limit="512Mi")
     assert str(error) == "mem_requested: '1Gi' is above mem_limit, '512Mi'"
     assert error.hint == "Set mem_requested and mem_limit together."
 
 
-def test_what_is_not_there_is_said() -> None:
-    assert "not there yet" in str(refusal(executor_type="sandbox"))
-    assert "each execution has a pod of its own" in str(refusal(stateful=True))
-    assert refusal(stateful=True).hint == "let the code print what the next piece needs"
+def test_unsupported_values_are_refused_with_the_reason() -> None:
+    assert "not supported yet" in str(refusal(executor_type="sandbox"))
+    assert "each execution has a new pod" in str(refusal(stateful=True))
+    assert refusal(stateful=True).hint == "Let the code print the values that the next piece of code needs."
 
 
-def test_making_one_reads_nothing_and_opens_nothing(tmp_path: Path) -> None:
+def test_creating_an_executor_reads_no_file_and_starts_no_thread(tmp_path: Path) -> None:
     before = threading.active_count()
     executor = GkeCodeExecutor(str(tmp_path / "there is no such file"))
     assert threading.active_count() == before
@@ -102,7 +102,7 @@ def test_making_one_reads_nothing_and_opens_nothing(tmp_path: Path) -> None:
     executor.close()
 
 
-def test_a_field_that_is_set_later_is_checked_and_counts() -> None:
+def test_a_field_that_is_set_later_is_checked_and_used() -> None:
     cluster = scripted(program())
     with on(cluster) as executor:
         executor.image = "python:3.12-slim"
@@ -118,26 +118,26 @@ def test_a_field_that_is_set_later_is_checked_and_counts() -> None:
     assert spec["template"]["spec"]["containers"][0]["image"] == "python:3.12-slim"
 
 
-def test_a_value_that_is_refused_was_never_there_for_another_thread() -> None:
+def test_other_threads_never_see_a_value_that_is_refused() -> None:
     executor = GkeCodeExecutor(image="python:3.12-slim")
     seen = []
 
-    class Looks(dict[str, str]):
-        """Looks at the executor whenever it is looked at."""
+    class ReadsExecutor(dict[str, str]):
+        """Reads the executor whenever it is read."""
 
         def items(self) -> Any:
             seen.append(executor.settings)
             return super().items()
 
     with pytest.raises(SpecError, match="A=B"):
-        executor.settings = {"env": Looks({"A=B": "x"})}
+        executor.settings = {"env": ReadsExecutor({"A=B": "x"})}
     assert seen
     assert all(settings == {} for settings in seen)
     assert executor.model_fields_set == {"image"}
 
 
 @pytest.mark.parametrize("field", ["namespace", "cluster", "kubeconfig_path", "kubeconfig_context"])
-def test_where_it_runs_cannot_be_set_later(field: str) -> None:
+def test_the_cluster_and_the_namespace_cannot_be_changed(field: str) -> None:
     executor = GkeCodeExecutor()
     before = getattr(executor, field)
     with pytest.raises(SpecError, match=f"{field}: cannot be changed"):
@@ -145,7 +145,7 @@ def test_where_it_runs_cannot_be_set_later(field: str) -> None:
     assert getattr(executor, field) == before
 
 
-def test_an_attribute_that_is_no_field_cannot_be_set() -> None:
+def test_an_unknown_attribute_cannot_be_set() -> None:
     with pytest.raises(ValueError, match="timeout_second"):
         GkeCodeExecutor().timeout_second = 3  # type: ignore[attr-defined]
 
@@ -166,7 +166,7 @@ def test_a_limit_below_the_default_request_lowers_that_request() -> None:
     assert (found["requests"]["cpu"], found["requests"]["memory"]) == ("200m", "256Mi")
 
 
-def test_the_lowered_request_is_the_fields_value_and_rises_again_with_the_limit() -> None:
+def test_a_default_request_follows_its_limit_down_and_up() -> None:
     executor = GkeCodeExecutor(cpu_limit="100m")
     assert executor.cpu_requested == "100m"
     assert executor.model_fields_set == {"cpu_limit"}
@@ -177,25 +177,25 @@ def test_the_lowered_request_is_the_fields_value_and_rises_again_with_the_limit(
     assert executor.model_copy(update={"mem_limit": "64Mi"}).mem_requested == "64Mi"
 
 
-def test_an_executor_can_be_made_from_the_values_of_another() -> None:
+def test_an_executor_can_be_created_from_the_values_of_another() -> None:
     executor = GkeCodeExecutor(cpu_limit="100m", mem_limit="64Mi")
     for values in (dict(executor), executor.model_dump()):
         assert GkeCodeExecutor(**values) == executor
         assert GkeCodeExecutor.model_validate(values) == executor
 
 
-def test_a_copy_with_a_limit_that_is_none_tells_it_at_the_next_execution() -> None:
+def test_an_invalid_limit_of_a_copy_is_reported_at_the_next_execution() -> None:
     with on(scripted(program())).model_copy(update={"cpu_limit": 5}) as executor:
         assert "cpu_limit" in execute(executor, "").stderr
 
 
-def test_a_request_that_was_given_is_not_lowered() -> None:
+def test_a_request_that_was_set_is_not_lowered() -> None:
     assert refusal(cpu_requested="200m", cpu_limit="100m").field == "cpu_requested"
 
 
-def test_a_subclass_may_have_other_defaults() -> None:
+def test_a_subclass_can_have_other_defaults() -> None:
     class Small(GkeCodeExecutor):
-        """With a default of its own, and a field."""
+        """A subclass with other defaults and an additional field."""
 
         cpu_requested: str = "50m"
         kubeconfig_context: str | None = "small"
@@ -208,7 +208,7 @@ def test_a_subclass_may_have_other_defaults() -> None:
         Small(cpu_limit="20m")
 
 
-def test_a_field_of_a_subclass_may_have_other_names() -> None:
+def test_a_field_of_a_subclass_can_have_aliases() -> None:
     class Aliased(GkeCodeExecutor):
         team: str = Field("", alias="Team")
         owner: str = Field("", validation_alias="Owner")
@@ -230,14 +230,14 @@ def test_it_has_a_json_schema() -> None:
 
 
 @pytest.mark.parametrize("hook", [name for name in HOOKS if name not in ("_batch_v1", "_core_v1")])
-def test_overriding_a_private_method_of_the_original_is_refused_when_the_class_is_made(hook: str) -> None:
+def test_overriding_a_private_method_of_adks_executor_is_refused_when_the_class_is_created(hook: str) -> None:
     with pytest.raises(SpecError) as caught:
         type("Mine", (GkeCodeExecutor,), {hook: lambda self: None, "__module__": __name__})
     assert caught.value.field.endswith(f"Mine.{hook}")
     assert caught.value.hint == HOOKS[hook]
 
 
-def test_so_is_a_mixin_that_does_it_and_an_attribute() -> None:
+def test_mixins_and_attributes_that_override_a_private_member_are_refused() -> None:
     class Mixin:
         def _create_job_manifest(self) -> None: ...
 
@@ -258,9 +258,9 @@ def test_so_is_a_mixin_that_does_it_and_an_attribute() -> None:
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_so_is_what_is_assigned_afterwards_to_an_executor_or_its_class(hook: str) -> None:
+def test_assigning_a_private_member_to_an_executor_or_its_class_is_refused(hook: str) -> None:
     class Mine(GkeCodeExecutor):
-        """Not changed yet."""
+        """A subclass that is changed below."""
 
     executor = Mine()
     with pytest.raises(SpecError) as caught:
@@ -271,7 +271,7 @@ def test_so_is_what_is_assigned_afterwards_to_an_executor_or_its_class(hook: str
         Mine()
 
 
-def test_overriding_execute_code_is_how_it_is_done() -> None:
+def test_execute_code_can_be_overridden() -> None:
     class Loud(GkeCodeExecutor):
         def execute_code(self, invocation_context: Any, code_execution_input: Any) -> Any:
             result = super().execute_code(invocation_context, code_execution_input)

@@ -1,4 +1,4 @@
-"""Files of ADK in, artifacts out."""
+"""Input files from ADK, and output files as artifacts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.adk.kit import QUIET
 pytestmark = QUIET
 
 
-def test_text_is_base64_and_bytes_are_what_they_are() -> None:
+def test_text_is_decoded_as_base64_and_bytes_are_unchanged() -> None:
     data = bytes(range(256))
     encoded = base64.b64encode(data).decode()
     broken_in_lines = base64.encodebytes(data).decode()
@@ -23,13 +23,13 @@ def test_text_is_base64_and_bytes_are_what_they_are() -> None:
 
 
 @pytest.mark.parametrize("content", ["x,y\n1,2\n", "eA=", "\xe9", None, 5])
-def test_other_contents_are_refused_with_the_files_name(content: object) -> None:
+def test_other_contents_are_refused_with_the_name_of_the_file(content: object) -> None:
     with pytest.raises(SpecError) as caught:
         input_files([File("a.csv", content)])  # type: ignore[arg-type]
     assert caught.value.field == "input_files['a.csv']"
 
 
-def test_a_file_that_is_there_twice_is_refused() -> None:
+def test_a_file_that_occurs_twice_is_refused() -> None:
     with pytest.raises(SpecError, match="twice"):
         input_files([File("a", b""), File("a", b"")])
 
@@ -62,20 +62,20 @@ def test_a_file_that_is_there_twice_is_refused() -> None:
         ("log.2026", b"a line\n", "text/plain"),
     ],
 )
-def test_the_type_is_that_of_the_names_ending_else_of_the_content(name: str, content: bytes, kind: str) -> None:
+def test_the_mime_type_depends_on_the_suffix_else_on_the_content(name: str, content: bytes, kind: str) -> None:
     assert mime_type(name, content) == kind
 
 
-def test_contents_come_back_as_bytes() -> None:
+def test_contents_are_returned_as_bytes() -> None:
     made = output_files({"out/a.csv": b"x,y\n", "b": b"\xff"})
     assert made == [File("out/a.csv", b"x,y\n", "text/csv"), File("b", b"\xff", "application/octet-stream")]
 
 
-def test_for_an_older_flow_contents_come_back_as_base64() -> None:
+def test_contents_are_base64_for_older_releases() -> None:
     assert output_files({"b": b"\xff"}, encoded=True) == [File("b", "/w==", "application/octet-stream")]
 
 
-def test_no_file_becomes_an_artifact_of_the_user() -> None:
+def test_no_output_file_becomes_an_artifact_of_the_user() -> None:
     files = {"user:a": b"1", "user_a": b"2", "not/user:a": b"3", "user:user:a": b"4"}
     assert [(file.name, file.content) for file in output_files(files)] == [
         ("_user_a", b"1"),

@@ -1,4 +1,4 @@
-"""What concerns the whole process: imports, interpreter exit, a fork. Each in a process of its own."""
+"""Imports, interpreter exit and fork, each in a new process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(code):
 
 
 def fresh(code: str, start: str = START) -> str:
-    """What `code` prints in a new interpreter."""
+    """Return the output of `code` in a new interpreter."""
     ran = subprocess.run(
         [sys.executable, "-c", start + textwrap.dedent(code)],
         capture_output=True,
@@ -41,7 +41,7 @@ def fresh(code: str, start: str = START) -> str:
     return ran.stdout
 
 
-def test_the_import_adds_little_to_that_of_adks_own_base(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_import_adds_few_modules_to_those_of_adks_base_class(capsys: pytest.CaptureFixture[str]) -> None:
     code = """
     import sys, time, warnings
     warnings.simplefilter("ignore")
@@ -85,7 +85,7 @@ def test_the_import_adds_little_to_that_of_adks_own_base(capsys: pytest.CaptureF
     ]
 
 
-def test_importing_the_package_imports_nothing_of_adk() -> None:
+def test_importing_the_package_does_not_import_adk() -> None:
     code = """
     import sys, gke_sandbox
     print([name for name in sys.modules if name.startswith(("google.adk", "pydantic"))])
@@ -94,7 +94,7 @@ def test_importing_the_package_imports_nothing_of_adk() -> None:
 
 
 def test_an_agent_runs_where_kubernetes_and_requests_cannot_be_imported() -> None:
-    """As far as google-adk allows: its own runner imports `requests` through authlib, at its first use."""
+    """Only imports of google-adk are allowed: its runner imports `requests` through authlib at first use."""
     code = """
     import sys, warnings
     warnings.simplefilter("ignore")
@@ -120,7 +120,7 @@ def test_an_agent_runs_where_kubernetes_and_requests_cannot_be_imported() -> Non
     assert fresh(code, start="") == "42\n\nIt is 42.\n"
 
 
-def test_without_adk_the_import_says_what_to_install() -> None:
+def test_the_import_without_adk_raises_an_error_with_the_extra_to_install() -> None:
     code = """
     import sys
     sys.modules["google.adk"] = None
@@ -129,10 +129,10 @@ def test_without_adk_the_import_says_what_to_install() -> None:
     except ModuleNotFoundError as error:
         print(error)
     """
-    assert fresh(code, start="") == "gke_sandbox.adk needs google-adk: pip install 'gke-sandbox[adk]'\n"
+    assert fresh(code, start="") == "gke_sandbox.adk requires google-adk: pip install 'gke-sandbox[adk]'\n"
 
 
-def test_an_executor_that_is_never_closed_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_an_executor_that_is_never_closed_leaves_no_processes(tmp_path: Path) -> None:
     told = tmp_path / "pid"
     sleeps = f"import os, time\nopen({str(told)!r}, 'w').write(f'{{os.getpid()}}\\n')\ntime.sleep(600)"
     code = f"""
@@ -149,14 +149,14 @@ def test_an_executor_that_is_never_closed_leaves_nothing_behind(tmp_path: Path) 
 
 
 def runs(pid: int) -> bool:
-    """Whether a process is there, and is more than what is left of one."""
+    """Whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
 
-def test_a_forked_worker_has_a_sandbox_of_its_own() -> None:
+def test_a_forked_worker_has_a_separate_sandbox() -> None:
     code = """
     print(run("print('parent')").stdout, end="", flush=True)
     pid = os.fork()

@@ -1,4 +1,4 @@
-"""What is told to ADK and its model of each way in which a program can end."""
+"""The results that ADK and its model get for each way in which a program can end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from google.adk.code_executors.code_execution_utils import CodeExecutionResult
 from gke_sandbox import ExecutionResult
 from gke_sandbox._diagnosis.admission import Change
 from gke_sandbox._diagnosis.messages import unsafe_admission_change
-from gke_sandbox.adk.results import STDERR_HEADING, of_error, of_result
+from gke_sandbox.adk.results import STDERR_HEADING, from_error, from_result
 from gke_sandbox.errors import (
     ConfigError,
     Forbidden,
@@ -33,48 +33,50 @@ SETTINGS = Settings(timeout=5, memory_limit="512Mi")
 TRACEBACK = b'Traceback (most recent call last):\n  File "main.py", line 1, in <module>\nZeroDivisionError: x\n'
 
 
-def told(status: Any, code: int | None = None, *, show_stderr: bool = True, **more: Any) -> CodeExecutionResult:
+def converted(
+    status: Any, code: int | None = None, *, show_stderr: bool = True, **more: Any
+) -> CodeExecutionResult:
     result = ExecutionResult(status=status, exit_code=code, **more)
-    return of_result(result, SETTINGS, show_stderr=show_stderr)
+    return from_result(result, SETTINGS, show_stderr=show_stderr)
 
 
 def assert_exit_code(result: CodeExecutionResult, code: int | None) -> None:
     assert exit_code(result) == (code if HAS_EXIT_CODE else None)
 
 
-def test_success_is_stdout_as_it_was_and_an_empty_stderr() -> None:
-    result = told("succeeded", 0, stdout_bytes=b"42")
+def test_a_success_has_unchanged_stdout_and_empty_stderr() -> None:
+    result = converted("succeeded", 0, stdout_bytes=b"42")
     assert (result.stdout, result.stderr, result.output_files) == ("42", "", [])
     assert_exit_code(result, 0)
 
 
 def test_on_success_stderr_follows_stdout_under_a_heading() -> None:
-    result = told("succeeded", 0, stdout_bytes=b"42", stderr_bytes=b"main.py:1: UserWarning: old\n")
+    result = converted("succeeded", 0, stdout_bytes=b"42", stderr_bytes=b"main.py:1: UserWarning: old\n")
     assert result.stdout == f"42\n{STDERR_HEADING}\nmain.py:1: UserWarning: old\n"
     assert result.stderr == ""
 
 
-def test_show_stderr_turns_that_off() -> None:
-    result = told("succeeded", 0, stdout_bytes=b"42\n", stderr_bytes=b"old\n", show_stderr=False)
+def test_stderr_of_a_success_is_omitted_without_show_stderr() -> None:
+    result = converted("succeeded", 0, stdout_bytes=b"42\n", stderr_bytes=b"old\n", show_stderr=False)
     assert (result.stdout, result.stderr) == ("42\n", "")
 
 
 @pytest.mark.parametrize("blank", [b"", b"\n", b" \n\n"])
 def test_a_blank_stderr_has_no_heading(blank: bytes) -> None:
-    assert told("succeeded", 0, stdout_bytes=b"42\n", stderr_bytes=blank).stdout == "42\n"
+    assert converted("succeeded", 0, stdout_bytes=b"42\n", stderr_bytes=blank).stdout == "42\n"
 
 
-def test_a_failure_tells_the_traceback_the_exit_code_and_what_was_printed() -> None:
-    result = told("failed", 1, stdout_bytes=b"step 1\n", stderr_bytes=TRACEBACK)
+def test_stderr_of_a_failure_has_the_traceback_the_exit_code_and_the_output() -> None:
+    result = converted("failed", 1, stdout_bytes=b"step 1\n", stderr_bytes=TRACEBACK)
     assert result.stderr == (
-        f"{TRACEBACK.decode()}\nThe program ended with exit code 1.\n\nWhat it had printed until then:\nstep 1\n"
+        f"{TRACEBACK.decode()}\nThe program ended with exit code 1.\n\nIts output until then:\nstep 1\n"
     )
     assert result.stdout == "step 1\n"
     assert_exit_code(result, 1)
 
 
-def test_a_silent_failure_is_a_failure() -> None:
-    result = told("failed", 3)
+def test_a_failure_without_output_has_text_in_stderr() -> None:
+    result = converted("failed", 3)
     assert result.stderr == "The program ended with exit code 3 and wrote nothing to stderr.\n"
     assert_exit_code(result, 3)
 
@@ -83,9 +85,9 @@ def test_a_silent_failure_is_a_failure() -> None:
     ("ending", "code", "words"),
     [
         ({"status": "timed_out"}, 124, "killed at its time limit of 5 s (timeout_seconds)"),
-        ({"status": "out_of_memory", "signal": 9}, 137, "killed for its memory: 512Mi are its limit (mem_limit)"),
-        ({"status": "signaled", "signal": 11}, 139, "died of signal 11 (SIGSEGV)"),
-        ({"status": "signaled", "signal": 63}, 191, "died of signal 63"),
+        ({"status": "out_of_memory", "signal": 9}, 137, "killed at its memory limit of 512Mi (mem_limit)"),
+        ({"status": "signaled", "signal": 11}, 139, "terminated by signal 11 (SIGSEGV)"),
+        ({"status": "signaled", "signal": 63}, 191, "terminated by signal 63"),
         (
             {
                 "status": "killed",
@@ -97,47 +99,47 @@ def test_a_silent_failure_is_a_failure() -> None:
             137,
             "killed: the program wrote more to disk than its limit (Evicted: Usage of EmptyDir",
         ),
-        ({"status": "killed", "reason": "New", "message": "of its own"}, 137, "killed: New: of its own"),
-        ({"status": "killed"}, 137, "killed: nobody says by what"),
+        ({"status": "killed", "reason": "New", "message": "new reason"}, 137, "killed: New: new reason"),
+        ({"status": "killed"}, 137, "killed: the reason is unknown"),
     ],
 )
-def test_other_ends_are_told_in_words_and_as_an_exit_code(ending: dict[str, Any], code: int, words: str) -> None:
-    result = told(**ending, stdout_bytes=b"half of it")
+def test_other_ends_have_a_description_and_an_exit_code(ending: dict[str, Any], code: int, words: str) -> None:
+    result = converted(**ending, stdout_bytes=b"half of it")
     assert words in result.stderr
-    assert "What it had printed until then:\nhalf of it" in result.stderr
+    assert "Its output until then:\nhalf of it" in result.stderr
     assert_exit_code(result, code)
 
 
-def test_files_come_with_a_success_and_with_a_failure() -> None:
+def test_successes_and_failures_have_files() -> None:
     for status, code in (("succeeded", 0), ("failed", 1)):
-        result = told(status, code, files={"a.txt": b"x"})
+        result = converted(status, code, files={"a.txt": b"x"})
         assert contents(result) == {"a.txt": b"x"}
 
 
-def test_what_was_dropped_is_told_wherever_the_model_looks() -> None:
+def test_dropped_output_is_noted_in_the_stream_that_the_model_gets() -> None:
     dropped = DroppedOutput(stdout=1234, stderr=0, files=2)
     for status, code, where in (("succeeded", 0, "stdout"), ("failed", 1, "stderr")):
-        text = getattr(told(status, code, dropped=dropped, output_truncated=True), where)
-        assert "[1,234 more bytes of stdout are over the limit (max_output_bytes) and lost]" in text
-        assert "[2 of the files" in text
+        text = getattr(converted(status, code, dropped=dropped, output_truncated=True), where)
+        assert "[1,234 more bytes of stdout were over the limit (max_output_bytes) and dropped]" in text
+        assert "[2 of its output files were dropped" in text
         assert "[some of the output may be missing" in text
 
 
-def test_of_one_thing_that_was_dropped_it_is_told_in_the_singular() -> None:
-    text = told("succeeded", 0, dropped=DroppedOutput(stdout=1, stderr=1, files=1)).stdout
-    assert "[1 more byte of stdout is over the limit (max_output_bytes) and lost]" in text
-    assert "[1 more byte of stderr is over" in text
-    assert "[1 of the files that it made is lost: over a limit (max_file_bytes, or max_files in settings)" in text
-    assert ", or of a name that is not taken]" in text
+def test_notes_about_one_byte_or_file_use_the_singular() -> None:
+    text = converted("succeeded", 0, dropped=DroppedOutput(stdout=1, stderr=1, files=1)).stdout
+    assert "[1 more byte of stdout was over the limit (max_output_bytes) and dropped]" in text
+    assert "[1 more byte of stderr was over" in text
+    assert "[1 of its output files was dropped: over a limit (max_file_bytes, or max_files in settings)" in text
+    assert ", or with an invalid name]" in text
 
 
-def test_the_hint_of_a_cause_is_in_the_words_of_the_fields() -> None:
-    result = told("killed", cause="out_of_memory", reason="OOMKilled")
+def test_the_hint_of_a_cause_uses_the_names_of_the_fields() -> None:
+    result = converted("killed", cause="out_of_memory", reason="OOMKilled")
     assert "\nHint: raise mem_limit, or let the program use less" in result.stderr
 
 
 def shell(**script: Any) -> bytes:
-    """What google-adk's program prints of a shell script."""
+    """Return the output of google-adk's program for a shell script."""
     return b"\n" + json.dumps({"__shell_result__": True, **script}).encode() + b"\n"
 
 
@@ -145,62 +147,62 @@ FILES = b'__ADK_SKILL_GENERATED_FILES__:0123abcd:{"files": [{"path": "a.csv", "c
 
 
 def cut(stdout: bytes, **more: Any) -> CodeExecutionResult:
-    return told("succeeded", 0, stdout_bytes=stdout, dropped=DroppedOutput(stdout=99), **more)
+    return converted("succeeded", 0, stdout_bytes=stdout, dropped=DroppedOutput(stdout=99), **more)
 
 
-def test_a_shell_script_whose_exit_code_is_lost_has_failed_with_nothing_in_stdout() -> None:
+def test_a_shell_script_whose_exit_code_is_truncated_is_a_failure_without_stdout() -> None:
     printed = shell(stdout="step 1\n", stderr="careful\n", returncode=0)
     result = cut(printed[: printed.index(b"returncode")])
     assert result.stdout == ""
     assert result.stderr == (
-        "careful\n\nHow the script ended is not known: its output is cut, and its exit code is lost with the rest."
-        "\n\nWhat it had printed until then:\nstep 1\n\n"
-        "[99 more bytes of stdout are over the limit (max_output_bytes) and lost]\n"
+        "careful\n\nThe exit code of the script is unknown, because it was at the end of the truncated output."
+        "\n\nIts output until then:\nstep 1\n\n"
+        "[99 more bytes of stdout were over the limit (max_output_bytes) and dropped]\n"
     )
     assert_exit_code(result, 1)
 
 
-def test_of_a_cut_envelope_whatever_can_be_read_is_told() -> None:
+def test_the_readable_part_of_a_truncated_envelope_is_kept() -> None:
     printed = shell(stdout='a "b" \\\n\U0001f40d', stderr='"stdout": \\"é', returncode=4)
     for length in range(len('\n{"__shell_result__"'), len(printed) - 2):
         stderr = cut(printed[:length]).stderr
-        assert "exit code is lost" in stderr
-        assert stderr.encode(), "half of a surrogate pair would be no text"
+        assert "exit code of the script is unknown" in stderr
+        assert stderr.encode(), "half of a surrogate pair cannot be encoded"
     assert 'a "b" \\\n\U0001f40d' in stderr
     assert stderr.startswith('"stdout": \\"é\n')
 
 
-def test_a_script_whose_files_are_lost_has_failed() -> None:
+def test_a_script_whose_files_are_truncated_is_a_failure() -> None:
     in_python = cut(b"no line end" + FILES[:-5])
-    assert "ended with exit code 0, but the files that it made are lost" in in_python.stderr
-    assert "What it had printed until then:\nno line end\n" in in_python.stderr
+    assert "ended with exit code 0, but the files that it created are lost" in in_python.stderr
+    assert "Its output until then:\nno line end\n" in in_python.stderr
     in_shell = shell(stdout="written\n", stderr="", returncode=4)
     for length in (1, 20, 35, len(FILES) - 2):
         result = cut(in_shell + FILES[:length])
-        assert "ended with exit code 4, but the files that it made are lost" in result.stderr
-        assert "What it had printed until then:\nwritten\n" in result.stderr
+        assert "ended with exit code 4, but the files that it created are lost" in result.stderr
+        assert "Its output until then:\nwritten\n" in result.stderr
         assert "__ADK" not in result.stderr
         assert result.stdout == ""
         assert_exit_code(result, 1)
 
 
 @pytest.mark.parametrize("printed", [b"plain\n", shell(stdout="", stderr="", returncode=3), FILES])
-def test_a_script_that_lost_nothing_that_adk_reads_is_left_to_adk(printed: bytes) -> None:
+def test_a_truncated_script_that_adk_can_parse_is_not_changed(printed: bytes) -> None:
     result = cut(printed)
     assert result.stdout.startswith(printed.decode())
     assert result.stderr == ""
     assert_exit_code(result, 0)
 
 
-def test_files_of_a_script_that_failed_are_not_read_to_the_model() -> None:
-    result = told("failed", 1, stdout_bytes=b"step 1\n" + FILES, stderr_bytes=TRACEBACK)
-    assert result.stdout.endswith(FILES.decode()), "google-adk looks for them there"
-    assert result.stderr.endswith("What it had printed until then:\nstep 1\n")
+def test_files_of_a_failed_script_are_not_in_stderr() -> None:
+    result = converted("failed", 1, stdout_bytes=b"step 1\n" + FILES, stderr_bytes=TRACEBACK)
+    assert result.stdout.endswith(FILES.decode()), "google-adk parses them there"
+    assert result.stderr.endswith("Its output until then:\nstep 1\n")
 
 
-def test_of_a_long_stderr_the_end_is_told_from_the_beginning_of_a_line() -> None:
+def test_a_long_stderr_is_cut_at_the_start_of_a_line() -> None:
     noise = b"".join(b"warning %d\n" % number for number in range(10_000))
-    result = told("failed", 1, stderr_bytes=noise + TRACEBACK, stdout_bytes=noise)
+    result = converted("failed", 1, stderr_bytes=noise + TRACEBACK, stdout_bytes=noise)
     assert len(result.stderr) < 25_000
     assert TRACEBACK.decode() in result.stderr
     lines = result.stderr.splitlines()
@@ -209,15 +211,15 @@ def test_of_a_long_stderr_the_end_is_told_from_the_beginning_of_a_line() -> None
     assert lines[-1] == "warning 9999"
 
 
-def test_of_a_very_long_line_both_ends_are_told() -> None:
-    result = told("failed", 1, stderr_bytes=TRACEBACK, stdout_bytes=b"begin" + b"x" * 3000 + b"end\n")
+def test_both_ends_of_a_very_long_line_are_kept() -> None:
+    result = converted("failed", 1, stderr_bytes=TRACEBACK, stdout_bytes=b"begin" + b"x" * 3000 + b"end\n")
     assert "begin" in result.stderr
     assert "[... 2,008 characters ...]" in result.stderr
     assert "xend" in result.stderr
 
 
-def test_stdout_that_is_one_endless_line_is_cut() -> None:
-    result = told("timed_out", stdout_bytes=b"x" * 1_000_000)
+def test_stdout_that_is_one_very_long_line_is_cut() -> None:
+    result = converted("timed_out", stdout_bytes=b"x" * 1_000_000)
     assert "[the last 4,000 of 1,000,000 characters of stdout]" in result.stderr
     assert len(result.stderr) < 2000
 
@@ -231,19 +233,19 @@ def test_stdout_that_is_one_endless_line_is_cut() -> None:
                 cause="image_not_found",
                 hint="check the image's name",
             ),
-            "The program was not run, through no fault of its own: the sandbox did not start: the image does not "
-            "exist\n\nHint: check the image's name\n",
+            "The program was not run, and its code is not the cause: the sandbox did not start: "
+            "the image does not exist\n\nHint: check the image's name\n",
         ),
         (
             StartError("the sandbox did not start within 9 s (startup_timeout)", hint="lower cpu_request"),
-            "The program was not run, through no fault of its own: the sandbox did not start within 9 s "
+            "The program was not run, and its code is not the cause: the sandbox did not start within 9 s "
             "(startup_timeout_seconds)\n\nHint: lower cpu_requested\n",
         ),
         (
             unsafe_admission_change(
                 [Change("hostPID", "spec.hostPID", None, True)], "job-1", "", may_have_run=False
             ),
-            "The program was not run, through no fault of its own: an admission policy or webhook removed "
+            "The program was not run, and its code is not the cause: an admission policy or webhook removed "
             "protections, or made a second run possible (Job job-1): spec.hostPID: sent nothing, received true\n\n"
             "Hint: find the policy or webhook "
             "(kubectl get mutatingwebhookconfigurations,mutatingadmissionpolicies) and exempt this namespace "
@@ -251,21 +253,22 @@ def test_stdout_that_is_one_endless_line_is_cut() -> None:
         ),
         (
             StartError("the sandbox did not start within 9 s", may_have_run=True),
-            "The program gave no result, through no fault of its own: the sandbox did not start within 9 s\n",
+            "The program returned no result, and its code is not the cause: "
+            "the sandbox did not start within 9 s\n",
         ),
         (SpecError("code", "too long"), "The program was not run: code: too long\n"),
         (
             PayloadTooLarge("code", "does not fit", size=9, limit=8, hint="less"),
             "The program was not run: code: does not fit\n\nHint: less\n",
         ),
-        (ConfigError("no cluster"), "The program could not be run, through no fault of its own: no cluster\n"),
+        (ConfigError("no cluster"), "The program could not be run, and its code is not the cause: no cluster\n"),
         (
             Forbidden("jobs is forbidden", code=403, reason="Forbidden", hint="rbac.yaml"),
-            "The program could not be run, through no fault of its own: jobs is forbidden\n\nHint: rbac.yaml\n",
+            "The program could not be run, and its code is not the cause: jobs is forbidden\n\nHint: rbac.yaml\n",
         ),
         (
             NetworkError("connection refused", sent=False),
-            "The program could not be run, through no fault of its own: connection refused\n",
+            "The program could not be run, and its code is not the cause: connection refused\n",
         ),
         (
             PayloadTooLarge("files['a.csv']", "does not fit", size=9, limit=8),
@@ -277,22 +280,22 @@ def test_stdout_that_is_one_endless_line_is_cut() -> None:
         ),
         (
             SandboxClosed("the Sandbox was closed while the program ran", hint="keep it open"),
-            "The program was ended: the Sandbox was closed while the program ran\n\nHint: keep it open\n",
+            "The program was cancelled: the Sandbox was closed while the program ran\n\nHint: keep it open\n",
         ),
     ],
 )
-def test_what_kept_a_program_from_running_is_told(error: SandboxError, words: str) -> None:
-    result = of_error(error)
+def test_an_error_is_described_in_stderr(error: SandboxError, words: str) -> None:
+    result = from_error(error)
     assert (result.stdout, result.stderr, result.output_files) == ("", words, [])
     assert_exit_code(result, None)
 
 
-def test_a_lost_result_tells_what_was_read_of_it() -> None:
+def test_a_lost_result_has_the_output_that_was_read() -> None:
     error = ResultLost("the pod is gone", stdout="step 1\n", stderr="a warning\n", hint="it may have run")
-    result = of_error(error)
+    result = from_error(error)
     assert result.stderr == (
-        "a warning\n\nHow the program ended is not known: the pod is gone\n\nHint: it may have run\n\n"
-        "What it had printed until then:\nstep 1\n"
+        "a warning\n\nIt is unknown how the program ended: the pod is gone\n\nHint: it may have run\n\n"
+        "Its output until then:\nstep 1\n"
     )
     assert result.stdout == "step 1\n"
     assert_exit_code(result, None)

@@ -1,4 +1,4 @@
-"""Scripts of skills (SkillToolset), which google-adk wraps into a program of its own."""
+"""Scripts of skills (SkillToolset), which google-adk wraps into a program."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = QUIET
 SAVES_FILES = "save_output_artifacts" in inspect.signature(SkillToolset.__init__).parameters
 saves_files = pytest.mark.skipif(not SAVES_FILES, reason="google-adk before 2.12 saves no files of scripts")
 
-#: google-adk 1.27 has another name for it.
+# google-adk 1.27 uses another name.
 PATH = "script_path" if '"script_path"' in inspect.getsource(skill_toolset) else "file_path"
 takes_lists = pytest.mark.skipif(PATH == "script_path", reason="google-adk 1.27 takes arguments by name only")
 
@@ -81,20 +81,20 @@ def run(executor: GkeCodeExecutor, script: str, *args: str) -> tuple[dict[str, A
 
 
 @takes_lists
-def test_a_python_script_finds_its_arguments_and_the_skills_files(executor: GkeCodeExecutor) -> None:
+def test_a_python_script_gets_its_arguments_and_the_files_of_the_skill(executor: GkeCodeExecutor) -> None:
     response, _ = run(executor, "hello.py", "big", "world")
     assert (response["stdout"], response["stderr"]) == ("hello big world\nAda\n", "")
     assert response["status"] == "success"
 
 
-def test_without_an_executor_of_its_own_the_toolset_takes_the_agents(executor: GkeCodeExecutor) -> None:
+def test_a_toolset_without_an_executor_uses_the_one_of_the_agent(executor: GkeCodeExecutor) -> None:
     turn = call("run_skill_script", skill_name="greeter", **{PATH: "scripts/hello.py"})
     talk = converse(agent(executor, turn, "Done.", tools=[SkillToolset([skill()])]))
     assert talk.responses[0]["stdout"] == "hello\nAda\n"
 
 
 @takes_lists
-def test_a_shell_script_keeps_its_streams_apart(executor: GkeCodeExecutor) -> None:
+def test_stdout_and_stderr_of_a_shell_script_are_separate(executor: GkeCodeExecutor) -> None:
     response, _ = run(executor, "hello.sh", "world")
     assert (response["stdout"], response["stderr"]) == ("hello world\nAda", "careful\n")
     assert response["status"] == "warning"
@@ -103,38 +103,38 @@ def test_a_shell_script_keeps_its_streams_apart(executor: GkeCodeExecutor) -> No
 @pytest.mark.parametrize(
     ("script", "words"), [("fails.py", "exit code 3"), ("raises.py", "ValueError: a wrong value")]
 )
-def test_a_python_script_that_fails_is_an_error(executor: GkeCodeExecutor, script: str, words: str) -> None:
+def test_a_failing_python_script_is_an_error(executor: GkeCodeExecutor, script: str, words: str) -> None:
     response, _ = run(executor, script)
-    # Without an exit code what has printed something has only warned.
+    # Without an exit code, google-adk reports a script with output as a warning.
     assert response["status"] == ("error" if HAS_EXIT_CODE else "warning")
     assert words in response["stderr"]
     assert response["stdout"] == "begun\n"
 
 
-def test_a_shell_script_that_fails_is_an_error(executor: GkeCodeExecutor) -> None:
+def test_a_failing_shell_script_is_an_error(executor: GkeCodeExecutor) -> None:
     response, _ = run(executor, "fails.sh")
     assert (response["status"], response["stderr"], response["stdout"]) == ("error", "Exit code 4", "begun\n")
 
 
-def test_a_warning_of_a_script_is_no_failure(executor: GkeCodeExecutor) -> None:
+def test_a_warning_of_a_script_is_not_a_failure(executor: GkeCodeExecutor) -> None:
     response, _ = run(executor, "warns.py")
     assert response["status"] == "success"
     assert response["stdout"].startswith("the result\n")
     assert "UserWarning: old" in response["stdout"]
 
 
-def test_a_shell_script_whose_exit_code_is_lost_over_the_limit_is_an_error(
+def test_a_shell_script_whose_exit_code_is_truncated_is_an_error(
     executor: GkeCodeExecutor, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """google-adk has the exit code at the end of stdout, after what the script printed."""
+    """google-adk puts the exit code at the end of stdout, after the output of the script."""
     caplog.set_level(logging.WARNING, logger="gke_sandbox")
     response, _ = run(executor, "floods.sh")
     assert (response["status"], response["stdout"]) == ("error", "")
-    assert "its exit code is lost with the rest" in response["stderr"]
-    assert "more bytes of stdout are over the limit (max_output_bytes) and lost" in response["stderr"]
+    assert "exit code of the script is unknown" in response["stderr"]
+    assert "more bytes of stdout were over the limit (max_output_bytes) and dropped" in response["stderr"]
     assert "\ny\ny\n" in response["stderr"]
     assert len(response["stderr"]) < 6000
-    assert "lost over its limits" in caplog.text
+    assert "dropped over its limits" in caplog.text
 
 
 @saves_files
@@ -154,7 +154,7 @@ def test_files_of_a_script_become_artifacts(
 
 
 @saves_files
-def test_files_of_a_script_that_fails_are_not_in_its_stderr(executor: GkeCodeExecutor) -> None:
+def test_files_of_a_failing_script_are_not_in_its_stderr(executor: GkeCodeExecutor) -> None:
     response, talk = run(executor, "writes_and_fails.py")
     assert response["status"] == "error"
     assert talk.artifacts() == ["log.txt"]
@@ -163,22 +163,20 @@ def test_files_of_a_script_that_fails_are_not_in_its_stderr(executor: GkeCodeExe
 
 @saves_files
 @pytest.mark.parametrize("script", ["writes_much.py", "writes_much.sh"])
-def test_files_beyond_the_limit_of_stdout_are_lost_and_that_is_an_error(
-    executor: GkeCodeExecutor, script: str
-) -> None:
+def test_files_over_the_limit_of_stdout_are_an_error(executor: GkeCodeExecutor, script: str) -> None:
     """google-adk sends them as base64 in one line of stdout: 1 MiB of output holds 768 KiB of files."""
     response, talk = run(executor, script)
     assert response["status"] == "error"
     assert "saved_artifacts" not in response
     assert talk.artifacts() == []
-    assert "the files that it made are lost" in response["stderr"]
-    assert "What it had printed until then:\nwritten\n" in response["stderr"]
-    assert "more bytes of stdout are over the limit (max_output_bytes) and lost" in response["stderr"]
+    assert "the files that it created are lost" in response["stderr"]
+    assert "Its output until then:\nwritten\n" in response["stderr"]
+    assert "more bytes of stdout were over the limit (max_output_bytes) and dropped" in response["stderr"]
     assert len(response["stderr"]) < 1000
 
 
 @saves_files
-def test_a_higher_limit_brings_them() -> None:
+def test_a_higher_limit_returns_the_files() -> None:
     with local(max_output_bytes=4 << 20) as executor:
         response, talk = run(executor, "writes_much.py")
     assert response["saved_artifacts"] == ["big.bin"]
@@ -188,7 +186,7 @@ def test_a_higher_limit_brings_them() -> None:
     assert len(saved.inline_data.data or b"") == 1 << 20
 
 
-def test_a_skill_that_is_too_large_for_a_config_map_is_an_error_in_words(executor: GkeCodeExecutor) -> None:
+def test_a_skill_that_is_too_large_for_a_config_map_is_an_error(executor: GkeCodeExecutor) -> None:
     noise = random.Random(6).randbytes(2 << 20).hex()
     turn = call("run_skill_script", skill_name="greeter", **{PATH: "scripts/hello.py"})
     toolset = SkillToolset([skill(noise=noise)], code_executor=executor)

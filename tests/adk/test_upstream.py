@@ -1,4 +1,4 @@
-"""google-adk's own cases for its GkeCodeExecutor, with the same inputs and the same meaning, on a cluster.
+"""The test cases of google-adk for its GkeCodeExecutor, with the same inputs and meaning, on a cluster.
 
 Each test is a case of theirs; where this executor does something else on purpose, the test says what, and
 docs/adk.md says why. Their cases replace the Kubernetes client by mocks, and count calls; here an embedded cluster
@@ -21,7 +21,7 @@ from tests.pods import START, err, exit_frame, out, program
 
 pytestmark = QUIET
 
-#: Their fixture's, of the cases that run something.
+# The values of the fixture in google-adk, for cases that run code.
 THEIRS: dict[str, Any] = {
     "namespace": "default",
     "image": "python:3.11-slim",
@@ -81,8 +81,8 @@ def test_positional_and_named_arguments_together() -> None:
     assert executor.namespace == "sandboxed"
 
 
-def test_the_sandbox_mode_is_refused_when_the_executor_is_made() -> None:
-    """Theirs: an ImportError if k8s-agent-sandbox is not installed. Here it is not there yet, for anybody."""
+def test_the_sandbox_mode_is_refused_when_the_executor_is_created() -> None:
+    """google-adk: ImportError if k8s-agent-sandbox is not installed. Here it is not supported yet."""
     with pytest.raises(SpecError, match="executor_type"):
         GkeCodeExecutor(executor_type="sandbox")
 
@@ -90,8 +90,8 @@ def test_the_sandbox_mode_is_refused_when_the_executor_is_made() -> None:
 # -- executions ------------------------------------------------------------------------------------------------
 
 
-def test_success_is_stdout_and_exit_code_0_with_one_job_and_one_config_map() -> None:
-    """Theirs makes the ConfigMap first and gives it to the Job with a PATCH. Here the Job is first: no PATCH."""
+def test_a_success_has_stdout_and_exit_code_0_and_needs_one_job_and_one_config_map() -> None:
+    """google-adk creates the ConfigMap first and sets its owner with a PATCH. Here the Job is first: no PATCH."""
     cluster = scripted(program(out("hello world")))
     with on(cluster, **THEIRS) as executor:
         result = execute(executor, "print('hello world')")
@@ -103,8 +103,8 @@ def test_success_is_stdout_and_exit_code_0_with_one_job_and_one_config_map() -> 
     assert len(logs) == 1
 
 
-def test_a_job_that_failed_is_its_own_exit_code_and_stderr() -> None:
-    """Theirs: `Job failed. Logs:` and both streams in one."""
+def test_a_failed_job_has_the_exit_code_and_stderr_of_the_program() -> None:
+    """google-adk: `Job failed. Logs:` and both streams as one text."""
     with on(scripted(program(out("printed"), err("a traceback"), code=2)), **THEIRS) as executor:
         result = execute(executor, "raise SystemExit(2)")
     assert result.stderr.startswith("a traceback\n\nThe program ended with exit code 2.")
@@ -114,7 +114,7 @@ def test_a_job_that_failed_is_its_own_exit_code_and_stderr() -> None:
 
 
 def test_a_container_that_never_terminated_is_a_failure() -> None:
-    """Theirs: exit code 1 for a failed Job without a terminated container. Here the runner's word counts."""
+    """google-adk: exit code 1 for a failed Job without a terminated container. Here: that of the runner."""
     never = Script(chunks=[(0.0, START), (0.0, err("a traceback")), (0.0, exit_frame(1))], ends_at=None)
     with on(scripted(never), **THEIRS) as executor:
         result = execute(executor, "raise SystemExit(1)")
@@ -122,8 +122,8 @@ def test_a_container_that_never_terminated_is_a_failure() -> None:
     assert_exit_code(result, 1)
 
 
-def test_a_refusal_of_the_api_server_is_told_and_nothing_raised() -> None:
-    """Theirs: `Kubernetes API error:` and the reason. Here also the server's message, and nothing is left."""
+def test_an_error_of_the_api_server_is_returned_and_not_raised() -> None:
+    """google-adk: `Kubernetes API error:` and the reason. Here also the message, and no objects remain."""
     refused = Respond(403, "Forbidden", "configmaps is forbidden: no permission")
     cluster = scripted(program(), Fault(refused, Match("create", "configmaps"), times=None))
     with on(cluster, **THEIRS) as executor:
@@ -133,8 +133,8 @@ def test_a_refusal_of_the_api_server_is_told_and_nothing_raised() -> None:
     assert cluster.jobs_left() == []
 
 
-def test_the_time_limit_is_told_with_what_was_printed_and_ends_the_code() -> None:
-    """Theirs: no exit code, and the code runs on. Here it is killed, the Job deleted, the exit code 124."""
+def test_the_time_limit_ends_the_code_and_keeps_its_output() -> None:
+    """google-adk: no exit code, and the code continues. Here it is killed, with exit code 124."""
     cluster = seen()
     with on(cluster, **{**THEIRS, "timeout_seconds": 1}) as executor:
         result = execute(executor, "import time\nprint('still running', flush=True)\ntime.sleep(600)")
@@ -144,8 +144,8 @@ def test_the_time_limit_is_told_with_what_was_printed_and_ends_the_code() -> Non
     assert cluster.jobs_left() == []
 
 
-def test_a_pod_that_does_not_start_in_time_is_told_and_not_raised() -> None:
-    """No case of theirs: their executor then raises, which ends the agent's run."""
+def test_a_startup_timeout_is_returned_and_not_raised() -> None:
+    """Not a case of google-adk, whose executor raises an error that ends the run of the agent."""
     cluster = scripted(program(), Fault(NoNode(), times=None))
     with on(cluster, **THEIRS, startup_timeout_seconds=0.3) as executor:
         result = execute(executor, "print(1)")
@@ -153,8 +153,8 @@ def test_a_pod_that_does_not_start_in_time_is_told_and_not_raised() -> None:
     assert_exit_code(result, None)
 
 
-def test_the_jobs_manifest() -> None:
-    """All that theirs asserts of it; names, the command and the volume are ours."""
+def test_the_manifest_of_the_job() -> None:
+    """Everything that google-adk asserts, except for names, the command and the volume."""
     cluster = scripted(program())
     with on(cluster, **THEIRS) as executor:
         execute(executor, "print('hello world')", context=Context(Agent("coder"), "test-invocation-123"))
@@ -195,10 +195,10 @@ def test_the_default_mode_runs_a_job() -> None:
     assert len(cluster.jobs()) == 1
 
 
-def test_a_pod_that_was_killed_for_its_memory_is_told() -> None:
-    """No case of theirs: the reason of a container's end is not read there."""
+def test_a_pod_that_was_killed_for_its_memory_is_reported() -> None:
+    """Not a case of google-adk, which does not read why a container ended."""
     killed = Script(chunks=[(0.0, START), (0.0, out("half"))], ends_at=0.05, exit=ContainerExit(137, "OOMKilled"))
     with on(scripted(killed), **THEIRS) as executor:
         result = execute(executor, "x = 'x' * 10**10")
-    assert "killed for its memory: 512Mi are its limit (mem_limit)" in result.stderr
+    assert "killed at its memory limit of 512Mi (mem_limit)" in result.stderr
     assert_exit_code(result, 137)

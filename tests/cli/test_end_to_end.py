@@ -87,6 +87,13 @@ def test_the_result_as_json() -> None:
     assert found["timings"]["returned"] > 0
 
 
+def test_verbose_twice_logs_every_request() -> None:
+    _, _, stderr = run("-v", "-c", "pass")
+    assert b"HTTP Request" not in stderr
+    _, _, stderr = run("-vv", "-c", "pass")
+    assert b"gke-sandbox: info: HTTP Request: POST " in stderr
+
+
 SLEEPER = "import os, time; print(os.getpid(), flush=True); time.sleep(100)"
 
 

@@ -28,7 +28,7 @@ class _Connection:
 
     client: KubeClient
     namespace: str | None
-    """Namespace of the context or of the pod. None if there is none."""
+    """Namespace of the context or of the pod. None if it has no namespace."""
     delete_jobs_sync: Callable[[str, Sequence[str]], None]
     """Delete Jobs (namespace, names) without an event loop. Only for interpreter exit."""
 

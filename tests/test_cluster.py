@@ -1,4 +1,4 @@
-"""Cluster: which configuration each of its makers reads. What is found there is `tests/kube/`'s."""
+"""Cluster: which configuration each factory reads. The contents are tested in `tests/kube/`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gke_sandbox.kube.config.types import ClusterConfig, ConnectionOverrides
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with two kubeconfigs of the contexts one and two, of which KUBECONFIG names the first."""
+    """Return a directory with two kubeconfigs, one and two. KUBECONFIG is the first."""
     for name in ("one", "two"):
         (tmp_path / name).write_text(f"""
             current-context: {name}
@@ -34,7 +34,7 @@ def found(cluster: Cluster) -> ClusterConfig:
 
 
 @pytest.mark.parametrize("make", [Cluster.auto, Cluster.kubeconfig])
-def test_a_path_and_a_context_are_the_kubeconfigs(files: Path, make: Callable[..., Cluster]) -> None:
+def test_a_path_and_a_context_select_the_kubeconfig(files: Path, make: Callable[..., Cluster]) -> None:
     assert found(make()).server == "https://one"
     assert found(make(context="one-spare")).namespace == "spare"
     assert found(make(str(files / "two"))).server == "https://two"
@@ -42,7 +42,7 @@ def test_a_path_and_a_context_are_the_kubeconfigs(files: Path, make: Callable[..
 
 
 @pytest.mark.parametrize("make", [Cluster.auto, Cluster.kubeconfig])
-def test_what_is_given_comes_before_what_is_found(files: Path, make: Callable[..., Cluster]) -> None:
+def test_overrides_replace_the_configuration(files: Path, make: Callable[..., Cluster]) -> None:
     given = ConnectionOverrides(server="https://other", token="t0ken-s3cret", user="me", namespace="mine")
     cluster = make(overrides=given)
     config = found(cluster)
@@ -53,7 +53,9 @@ def test_what_is_given_comes_before_what_is_found(files: Path, make: Callable[..
     assert not any("s3cret" in repr(value) for value in (cluster, config, config.auth, given))
 
 
-def test_an_environment_without_a_cluster(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_configured_cluster_an_error_names_the_places_that_were_searched(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("KUBECONFIG")
     with pytest.raises(ConfigError, match=r"no cluster was found: this is not a pod .*kube/config does not exist"):
         found(Cluster.auto())
@@ -63,7 +65,7 @@ def test_an_environment_without_a_cluster(files: Path, monkeypatch: pytest.Monke
         found(Cluster.in_cluster())
 
 
-def test_nothing_is_read_before_it_is_used(files: Path) -> None:
+def test_no_file_is_read_before_the_cluster_is_used(files: Path) -> None:
     cluster = Cluster.kubeconfig(str(files / "three"))
     with pytest.raises(ConfigError, match="cannot read"):
         found(cluster)

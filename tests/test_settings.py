@@ -1,4 +1,4 @@
-"""Settings and programs: what is refused before any request, and which field the refusal names."""
+"""Settings: which values are refused before any request, and the field in the error."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_settings_and_programs_can_be_copied_and_pickled() -> None:
         assert pickle.loads(pickle.dumps(value)) == value
 
 
-def test_a_refusal_is_a_value_error_with_the_fields_path() -> None:
+def test_an_invalid_setting_is_a_value_error_with_the_path_of_the_field() -> None:
     error = refusal(labels={"bad key": "x"})
     assert isinstance(error, ValueError)
     assert isinstance(error, SandboxError)
@@ -72,20 +72,20 @@ RESOURCES = [
 
 @pytest.mark.parametrize("field", RESOURCES)
 @pytest.mark.parametrize("value", ["abc", "", " 1Gi", "1Gi ", "1gb", "512MB", "1,5Gi", "x" * 5000])
-def test_a_bad_quantity_is_refused(field: str, value: str) -> None:
+def test_an_invalid_quantity_is_refused(field: str, value: str) -> None:
     error = refusal(**{field: value})
     assert error.field == field
     assert "is not a quantity" in str(error)
     assert len(str(error)) < 500
 
 
-def test_a_bad_quantity_is_refused_in_the_servers_words() -> None:
+def test_an_invalid_quantity_is_refused_with_the_message_of_the_server() -> None:
     assert "quantities must match the regular expression" in str(refusal(cpu_limit="abc"))
 
 
 @pytest.mark.parametrize("field", RESOURCES)
 @pytest.mark.parametrize("value", ["0", "0Gi", "-1", "-1Gi", "0.0", "."])
-def test_no_resource_is_zero_or_negative(field: str, value: str) -> None:
+def test_a_resource_of_zero_or_less_is_refused(field: str, value: str) -> None:
     error = refusal(**{field: value})
     assert error.field == field
     assert "more than zero" in str(error)
@@ -93,14 +93,14 @@ def test_no_resource_is_zero_or_negative(field: str, value: str) -> None:
 
 @pytest.mark.parametrize("field", RESOURCES)
 @pytest.mark.parametrize("value", [1, 0.5, True, None, b"1Gi", ["1Gi"]])
-def test_a_quantity_is_text(field: str, value: object) -> None:
+def test_a_quantity_that_is_not_text_is_refused(field: str, value: object) -> None:
     error = refusal(**{field: value})
     assert error.field == field
     assert "text" in str(error)
 
 
 @pytest.mark.parametrize("value", ["1e300", "9e255", "10E", "1e99999999999"])
-def test_no_resource_is_more_than_there_is(value: str) -> None:
+def test_a_resource_over_64_bits_is_refused(value: str) -> None:
     assert refusal(memory_limit=value).field == "memory_limit"
 
 
@@ -114,7 +114,7 @@ def test_no_resource_is_more_than_there_is(value: str) -> None:
         ("ephemeral_storage_request", "1Gi", "ephemeral_storage_limit", "512Mi"),
     ],
 )
-def test_a_request_above_its_limit_is_refused_naming_both(
+def test_a_request_above_its_limit_is_refused_with_both_values(
     request_field: str, request_value: str, limit_field: str, limit_value: str
 ) -> None:
     error = refusal(**{request_field: request_value, limit_field: limit_value})
@@ -123,11 +123,11 @@ def test_a_request_above_its_limit_is_refused_naming_both(
         assert word in str(error)
 
 
-def test_a_request_may_equal_its_limit() -> None:
+def test_a_request_can_equal_its_limit() -> None:
     Settings(cpu_request="0.5", cpu_limit="500m", memory_request="1Gi", memory_limit="1024Mi")
 
 
-def test_cpu_is_compared_in_thousandths_as_the_server_does() -> None:
+def test_cpu_is_compared_in_thousandths_as_in_the_server() -> None:
     Settings(cpu_request="0.0005", cpu_limit="0.0001")
 
 
@@ -136,13 +136,13 @@ def test_fractions_of_a_byte_are_allowed_where_the_server_only_warns() -> None:
 
 
 @pytest.mark.parametrize("value", ["512m", "1", "1023Ki"])
-def test_a_memory_limit_that_fits_no_program_is_refused_with_a_hint(value: str) -> None:
+def test_a_memory_limit_below_1_mib_is_refused_with_a_hint(value: str) -> None:
     error = refusal(memory_limit=value, memory_request="1m")
     assert error.field == "memory_limit"
     assert "Mi" in error.hint
 
 
-def test_the_scratch_volume_counts_against_the_storage_limit_unless_there_is_none() -> None:
+def test_the_volume_at_tmp_counts_against_the_storage_limit_unless_there_is_no_volume() -> None:
     error = refusal(tmp_size="193Mi")
     assert error.field == "tmp_size"
     for word in ("193Mi", "64Mi", "256Mi"):
@@ -155,7 +155,7 @@ def test_the_scratch_volume_counts_against_the_storage_limit_unless_there_is_non
 
 
 @pytest.mark.parametrize("value", ["", "Default", "a.b", "a_b", "-a", "a" * 64, "é", "a\n"])
-def test_a_bad_namespace_is_refused(value: str) -> None:
+def test_an_invalid_namespace_is_refused(value: str) -> None:
     error = refusal(namespace=value)
     assert error.field == "namespace"
 
@@ -166,7 +166,7 @@ def test_an_empty_or_blank_image_is_refused(value: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["runtime_class_name", "priority_class_name", "service_account_name"])
-def test_optional_names_may_be_none_but_not_empty_or_bad(field: str) -> None:
+def test_optional_names_can_be_none_but_not_empty_or_invalid(field: str) -> None:
     Settings(**{field: None})
     Settings(**{field: "a.b-c"})
     for value in ("", "A", "a/b", "a" * 254):
@@ -198,7 +198,7 @@ def test_optional_names_may_be_none_but_not_empty_or_bad(field: str) -> None:
         ("annotations", "a", "\ud800"),
     ],
 )
-def test_a_bad_key_or_value_is_refused(field: str, key: str, value: str) -> None:
+def test_an_invalid_key_or_value_is_refused(field: str, key: str, value: str) -> None:
     assert refusal(**{field: {key: value}}).field == f"{field}[{key!r}]"
 
 
@@ -206,24 +206,24 @@ def test_a_bad_key_or_value_is_refused(field: str, key: str, value: str) -> None
 @pytest.mark.parametrize(
     "value", [5, None, "a=b", [("a", "b")], {"a"}, {"a": 1}, {"a": None}, {"a": b"x"}, {1: "x"}]
 )
-def test_a_mapping_is_of_text_to_text(field: str, value: object) -> None:
+def test_a_mapping_that_is_not_of_text_to_text_is_refused(field: str, value: object) -> None:
     error = refusal(**{field: value})
     assert error.field.startswith(field)
 
 
 @pytest.mark.parametrize("name", ["GKE_SANDBOX_", "GKE_SANDBOX_REQUEST", "GKE_SANDBOX_MINE"])
-def test_variables_of_the_runner_are_refused(name: str) -> None:
+def test_reserved_environment_variables_are_refused(name: str) -> None:
     error = refusal(env={name: "x"})
     assert error.field == f"env[{name!r}]"
     assert "GKE_SANDBOX_" in str(error)
 
 
-def test_variables_of_other_names_are_taken() -> None:
+def test_other_environment_variables_are_accepted() -> None:
     env = {"gke_sandbox_x": "1", "PATH": "/bin", "my.var-x": "", "MULTI": "a\nb", "DOLLAR": "$(X)"}
     assert Settings(env=env).env == env
 
 
-def test_variables_are_bounded() -> None:
+def test_environment_variables_are_limited_in_number_and_size() -> None:
     Settings(env={"A": "x" * 131_069})
     assert refusal(env={"A": "x" * 131_070}).field == "env['A']"
     assert refusal(env={f"A{i}": "x" * 100_000 for i in range(3)}).field == "env"
@@ -247,16 +247,16 @@ def test_labels_that_are_set_for_every_job_are_refused(key: str) -> None:
     assert refusal(labels={key: "x"}).field == f"labels[{key!r}]"
 
 
-def test_annotations_of_ours_are_refused_and_the_adk_one_is_taken() -> None:
+def test_reserved_annotations_are_refused_and_that_of_adk_is_accepted() -> None:
     assert refusal(annotations={"gke-sandbox/x": "1"}).field == "annotations['gke-sandbox/x']"
     Settings(annotations={"adk.agent.google.com/invocation-id": "e-1234", "Upper.Case/Key": "any text\n"})
 
 
-def test_annotations_are_bounded_as_the_server_does() -> None:
+def test_annotations_are_limited_as_in_the_server() -> None:
     assert refusal(annotations={"a": "x" * (256 << 10)}).field == "annotations"
 
 
-# -- numbers and words -------------------------------------------------------------------------------------
+# -- numbers and choices -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("field", ["timeout", "startup_timeout"])
@@ -279,14 +279,14 @@ def test_annotations_are_bounded_as_the_server_does() -> None:
         1j,
     ],
 )
-def test_a_timeout_is_a_positive_number_of_seconds(field: str, value: object) -> None:
+def test_a_timeout_that_is_not_a_positive_number_of_seconds_is_refused(field: str, value: object) -> None:
     error = refusal(**{field: value})
     assert error.field == field
     assert "seconds" in str(error)
     assert len(str(error)) < 200
 
 
-def test_a_timeout_may_be_whole_or_not() -> None:
+def test_a_timeout_can_be_an_integer_or_a_float() -> None:
     settings = Settings(timeout=1, startup_timeout=0.25)
     assert (settings.timeout, settings.startup_timeout) == (1.0, 0.25)
     assert isinstance(settings.timeout, float)
@@ -304,7 +304,7 @@ def test_a_timeout_may_be_whole_or_not() -> None:
     ],
 )
 @pytest.mark.parametrize("value", [-1, 1 << 31, pytest.param(10**5000, id="huge"), True, 1.0, "1", None])
-def test_whole_numbers_have_a_range(field: str, value: object) -> None:
+def test_an_integer_outside_its_range_is_refused(field: str, value: object) -> None:
     error = refusal(**{field: value})
     assert error.field == field
     assert len(str(error)) < 200
@@ -326,7 +326,7 @@ def test_root_is_refused(field: str) -> None:
         ("image_pull_policy", ""),
     ],
 )
-def test_a_word_is_one_of_the_known_ones(field: str, value: object) -> None:
+def test_an_unknown_choice_is_refused_with_the_valid_ones(field: str, value: object) -> None:
     error = refusal(**{field: value})
     assert error.field == field
     assert "one of" in str(error)
@@ -354,12 +354,12 @@ def test_a_word_is_one_of_the_known_ones(field: str, value: object) -> None:
         (Toleration(key="a", operator="Exists", value="x"), ".value"),
     ],
 )
-def test_a_toleration_of_the_wrong_shape_is_refused(toleration: Any, path: str) -> None:
+def test_an_invalid_toleration_is_refused(toleration: Any, path: str) -> None:
     good = {"key": "a", "operator": "Exists"}
     assert refusal(tolerations=[good, toleration]).field == f"tolerations[1]{path}"
 
 
-def test_tolerations_are_kubernetes_mappings_or_our_own() -> None:
+def test_tolerations_are_kubernetes_mappings_or_toleration_objects() -> None:
     given_ = [
         {"key": "a", "operator": "Equal", "value": "", "effect": "NoExecute", "tolerationSeconds": 30},
         Toleration(operator="Exists"),
@@ -374,13 +374,13 @@ def test_tolerations_are_kubernetes_mappings_or_our_own() -> None:
 
 @pytest.mark.parametrize("field", ["tolerations", "image_pull_secrets"])
 @pytest.mark.parametrize("value", ["name", b"name", None, {"a": "b"}, 5, {"x"}])
-def test_a_list_is_a_list(field: str, value: object) -> None:
+def test_a_value_that_is_not_a_list_is_refused_for_a_list(field: str, value: object) -> None:
     error = refusal(**{field: value})
     assert error.field == field
     assert "list" in str(error)
 
 
-def test_a_bad_pull_secret_is_refused() -> None:
+def test_an_invalid_pull_secret_is_refused() -> None:
     assert refusal(image_pull_secrets=["good", "Bad"]).field == "image_pull_secrets[1]"
     assert Settings(image_pull_secrets=["a"]).image_pull_secrets == ("a",)
 
@@ -388,7 +388,7 @@ def test_a_bad_pull_secret_is_refused() -> None:
 # -- override ----------------------------------------------------------------------------------------------
 
 
-def test_override_makes_a_checked_copy() -> None:
+def test_override_returns_a_checked_copy() -> None:
     settings = Settings()
     changed = settings.override(timeout=5, cpu_limit="2")
     assert (changed.timeout, changed.cpu_limit) == (5.0, "2")
@@ -434,14 +434,14 @@ def test_an_invalid_limit_is_refused_and_not_the_request_that_follows_it() -> No
 @pytest.mark.parametrize(
     ("name", "near"), [("time_out", "timeout"), ("cpu", "cpu_limit"), ("mem_limit", "memory_limit")]
 )
-def test_an_unknown_setting_is_refused_and_the_nearest_named(name: str, near: str) -> None:
+def test_an_unknown_setting_is_refused_with_the_setting_that_was_probably_meant(name: str, near: str) -> None:
     with pytest.raises(SpecError) as caught:
         Settings().override(**{name: 1})
     assert caught.value.field == name
     assert near in caught.value.hint
 
 
-def test_changing_what_was_given_changes_no_settings() -> None:
+def test_settings_copy_mappings_and_lists() -> None:
     env, secrets = {"A": "1"}, ["a"]
     settings = Settings(env=env, image_pull_secrets=secrets)
     env["GKE_SANDBOX_X"] = "1"
@@ -450,7 +450,7 @@ def test_changing_what_was_given_changes_no_settings() -> None:
     assert settings.image_pull_secrets == ("a",)
 
 
-def test_a_representation_shows_no_variables_and_no_contents() -> None:
+def test_a_representation_contains_no_variables_and_no_file_contents() -> None:
     assert "hunter2" not in repr(Settings(env={"PASSWORD": "hunter2"}))
     assert "hunter2" not in repr(Program(code="hunter2", files={"a": "hunter2"}, stdin="hunter2"))
 
@@ -459,12 +459,12 @@ FIELDS = sorted(Settings.__dataclass_fields__)
 
 
 @given(st.sampled_from(FIELDS), junk)
-def test_whatever_is_given_is_taken_or_refused_with_its_field(field: str, value: object) -> None:
+def test_any_value_is_accepted_or_refused_with_its_field(field: str, value: object) -> None:
     refused = refused_field(Settings().override, **{field: value})
     assert refused is None or refused.startswith((field, field.replace("limit", "request"), "tmp_size"))
 
 
-def test_a_message_never_shows_what_may_be_large() -> None:
+def test_messages_do_not_contain_large_values() -> None:
     assert len(str(refusal(image=b"x" * 10_000_000))) < 500
     assert len(str(refusal(labels={"a": "x" * 10_000_000}))) < 1000
 
@@ -501,7 +501,7 @@ def test_every_setting_has_its_names_and_its_type_as_a_keyword_argument() -> Non
         ("--cpu-limt", OPTIONS, "--cpu"),
     ],
 )
-def test_a_wrong_name_is_answered_with_the_right_one_of_the_same_interface(
+def test_the_suggestion_for_a_wrong_name_is_a_name_of_the_same_interface(
     wrong: str, names: dict[str, str], right: str | None
 ) -> None:
     assert suggest(wrong, names) == right

@@ -1,4 +1,4 @@
-"""The events of one run, taken at the caller's own pace."""
+"""ExecutionStream: the events of one execution, for a reader of any speed."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ RESULT = ExecutionResult(status="succeeded", exit_code=0)
 
 
 class Run:
-    """Stands for a run: remembers whether it was begun and ended."""
+    """A fake execution that records whether it was started and cancelled."""
 
     def __init__(self) -> None:
-        self.begun = 0
+        self.started = 0
         self.cancelled = False
 
     def start(self, stream: ExecutionStream) -> Callable[[], None]:
-        self.begun += 1
+        self.started += 1
         return self.cancel
 
     def cancel(self) -> None:
         self.cancelled = True
 
 
-async def test_the_run_begins_once_with_the_block() -> None:
+async def test_the_execution_starts_once_when_the_block_is_entered() -> None:
     run = Run()
     stream = ExecutionStream(run.start)
-    assert run.begun == 0
+    assert run.started == 0
     async with stream as events:
         aiter(events)
-        assert run.begun == 1
+        assert run.started == 1
 
 
-async def test_events_come_in_order_and_the_result_last() -> None:
+async def test_events_are_returned_in_order_and_the_result_last() -> None:
     run = Run()
     async with ExecutionStream(run.start) as events:
         put = [PhaseChanged("created", 0.1), OutputChunk("stdout", b"a", 0.2), ExecutionFinished(RESULT)]
@@ -51,7 +51,7 @@ async def test_events_come_in_order_and_the_result_last() -> None:
     assert not run.cancelled
 
 
-async def test_an_error_is_raised_once_after_the_events_before_it() -> None:
+async def test_an_error_is_raised_once_after_the_events_that_preceded_it() -> None:
     run = Run()
     async with ExecutionStream(run.start) as events:
         events._put(PhaseChanged("created", 0.1))
@@ -63,7 +63,7 @@ async def test_an_error_is_raised_once_after_the_events_before_it() -> None:
             await anext(events)
 
 
-async def test_leaving_the_block_early_ends_the_run() -> None:
+async def test_leaving_the_block_early_cancels_the_execution() -> None:
     run = Run()
     async with ExecutionStream(run.start) as events:
         events._put(PhaseChanged("created", 0.1))
@@ -74,7 +74,7 @@ async def test_leaving_the_block_early_ends_the_run() -> None:
         await anext(events)
 
 
-async def test_a_reader_that_waits_is_woken() -> None:
+async def test_a_waiting_reader_gets_new_events() -> None:
     run = Run()
     taken = []
     async with ExecutionStream(run.start) as events, anyio.create_task_group() as group:
@@ -90,7 +90,7 @@ async def test_a_reader_that_waits_is_woken() -> None:
 
 
 async def test_a_slow_reader_gets_every_byte_in_few_events() -> None:
-    """A program that prints byte by byte must not fill the memory with events."""
+    """A program that prints byte by byte does not fill the memory with events."""
     run = Run()
     async with ExecutionStream(run.start) as events:
         for n in range(50_000):
@@ -105,15 +105,15 @@ async def test_a_slow_reader_gets_every_byte_in_few_events() -> None:
     assert taken[-1] == ExecutionFinished(RESULT)
 
 
-async def test_taking_the_first_event_begins_the_run() -> None:
+async def test_requesting_the_first_event_starts_the_execution() -> None:
     run = Run()
     stream = ExecutionStream(run.start)
     stream._put(PhaseChanged("created", 0.1))
     assert await anext(stream) == PhaseChanged("created", 0.1)
-    assert run.begun == 1
+    assert run.started == 1
 
 
-async def test_closing_wakes_a_reader_and_later_events_are_dropped() -> None:
+async def test_close_ends_a_waiting_reader_and_drops_later_events() -> None:
     run = Run()
     async with ExecutionStream(run.start) as events, anyio.create_task_group() as group:
 

@@ -1,4 +1,4 @@
-"""Sandbox: threads, Ctrl-C, interpreter exit, fork. What concerns the whole process runs in one of its own."""
+"""Sandbox: threads, Ctrl-C, interpreter exit and fork. Tests of whole processes start a new process."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ LOCAL = Cluster.local("process")
 
 
 def loops() -> list[threading.Thread]:
-    """The threads of Sandboxes that are open."""
+    """Return the threads of open Sandboxes."""
     return [thread for thread in threading.enumerate() if thread.name.startswith("gke-sandbox")]
 
 
-def test_run_in_a_block() -> None:
+def test_a_sandbox_runs_a_program_in_a_with_block() -> None:
     with Sandbox(LOCAL) as sandbox:
         assert sandbox.run("print(6 * 7)").stdout == "42\n"
         assert sandbox.namespace == "default"
         assert sandbox.leftovers == []
 
 
-def test_it_opens_with_the_first_run_and_close_joins_its_thread() -> None:
+def test_the_first_run_starts_a_thread_and_close_joins_it() -> None:
     sandbox = Sandbox(LOCAL)
     assert loops() == []
     assert sandbox.run("print(1)").stdout == "1\n"
@@ -55,7 +55,7 @@ def test_it_opens_with_the_first_run_and_close_joins_its_thread() -> None:
     assert caught.value.may_have_run is False
 
 
-def test_wrong_settings_are_refused_when_it_is_made() -> None:
+def test_invalid_settings_are_refused_when_the_sandbox_is_created() -> None:
     with pytest.raises(SpecError, match="cpu_limit"):
         Sandbox(LOCAL, cpu_limit="abc")
     with pytest.raises(SpecError, match="timeuot"):
@@ -68,20 +68,20 @@ def test_many_threads_share_one_sandbox() -> None:
     assert results == [f"{n}\n" for n in range(20)]
 
 
-def test_map_keeps_the_order() -> None:
+def test_map_returns_results_in_order() -> None:
     with Sandbox(LOCAL) as sandbox:
         results = sandbox.map([f"print({n})" for n in range(6)], max_concurrency=3)
     assert [result.stdout for result in results] == [f"{n}\n" for n in range(6)]
 
 
-def test_stream_is_an_iterator() -> None:
+def test_a_stream_is_an_iterator_of_events() -> None:
     with Sandbox(LOCAL) as sandbox, sandbox.stream("print('a')") as events:
         seen = list(events)
     assert b"".join(event.data for event in seen if isinstance(event, OutputChunk)) == b"a\n"
     assert isinstance(seen[-1], ExecutionFinished)
 
 
-def test_leaving_a_stream_early_ends_the_run() -> None:
+def test_leaving_the_block_of_a_stream_cancels_the_run() -> None:
     with Sandbox(LOCAL) as sandbox:
         with sandbox.stream("import sys, time\nsys.stdout.write('a')\ntime.sleep(60)") as events:
             for event in events:
@@ -90,7 +90,7 @@ def test_leaving_a_stream_early_ends_the_run() -> None:
         assert list(events) == []
 
 
-def test_close_from_another_thread_ends_the_runs() -> None:
+def test_close_in_another_thread_cancels_running_programs() -> None:
     errors: list[BaseException] = []
     sandbox = Sandbox(LOCAL)
     started = threading.Event()
@@ -113,7 +113,7 @@ def test_close_from_another_thread_ends_the_runs() -> None:
     assert len(errors) == 1
 
 
-def test_a_sandbox_that_is_dropped_ends_its_thread() -> None:
+def test_a_dropped_sandbox_ends_its_thread() -> None:
     sandbox = Sandbox(LOCAL)
     sandbox.run("print(1)")
     (thread,) = loops()
@@ -122,7 +122,7 @@ def test_a_sandbox_that_is_dropped_ends_its_thread() -> None:
     assert not thread.is_alive()
 
 
-def test_leftovers_are_named_after_close() -> None:
+def test_leftovers_are_available_after_close() -> None:
     never = Fault(Forbid(), Match("delete", "jobs"), times=None)
     transport = LocalTransport(choose_runtime("process"), faults=FaultPlan(never))
     with Sandbox(Cluster.transport(transport)) as sandbox:
@@ -130,7 +130,7 @@ def test_leftovers_are_named_after_close() -> None:
     assert sandbox.leftovers == [result.job]
 
 
-def test_a_stream_that_is_read_after_close_says_that_the_sandbox_is_closed() -> None:
+def test_reading_a_stream_after_close_raises_sandbox_closed() -> None:
     sandbox = Sandbox(LOCAL)
     events = sandbox.stream("import time; time.sleep(60)")
     next(events)
@@ -140,15 +140,15 @@ def test_a_stream_that_is_read_after_close_says_that_the_sandbox_is_closed() -> 
     events.close()
 
 
-def test_threads_that_run_while_another_closes_get_a_result_or_are_told() -> None:
-    told: list[BaseException] = []
+def test_threads_that_run_programs_during_close_get_a_result_or_sandbox_closed() -> None:
+    errors: list[BaseException] = []
 
     def run(sandbox: Sandbox) -> None:
         try:
             while True:
                 sandbox.run("pass")
-        except BaseException as error:  # noqa: BLE001 - it is looked at below
-            told.append(error)
+        except BaseException as error:  # noqa: BLE001 - its type is checked below
+            errors.append(error)
 
     for attempt in range(15):
         sandbox = Sandbox(LOCAL)
@@ -161,20 +161,20 @@ def test_threads_that_run_while_another_closes_get_a_result_or_are_told() -> Non
         for thread in threads:
             thread.join(20)
             assert not thread.is_alive()
-    assert {type(error) for error in told} == {SandboxClosed}
+    assert {type(error) for error in errors} == {SandboxClosed}
 
 
 class BrokenWatch(httpx.AsyncBaseTransport):
-    """A transport with a defect of its own, which ends the event loop."""
+    """A transport with a bug that ends the event loop."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/pods"):
-            raise RuntimeError("a defect")
+            raise RuntimeError("a bug")
         status = {"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404}
         return httpx.Response(404, json=status, request=request)
 
 
-def test_a_run_whose_event_loop_breaks_down_is_told_and_so_is_every_later_one() -> None:
+def test_if_the_event_loop_fails_every_run_raises_an_error() -> None:
     with Sandbox(Cluster.transport(BrokenWatch())) as sandbox:
         for _ in range(3):
             with pytest.raises((SandboxClosed, NotFound)):
@@ -185,7 +185,7 @@ def test_a_run_whose_event_loop_breaks_down_is_told_and_so_is_every_later_one() 
             sandbox.run("pass")
 
 
-def test_a_sandbox_that_is_collected_in_its_own_thread_ends_it() -> None:
+def test_a_sandbox_that_is_garbage_collected_in_its_own_thread_ends_the_thread() -> None:
     sandbox = Sandbox(LOCAL)
     sandbox.run("pass")
     (thread,) = loops()
@@ -202,7 +202,7 @@ def test_a_sandbox_that_is_collected_in_its_own_thread_ends_it() -> None:
     assert not thread.is_alive()
 
 
-# -- in processes of their own ----------------------------------------------------------------------------
+# -- in new processes ----------------------------------------------------------------------------
 
 PRELUDE = """
 import logging, os, signal, sys, threading, time
@@ -237,7 +237,7 @@ def output(code: str) -> str:
     return out
 
 
-def test_ctrl_c_in_a_run_deletes_the_job_before_it_is_raised() -> None:
+def test_ctrl_c_during_a_run_is_raised_after_the_job_is_deleted() -> None:
     code = """
     sandbox.namespace  # opens it
     def announce():
@@ -260,8 +260,8 @@ def test_ctrl_c_in_a_run_deletes_the_job_before_it_is_raised() -> None:
     assert running.returncode == 0, error
 
 
-def test_ctrl_c_that_another_thread_was_given_is_heeded() -> None:
-    """The kernel may give a signal to any thread; and one just before a wait for a lock does not end that wait."""
+def test_ctrl_c_that_the_kernel_delivers_to_another_thread_is_handled() -> None:
+    """The kernel may deliver a signal to any thread, and one just before a wait does not end the wait."""
     code = """
     sandbox.namespace  # opens it
     def interrupt():
@@ -278,7 +278,7 @@ def test_ctrl_c_that_another_thread_was_given_is_heeded() -> None:
     assert output(code) == "interrupted []\n"
 
 
-def test_a_second_ctrl_c_gives_up_and_names_what_is_left() -> None:
+def test_a_second_ctrl_c_stops_waiting_and_logs_the_remaining_job() -> None:
     code = """
     from gke_sandbox.local.faults import *
     transport = LocalTransport(choose_runtime("process"), faults=FaultPlan(
@@ -310,7 +310,7 @@ def test_a_second_ctrl_c_gives_up_and_names_what_is_left() -> None:
     assert "Job gke-sandbox-" in error
 
 
-def test_interpreter_exit_without_close_kills_what_runs_and_does_not_hang() -> None:
+def test_interpreter_exit_without_close_kills_running_programs_and_does_not_hang() -> None:
     code = """
     pids = []
     def run():
@@ -324,7 +324,7 @@ def test_interpreter_exit_without_close_kills_what_runs_and_does_not_hang() -> N
     ready.wait(20)
     """
     out = output(code)
-    # It was killed before the interpreter ended.
+    # The process was killed before the interpreter ended.
     pid, deadline = int(out.split()[1]), time.monotonic() + 10
     while runs(pid):
         assert time.monotonic() < deadline
@@ -332,18 +332,18 @@ def test_interpreter_exit_without_close_kills_what_runs_and_does_not_hang() -> N
 
 
 def runs(pid: int) -> bool:
-    """Whether a process is there, and is more than what is left of one."""
+    """Whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
 
-def test_interpreter_exit_after_runs_is_quiet() -> None:
+def test_interpreter_exit_after_runs_prints_nothing() -> None:
     assert output("print(sandbox.run('print(1)').stdout, end='')") == "1\n"
 
 
-def test_a_forked_child_begins_anew_and_leaves_its_parents_jobs_alone() -> None:
+def test_a_forked_child_has_a_new_session_and_does_not_use_the_jobs_of_its_parent() -> None:
     code = """
     local = Sandbox(Cluster.local("process"))
     print(local.run("print('parent')").stdout, end="", flush=True)
@@ -360,7 +360,7 @@ def test_a_forked_child_begins_anew_and_leaves_its_parents_jobs_alone() -> None:
     assert output(code) == "parent\nchild\nTrue\nparent again\n"
 
 
-def test_ctrl_c_in_a_map_does_not_wait_for_programs_that_had_not_begun() -> None:
+def test_ctrl_c_during_map_does_not_wait_for_programs_that_have_not_started() -> None:
     code = """
     sandbox.namespace  # opens it
     def interrupt():
@@ -368,23 +368,23 @@ def test_ctrl_c_in_a_map_does_not_wait_for_programs_that_had_not_begun() -> None
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
     threading.Thread(target=interrupt, daemon=True).start()
-    began = time.monotonic()
+    started = time.monotonic()
     try:
         sandbox.map([SLEEPS] * 6, max_concurrency=2)
     except KeyboardInterrupt:
-        print(left(), time.monotonic() - began < 8)
+        print(left(), time.monotonic() - started < 8)
     sandbox.close()
     """
     assert output(code) == "[] True\n"
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_an_interrupt_ends_a_call_on_the_loop_also_before_there_is_a_future_for_it(before: bool) -> None:
-    """Ctrl-C may come while the call is being handed to the loop, which has already begun it."""
-    began: list[str] = []
+def test_an_interrupt_cancels_a_call_on_the_loop_even_before_its_future_exists(before: bool) -> None:
+    """Ctrl-C can be raised while the call is submitted to the loop, which has already started it."""
+    started: list[str] = []
 
     async def call(name: str) -> None:
-        began.append(name)
+        started.append(name)
         await anyio.sleep_forever()
 
     async def main() -> None:
@@ -399,10 +399,10 @@ def test_an_interrupt_ends_a_call_on_the_loop_also_before_there_is_a_future_for_
         assert task.ended
 
     anyio.run(main)
-    assert began == ["run"]
+    assert started == ["run"]
 
 
-def test_ctrl_c_while_it_opens_leaves_no_thread() -> None:
+def test_ctrl_c_while_a_sandbox_opens_leaves_no_thread() -> None:
     code = """
     for n in range(30):
         sandbox = Sandbox(Cluster.local("process"))
@@ -425,7 +425,7 @@ def test_ctrl_c_while_it_opens_leaves_no_thread() -> None:
     assert output(code) == "[]\n"
 
 
-def test_a_signal_handler_may_close_what_is_just_being_opened() -> None:
+def test_a_signal_handler_can_close_a_sandbox_that_is_being_opened() -> None:
     code = """
     opening = Sandbox(Cluster.local("process"))
     signal.signal(signal.SIGTERM, lambda *_: opening.close())
@@ -444,23 +444,23 @@ def test_a_signal_handler_may_close_what_is_just_being_opened() -> None:
 
 
 def emptied(cluster: HttpCluster) -> bool:
-    """Whether the cluster is empty, or becomes so within ten seconds."""
+    """Whether the cluster is empty within ten seconds."""
     deadline = time.monotonic() + 10
     while cluster.transport.leftovers() and time.monotonic() < deadline:
         time.sleep(0.02)
     return not cluster.transport.leftovers()
 
 
-def test_a_sandbox_that_is_dropped_right_before_interpreter_exit_has_its_job_deleted(tmp_path: Path) -> None:
+def test_the_job_of_a_sandbox_dropped_right_before_interpreter_exit_is_deleted(tmp_path: Path) -> None:
     with http_cluster() as cluster:
         config = cluster.kubeconfig(tmp_path)
         assert output(f"print(Sandbox(Cluster.kubeconfig({config!r})).run('print(1)').stdout, end='')") == "1\n"
         assert emptied(cluster)
 
 
-def test_ctrl_c_in_close_leaves_the_deletion_to_interpreter_exit(tmp_path: Path) -> None:
+def test_after_ctrl_c_in_close_the_job_is_deleted_at_interpreter_exit(tmp_path: Path) -> None:
     with http_cluster() as cluster:
-        # The deletion over the loop is so late that only the one at exit can be in time.
+        # The deletion on the loop is delayed, so only the deletion at exit can be in time.
         cluster.transport.faults.add(Fault(Delay(60), Match("delete", "jobs")))
         code = f"""
         sandbox = Sandbox(Cluster.kubeconfig({cluster.kubeconfig(tmp_path)!r}))
@@ -475,7 +475,7 @@ def test_ctrl_c_in_close_leaves_the_deletion_to_interpreter_exit(tmp_path: Path)
         assert emptied(cluster)
 
 
-def test_a_forked_child_leaves_its_parents_stream_alone() -> None:
+def test_a_forked_child_does_not_use_the_stream_of_its_parent() -> None:
     code = """
     with sandbox, sandbox.stream("print(1)") as events:
         next(events)
@@ -519,12 +519,12 @@ def test_a_child_of_multiprocessing_deletes_its_jobs_when_it_ends(method: str, t
         assert emptied(cluster)
 
 
-def test_a_cluster_that_is_not_there_is_one_error_and_no_group(tmp_path: Path) -> None:
+def test_a_missing_kubeconfig_raises_one_error_without_a_group(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="none"):
         Sandbox(Cluster.kubeconfig(str(tmp_path / "none"))).run("x")
 
 
-def test_what_goes_wrong_while_it_closes_is_raised_once_and_to_whoever_closes_it(tmp_path: Path) -> None:
+def test_an_error_during_close_is_raised_by_the_first_close_only(tmp_path: Path) -> None:
     cluster = Cluster.transport(LocalTransport(ScriptedRuntime(program(out("fine")))))
     sandbox = Sandbox(Cluster.record(tmp_path / "c.yaml", cluster))
     assert sandbox.run("password = 'https://me:hunter2@example.org/'").stdout == "fine"

@@ -1,4 +1,4 @@
-"""Several Sandboxes on one cluster do not disturb each other."""
+"""Several Sandboxes can use one cluster at the same time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .pods import Shared, out, program
 
 
 def echo(spec: ContainerSpec) -> Script:
-    """The program prints itself."""
+    """Return a script that prints the source of its program."""
     return program(out(spec.env["GKE_SANDBOX_CODE_0"]), at=0.5)
 
 
@@ -27,7 +27,7 @@ def cluster_of(*faults: Fault) -> LocalTransport:
 
 
 @mock_clock
-async def test_each_sees_its_own_pods_only() -> None:
+async def test_each_sandbox_watches_only_its_own_pods() -> None:
     async with cluster_of() as cluster:
         one, other = (AsyncSandbox(Cluster.transport(Shared(cluster))) for _ in range(2))
         async with one, other, anyio.create_task_group() as tasks:
@@ -44,7 +44,7 @@ async def test_each_sees_its_own_pods_only() -> None:
 
 
 @mock_clock
-async def test_one_that_closes_leaves_the_others_jobs_alone() -> None:
+async def test_closing_one_sandbox_keeps_the_jobs_of_the_other() -> None:
     async with cluster_of() as cluster, AsyncSandbox(Cluster.transport(Shared(cluster))) as stays:
         printed: list[str] = []
 
@@ -61,8 +61,8 @@ async def test_one_that_closes_leaves_the_others_jobs_alone() -> None:
 
 
 @mock_clock
-async def test_what_one_may_not_do_does_not_end_the_others_runs() -> None:
-    """The first watch that is opened fails for good; the other Sandbox has its own."""
+async def test_a_forbidden_watch_of_one_sandbox_does_not_end_the_runs_of_the_other() -> None:
+    """The first watch fails permanently; the other Sandbox has a separate watch."""
     async with (
         cluster_of(Fault(Forbid(), Match("list", "pods"))) as cluster,
         AsyncSandbox(Cluster.transport(Shared(cluster))) as refused,
@@ -71,5 +71,5 @@ async def test_what_one_may_not_do_does_not_end_the_others_runs() -> None:
         with pytest.raises(Forbidden):
             await refused.run("pass")
         assert (await other.run("fine")).stdout == "fine"
-        # And the next run of the first opens another.
+        # The next run of the first Sandbox opens a new watch.
         assert (await refused.run("again")).stdout == "again"

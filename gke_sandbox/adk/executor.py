@@ -256,7 +256,7 @@ class GkeCodeExecutor(BaseCodeExecutor):
         With exit code 0, stderr of the result is empty. Otherwise it contains the end of the program's stderr, how
         the program ended, and the end of its stdout; or why the program could not be run. `exit_code` is that of
         the program, 128+N for signal N, 124 for the time limit, 137 for the memory limit or a terminated pod, and
-        None if there is no exit code. Output files are those that the program created or changed in its working
+        None without an exit code. Output files are those that the program created or changed in its working
         directory, as bytes. Raises no `SandboxError`: errors are results, and are logged.
         """
         try:

@@ -1,13 +1,13 @@
-"""The embedded cluster: an httpx transport that answers as the API server does, and runs the pods.
+"""The embedded cluster: an httpx transport that behaves like a Kubernetes API server and runs the pods.
 
-Tests use it with scripted containers and faults::
+`Cluster.local()` uses it. In tests you can use it with scripted containers and faults::
 
     from gke_sandbox.local import Fault, LocalTransport, Match, FaultPlan, Refuse, Script, ScriptedRuntime
 
     runtime = ScriptedRuntime(Script(chunks=[(0.0, b"hello\n")], ends_at=0.1))
     transport = LocalTransport(runtime, faults=FaultPlan(Fault(Refuse(), Match("create", "jobs"))))
 
-All kinds of faults are in `gke_sandbox.local.faults`.
+`gke_sandbox.local.faults` has all kinds of faults; docs/faults.md explains them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What all parts of the embedded cluster share: its objects, its clock, its settings."""
+"""The state of an embedded cluster: its objects, clock and options."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -34,8 +34,10 @@ SERVER_VERSION: Json = {
     "platform": "linux/amd64",
 }
 
+RUNTIME_CLASS = "gvisor"
+SERVICE_ACCOUNT = "default"
 # https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/
-_PRIORITY_CLASSES = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
+PRIORITY_CLASSES = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
 
 
 @dataclass(frozen=True)
@@ -48,71 +50,66 @@ class Quota:
 
 @dataclass(frozen=True)
 class Namespace:
-    """A namespace: its Pod Security level (enforced, and warned of), its quota, its service accounts."""
+    """A namespace with its Pod Security level and quota."""
 
     name: str
     pod_security: Level = "privileged"
     quota: Quota | None = None
-    service_accounts: Sequence[str] = ("default",)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterOptions:
-    """How the cluster is; what `LocalTransport` is given."""
+    """The options of `LocalTransport`."""
 
     namespaces: tuple[Namespace, ...]
-    runtime_classes: tuple[str, ...]
     node_labels: Mapping[str, str]
-    priority_classes: Mapping[str, int]
     caller: Caller
     pace: Pace
 
 
 class ClusterState:
-    """The state of one embedded cluster. `tasks` is where its controllers run."""
+    """The state of one embedded cluster. Its controllers run in the task group `tasks`."""
 
     def __init__(
         self,
         runtime: Runtime,
-        settings: ClusterOptions,
+        options: ClusterOptions,
         faults: FaultPlan,
         now: Callable[[], datetime],
         rng: random.Random,
         tasks: TaskGroup,
     ) -> None:
         self.runtime = runtime
-        self.settings = settings
-        self.pace = settings.pace
+        self.options = options
+        self.pace = options.pace
         self.faults = faults
         self.calendar = Calendar(now)
         self.ids = IdGenerator(rng)
         self.tasks = tasks
         self.store = Store(self.calendar, self.ids)
         self.events = EventRecorder(self.store, self.calendar, NODE)
-        self.namespaces = {namespace.name: namespace for namespace in settings.namespaces}
-        self.priority_classes = {**_PRIORITY_CLASSES, **settings.priority_classes}
+        self.namespaces = {namespace.name: namespace for namespace in options.namespaces}
         self.logs: dict[str, ContainerLog] = {}
-        """The logs on the node, by the uid of their pod."""
+        """The logs on the node, by the uid of the pod."""
         self._populate()
 
     def _populate(self) -> None:
         for name in self.namespaces:
             body = {"spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}
             self._create(NAMESPACES, name, {"kubernetes.io/metadata.name": name}, body)
-        for name in self.settings.runtime_classes:
-            self._create(RUNTIME_CLASSES, name, {}, {"handler": "runsc" if name == "gvisor" else name})
+        self._create(RUNTIME_CLASSES, RUNTIME_CLASS, {}, {"handler": "runsc"})
         ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "kubelet is ready"}
         body = {"spec": {}, "status": {"conditions": [ready]}}
-        labels = {"kubernetes.io/hostname": NODE, "kubernetes.io/os": "linux", **self.settings.node_labels}
+        labels = {"kubernetes.io/hostname": NODE, "kubernetes.io/os": "linux", **self.options.node_labels}
         self._create(NODES, NODE, labels, body)
 
-    def _create(self, served: ResourceType, name: str, labels: Mapping[str, str], body: Json) -> None:
+    def _create(self, resource: ResourceType, name: str, labels: Mapping[str, str], body: Json) -> None:
         metadata = {"name": name, "labels": dict(labels)}
-        obj = {"kind": served.kind, "apiVersion": served.api_version, "metadata": metadata, **body}
-        self.store.create(served, self.store.prepare(obj))
+        obj = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata, **body}
+        self.store.create(resource, self.store.prepare(obj))
 
 
-def as_namespaces(given: Iterable[str | Namespace]) -> tuple[Namespace, ...]:
+def to_namespaces(values: Iterable[str | Namespace]) -> tuple[Namespace, ...]:
     """Turn names into namespaces; of two with the same name the last one counts."""
-    named = (one if isinstance(one, Namespace) else Namespace(one) for one in given)
+    named = (one if isinstance(one, Namespace) else Namespace(one) for one in values)
     return tuple({namespace.name: namespace for namespace in named}.values())

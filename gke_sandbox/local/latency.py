@@ -1,8 +1,7 @@
-"""How long each step of the control plane and of the kubelet takes, in seconds.
+"""The latency of each step of the control plane and the kubelet, in seconds.
 
-The default is for use: every step takes no time, so that a run on the embedded cluster costs what its
-container costs. `Pace.recorded()` is for tests on a clock that jumps: it has the times of the real server
-whose answers the recordings hold.
+By default all steps take no time, so that a run on the embedded cluster takes only as long as its container.
+`Pace.recorded()` has the times that were measured on a real server, for tests with a mock clock.
 """
 
 from __future__ import annotations
@@ -12,59 +11,59 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """Seconds, from the step before."""
+    """The latency of each step, in seconds."""
 
-    answer: float = 0.0
-    """From a request to its being carried out and answered."""
+    response: float = 0.0
+    """From a request to its response."""
     job_sync: float = 0.0
-    """From a change to the Job controller's doing something about it."""
+    """From a change of a Job to the Job controller's action."""
     job_batch: float = 0.0
-    """The same, from a change of one of its pods: the controller collects those."""
+    """From a change of a pod to the Job controller's action; the controller batches these changes."""
     schedule: float = 0.0
-    """From a pod's creation to its having a node."""
+    """From the creation of a pod to its binding to the node."""
     accept: float = 0.0
-    """From there to the kubelet's first status, ContainerCreating."""
+    """From the binding to the kubelet's first status, ContainerCreating."""
     mount: float = 0.0
-    """What volumes add: the kubelet looks at a pod's mounts every 300 ms."""
+    """The additional time for volumes: the kubelet checks the mounts of a pod every 300 ms."""
     sandbox: float = 0.0
-    """From ContainerCreating (and mounted volumes) to the pod's sandbox."""
+    """From ContainerCreating (and mounted volumes) to the pod sandbox."""
     start: float = 0.0
-    """From the sandbox to the container's being started and Running."""
+    """From the pod sandbox to the start of the container."""
     config_wait: float = 0.35
-    """How long the kubelet waits for a ConfigMap that is not there, before it says so for the first time.
+    """How long the kubelet waits for a missing ConfigMap before it reports an error for the first time.
 
-    A real kubelet does not wait; it is busy with the sandbox for so long, which has the same effect.
+    A real kubelet does not wait, but needs about this time for the sandbox.
     """
     config_retry: float = 0.1
-    """From CreateContainerConfigError to the next try."""
+    """From CreateContainerConfigError to the next attempt."""
     mount_retry: float = 0.1
-    """From a first FailedMount to the next try; it doubles each time, up to 122 s."""
+    """From the first FailedMount to the next attempt; doubled each time, up to 122 s."""
     image_backoff: float = 0.1
     """From ErrImagePull to ImagePullBackOff."""
     notice: float = 0.0
-    """From a container's end to its being seen in the pod's status."""
+    """From the exit of a container to its terminated state in the pod's status."""
     finish: float = 0.0
-    """From there to the pod's phase Succeeded or Failed."""
+    """From the terminated state to the phase Succeeded or Failed."""
     log_end: float = 0.0
-    """From a container's end to the end of its followed log."""
+    """From the exit of a container to the end of its followed log."""
     observe: float = 0.0
-    """From a pod's deletionTimestamp to the kubelet's acting on it."""
+    """From the deletionTimestamp of a pod to the kubelet's action."""
     stopped: float = 0.0
-    """From the end of a container that was stopped to its pod's phase."""
+    """From the exit of a stopped container to the final phase of its pod."""
     remove: float = 0.0
-    """From that phase to the removal of a pod that is being deleted."""
+    """From the final phase of a pod that is being deleted to its removal."""
     collect: float = 0.0
-    """From an owner's removal to the garbage collector's deleting what it owned."""
+    """From the removal of an owner to the deletion of its dependents."""
     create_retry: float = 1.0
-    """From a pod that was refused to the Job controller's next try; it doubles each time, up to 60 s."""
+    """From a rejected pod to the Job controller's next attempt; doubled each time, up to 60 s."""
     housekeeping: float = 10.0
-    """How often the kubelet looks at the sizes of logs: for rotation, and for eviction."""
+    """The interval at which the kubelet checks the sizes of logs, for rotation and eviction."""
 
     @classmethod
     def recorded(cls) -> Pace:
-        """As measured on Kubernetes 1.36 with gVisor, one node, images present."""
+        """Return the times measured on Kubernetes 1.36 with gVisor, one node, images present."""
         return cls(
-            answer=0.003,
+            response=0.003,
             job_sync=0.01,
             job_batch=1.0,
             schedule=0.006,

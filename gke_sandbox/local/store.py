@@ -1,7 +1,7 @@
 """Objects, their resourceVersions, and the history of their changes.
 
-Everything here is synchronous: a change is complete, and every listener has been told of it, when the call
-returns. https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
+All functions are synchronous: when a call returns, the change is complete and all listeners were called.
+https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from .apiserver.resources import ALL, JOBS, PODS, ResourceType
 from .notify import Notifier
 from .objects import Calendar, IdGenerator, Json, Key, is_deleting, owner_uids, with_metadata
 
-# The kinds whose metadata.generation counts changes of their spec.
+# The kinds that have a metadata.generation.
 _WITH_GENERATION = (JOBS.kind, PODS.kind)
 
-# No cluster is new: the first resourceVersion is one that has a past.
+# As in a cluster that has existed for a while.
 _FIRST_REVISION = 1000
 
 
 @dataclass(frozen=True)
 class Change:
-    """One change of one object. `before` is the object as it was, None when it was added."""
+    """One change of one object. `before` is the previous version, None for a new object."""
 
     type: Literal["ADDED", "MODIFIED", "DELETED"]
     revision: int
@@ -35,7 +35,7 @@ class Change:
 
 
 class History:
-    """The latest changes of one resource, oldest first, numbered from 0 for ever."""
+    """The latest changes of one resource type, oldest first. Their numbers start at 0 and are never reused."""
 
     def __init__(self, window: int, revision: int) -> None:
         self._window = window
@@ -43,10 +43,11 @@ class History:
         self._revisions: list[int] = []
         self._first = 0
         self.expired_to = revision
-        """The revision of the last change that is no longer held: a watch from before it has expired."""
+        """The revision of the last dropped change; a watch from an earlier revision has expired."""
         self.changed = Notifier()
 
     def append(self, change: Change) -> None:
+        """Add a change; drop the oldest ones beyond the window."""
         self._changes.append(change)
         self._revisions.append(change.revision)
         if len(self._changes) >= 2 * self._window:
@@ -63,25 +64,26 @@ class History:
         self._first += count
 
     def forget_all(self, revision: int) -> None:
-        """Drop every change, as compaction up to `revision` does."""
+        """Drop all changes, as compaction up to `revision` does."""
         self.forget(len(self._changes))
         self.expired_to = revision
 
     @property
     def end(self) -> int:
-        """The number that the next change will have."""
+        """The number of the next change."""
         return self._first + len(self._changes)
 
     def after(self, revision: int) -> int:
-        """The number of the first change after `revision`."""
+        """Return the number of the first change after `revision`."""
         return self._first + bisect_right(self._revisions, revision)
 
     def get(self, number: int) -> Change | None:
-        """The change with this number; None when it is no longer held, or not yet there."""
+        """Return the change with this number, or None if it was dropped or does not exist yet."""
         index = number - self._first
         return self._changes[index] if 0 <= index < len(self._changes) else None
 
     def holds(self, number: int) -> bool:
+        """Return whether the change with this number has not been dropped."""
         return number >= self._first
 
 
@@ -91,8 +93,8 @@ class Store:
     def __init__(self, calendar: Calendar, names: IdGenerator) -> None:
         self._calendar = calendar
         self._ids = names
-        self._objects: dict[str, dict[Key, Json]] = {served.plural: {} for served in ALL}
-        self._histories = {served.plural: History(served.window, _FIRST_REVISION) for served in ALL}
+        self._objects: dict[str, dict[Key, Json]] = {resource.plural: {} for resource in ALL}
+        self._histories = {resource.plural: History(resource.window, _FIRST_REVISION) for resource in ALL}
         self._dependents: dict[str, dict[Key, None]] = {}
         self._uids: dict[str, Key] = {}
         self._listeners: list[Callable[[Change], None]] = []
@@ -100,32 +102,35 @@ class Store:
         self.changed = Notifier()
 
     def listen(self, listener: Callable[[Change], None]) -> None:
-        """Call `listener` with every change from now on, in order. It must not itself change objects."""
+        """Call `listener` with every later change, in order. It must not change objects."""
         self._listeners.append(listener)
 
-    def history(self, served: ResourceType) -> History:
-        return self._histories[served.plural]
+    def history(self, resource: ResourceType) -> History:
+        """Return the history of a resource type."""
+        return self._histories[resource.plural]
 
     def get(self, key: Key) -> Json | None:
+        """Return the object, or None."""
         return self._objects[key.plural].get(key)
 
     def by_uid(self, uid: str) -> Key | None:
+        """Return the key of the object with this uid, or None."""
         return self._uids.get(uid)
 
-    def select(self, served: ResourceType, namespace: str = "") -> list[Json]:
-        """Objects of one namespace, or of all, in the order of their names."""
-        return [obj for key, obj in self._sorted(served) if not namespace or key.namespace == namespace]
+    def select(self, resource: ResourceType, namespace: str = "") -> list[Json]:
+        """Return the objects of one namespace, or of all, sorted by name."""
+        return [obj for key, obj in self._sorted(resource) if not namespace or key.namespace == namespace]
 
-    def _sorted(self, served: ResourceType) -> Iterator[tuple[Key, Json]]:
-        objects = self._objects[served.plural]
+    def _sorted(self, resource: ResourceType) -> Iterator[tuple[Key, Json]]:
+        objects = self._objects[resource.plural]
         yield from sorted(objects.items(), key=lambda item: (item[0].namespace, item[0].name))
 
     def dependents(self, uid: str) -> list[Key]:
-        """The objects that name this uid as an owner, oldest first."""
+        """Return the objects with this owner, oldest first."""
         return list(self._dependents.get(uid, ()))
 
     def prepare(self, obj: Json) -> Json:
-        """`obj` as it would be created: with uid, creationTimestamp and generation."""
+        """Return `obj` with uid, creationTimestamp and generation, ready to be created."""
         metadata = obj["metadata"]
         named: Json = {"name": metadata["name"]}
         for field in ("generateName", "namespace"):
@@ -140,12 +145,12 @@ class Store:
                 named[field] = metadata[field]
         return {"kind": obj["kind"], "apiVersion": obj["apiVersion"], **obj, "metadata": named}
 
-    def create(self, served: ResourceType, obj: Json) -> Json:
-        """Store a prepared object under its name. Raises `StatusError` (409) if there is one."""
+    def create(self, resource: ResourceType, obj: Json) -> Json:
+        """Store a prepared object. Raises `StatusError` (409) if its name exists."""
         metadata = obj["metadata"]
-        key = Key(served.plural, metadata.get("namespace", ""), metadata["name"])
-        if key in self._objects[served.plural]:
-            raise already_exists(served, key.name)
+        key = Key(resource.plural, metadata.get("namespace", ""), metadata["name"])
+        if key in self._objects[resource.plural]:
+            raise already_exists(resource, key.name)
         stored = self._versioned(obj)
         self._objects[key.plural][key] = stored
         self._uids[stored["metadata"]["uid"]] = key
@@ -154,10 +159,10 @@ class Store:
         return stored
 
     def update(self, key: Key, obj: Json) -> Json:
-        """Put `obj` in the place of what is stored.
+        """Replace a stored object.
 
-        An update that changes nothing is none. An object that is being deleted and has lost its last
-        finalizer (a pod's grace must be over, too) is removed.
+        An update without changes has no effect. An object that is being deleted is removed when it has no
+        finalizer and no grace period any more.
         """
         before = self._objects[key.plural][key]
         if obj == before:
@@ -167,12 +172,13 @@ class Store:
         self._link(key, owner_uids(before), owner_uids(stored))
         self._record("MODIFIED", key, stored, before)
         metadata = stored["metadata"]
-        held = metadata.get("finalizers") or metadata.get("deletionGracePeriodSeconds")
-        if is_deleting(stored) and not held:
+        blocked = metadata.get("finalizers") or metadata.get("deletionGracePeriodSeconds")
+        if is_deleting(stored) and not blocked:
             self.remove(key)
         return stored
 
     def remove(self, key: Key) -> None:
+        """Remove an object."""
         before = self._objects[key.plural].pop(key)
         del self._uids[before["metadata"]["uid"]]
         self._link(key, owner_uids(before), [])

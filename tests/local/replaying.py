@@ -114,7 +114,7 @@ def pace_of(exchanges: Sequence[dict[str, Any]]) -> Pace:
 def pace_for(created: int, pods: Sequence[list[tuple[int, dict[str, Any]]]]) -> Pace:
     """The pace at which `pods` went through their states, of Jobs that were created at that millisecond."""
     pace = Pace.recorded()
-    accepted = created / 1000 + pace.answer + pace.job_sync + pace.schedule + pace.accept
+    accepted = created / 1000 + pace.response + pace.job_sync + pace.schedule + pace.accept
     for states in pods:
         sandbox = _time_of(states, sandbox=True)
         if sandbox is None:

@@ -1,7 +1,7 @@
-"""How objects come into being: defaults, validation, and the admission plugins that look at pods.
+"""Creation of objects: defaults, validation, and the admission plugins for pods.
 
-The order is the API server's: what changes a pod (service account, priority, RuntimeClass), then its name,
-then mutating policies, then validation, then what may refuse it (Pod Security, quota).
+The order is the API server's: plugins that change a pod (service account, priority, RuntimeClass), then its name,
+then mutating policies, then validation, then plugins that can reject it (Pod Security, quota).
 https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/
 """
 
@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import copy
 
-from ..cluster import ClusterState
+from ..cluster import PRIORITY_CLASSES, RUNTIME_CLASS, SERVICE_ACCOUNT, ClusterState
 from ..faults import Mutate, RefusePod
-from ..objects import Json, Key, with_metadata
+from ..objects import Json, with_metadata
 from .defaults import job_with_defaults, pod_with_defaults
-from .errors import FieldError, bad_request, conflict, forbidden, invalid, not_found
+from .errors import FieldError, bad_request, forbidden, invalid, not_found
 from .pod_security import violations
 from .resources import CONFIG_MAPS, JOBS, NAMESPACES, PODS, ResourceType
-from .validation import config_map_errors, config_map_update_errors
-from .validation_pod import job_errors, pod_errors
+from .validation import config_map_errors, job_errors, pod_errors
 
 _SET_BY_SERVER = [
     "uid",
@@ -29,52 +28,26 @@ _SET_BY_SERVER = [
     "selfLink",
     "managedFields",
 ]
-_SET_BY_CLIENT = ("labels", "annotations", "ownerReferences", "finalizers")
 _SUFFIX_LENGTH = 5
 
 
-def create(cluster: ClusterState, served: ResourceType, obj: Json, namespace: str, dry_run: bool) -> Json:
-    """Create a decoded object; return what the server answers. Raises `StatusError`."""
-    obj = _placed(obj, namespace)
+def create(cluster: ClusterState, resource: ResourceType, obj: Json, namespace: str, dry_run: bool) -> Json:
+    """Create a decoded object and return it. Raises `StatusError`."""
+    obj = _in_namespace(obj, namespace)
     if namespace not in cluster.namespaces:
         raise not_found(NAMESPACES, namespace)
-    if served is PODS:
-        prepared = admit_pod(cluster, obj)
-    else:
-        metadata = {**obj["metadata"], "name": _generated(cluster, obj)}
-        prepared = cluster.store.prepare({**obj, "metadata": metadata})
-        if served is JOBS:
-            prepared = job_with_defaults(prepared)
-            if mutated := _mutated(cluster, served, prepared):
-                prepared = job_with_defaults(mutated)
-        _refuse_invalid(served, prepared)
+    prepared = cluster.store.prepare(with_metadata(obj, name=_name(cluster, obj)))
+    if resource is JOBS:
+        prepared = job_with_defaults(prepared)
+        if mutated := _mutated(cluster, resource, prepared):
+            prepared = job_with_defaults(mutated)
+    _validate(resource, prepared)
     if dry_run:
         return prepared
-    return cluster.store.create(served, prepared)
+    return cluster.store.create(resource, prepared)
 
 
-def update(cluster: ClusterState, served: ResourceType, existing: Json, obj: Json, dry_run: bool) -> Json:
-    """Put a decoded ConfigMap in the place of the existing one. Raises `StatusError`."""
-    given, metadata = obj.get("metadata", {}), existing["metadata"]
-    name = metadata["name"]
-    if given.get("name") != name:
-        why = f"the name of the object ({given.get('name', '')}) does not match the name on the URL ({name})"
-        raise bad_request(why)
-    if given.get("resourceVersion") not in (None, metadata["resourceVersion"]):
-        why = "the object has been modified; please apply your changes to the latest version and try again"
-        raise conflict(served, name, why)
-    kept = {field: value for field, value in metadata.items() if field not in _SET_BY_CLIENT}
-    kept.update({field: given[field] for field in _SET_BY_CLIENT if given.get(field)})
-    changed = {**obj, "metadata": kept}
-    errors = config_map_update_errors(changed, existing)
-    if errors:
-        raise invalid(served.kind, served.group, name, errors)
-    if dry_run:
-        return changed
-    return cluster.store.update(Key(served.plural, metadata["namespace"], name), changed)
-
-
-def _placed(obj: Json, namespace: str) -> Json:
+def _in_namespace(obj: Json, namespace: str) -> Json:
     metadata = {name: value for name, value in obj.get("metadata", {}).items() if name not in _SET_BY_SERVER}
     given = metadata.get("namespace")
     if given and given != namespace:
@@ -82,8 +55,8 @@ def _placed(obj: Json, namespace: str) -> Json:
     return {**obj, "metadata": {**metadata, "namespace": namespace}}
 
 
-def _generated(cluster: ClusterState, obj: Json) -> str:
-    """The object's name; one made from its generateName if it has none."""
+def _name(cluster: ClusterState, obj: Json) -> str:
+    """Return the object's name, or a new one with its generateName as the prefix."""
     metadata = obj["metadata"]
     name: str = metadata.get("name", "")
     if not name and metadata.get("generateName"):
@@ -92,55 +65,57 @@ def _generated(cluster: ClusterState, obj: Json) -> str:
     return name
 
 
-def _refuse_invalid(served: ResourceType, obj: Json) -> None:
+def _validate(resource: ResourceType, obj: Json) -> None:
     errors: list[FieldError] = []
-    if served is JOBS:
+    if resource is JOBS:
         errors = job_errors(obj)
-    elif served is PODS:
+    elif resource is PODS:
         errors = pod_errors(obj)
-    elif served is CONFIG_MAPS:
+    elif resource is CONFIG_MAPS:
         errors = config_map_errors(obj)
     if errors:
-        raise invalid(served.kind, served.group, obj["metadata"].get("name", ""), errors)
+        raise invalid(resource.kind, resource.group, obj["metadata"].get("name", ""), errors)
 
 
 def admit_pod(cluster: ClusterState, pod: Json) -> Json:
-    """A pod with its defaults, its name and its first status, not yet stored. Raises `StatusError`."""
+    """Return a pod with its defaults, name and first status. Raises `StatusError`."""
     metadata = pod["metadata"]
     early_name = metadata.get("name") or metadata.get("generateName", "")
     namespace = cluster.namespaces[metadata["namespace"]]
     spec = pod.get("spec", {})
-    account = spec.get("serviceAccountName") or "default"
-    if account not in namespace.service_accounts:
+    account = spec.get("serviceAccountName") or SERVICE_ACCOUNT
+    if account != SERVICE_ACCOUNT:
         why = f'error looking up service account {namespace.name}/{account}: serviceaccount "{account}" not found'
         raise forbidden(PODS, early_name, why)
     priority_class = spec.get("priorityClassName", "")
-    if priority_class and priority_class not in cluster.priority_classes:
+    if priority_class and priority_class not in PRIORITY_CLASSES:
         raise forbidden(PODS, early_name, f"no PriorityClass with name {priority_class} was found")
     runtime_class = spec.get("runtimeClassName")
-    # An empty name is a name, and there is no RuntimeClass of it.
-    if runtime_class is not None and runtime_class not in cluster.settings.runtime_classes:
+    # An empty name is looked up as well, and not found.
+    if runtime_class is not None and runtime_class != RUNTIME_CLASS:
         raise forbidden(PODS, early_name, f'pod rejected: RuntimeClass "{runtime_class}" not found')
-    pod = with_metadata({**pod, "spec": spec}, name=_generated(cluster, pod))
-    priority = cluster.priority_classes.get(priority_class, 0)
+    pod = with_metadata({**pod, "spec": spec}, name=_name(cluster, pod))
+    priority = PRIORITY_CLASSES.get(priority_class, 0)
     pod = cluster.store.prepare(pod_with_defaults(pod, priority))
     if mutated := _mutated(cluster, PODS, pod):
         pod = pod_with_defaults(mutated, priority)
-    _refuse_invalid(PODS, pod)
+    _validate(PODS, pod)
     name = pod["metadata"]["name"]
-    if bad := violations(pod["spec"], namespace.pod_security):
-        raise forbidden(PODS, name, f'violates PodSecurity "{namespace.pod_security}:latest": {bad}')
+    if found := violations(pod["spec"], namespace.pod_security):
+        raise forbidden(PODS, name, f'violates PodSecurity "{namespace.pod_security}:latest": {found}')
     _check_quota(cluster, namespace.name, name)
     if fault := cluster.faults.first(RefusePod, PODS.plural, namespace.name, name):
         raise forbidden(PODS, name, fault.message)
     return pod
 
 
-def _mutated(cluster: ClusterState, served: ResourceType, obj: Json) -> Json | None:
-    """The object as mutating admission policies changed it; None if there are none."""
+def _mutated(cluster: ClusterState, resource: ResourceType, obj: Json) -> Json | None:
+    """Return the object as mutating admission policies changed it, or None if there are none."""
     metadata = obj["metadata"]
     changed = None
-    for policy in cluster.faults.actions_for("mutate", "", served.plural, metadata["namespace"], metadata["name"]):
+    for policy in cluster.faults.actions_for(
+        "mutate", "", resource.plural, metadata["namespace"], metadata["name"]
+    ):
         if isinstance(policy, Mutate):
             changed = copy.deepcopy(obj) if changed is None else changed
             policy.change(changed)
@@ -159,7 +134,7 @@ def _check_quota(cluster: ClusterState, namespace: str, name: str) -> None:
 
 
 def job_warnings(cluster: ClusterState, job: Json) -> list[str]:
-    """What the server warns of, in the answer to a Job's creation."""
+    """Return the warnings in the response to the creation of a Job."""
     level = cluster.namespaces[job["metadata"]["namespace"]].pod_security
-    bad = violations(job["spec"]["template"]["spec"], level)
-    return [f'would violate PodSecurity "{level}:latest": {bad}'] if bad else []
+    found = violations(job["spec"]["template"]["spec"], level)
+    return [f'would violate PodSecurity "{level}:latest": {found}'] if found else []

@@ -1,4 +1,4 @@
-"""The API server: permissions, verbs, and what they answer.
+"""The API server: authorization, verbs and their responses.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/
 """
@@ -16,8 +16,8 @@ from ..cluster import SERVER_VERSION, ClusterState
 from ..controllers.gc import DeleteOptions, Propagation, delete
 from ..faults import Action, ExpireWatch
 from ..objects import Json, Key
-from .admission import create, job_warnings, update
-from .decoding import Decoded, check_size, decode, decode_options, refuse_complaints
+from .admission import create, job_warnings
+from .decoding import Decoded, decode, raise_strict_errors
 from .errors import (
     StatusError,
     bad_request,
@@ -34,85 +34,76 @@ from .errors import (
 )
 from .pod_logs import pod_log
 from .rbac import access_review, rules_review, self_review
-from .resources import ALL, CONFIG_MAPS, JOBS, PODS, ResourceType, find
-from .responses import Reply, json_reply, refused
-from .schema import ACCESS_REVIEW, CONFIG_MAP, DELETE_OPTIONS, JOB, POD, RULES_REVIEW, SELF_REVIEW, Struct
+from .resources import CONFIG_MAPS, JOBS, PODS, ResourceType, find
+from .responses import Reply, json_reply
+from .schema import ACCESS_REVIEW, CONFIG_MAP, DELETE_OPTIONS, JOB, RULES_REVIEW, SELF_REVIEW, Fields
 from .selectors import Selector, parse
 from .watching import WatchOptions, WatchStream
 
-_STRUCTS: dict[str, Struct] = {JOBS.plural: JOB, PODS.plural: POD, CONFIG_MAPS.plural: CONFIG_MAP}
+_SCHEMAS: dict[str, Fields] = {JOBS.plural: JOB, CONFIG_MAPS.plural: CONFIG_MAP}
 _REVIEWS = {
-    "selfsubjectaccessreviews": ("authorization.k8s.io", ACCESS_REVIEW),
-    "selfsubjectrulesreviews": ("authorization.k8s.io", RULES_REVIEW),
-    "selfsubjectreviews": ("authentication.k8s.io", SELF_REVIEW),
+    "selfsubjectaccessreviews": ("authorization.k8s.io", "SelfSubjectAccessReview", ACCESS_REVIEW, access_review),
+    "selfsubjectrulesreviews": ("authorization.k8s.io", "SelfSubjectRulesReview", RULES_REVIEW, rules_review),
+    "selfsubjectreviews": ("authentication.k8s.io", "SelfSubjectReview", SELF_REVIEW, self_review),
 }
 _HEALTH = ("/healthz", "/livez", "/readyz")
 
-# How long the server waits for a resourceVersion that is still to come.
-_FRESHNESS_WAIT = 3.0
+# How long the server waits for a resourceVersion in the future.
+RESOURCE_VERSION_TIMEOUT = 3.0
 # https://github.com/kubernetes/apiserver/blob/master/pkg/endpoints/handlers/get.go: --min-request-timeout
-_SHORTEST_WATCH = 1800.0
+MIN_WATCH_TIMEOUT = 1800.0
 
-_PROPAGATIONS: tuple[Propagation, ...] = ("Background", "Foreground", "Orphan")
-_MERGE_PATCH = "application/merge-patch+json"
+_PROPAGATIONS: tuple[Propagation, ...] = ("Background", "Foreground")
+_VALIDATION_MODES = ("Ignore", "Strict", "Warn")
 
 
 class ApiServer:
-    """Answers requests out of the cluster's store."""
+    """Handles requests with the objects in the store of the cluster."""
 
     def __init__(self, cluster: ClusterState) -> None:
         self._cluster = cluster
         self._store = cluster.store
-        self._caller = cluster.settings.caller
+        self._caller = cluster.options.caller
 
     async def handle(self, request: ApiRequest, content_type: str, watch_faults: list[Action]) -> Reply:
-        """Carry a request out. Raises `StatusError`."""
+        """Process a request and return the response. Raises `StatusError`."""
         if not request.plural:
-            return self._outside(request)
-        self._authorize(request)
+            return self._non_resource(request)
+        if not self._caller.allowed(request.verb, request.group, request.resource, request.namespace):
+            raise self.forbidden(request)
         if request.plural in _REVIEWS and _REVIEWS[request.plural][0] == request.group:
             return self._review(request)
-        served = find(request.group, request.version, request.plural)
-        if served is None:
+        resource = find(request.group, request.version, request.plural)
+        if resource is None:
             raise no_such_path()
         if request.subresource:
-            if served is PODS and request.subresource == "log" and request.verb == "get":
+            if resource is PODS and request.subresource == "log" and request.verb == "get":
                 return pod_log(self._cluster, request)
             raise no_such_path()
         verb = request.verb
-        placed = not served.namespaced or request.namespace or verb in ("list", "watch")
-        if verb not in served.verbs or not placed:
+        has_namespace = not resource.namespaced or request.namespace or verb in ("list", "watch")
+        if verb not in resource.verbs or not has_namespace:
             raise method_not_allowed()
         if verb == "get":
-            return json_reply(200, self._existing(served, request))
+            return json_reply(200, self._existing(resource, request))
         if verb == "list":
-            return await self._list(served, request)
+            return await self._list(resource, request)
         if verb == "watch":
-            return self._watch(served, request, watch_faults)
+            return self._watch(resource, request, watch_faults)
         if verb == "create":
-            return self._create(served, request, content_type)
-        if verb in ("update", "patch"):
-            return self._update(served, request, content_type)
-        if verb == "delete":
-            return self._delete(served, request)
-        return self._delete_collection(served, request)
-
-    def _authorize(self, request: ApiRequest) -> None:
-        caller = self._caller
-        if caller.allowed(request.verb, request.group, request.resource, request.namespace):
-            return
-        raise self.forbidden(request)
+            return self._create(resource, request, content_type)
+        return self._delete(resource, request)
 
     def forbidden(self, request: ApiRequest) -> StatusError:
-        """The 403 for a caller who may not do this."""
-        served = find(request.group, request.version, request.plural) or ResourceType(
+        """Return the 403 for a caller who lacks the permission."""
+        resource = find(request.group, request.version, request.plural) or ResourceType(
             request.group, request.version, request.plural, "", True, frozenset()
         )
-        why = self._caller.refusal(request.verb, request.group, request.resource, request.namespace)
-        return forbidden(served, request.name, why)
+        why = self._caller.denial(request.verb, request.group, request.resource, request.namespace)
+        return forbidden(resource, request.name, why)
 
-    def _outside(self, request: ApiRequest) -> Reply:
-        """What is no resource: version, health, discovery."""
+    def _non_resource(self, request: ApiRequest) -> Reply:
+        """Handle the paths that are not resources: version and health."""
         path = request.path.rstrip("/")
         if request.method not in ("GET", "HEAD"):
             raise method_not_allowed()
@@ -120,73 +111,60 @@ class ApiServer:
             return json_reply(200, SERVER_VERSION)
         if path in _HEALTH:
             return Reply(200, b"ok", "text/plain; charset=utf-8")
-        if path == "/api":
-            return json_reply(200, {"kind": "APIVersions", "versions": ["v1"]})
-        if path == "/apis":
-            groups = sorted({(served.group, served.version) for served in ALL if served.group})
-            return json_reply(200, _group_list(groups))
-        group, _, version = path.removeprefix("/apis/").removeprefix("/api/").rpartition("/")
-        known = [served for served in ALL if (served.group, served.version) == (group, version)]
-        if known and path.startswith("/apis/" if group else "/api/"):
-            return json_reply(200, _resource_list(known))
         return Reply(404, b"404 page not found\n", "text/plain; charset=utf-8")
 
     def _review(self, request: ApiRequest) -> Reply:
-        group, struct = _REVIEWS[request.plural]
+        group, kind, schema, review = _REVIEWS[request.plural]
         if request.verb != "create":
             raise method_not_allowed()
-        review = decode(request.body, struct, f"{group}/{request.version}").object
-        if struct is ACCESS_REVIEW:
-            return json_reply(201, access_review(self._caller, review))
-        if struct is RULES_REVIEW:
-            return json_reply(201, rules_review(self._caller, review))
-        return json_reply(201, self_review(self._caller))
+        decoded = decode(request.body, schema, kind, f"{group}/{request.version}")
+        return json_reply(201, review(self._caller, decoded.object))
 
     # Reading.
 
-    def _existing(self, served: ResourceType, request: ApiRequest) -> Json:
-        namespace = request.namespace if served.namespaced else ""
-        obj = self._store.get(Key(served.plural, namespace, request.name))
+    def _existing(self, resource: ResourceType, request: ApiRequest) -> Json:
+        namespace = request.namespace if resource.namespaced else ""
+        obj = self._store.get(Key(resource.plural, namespace, request.name))
         if obj is None:
-            raise not_found(served, request.name)
+            raise not_found(resource, request.name)
         return obj
 
-    async def _list(self, served: ResourceType, request: ApiRequest) -> Reply:
-        selector = self._selector(served, request)
+    async def _list(self, resource: ResourceType, request: ApiRequest) -> Reply:
+        selector = self._selector(resource, request)
         limit = _number(request, "limit") or 0
         after, revision = ("", ""), 0
         if token := request.query.get("continue"):
             after, revision = _read_token(token)
-            if revision < self._store.history(served).expired_to:
+            if revision < self._store.history(resource).expired_to:
                 raise expired("The provided continue parameter is too old to display a consistent list result.")
         else:
-            await self._await_revision(_number(request, "resourceVersion") or 0)
-        # A page begun at an older revision shows newer objects; a watch from that revision repeats them.
+            await self._wait_for_revision(_number(request, "resourceVersion") or 0)
+        # A later page contains newer objects under the old revision; a watch from there repeats these changes.
         revision = revision or self._store.revision
         objects = [
             obj
-            for obj in self._store.select(served, request.namespace if served.namespaced else "")
-            if _place(obj) > after and selector.matches(obj)
+            for obj in self._store.select(resource, request.namespace if resource.namespaced else "")
+            if _sort_key(obj) > after and selector.matches(obj)
         ]
         metadata: Json = {"resourceVersion": str(revision)}
         if 0 < limit < len(objects):
-            metadata["continue"] = _write_token(_place(objects[limit - 1]), revision)
+            metadata["continue"] = _write_token(_sort_key(objects[limit - 1]), revision)
             metadata["remainingItemCount"] = len(objects) - limit
             objects = objects[:limit]
         items = [
             {name: value for name, value in obj.items() if name not in ("kind", "apiVersion")} for obj in objects
         ]
-        listed = {"kind": f"{served.kind}List", "apiVersion": served.api_version, "metadata": metadata}
-        return json_reply(200, {**listed, "items": items})
+        body = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": metadata}
+        return json_reply(200, {**body, "items": items})
 
-    async def _await_revision(self, revision: int) -> None:
-        with anyio.move_on_after(_FRESHNESS_WAIT):
+    async def _wait_for_revision(self, revision: int) -> None:
+        with anyio.move_on_after(RESOURCE_VERSION_TIMEOUT):
             while self._store.revision < revision:
                 await self._store.changed.wait()
         if self._store.revision < revision:
             raise too_new(revision, self._store.revision)
 
-    def _watch(self, served: ResourceType, request: ApiRequest, faults: list[Action]) -> Reply:
+    def _watch(self, resource: ResourceType, request: ApiRequest, faults: list[Action]) -> Reply:
         for fault in faults:
             if isinstance(fault, ExpireWatch) and fault.status:
                 version = request.query.get("resourceVersion", "")
@@ -194,159 +172,85 @@ class ApiServer:
         revision = _number(request, "resourceVersion")
         timeout = _number(request, "timeoutSeconds")
         initial = request.query.get("sendInitialEvents")
-        names = self._cluster.ids
+        random_timeout = self._cluster.ids.between(MIN_WATCH_TIMEOUT, 2 * MIN_WATCH_TIMEOUT)
         options = WatchOptions(
-            namespace=request.namespace if served.namespaced else "",
-            selector=self._selector(served, request),
+            namespace=request.namespace if resource.namespaced else "",
+            selector=self._selector(resource, request),
             revision=None if not revision or initial == "true" else revision,
-            timeout=float(timeout) if timeout else names.between(_SHORTEST_WATCH, 2 * _SHORTEST_WATCH),
+            timeout=float(timeout) if timeout else random_timeout,
             bookmarks=request.flag("allowWatchBookmarks"),
             mark_initial=initial != "false",
         )
-        return Reply(200, source=WatchStream(self._cluster, served, options, faults))
+        return Reply(200, source=WatchStream(self._cluster, resource, options, faults))
 
-    def _selector(self, served: ResourceType, request: ApiRequest) -> Selector:
-        return parse(served, request.query.get("labelSelector", ""), request.query.get("fieldSelector", ""))
+    def _selector(self, resource: ResourceType, request: ApiRequest) -> Selector:
+        return parse(resource, request.query.get("labelSelector", ""), request.query.get("fieldSelector", ""))
 
     # Writing.
 
-    def _create(self, served: ResourceType, request: ApiRequest, content_type: str) -> Reply:
+    def _create(self, resource: ResourceType, request: ApiRequest, content_type: str) -> Reply:
         if request.name:
             raise method_not_allowed()
-        decoded = self._decoded(served, request, content_type)
+        mode = request.query.get("fieldValidation", "Warn")
+        if mode not in _VALIDATION_MODES:
+            errors = [not_supported("fieldValidation", mode, _VALIDATION_MODES)]
+            raise invalid("CreateOptions", "meta.k8s.io", "", errors)
+        decoded = self._decoded(resource, request, content_type)
+        if mode == "Strict":
+            raise_strict_errors(decoded)
         dry_run = _dry_run(request, "CreateOptions")
-        stored = create(self._cluster, served, decoded.object, request.namespace, dry_run)
-        reply = json_reply(201, stored)
-        self._warn(reply, request, decoded)
-        if served is JOBS:
-            for text in job_warnings(self._cluster, stored):
+        created = create(self._cluster, resource, decoded.object, request.namespace, dry_run)
+        reply = json_reply(201, created)
+        if mode == "Warn":
+            for error in decoded.strict_errors:
+                reply.warn(error)
+        if resource is JOBS:
+            for text in job_warnings(self._cluster, created):
                 reply.warn(text)
         return reply
 
-    def _update(self, served: ResourceType, request: ApiRequest, content_type: str) -> Reply:
-        existing = self._existing(served, request)
-        body = request.body
-        if request.verb == "patch":
-            if content_type != _MERGE_PATCH:
-                raise unsupported_media_type()
-            check_size(body)
-            body = json.dumps(_merged(existing, _json(body))).encode()
-            content_type = "application/json"
-        decoded = self._decoded(served, request, content_type, body)
-        dry_run = _dry_run(request, "UpdateOptions" if request.verb == "update" else "PatchOptions")
-        reply = json_reply(200, update(self._cluster, served, existing, decoded.object, dry_run))
-        self._warn(reply, request, decoded)
-        return reply
-
-    def _decoded(
-        self, served: ResourceType, request: ApiRequest, content_type: str, body: bytes | None = None
-    ) -> Decoded:
+    def _decoded(self, resource: ResourceType, request: ApiRequest, content_type: str) -> Decoded:
         if content_type not in ("", "application/json"):
             raise unsupported_media_type()
-        struct = _STRUCTS[served.plural]
-        decoded = decode(request.body if body is None else body, struct, served.api_version)
-        mode = request.query.get("fieldValidation", "Warn")
-        if mode not in ("Ignore", "Strict", "Warn"):
-            error = not_supported("fieldValidation", mode, ("Ignore", "Strict", "Warn"))
-            raise invalid("CreateOptions", "meta.k8s.io", "", [error])
-        if mode == "Strict":
-            refuse_complaints(decoded, struct, served.api_version)
-        return decoded
+        return decode(request.body, _SCHEMAS[resource.plural], resource.kind, resource.api_version)
 
-    def _warn(self, reply: Reply, request: ApiRequest, decoded: Decoded) -> None:
-        if request.query.get("fieldValidation", "Warn") == "Warn":
-            for complaint in decoded.complaints:
-                reply.warn(complaint)
+    def _delete(self, resource: ResourceType, request: ApiRequest) -> Reply:
+        namespace = self._existing(resource, request)["metadata"]["namespace"]
+        options, dry_run = self._delete_options(resource, request)
+        key = Key(resource.plural, namespace, request.name)
+        obj, removed = delete(self._cluster, key, options, dry_run=dry_run)
+        # The response is a Status if the object was removed at once, else the object; for pods always the pod.
+        whole = not removed or resource is PODS
+        return json_reply(200, obj if whole else success(resource, request.name, obj["metadata"]["uid"]))
 
-    def _delete(self, served: ResourceType, request: ApiRequest) -> Reply:
-        options, dry_run, warning = self._delete_options(served, request)
-        try:
-            existing = self._existing(served, request)
-            key = Key(served.plural, existing["metadata"]["namespace"], request.name)
-            obj, gone = delete(self._cluster, key, options, dry_run=dry_run)
-        except StatusError as refusal:
-            reply = refused(refusal)
-        else:
-            uid = obj["metadata"]["uid"]
-            # What goes at once is answered with a Status, but for pods; what is still there with itself.
-            whole = not gone or served is PODS
-            reply = json_reply(200, obj if whole else success(served, request.name, uid))
-        if warning:
-            reply.warn(warning)
-        return reply
-
-    def _delete_options(self, served: ResourceType, request: ApiRequest) -> tuple[DeleteOptions, bool, str]:
-        given = decode_options(request.body, DELETE_OPTIONS) if request.body.strip() else {}
-        policy = _propagation(request.query.get("propagationPolicy") or given.get("propagationPolicy"))
-        if "orphanDependents" in given and policy is None:
-            policy = "Orphan" if given["orphanDependents"] else "Background"
+    def _delete_options(self, resource: ResourceType, request: ApiRequest) -> tuple[DeleteOptions, bool]:
+        body: Json = {}
+        if request.body.strip():
+            body = decode(request.body, DELETE_OPTIONS, "DeleteOptions", "v1").object
+        policy = _propagation(resource, request.query.get("propagationPolicy") or body.get("propagationPolicy"))
         grace = _number(request, "gracePeriodSeconds")
-        conditions = given.get("preconditions", {})
+        preconditions = body.get("preconditions", {})
         options = DeleteOptions(
             policy,
-            given.get("gracePeriodSeconds") if grace is None else grace,
-            conditions.get("uid"),
-            conditions.get("resourceVersion"),
+            body.get("gracePeriodSeconds") if grace is None else grace,
+            preconditions.get("uid"),
+            preconditions.get("resourceVersion"),
         )
-        warning = ""
-        if served is JOBS and policy is None:
-            warning = (
-                "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background "
-                "to remove them or set propagationPolicy=Orphan to suppress this warning"
-            )
-        dry_run = _dry_run(request, "DeleteOptions") or given.get("dryRun") == ["All"]
-        return options, dry_run, warning
-
-    def _delete_collection(self, served: ResourceType, request: ApiRequest) -> Reply:
-        options, dry_run, _ = self._delete_options(served, request)
-        selector = self._selector(served, request)
-        found = [obj for obj in self._store.select(served, request.namespace) if selector.matches(obj)]
-        for obj in found:
-            metadata = obj["metadata"]
-            key = Key(served.plural, metadata["namespace"], metadata["name"])
-            delete(self._cluster, key, options, dry_run=dry_run)
-        listed = {"kind": f"{served.kind}List", "apiVersion": served.api_version}
-        metadata = {"resourceVersion": str(self._store.revision)}
-        return json_reply(200, {**listed, "metadata": metadata, "items": found})
+        return options, _dry_run(request, "DeleteOptions") or body.get("dryRun") == ["All"]
 
 
-def _propagation(text: str | None) -> Propagation | None:
+def _propagation(resource: ResourceType, text: str | None) -> Propagation:
+    """Return the policy of a DELETE. Orphaning, the default of a real server for Jobs, is not supported."""
+    text = text or ("Orphan" if resource is JOBS else "Background")
     for policy in _PROPAGATIONS:
         if text == policy:
             return policy
-    if text is None:
-        return None
-    error = not_supported("propagationPolicy", text, _PROPAGATIONS)
-    raise invalid("DeleteOptions", "meta.k8s.io", "", [error])
-
-
-def _group_list(groups: list[tuple[str, str]]) -> Json:
-    listed = []
-    for group, version in groups:
-        preferred = {"groupVersion": f"{group}/{version}", "version": version}
-        listed.append({"name": group, "versions": [preferred], "preferredVersion": preferred})
-    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": listed}
-
-
-def _resource_list(known: list[ResourceType]) -> Json:
-    resources: list[Json] = []
-    for served in known:
-        resource = {"name": served.plural, "singularName": served.kind.lower(), "namespaced": served.namespaced}
-        resources.append({**resource, "kind": served.kind, "verbs": sorted(served.verbs)})
-        if served is PODS:
-            log = {"name": "pods/log", "singularName": "", "namespaced": True, "kind": "Pod", "verbs": ["get"]}
-            resources.append(log)
-    group_version = known[0].api_version
-    return {
-        "kind": "APIResourceList",
-        "apiVersion": "v1",
-        "groupVersion": group_version,
-        "resources": resources,
-    }
+    errors = [not_supported("propagationPolicy", text, _PROPAGATIONS)]
+    raise invalid("DeleteOptions", "meta.k8s.io", "", errors)
 
 
 def _number(request: ApiRequest, name: str) -> int | None:
-    """A number from the query; None: not given."""
+    """Return a number of the query, or None if it is missing. Raises `StatusError`."""
     text = request.query.get(name, "")
     if not text:
         return None
@@ -364,7 +268,7 @@ def _dry_run(request: ApiRequest, options: str) -> bool:
     return value == "All"
 
 
-def _place(obj: Json) -> tuple[str, str]:
+def _sort_key(obj: Json) -> tuple[str, str]:
     return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
 
 
@@ -378,23 +282,3 @@ def _read_token(token: str) -> tuple[tuple[str, str], int]:
         return (str(namespace), str(name)), int(revision)
     except (binascii.Error, ValueError, TypeError):
         raise bad_request("continue key is not valid: unable to decode the token") from None
-
-
-def _json(body: bytes) -> object:
-    try:
-        return json.loads(body)
-    except ValueError as error:
-        raise bad_request(f"error decoding patch: {error}") from None
-
-
-def _merged(target: object, patch: object) -> object:
-    """https://www.rfc-editor.org/rfc/rfc7386"""
-    if not isinstance(patch, dict):
-        return patch
-    merged = dict(target) if isinstance(target, dict) else {}
-    for name, value in patch.items():
-        if value is None:
-            merged.pop(name, None)
-        else:
-            merged[name] = _merged(merged.get(name), value)
-    return merged

@@ -1,7 +1,7 @@
-"""From a request's body to an object: JSON, then the types and names of its fields.
+"""Decoding of request bodies: from JSON to an object with known fields.
 
-What the server calls strict errors (unknown and duplicate fields) is collected; whether they refuse the
-request, only warn, or are ignored is `fieldValidation`'s to say.
+Unknown and duplicate fields are collected. The query parameter `fieldValidation` decides whether they are an
+error, a warning or ignored. Fields that the embedded cluster does not support count as unknown.
 https://kubernetes.io/docs/reference/using-api/api-concepts/#field-validation
 """
 
@@ -12,163 +12,136 @@ import binascii
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ...kube.quantity import QuantityError, parse_quantity
 from ..objects import Json
 from .errors import StatusError, bad_request, too_large
-from .schema import ListOf, MapOf, Struct, Type
+from .schema import Schema
 
 # https://github.com/kubernetes/apiserver/blob/master/pkg/endpoints/handlers/create.go (limitedReadBody)
-BODY_LIMIT = 3 * 1024 * 1024
+MAX_BODY = 3 * 1024 * 1024
 
-_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
-_INT_LIMITS = {"int32": 2**31, "int64": 2**63}
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass
 class Decoded:
-    """The object without its unknown fields, and what a strict decoder says about it."""
+    """An object without its unknown fields, and the errors of strict decoding."""
 
     object: Json
-    complaints: list[str] = field(default_factory=list)
+    strict_errors: list[str] = field(default_factory=list)
 
 
 class _WrongType(Exception):
-    """The JSON does not fit the Go type: the decoder's own sentence."""
+    """A value does not have the type of its field; the message is the server's."""
 
 
 class _Object(dict[str, Any]):
-    """A JSON object that remembers which of its names came twice."""
+    """A JSON object that remembers its duplicate keys."""
 
     duplicates: Sequence[str] = ()
 
 
 def _object(pairs: list[tuple[str, Any]]) -> _Object:
-    made = _Object(pairs)
-    if len(made) != len(pairs):
-        counts = Counter(name for name, _ in pairs)
-        made.duplicates = [name for name, count in counts.items() if count > 1]
-    return made
+    result = _Object(pairs)
+    if len(result) != len(pairs):
+        result.duplicates = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+    return result
 
 
-def check_size(body: bytes) -> None:
-    """Raises `StatusError` (413) for a body over 3 MiB."""
-    if len(body) > BODY_LIMIT:
-        raise too_large(BODY_LIMIT)
-
-
-def decode(body: bytes, struct: Struct, api_version: str) -> Decoded:
-    """Read one object of the kind `struct` in the version `api_version`. Raises `StatusError` (400, 413)."""
-    check_size(body)
-    try:
-        parsed = json.loads(body, object_pairs_hook=_object)
-    except (ValueError, RecursionError) as error:
+def decode(body: bytes, schema: Mapping[str, Schema], kind: str, api_version: str) -> Decoded:
+    """Decode one object of this kind and version. Raises `StatusError` (400, 413)."""
+    parsed = _parse(body, kind)
+    given_kind = parsed.get("kind") or kind
+    given_version = parsed.get("apiVersion") or api_version
+    if given_version != api_version:
         raise bad_request(
-            f"the object provided is unrecognized (must be of type {struct.name}): couldn't get "
-            f"version/kind; json parse error: {error} ({body[:30].hex()} ...)"
-        ) from None
-    kind = parsed.get("kind", "") if isinstance(parsed, dict) else ""
-    given = parsed.get("apiVersion", "") if isinstance(parsed, dict) else ""
-    if kind and given and given != api_version:
-        raise bad_request(
-            f"the API version in the data ({given}) does not match the expected API version ({api_version})"
+            f"the API version in the data ({given_version}) does not match the expected API version "
+            f"({api_version})"
         )
     version = api_version.rpartition("/")[2]
-    if kind and kind != struct.name:
-        why = f"converting ({version}.{kind}) to ({struct.name}): unknown conversion"
-        raise _unhandled(kind, version, struct, why)
+    if given_kind != kind:
+        raise _cannot_handle(kind, version, f"converting ({version}.{given_kind}) to ({kind}): unknown conversion")
     decoded = Decoded({})
     try:
-        decoded.object = _struct(parsed, struct, "", "", decoded.complaints)
+        decoded.object = _decode_object(parsed, schema, kind, "", decoded.strict_errors)
     except _WrongType as error:
-        raise _unhandled(struct.name, version, struct, str(error)) from None
-    decoded.object = {**decoded.object, "kind": struct.name, "apiVersion": api_version}
+        raise _cannot_handle(kind, version, str(error)) from None
+    decoded.object = {**decoded.object, "kind": kind, "apiVersion": api_version}
     return decoded
 
 
-def refuse_complaints(decoded: Decoded, struct: Struct, api_version: str) -> None:
-    """What ``fieldValidation=Strict`` does. Raises `StatusError` (400) if there are complaints."""
-    if decoded.complaints:
-        why = f"strict decoding error: {', '.join(decoded.complaints)}"
-        raise _unhandled(struct.name, api_version.rpartition("/")[2], struct, why)
+def raise_strict_errors(decoded: Decoded) -> None:
+    """Raise `StatusError` (400) if there are unknown or duplicate fields."""
+    if decoded.strict_errors:
+        kind, version = decoded.object["kind"], decoded.object["apiVersion"].rpartition("/")[2]
+        raise _cannot_handle(kind, version, f"strict decoding error: {', '.join(decoded.strict_errors)}")
 
 
-def _unhandled(kind: str, version: str, struct: Struct, why: str) -> StatusError:
-    return bad_request(f'{kind} in version "{version}" cannot be handled as a {struct.name}: {why}')
-
-
-def decode_options(body: bytes, struct: Struct) -> Json:
-    """DeleteOptions, which may name no kind and tolerate anything unknown. Raises `StatusError`."""
-    check_size(body)
+def _parse(body: bytes, kind: str) -> _Object:
+    if len(body) > MAX_BODY:
+        raise too_large(MAX_BODY)
     try:
-        return _struct(json.loads(body, object_pairs_hook=_object), struct, "", "", [])
-    except (ValueError, RecursionError, _WrongType) as error:
-        raise bad_request(f"couldn't get version/kind; json parse error: {error}") from None
+        parsed, problem = json.loads(body, object_pairs_hook=_object), "not an object"
+    except (ValueError, RecursionError) as error:
+        parsed, problem = None, str(error)
+    if isinstance(parsed, _Object):
+        return parsed
+    raise bad_request(
+        f"the object provided is unrecognized (must be of type {kind}): couldn't get "
+        f"version/kind; json parse error: {problem} ({body[:30].hex()} ...)"
+    )
 
 
-def _value(value: object, kind: Type, at: str, path: str, owner: str, complaints: list[str]) -> object:
-    """`at` is the field's path with indices, `path` the one without, as the two kinds of messages want."""
-    if isinstance(kind, Struct):
-        return _struct(value, kind, at, path, complaints, owner)
-    if isinstance(kind, ListOf):
-        if not isinstance(value, list):
-            raise _mismatch(value, owner, path, f"[]{_go_name(kind.item)}")
-        return [
-            _value(item, kind.item, f"{at}[{index}]", path, owner, complaints) for index, item in enumerate(value)
-        ]
-    if isinstance(kind, MapOf):
-        if not isinstance(value, dict):
-            raise _mismatch(value, owner, path, f"map[string]{_go_name(kind.item)}")
-        return {
-            name: _value(item, kind.item, f"{at}.{name}", path, owner, complaints) for name, item in value.items()
-        }
-    return _scalar(value, kind, path, owner)
+def _cannot_handle(kind: str, version: str, why: str) -> StatusError:
+    return bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {why}')
 
 
-def _struct(value: object, struct: Struct, at: str, path: str, complaints: list[str], owner: str = "") -> Json:
-    if not isinstance(value, dict):
-        raise _mismatch(value, owner or struct.name, path, f"v1.{struct.name}")
-    for name in getattr(value, "duplicates", ()):
-        complaints.append(f'duplicate field "{_join(at, name)}"')
+def _decode_object(
+    value: _Object, schema: Mapping[str, Schema], kind: str, path: str, strict_errors: list[str]
+) -> Json:
+    prefix = path and f"{path}."
+    strict_errors += [f'duplicate field "{prefix}{name}"' for name in value.duplicates]
     decoded: Json = {}
     for name, item in value.items():
-        known = struct.fields.get(name)
+        known = schema.get(name) or schema.get("*")
         if known is None:
-            complaints.append(f'unknown field "{_join(at, name)}"')
+            strict_errors.append(f'unknown field "{prefix}{name}"')
         elif item is not None:
-            inner = _value(item, known, _join(at, name), _join(path, name), struct.name, complaints)
-            if inner or not isinstance(known, (ListOf, MapOf)):
-                decoded[name] = inner
+            result = _decode(item, known, kind, f"{prefix}{name}", strict_errors)
+            if result or (not isinstance(known, list) and "*" not in known):
+                decoded[name] = result
     return decoded
 
 
-def _scalar(value: object, kind: str, path: str, owner: str) -> object:
-    if kind == "any":
-        return value
-    if kind == "quantity":
+def _decode(value: object, schema: Schema, kind: str, path: str, strict_errors: list[str]) -> object:
+    if isinstance(schema, list) and isinstance(value, list):
+        items = enumerate(value)
+        return [_decode(item, schema[0], kind, f"{path}[{index}]", strict_errors) for index, item in items]
+    if isinstance(schema, dict) and isinstance(value, _Object):
+        return _decode_object(value, schema, kind, path, strict_errors)
+    if schema == "quantity":
         return _quantity(value)
-    if kind == "bool":
-        if not isinstance(value, bool):
-            raise _mismatch(value, owner, path, "bool")
-    elif kind in _INT_LIMITS:
-        limit = _INT_LIMITS[kind]
-        if not isinstance(value, int) or isinstance(value, bool) or not -limit <= value < limit:
-            raise _mismatch(value, owner, path, kind)
-    elif not isinstance(value, str):
-        raise _mismatch(value, owner, path, "string")
-    elif kind == "bytes":
-        _check_base64(value)
-    else:
-        # An escape that is half a character: Go's decoder puts this in its place.
-        return _HALF_CHARACTER.sub("\ufffd", value)
-    return value
+    if schema == "bool" and isinstance(value, bool):
+        return value
+    if schema == "int" and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if schema in ("string", "bytes") and isinstance(value, str):
+        if schema == "bytes":
+            _check_base64(value)
+        # Go replaces half a surrogate pair.
+        return _SURROGATE.sub("\ufffd", value)
+    wanted = schema if isinstance(schema, str) else "array" if isinstance(schema, list) else "object"
+    types = {bool: "bool", int: "number", float: "number", str: "string", list: "array"}
+    actual = types.get(type(value), "object")
+    raise _WrongType(f"json: cannot unmarshal {actual} into Go struct field {kind}.{path} of type {wanted}")
 
 
 def _quantity(value: object) -> str:
-    """In its canonical form, as the server gives it back. A JSON number is one, too."""
+    """Return a quantity in its canonical form, as the server does. JSON numbers are valid quantities."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     try:
         return str(parse_quantity(value.strip() if isinstance(value, str) else str(value) if number else ""))
@@ -181,26 +154,5 @@ def _check_base64(value: str) -> None:
         base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
         bad = re.search(r"[^A-Za-z0-9+/]", value)
-        at = bad.start() if bad else len(value)
-        raise _WrongType(f"illegal base64 data at input byte {at}") from None
-
-
-def _mismatch(value: object, owner: str, path: str, wanted: str) -> _WrongType:
-    if isinstance(value, bool):
-        got = "bool"
-    elif isinstance(value, (int, float)):
-        got = f"number {value}" if wanted in _INT_LIMITS else "number"
-    else:
-        got = "string" if isinstance(value, str) else "array" if isinstance(value, list) else "object"
-    where = f"Go struct field {owner}.{path}" if path else "Go value"
-    return _WrongType(f"json: cannot unmarshal {got} into {where} of type {wanted}")
-
-
-def _go_name(kind: Type) -> str:
-    if isinstance(kind, Struct):
-        return f"v1.{kind.name}"
-    return {"quantity": "resource.Quantity", "bytes": "[]uint8"}.get(str(kind), str(kind))
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
+        offset = bad.start() if bad else len(value)
+        raise _WrongType(f"illegal base64 data at input byte {offset}") from None

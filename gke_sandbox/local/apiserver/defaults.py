@@ -1,4 +1,4 @@
-"""What the API server fills in: defaults of Jobs and pods, a Job's selector, the pod that a template makes.
+"""The defaults that the API server adds to Jobs and pods.
 
 https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/job-v1/
 https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/
@@ -17,7 +17,7 @@ _TOLERATION_SECONDS = 300
 
 
 def job_with_defaults(job: Json) -> Json:
-    """A decoded Job with uid (a new Job's selector and labels carry it) and everything that was left out."""
+    """Return a decoded Job with its defaults, selector and labels; its metadata must contain the uid."""
     metadata, spec = job["metadata"], dict(job.get("spec", {}))
     if "completions" not in spec and "parallelism" not in spec:
         spec["completions"] = 1
@@ -26,27 +26,26 @@ def job_with_defaults(job: Json) -> Json:
     spec.setdefault("completionMode", "NonIndexed")
     spec.setdefault("suspend", False)
     spec.setdefault("podReplacementPolicy", "TerminatingOrFailed")
-    spec.setdefault("manualSelector", False)
+    spec["manualSelector"] = False
     template = dict(spec.get("template", {}))
     template_metadata = dict(template.get("metadata", {}))
-    if not spec["manualSelector"]:
-        uid, name = metadata["uid"], metadata.get("name", "")
-        spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
-        # The names without a prefix are older than the others, and stay for those who select by them.
-        template_metadata["labels"] = {
-            **template_metadata.get("labels", {}),
-            "batch.kubernetes.io/controller-uid": uid,
-            "batch.kubernetes.io/job-name": name,
-            "controller-uid": uid,
-            "job-name": name,
-        }
+    uid, name = metadata["uid"], metadata.get("name", "")
+    spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
+    # The labels without a prefix are older; the server keeps them for compatibility.
+    template_metadata["labels"] = {
+        **template_metadata.get("labels", {}),
+        "batch.kubernetes.io/controller-uid": uid,
+        "batch.kubernetes.io/job-name": name,
+        "controller-uid": uid,
+        "job-name": name,
+    }
     template["metadata"] = template_metadata
-    template["spec"] = pod_spec_with_defaults(template.get("spec", {}))
+    template["spec"] = _pod_spec_with_defaults(template.get("spec", {}))
     spec["template"] = template
     return {**job, "spec": spec, "status": {}}
 
 
-def pod_spec_with_defaults(given: Json) -> Json:
+def _pod_spec_with_defaults(given: Json) -> Json:
     spec = dict(given)
     if "volumes" in spec:
         spec["volumes"] = [_volume(volume) for volume in spec["volumes"]]
@@ -69,12 +68,9 @@ def _volume(volume: Json) -> Json:
 
 def _container(given: Json) -> Json:
     container = dict(given)
-    resources = {name: value for name, value in container.get("resources", {}).items() if value}
     container["resources"] = {
-        name: {resource: str(parse_quantity(amount).rounded_to_milli()) for resource, amount in amounts.items()}
-        if name in ("limits", "requests")
-        else amounts
-        for name, amounts in resources.items()
+        kind: {name: str(parse_quantity(amount).rounded_to_milli()) for name, amount in amounts.items()}
+        for kind, amounts in container.get("resources", {}).items()
     }
     container.setdefault("terminationMessagePath", "/dev/termination-log")
     container.setdefault("terminationMessagePolicy", "File")
@@ -91,8 +87,8 @@ def _pull_policy(image: str) -> str:
 
 
 def pod_with_defaults(pod: Json, priority: int) -> Json:
-    """A pod as the mutating admission plugins leave it."""
-    spec = pod_spec_with_defaults(pod["spec"])
+    """Return the pod with its defaults and first status, as the mutating admission plugins leave it."""
+    spec = _pod_spec_with_defaults(pod["spec"])
     for container in spec["containers"]:
         limits = container["resources"].get("limits", {})
         if limits:
@@ -118,7 +114,7 @@ def _tolerates(toleration: Json, key: str) -> bool:
 
 
 def qos_class(spec: Json) -> str:
-    """Guaranteed, Burstable or BestEffort."""
+    """Return Guaranteed, Burstable or BestEffort."""
     containers = [container["resources"] for container in spec["containers"]]
     if not any(resources.get("limits") or resources.get("requests") for resources in containers):
         return "BestEffort"

@@ -1,4 +1,4 @@
-"""Refusals as the API server words them: a ``Status`` body with its code, and the errors of single fields.
+"""The errors of the API server: ``Status`` bodies, and errors of single fields.
 
 https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
 """
@@ -14,7 +14,7 @@ from .resources import ResourceType
 
 
 class StatusError(Exception):
-    """A request was refused: the HTTP answer to give."""
+    """A request failed; the attributes are those of the response."""
 
     def __init__(
         self,
@@ -33,11 +33,12 @@ class StatusError(Exception):
         self.retry_after = retry_after
 
     def body(self) -> Json:
+        """Return the Status."""
         return failure(self.code, self.reason, self.message, self.details)
 
 
 def failure(code: int, reason: str, message: str, details: Json | None = None) -> Json:
-    """The body of a Status that tells of a failure."""
+    """Return a Status for a failure."""
     status: Json = {
         "kind": "Status",
         "apiVersion": "v1",
@@ -53,9 +54,9 @@ def failure(code: int, reason: str, message: str, details: Json | None = None) -
     return status
 
 
-def success(served: ResourceType, name: str, uid: str) -> Json:
-    """What a DELETE answers when the object is gone."""
-    details = {**_details(served, name), "uid": uid}
+def success(resource: ResourceType, name: str, uid: str) -> Json:
+    """Return the Status of a DELETE that removed the object."""
+    details = {**_details(resource, name), "uid": uid}
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
 
 
@@ -63,9 +64,9 @@ def bad_request(message: str) -> StatusError:
     return StatusError(400, "BadRequest", message)
 
 
-def not_found(served: ResourceType, name: str) -> StatusError:
-    message = f'{served.qualified} "{name}" not found'
-    return StatusError(404, "NotFound", message, details=_details(served, name))
+def not_found(resource: ResourceType, name: str) -> StatusError:
+    message = f'{resource.qualified} "{name}" not found'
+    return StatusError(404, "NotFound", message, details=_details(resource, name))
 
 
 def kubelet_away(url: str, address: str) -> StatusError:
@@ -73,9 +74,9 @@ def kubelet_away(url: str, address: str) -> StatusError:
     return StatusError(500, "", f'Get "{url}": dial tcp {address}: connect: connection refused')
 
 
-def kubelet_starting(served: ResourceType, name: str, subresource: str) -> StatusError:
+def kubelet_starting(resource: ResourceType, name: str, subresource: str) -> StatusError:
     """Return the error of a request to a kubelet that has just started and does not serve the path yet."""
-    kind = f"{served.plural}/{subresource}"
+    kind = f"{resource.plural}/{subresource}"
     message = f"the server could not find the requested resource ( {kind} {name})"
     return StatusError(404, "NotFound", message, details={"name": name, "kind": kind})
 
@@ -94,19 +95,19 @@ def unsupported_media_type() -> StatusError:
     return StatusError(415, "UnsupportedMediaType", message)
 
 
-def already_exists(served: ResourceType, name: str) -> StatusError:
-    message = f'{served.qualified} "{name}" already exists'
-    return StatusError(409, "AlreadyExists", message, details=_details(served, name))
+def already_exists(resource: ResourceType, name: str) -> StatusError:
+    message = f'{resource.qualified} "{name}" already exists'
+    return StatusError(409, "AlreadyExists", message, details=_details(resource, name))
 
 
-def conflict(served: ResourceType, name: str, why: str) -> StatusError:
-    message = f'Operation cannot be fulfilled on {served.qualified} "{name}": {why}'
-    return StatusError(409, "Conflict", message, details=_details(served, name))
+def conflict(resource: ResourceType, name: str, why: str) -> StatusError:
+    message = f'Operation cannot be fulfilled on {resource.qualified} "{name}": {why}'
+    return StatusError(409, "Conflict", message, details=_details(resource, name))
 
 
-def forbidden(served: ResourceType, name: str, why: str) -> StatusError:
-    subject = f'{served.qualified} "{name}"' if name else served.qualified
-    return StatusError(403, "Forbidden", f"{subject} is forbidden: {why}", details=_details(served, name))
+def forbidden(resource: ResourceType, name: str, why: str) -> StatusError:
+    subject = f'{resource.qualified} "{name}"' if name else resource.qualified
+    return StatusError(403, "Forbidden", f"{subject} is forbidden: {why}", details=_details(resource, name))
 
 
 def expired(message: str) -> StatusError:
@@ -117,29 +118,29 @@ def too_large(limit: int) -> StatusError:
     return StatusError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {limit}")
 
 
-def too_new(asked: int, current: int) -> StatusError:
-    """A list at a resourceVersion that does not come within the time that the server waits."""
+def too_new(requested: int, current: int) -> StatusError:
+    """Return the error for a list at a resourceVersion that the server does not reach in time."""
     details = {
         "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
         "retryAfterSeconds": 1,
     }
-    message = f"Timeout: Too large resource version: {asked}, current: {current}"
+    message = f"Timeout: Too large resource version: {requested}, current: {current}"
     return StatusError(504, "Timeout", message, details=details, retry_after=1)
 
 
-def _details(served: ResourceType, name: str) -> Json:
+def _details(resource: ResourceType, name: str) -> Json:
     details: Json = {}
     if name:
         details["name"] = name
-    if served.group:
-        details["group"] = served.group
-    details["kind"] = served.plural
+    if resource.group:
+        details["group"] = resource.group
+    details["kind"] = resource.plural
     return details
 
 
 @dataclass(frozen=True)
 class FieldError:
-    """One thing wrong with one field. `detail` is the server's whole text after the field's path."""
+    """An error of one field. `detail` is the text after the path of the field."""
 
     field: str
     reason: str
@@ -160,14 +161,6 @@ def not_supported(field: str, value: object, supported: Sequence[str]) -> FieldE
     return FieldError(field, "FieldValueNotSupported", detail)
 
 
-def duplicate(field: str, value: object) -> FieldError:
-    return FieldError(field, "FieldValueDuplicate", f"Duplicate value: {_quoted(value)}")
-
-
-def not_allowed(field: str, why: str) -> FieldError:
-    return FieldError(field, "FieldValueForbidden", f"Forbidden: {why}")
-
-
 def too_long(field: str, limit: int) -> FieldError:
     return FieldError(field, "FieldValueTooLong", f"Too long: may not be more than {limit} bytes")
 
@@ -181,7 +174,7 @@ def _quoted(value: object) -> str:
 
 
 def invalid(kind: str, group: str, name: str, errors: Iterable[FieldError]) -> StatusError:
-    """422 with every error found. `errors` is not empty."""
+    """Return 422 with all errors; there must be at least one."""
     listed = list(dict.fromkeys(errors))
     texts = [f"{error.field}: {error.detail}" for error in listed]
     text = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"

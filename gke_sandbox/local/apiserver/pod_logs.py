@@ -1,4 +1,4 @@
-"""The answer to a request for a pod's log.
+"""Responses to requests for the log of a pod.
 
 https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#get-read-log-of-the-specified-pod
 """
@@ -6,8 +6,6 @@ https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#g
 from __future__ import annotations
 
 import math
-import re
-from datetime import datetime
 
 import anyio
 
@@ -23,27 +21,28 @@ from .errors import (
     invalid_value,
     kubelet_away,
     kubelet_starting,
-    not_allowed,
     not_found,
+    not_supported,
 )
 from .resources import PODS
 from .responses import Reply
 
 _KUBELET = f"{HOST_IP}:10250"
+_UNSUPPORTED = ("previous", "sinceSeconds", "sinceTime", "stream", "timestamps")
 
 
 def pod_log(cluster: ClusterState, request: ApiRequest) -> Reply:
-    """Raises `StatusError`."""
+    """Return the response with the log. Raises `StatusError`."""
     pod = cluster.store.get(Key(PODS.plural, request.namespace, request.name))
     if pod is None:
         raise not_found(PODS, request.name)
-    options = _options(cluster, request)
+    options = _options(request)
     names = [container["name"] for container in pod["spec"]["containers"]]
     container = request.query.get("container") or names[0]
     if container not in names:
         raise bad_request(f"container {container} is not valid for pod {request.name}")
     if "nodeName" not in pod["spec"]:
-        # There is nobody to ask yet (recorded).
+        # The pod is not bound to a node (recorded).
         return Reply(204, content_type=None)
     log = cluster.logs.get(pod["metadata"]["uid"])
     if log is not None and anyio.current_time() < log.readable_from:
@@ -51,19 +50,16 @@ def pod_log(cluster: ClusterState, request: ApiRequest) -> Reply:
             raise kubelet_starting(PODS, request.name, "log")
         path = f"containerLogs/{request.namespace}/{request.name}/{container}"
         raise kubelet_away(f"https://{_KUBELET}/{path}{'?follow=true' if options.follow else ''}", _KUBELET)
-    _refuse_without_log(pod, container, request)
+    _check_has_log(pod, container, request)
     if log is None:
         raise _not_started(container, request.name, "ContainerCreating")
     return Reply(200, content_type="text/plain", source=LogStream(log, options))
 
 
-def _refuse_without_log(pod: Json, container: str, request: ApiRequest) -> None:
-    """What the kubelet answers when there is nothing to read, by the container's state."""
+def _check_has_log(pod: Json, container: str, request: ApiRequest) -> None:
+    """Raise the error of the kubelet for a container without a log."""
     statuses = pod["status"].get("containerStatuses", ())
     status = next((one for one in statuses if one["name"] == container), None)
-    if request.flag("previous"):
-        # Containers are not restarted here.
-        raise bad_request(f'previous terminated container "{container}" in pod "{request.name}" not found')
     if status is None:
         raise _not_started(container, request.name, "ContainerCreating")
     state, last = status["state"], status["lastState"]
@@ -83,25 +79,19 @@ def _not_started(container: str, pod: str, why: str) -> Exception:
     return bad_request(f'container "{container}" in pod "{pod}" is waiting to start: {why}')
 
 
-def _options(cluster: ClusterState, request: ApiRequest) -> LogOptions:
+def _options(request: ApiRequest) -> LogOptions:
     errors: list[FieldError] = []
+    for name in _UNSUPPORTED:
+        if request.query.get(name):
+            errors.append(not_supported(name, request.query[name], ()))
     tail = _number(request, "tailLines", 0, errors)
     limit = _number(request, "limitBytes", 1, errors)
-    seconds = _number(request, "sinceSeconds", 1, errors)
-    since = None if seconds is None else LogOptions.since_seconds(cluster.calendar, seconds)
-    if text := request.query.get("sinceTime"):
-        if seconds is not None:
-            errors.append(not_allowed("", "at most one of `sinceTime` or `sinceSeconds` may be specified"))
-        since = _time(text)
-    if request.query.get("stream"):
-        # https://kubernetes.io/docs/reference/command-line-tools-reference/feature-gates/PodLogsQuerySplitStreams
-        errors.append(not_allowed("stream", "may not be specified"))
     if errors:
         raise invalid("PodLogOptions", "", request.name, errors)
-    return LogOptions(request.flag("follow"), tail, limit, since, request.flag("timestamps"))
+    return LogOptions(request.flag("follow"), tail, limit)
 
 
-def _number(request: ApiRequest, name: str, least: int, errors: list[FieldError]) -> int | None:
+def _number(request: ApiRequest, name: str, minimum: int, errors: list[FieldError]) -> int | None:
     text = request.query.get(name, "")
     if not text:
         return None
@@ -109,16 +99,7 @@ def _number(request: ApiRequest, name: str, least: int, errors: list[FieldError]
         value = int(text)
     except ValueError:
         raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
-    if value < least:
-        why = f"must be greater than {least - 1}" if least else "must be greater than or equal to 0"
+    if value < minimum:
+        why = f"must be greater than {minimum - 1}" if minimum else "must be greater than or equal to 0"
         errors.append(invalid_value(name, value, why))
     return value
-
-
-def _time(text: str) -> datetime:
-    # Nanoseconds are more than datetime takes.
-    short = re.sub(r"\.(\d{1,6})\d*", lambda match: f".{match[1]:0<6}", text)
-    try:
-        return datetime.fromisoformat(short.replace("Z", "+00:00"))
-    except ValueError:
-        raise bad_request(f'parsing time "{text}" as "2006-01-02T15:04:05Z07:00": cannot parse') from None

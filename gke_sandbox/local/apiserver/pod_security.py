@@ -1,7 +1,7 @@
-"""The Pod Security standards: what a namespace's level finds wrong with a pod, in the server's words.
+"""The Pod Security Standard `restricted`, with the server's messages.
 
+The rules for volumes, ports and similar fields are missing, because the embedded cluster has no such fields.
 https://kubernetes.io/docs/concepts/security/pod-security-standards/
-Its rules for volumes, ports and the like are missing: validation lets nothing come here that breaks them.
 """
 
 from __future__ import annotations
@@ -11,33 +11,14 @@ from typing import Literal
 
 from ..objects import Json
 
-Level = Literal["privileged", "baseline", "restricted"]
-
-_BASELINE_CAPABILITIES = frozenset(
-    [
-        "AUDIT_WRITE",
-        "CHOWN",
-        "DAC_OVERRIDE",
-        "FOWNER",
-        "FSETID",
-        "KILL",
-        "MKNOD",
-        "NET_BIND_SERVICE",
-        "SETFCAP",
-        "SETGID",
-        "SETPCAP",
-        "SETUID",
-        "SYS_CHROOT",
-    ]
-)
+Level = Literal["privileged", "restricted"]
 
 
 def violations(spec: Json, level: Level) -> str:
-    """What the level refuses about a pod, as one text; empty: nothing."""
+    """Return the violations of a pod as one text, empty if there are none."""
     if level == "privileged":
         return ""
-    checks = _RESTRICTED if level == "restricted" else _BASELINE
-    return ", ".join(found for check in checks if (found := check(spec)))
+    return ", ".join(found for check in _CHECKS if (found := check(spec)))
 
 
 def _contexts(spec: Json) -> Iterator[tuple[str, Json]]:
@@ -60,20 +41,7 @@ def _privilege_escalation(spec: Json) -> str:
     )
 
 
-def _baseline_capabilities(spec: Json) -> str:
-    found: dict[str, list[str]] = {}
-    for name, context in _contexts(spec):
-        added = sorted(set(context.get("capabilities", {}).get("add", ())) - _BASELINE_CAPABILITIES)
-        if added:
-            found[name] = added
-    if not found:
-        return ""
-    listed = ", ".join(f'"{one}"' for one in sorted({one for added in found.values() for one in added}))
-    where = f"{_which(list(found))} must not include {listed} in securityContext.capabilities.add"
-    return f"non-default capabilities ({where})"
-
-
-def _restricted_capabilities(spec: Json) -> str:
+def _capabilities(spec: Json) -> str:
     keeping, adding = [], []
     for name, context in _contexts(spec):
         capabilities = context.get("capabilities", {})
@@ -123,18 +91,7 @@ def _user(spec: Json) -> str:
     return f"runAsUser=0 ({_which(bad)} must not set runAsUser=0)" if bad else ""
 
 
-def _baseline_seccomp(spec: Json) -> str:
-    def unconfined(context: Json) -> bool:
-        return bool(context.get("seccompProfile", {}).get("type") == "Unconfined")
-
-    bad = [name for name, context in _contexts(spec) if unconfined(context)]
-    where = ["pod"] if unconfined(spec["securityContext"]) else []
-    where += [_which(bad)] if bad else []
-    what = 'must not set securityContext.seccompProfile.type to "Unconfined"'
-    return f"seccompProfile ({' and '.join(where)} {what})" if where else ""
-
-
-def _restricted_seccomp(spec: Json) -> str:
+def _seccomp(spec: Json) -> str:
     whole = spec["securityContext"].get("seccompProfile")
     bad = [
         name
@@ -147,19 +104,13 @@ def _restricted_seccomp(spec: Json) -> str:
     return f"seccompProfile (pod or {_which(bad)} {what})"
 
 
-# In the order of the checks' names, as the server goes through them.
-_BASELINE: tuple[Callable[[Json], str], ...] = (
-    _baseline_capabilities,
-    _host_namespaces,
-    _privileged,
-    _baseline_seccomp,
-)
-_RESTRICTED: tuple[Callable[[Json], str], ...] = (
+# In the order of the server: by the names of the checks.
+_CHECKS: tuple[Callable[[Json], str], ...] = (
     _privilege_escalation,
-    _restricted_capabilities,
+    _capabilities,
     _host_namespaces,
     _privileged,
     _non_root,
     _user,
-    _restricted_seccomp,
+    _seccomp,
 )

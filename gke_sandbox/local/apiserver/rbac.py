@@ -1,4 +1,4 @@
-"""Who may do what: the caller's name and the rules of one Role.
+"""Authorization: the caller and the rules of one Role.
 
 https://kubernetes.io/docs/reference/access-authn-authz/rbac/
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..objects import Json
 
-# One entry for each default role that opens paths to everybody.
+# The paths that the default roles of each cluster allow.
 _OPEN_PATHS = (
     (
         "/api",
@@ -38,16 +38,18 @@ _OPEN_PATHS = (
 
 @dataclass(frozen=True)
 class Rule:
-    """Verbs on resources (with subresources, as in ``pods/log``) of API groups; ``*`` is all of them."""
+    """Verbs on resources (``pods``, ``pods/log``) of API groups; ``*`` means all."""
 
     verbs: Sequence[str]
     groups: Sequence[str]
     resources: Sequence[str]
 
     def allows(self, verb: str, group: str, resource: str) -> bool:
+        """Return whether the rule allows this request."""
         return _in(verb, self.verbs) and _in(group, self.groups) and _in(resource, self.resources)
 
     def to_json(self) -> Json:
+        """Return the rule as an access review contains it."""
         return {"verbs": list(self.verbs), "apiGroups": list(self.groups), "resources": list(self.resources)}
 
 
@@ -55,7 +57,7 @@ def _in(value: str, allowed: Iterable[str]) -> bool:
     return any(one in ("*", value) for one in allowed)
 
 
-# What every authenticated caller may do.
+# The rules for every authenticated caller.
 # https://kubernetes.io/docs/reference/access-authn-authz/rbac/#default-roles-and-role-bindings
 _BASIC = (
     Rule(("create",), ("authorization.k8s.io",), ("selfsubjectaccessreviews", "selfsubjectrulesreviews")),
@@ -65,7 +67,7 @@ _BASIC = (
 
 @dataclass(frozen=True)
 class Caller:
-    """The one who sends all requests, with a Role in one namespace (None: in all, and beyond them)."""
+    """The user of all requests, with a Role in one namespace, or a ClusterRole if `namespace` is None."""
 
     user: str
     role: str
@@ -74,29 +76,29 @@ class Caller:
 
     @classmethod
     def admin(cls) -> Caller:
-        """May do everything."""
+        """Return a caller that may do everything."""
         return cls("kubernetes-admin", "cluster-admin", None, (Rule(("*",), ("*",), ("*",)),))
 
     @classmethod
     def service_account(cls, namespace: str, name: str, rules: Iterable[Rule] = ()) -> Caller:
-        """A service account whose Role and RoleBinding are called as it is."""
+        """Return a service account; its Role and RoleBinding have the same name."""
         return cls(f"system:serviceaccount:{namespace}:{name}", name, namespace, tuple(rules))
 
     def allowed(self, verb: str, group: str, resource: str, namespace: str) -> bool:
-        """`resource` with its subresource; `namespace` is empty for what has none."""
+        """Return whether the request is allowed. `resource` includes the subresource; `namespace` can be empty."""
         if any(rule.allows(verb, group, resource) for rule in _BASIC):
             return True
         if self.namespace is not None and namespace != self.namespace:
             return False
         return any(rule.allows(verb, group, resource) for rule in self.rules)
 
-    def refusal(self, verb: str, group: str, resource: str, namespace: str) -> str:
+    def denial(self, verb: str, group: str, resource: str, namespace: str) -> str:
         """What a 403 says after ``is forbidden:``."""
         scope = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
         return f'User "{self.user}" cannot {verb} resource "{resource}" in API group "{group}" {scope}'
 
-    def why(self) -> str:
-        """The reason that an access review gives."""
+    def reason(self) -> str:
+        """Return the reason in an access review."""
         if self.namespace is None:
             return (
                 f'RBAC: allowed by ClusterRoleBinding "{self.role}" of ClusterRole "{self.role}" to User '
@@ -107,26 +109,28 @@ class Caller:
 
 
 def access_review(caller: Caller, review: Json) -> Json:
-    """SelfSubjectAccessReview: may I?"""
+    """Return the response to a SelfSubjectAccessReview."""
     spec = review.get("spec", {})
     if "nonResourceAttributes" in spec:
-        asked = spec["nonResourceAttributes"]
-        path = asked.get("path", "")
-        allowed = asked.get("verb") == "get" and any(path in paths for paths in _OPEN_PATHS)
-        return _reviewed("SelfSubjectAccessReview", {"nonResourceAttributes": asked}, {"allowed": allowed})
-    asked = {name: value for name, value in spec.get("resourceAttributes", {}).items() if value}
-    resource = asked.get("resource", "")
-    if asked.get("subresource"):
-        resource += f"/{asked['subresource']}"
-    allowed = caller.allowed(asked.get("verb", ""), asked.get("group", ""), resource, asked.get("namespace", ""))
+        attributes = spec["nonResourceAttributes"]
+        path = attributes.get("path", "")
+        allowed = attributes.get("verb") == "get" and any(path in paths for paths in _OPEN_PATHS)
+        return _reviewed("SelfSubjectAccessReview", {"nonResourceAttributes": attributes}, {"allowed": allowed})
+    attributes = {name: value for name, value in spec.get("resourceAttributes", {}).items() if value}
+    resource = attributes.get("resource", "")
+    if attributes.get("subresource"):
+        resource += f"/{attributes['subresource']}"
+    allowed = caller.allowed(
+        attributes.get("verb", ""), attributes.get("group", ""), resource, attributes.get("namespace", "")
+    )
     status: Json = {"allowed": allowed}
     if allowed:
-        status["reason"] = caller.why()
-    return _reviewed("SelfSubjectAccessReview", {"resourceAttributes": asked}, status)
+        status["reason"] = caller.reason()
+    return _reviewed("SelfSubjectAccessReview", {"resourceAttributes": attributes}, status)
 
 
 def rules_review(caller: Caller, review: Json) -> Json:
-    """SelfSubjectRulesReview: what may I in this namespace?"""
+    """Return the response to a SelfSubjectRulesReview."""
     namespace = review.get("spec", {}).get("namespace", "")
     rules = list(_BASIC)
     if caller.namespace in (None, namespace):
@@ -139,8 +143,8 @@ def rules_review(caller: Caller, review: Json) -> Json:
     return _reviewed("SelfSubjectRulesReview", {}, status)
 
 
-def self_review(caller: Caller) -> Json:
-    """SelfSubjectReview: who am I?"""
+def self_review(caller: Caller, _review: Json) -> Json:
+    """Return the response to a SelfSubjectReview."""
     groups = ["system:authenticated"]
     if caller.user.startswith("system:serviceaccount:"):
         groups = ["system:serviceaccounts", f"system:serviceaccounts:{caller.namespace}", *groups]

@@ -1,4 +1,4 @@
-"""The resources that the embedded cluster serves."""
+"""The resource types of the embedded API server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ResourceType:
-    """One resource. `window` is how many changes of it a watch may go back before it has expired."""
+    """A resource type. A watch can start at most `window` changes in the past; before, it has expired."""
 
     group: str
     version: str
@@ -23,18 +23,17 @@ class ResourceType:
 
     @property
     def qualified(self) -> str:
-        """``jobs.batch``: how messages name it."""
+        """The name in messages: ``jobs.batch``."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
 
 _READ: frozenset[str] = frozenset(("get", "list", "watch"))
-_WRITE: frozenset[str] = frozenset(("create", "delete", "deletecollection"))
-_CHANGE: frozenset[str] = frozenset(("update", "patch"))
+_WRITE: frozenset[str] = frozenset(("create", "delete"))
 
 JOBS = ResourceType("batch", "v1", "jobs", "Job", True, _READ | _WRITE)
-PODS = ResourceType("", "v1", "pods", "Pod", True, _READ | _WRITE)
-# A ConfigMap may be 1 MiB, and every change in the window is held: so few of them.
-CONFIG_MAPS = ResourceType("", "v1", "configmaps", "ConfigMap", True, _READ | _WRITE | _CHANGE, window=64)
+PODS = ResourceType("", "v1", "pods", "Pod", True, _READ | {"delete"})
+# A ConfigMap can have 1 MiB, and all changes of the window are kept in memory.
+CONFIG_MAPS = ResourceType("", "v1", "configmaps", "ConfigMap", True, _READ | _WRITE, window=64)
 EVENTS = ResourceType("", "v1", "events", "Event", True, _READ)
 NAMESPACES = ResourceType("", "v1", "namespaces", "Namespace", False, _READ)
 NODES = ResourceType("", "v1", "nodes", "Node", False, _READ)
@@ -44,7 +43,8 @@ ALL = (JOBS, PODS, CONFIG_MAPS, EVENTS, NAMESPACES, NODES, RUNTIME_CLASSES)
 
 
 def find(group: str, version: str, plural: str) -> ResourceType | None:
-    for served in ALL:
-        if (served.group, served.version, served.plural) == (group, version, plural):
-            return served
+    """Return the resource type, or None."""
+    for resource in ALL:
+        if (resource.group, resource.version, resource.plural) == (group, version, plural):
+            return resource
     return None

@@ -1,4 +1,4 @@
-"""What the API server answers, before it becomes an HTTP response."""
+"""Responses of the API server before they become HTTP responses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .errors import StatusError
 
 @dataclass
 class Reply:
-    """One answer. `source` is the body if it is a stream, else `body` is."""
+    """A response. `source` is a streamed body; without it, `body` is the body."""
 
     code: int
     body: bytes = b""
@@ -27,12 +27,14 @@ class Reply:
 
 
 def json_reply(code: int, obj: Json) -> Reply:
+    """Return a response with a JSON body."""
     text = json.dumps(obj, ensure_ascii=False, separators=(",", ":"))
     return Reply(code, text.encode("utf-8", "replace") + b"\n")
 
 
-def refused(refusal: StatusError) -> Reply:
-    reply = json_reply(refusal.code, refusal.body())
-    if refusal.retry_after is not None:
-        reply.headers.append(("retry-after", str(refusal.retry_after)))
+def error_reply(error: StatusError) -> Reply:
+    """Return the response for an error."""
+    reply = json_reply(error.code, error.body())
+    if error.retry_after is not None:
+        reply.headers.append(("retry-after", str(error.retry_after)))
     return reply

@@ -1,126 +1,172 @@
-"""The API server's rules for what every object has, and for ConfigMaps, in its own words.
+"""The API server's validation of Jobs, pods and ConfigMaps, with its messages.
 
+Only the rules that an object of this package, or a setting of its user, can break.
 https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
 https://kubernetes.io/docs/concepts/configuration/configmap/
+https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from ...kube.names import annotation_key, config_map_key, dns_subdomain, label_key, label_value
+from ...kube.names import annotation_key, config_map_key, dns_label, dns_subdomain, label_key, label_value
+from ...kube.quantity import parse_quantity
 from ..objects import Json
-from .errors import FieldError, duplicate, invalid_value, not_allowed, required, too_long
+from .errors import FieldError, invalid_value, not_supported, required, too_long, value_not_found
 
-CONFIG_MAP_LIMIT = 1024 * 1024
-_ANNOTATIONS_LIMIT = 256 * 1024
-_MOST_FINALIZERS = ("orphan", "foregroundDeletion")
+MAX_CONFIG_MAP = 1024 * 1024
 
-
-def rule(field: str, value: str, words: Callable[[str], list[str]]) -> list[FieldError]:
-    """What a rule for names says about one value, as field errors."""
-    return [invalid_value(field, value, why) for why in words(value)]
+_NOT_NEGATIVE = "must be greater than or equal to 0"
+_JOB_NUMBERS = ("parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished")
+_RESOURCES = ("cpu", "memory", "ephemeral-storage")
 
 
-def metadata_errors(
-    metadata: Json, name_rule: Callable[[str], list[str]] = dns_subdomain, path: str = "metadata"
-) -> list[FieldError]:
-    """Of an object's own metadata: its name, and all that `template_metadata_errors` looks at."""
-    errors = []
-    if metadata.get("generateName"):
-        # What follows the prefix cannot make it right, but for a dash at its end.
-        errors += rule(f"{path}.generateName", metadata["generateName"].rstrip("-") or "-", name_rule)
-    if metadata.get("name"):
-        errors += rule(f"{path}.name", metadata["name"], name_rule)
-    elif not metadata.get("generateName"):
-        errors.append(required(f"{path}.name", "name or generateName is required"))
-    return errors + template_metadata_errors(metadata, path)
-
-
-def template_metadata_errors(metadata: Json, path: str) -> list[FieldError]:
-    errors = labels_errors(metadata.get("labels", {}), f"{path}.labels")
-    annotations = metadata.get("annotations", {})
-    for key in annotations:
-        errors += rule(f"{path}.annotations", key, annotation_key)
-    if sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items()) > _ANNOTATIONS_LIMIT:
-        errors.append(too_long(f"{path}.annotations", _ANNOTATIONS_LIMIT))
-    errors += _owner_errors(metadata.get("ownerReferences", ()), f"{path}.ownerReferences")
-    for index, finalizer in enumerate(metadata.get("finalizers", ())):
-        field = f"{path}.finalizers[{index}]"
-        errors += rule(field, finalizer, label_key)
-        if "/" not in finalizer and finalizer not in _MOST_FINALIZERS:
-            why = "name is neither a standard finalizer name nor is it fully qualified"
-            errors.append(invalid_value(field, finalizer, why))
+def job_errors(job: Json) -> list[FieldError]:
+    """Return the errors of a Job with its defaults."""
+    metadata, spec = job["metadata"], job["spec"]
+    errors = _metadata_errors(metadata)
+    if len(metadata.get("name", "")) > 63:
+        # The name becomes a label of the pods.
+        errors += _check_name("spec.template.labels", metadata["name"], dns_label)
+    for field in (
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+    ):
+        errors += _not_negative(f"spec.{field}", spec.get(field))
+    template = spec["template"]
+    errors += _labels_errors(template["metadata"], "spec.template.metadata")
+    errors += _pod_spec_errors(template["spec"], "spec.template.spec")
+    if template["spec"]["restartPolicy"] != "Never":
+        errors += _one_of("spec.template.spec.restartPolicy", template["spec"]["restartPolicy"], ("Never",))
     return errors
 
 
-def labels_errors(labels: Json, path: str) -> list[FieldError]:
-    errors = []
-    for key, value in labels.items():
-        errors += rule(path, key, label_key)
-        errors += rule(path, value, label_value)
-    return errors
-
-
-def _owner_errors(references: list[Json], path: str) -> list[FieldError]:
-    errors = []
-    for index, reference in enumerate(references):
-        for field, why in (
-            ("apiVersion", "version must not be empty"),
-            ("kind", "must not be empty"),
-            ("name", "must not be empty"),
-            ("uid", "must not be empty"),
-        ):
-            if not reference.get(field):
-                errors.append(invalid_value(f"{path}[{index}].{field}", reference.get(field, ""), why))
-    controllers = [reference for reference in references if reference.get("controller")]
-    if len(controllers) > 1:
-        names = " and ".join(reference.get("name", "") for reference in controllers[:2])
-        why = f'Only one reference can have Controller set to true. Found "true" in references for {names}'
-        errors.append(invalid_value(path, [reference.get("name", "") for reference in references], why))
-    return errors
+def pod_errors(pod: Json) -> list[FieldError]:
+    """Return the errors of a pod with its defaults."""
+    return _metadata_errors(pod["metadata"]) + _pod_spec_errors(pod["spec"], "spec")
 
 
 def config_map_errors(config_map: Json) -> list[FieldError]:
-    errors = metadata_errors(config_map["metadata"])
+    """Return the errors of a ConfigMap."""
+    errors = _metadata_errors(config_map["metadata"])
     data, binary = config_map.get("data", {}), config_map.get("binaryData", {})
     for key in data:
-        errors += rule(f"data[{key}]", key, config_map_key)
+        errors += _check_name(f"data[{key}]", key, config_map_key)
         if key in binary:
             errors.append(invalid_value(f"data[{key}]", key, "duplicate of key present in binaryData"))
     for key in binary:
-        errors += rule(f"binaryData[{key}]", key, config_map_key)
+        errors += _check_name(f"binaryData[{key}]", key, config_map_key)
     size = sum(len(value.encode()) for value in data.values())
     size += sum(len(base64.b64decode(value)) for value in binary.values())
-    if size > CONFIG_MAP_LIMIT:
-        # The field's path is empty there, and prints as this.
-        errors.append(too_long("[]", CONFIG_MAP_LIMIT))
+    if size > MAX_CONFIG_MAP:
+        # The server reports this error without a field, which it prints as [].
+        errors.append(too_long("[]", MAX_CONFIG_MAP))
     return errors
 
 
-def config_map_update_errors(new: Json, old: Json) -> list[FieldError]:
-    """What may not be changed any more.
+def _check_name(field: str, value: str, rule: Callable[[str], list[str]]) -> list[FieldError]:
+    return [invalid_value(field, value, why) for why in rule(value)]
 
-    https://kubernetes.io/docs/concepts/configuration/configmap/#configmap-immutable
-    """
-    errors = config_map_errors(new)
-    if old.get("immutable"):
-        why = "field is immutable when `immutable` is set"
-        if not new.get("immutable"):
-            errors.append(not_allowed("immutable", why))
-        errors += [
-            not_allowed(field, why) for field in ("data", "binaryData") if new.get(field, {}) != old.get(field, {})
-        ]
+
+def _metadata_errors(metadata: Json) -> list[FieldError]:
+    errors = _labels_errors(metadata, "metadata")
+    if metadata.get("name"):
+        errors += _check_name("metadata.name", metadata["name"], dns_subdomain)
+    else:
+        errors.append(required("metadata.name", "name or generateName is required"))
     return errors
 
 
-def unique(values: list[tuple[str, str]]) -> list[FieldError]:
-    """A Duplicate for each value that came before, from (field, value)."""
-    seen: set[str] = set()
+def _labels_errors(metadata: Json, path: str) -> list[FieldError]:
     errors = []
-    for field, value in values:
-        if value in seen:
-            errors.append(duplicate(field, value))
-        seen.add(value)
+    for key, value in metadata.get("labels", {}).items():
+        errors += _check_name(f"{path}.labels", key, label_key)
+        errors += _check_name(f"{path}.labels", value, label_value)
+    for index, owner in enumerate(metadata.get("ownerReferences", ())):
+        if not owner.get("uid"):
+            errors.append(invalid_value(f"{path}.ownerReferences[{index}].uid", "", "must not be empty"))
+    for key in metadata.get("annotations", {}):
+        errors += _check_name(f"{path}.annotations", key, annotation_key)
     return errors
+
+
+def _pod_spec_errors(spec: Json, path: str) -> list[FieldError]:
+    if not spec["containers"]:
+        return [required(f"{path}.containers")]
+    errors: list[FieldError] = []
+    volumes = [volume.get("name", "") for volume in spec.get("volumes", ())]
+    for index, volume in enumerate(spec.get("volumes", ())):
+        if "configMap" in volume and not volume["configMap"].get("name"):
+            errors.append(required(f"{path}.volumes[{index}].configMap.name"))
+    for index, container in enumerate(spec["containers"]):
+        errors += _container_errors(container, f"{path}.containers[{index}]", volumes)
+    errors += _not_negative(f"{path}.terminationGracePeriodSeconds", spec["terminationGracePeriodSeconds"])
+    for field in ("runtimeClassName", "serviceAccountName", "priorityClassName"):
+        if field in spec:
+            errors += _check_name(f"{path}.{field}", spec[field], dns_subdomain)
+    return errors
+
+
+def _container_errors(container: Json, path: str, volumes: Sequence[str]) -> list[FieldError]:
+    errors = []
+    if container.get("name"):
+        errors += _check_name(f"{path}.name", container["name"], dns_label)
+    else:
+        errors.append(required(f"{path}.name"))
+    image = container.get("image", "")
+    if not image:
+        errors.append(required(f"{path}.image"))
+    elif image != image.strip():
+        why = "must not have leading or trailing whitespace"
+        errors.append(invalid_value(f"{path}.image", image, why))
+    policies = ("Always", "IfNotPresent", "Never")
+    errors += _one_of(f"{path}.imagePullPolicy", container["imagePullPolicy"], policies)
+    for index, entry in enumerate(container.get("env", ())):
+        field = f"{path}.env[{index}]"
+        if not entry.get("name"):
+            errors.append(required(f"{field}.name"))
+        reference = entry.get("valueFrom", {}).get("configMapKeyRef", {})
+        if "valueFrom" in entry:
+            errors += [
+                required(f"{field}.valueFrom.configMapKeyRef.{key}")
+                for key in ("name", "key")
+                if not reference.get(key)
+            ]
+    for index, mount in enumerate(container.get("volumeMounts", ())):
+        field = f"{path}.volumeMounts[{index}]"
+        if mount.get("name", "") not in volumes:
+            errors.append(value_not_found(f"{field}.name", mount.get("name", "")))
+        if not mount.get("mountPath"):
+            errors.append(required(f"{field}.mountPath"))
+    return errors + _resource_errors(container["resources"], f"{path}.resources")
+
+
+def _resource_errors(resources: Json, path: str) -> list[FieldError]:
+    errors = []
+    limits, requests = resources.get("limits", {}), resources.get("requests", {})
+    for kind, amounts in (("limits", limits), ("requests", requests)):
+        for name, amount in amounts.items():
+            field = f"{path}.{kind}[{name}]"
+            if name not in _RESOURCES:
+                errors.append(invalid_value(field, name, "must be a standard resource for containers"))
+            if parse_quantity(amount).nano < 0:
+                errors.append(invalid_value(field, amount, _NOT_NEGATIVE))
+    for name, amount in requests.items():
+        limit = limits.get(name)
+        if limit is not None and parse_quantity(amount).nano > parse_quantity(limit).nano:
+            why = f"must be less than or equal to {name} limit of {limit}"
+            errors.append(invalid_value(f"{path}.requests", amount, why))
+    return errors
+
+
+def _one_of(field: str, value: str, supported: Sequence[str]) -> list[FieldError]:
+    return [] if value in supported else [not_supported(field, value, supported)]
+
+
+def _not_negative(field: str, value: int | None) -> list[FieldError]:
+    return [] if value is None or value >= 0 else [invalid_value(field, value, _NOT_NEGATIVE)]

@@ -1,4 +1,4 @@
-"""A watch: the changes of one resource as JSON lines, from a resourceVersion on.
+"""Watches: the changes of one resource type as JSON lines, from a resourceVersion on.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
 """
@@ -21,7 +21,7 @@ from .resources import CONFIG_MAPS, JOBS, PODS, ResourceType
 from .selectors import Selector
 
 _BOOKMARK_EVERY = 60.0
-# A watch that is about to end says once more how far it has come.
+# The server sends a last bookmark before the timeout.
 _BOOKMARK_BEFORE_END = 2.0
 
 _EMPTY: dict[str, Json] = {
@@ -33,40 +33,41 @@ _EMPTY: dict[str, Json] = {
 
 @dataclass(frozen=True)
 class WatchOptions:
-    """`revision` None: first every object there is, as ADDED, then what changes. `timeout` in seconds."""
+    """The options of a watch. If `revision` is None, it starts with an ADDED event for each existing object."""
 
     namespace: str
     selector: Selector
     revision: int | None
     timeout: float
+    """Seconds."""
     bookmarks: bool
     mark_initial: bool
 
 
 class WatchStream:
-    """The stream of one watch; `next` gives its lines."""
+    """The response body of one watch."""
 
     def __init__(
-        self, cluster: ClusterState, served: ResourceType, options: WatchOptions, faults: list[Action]
+        self, cluster: ClusterState, resource: ResourceType, options: WatchOptions, faults: list[Action]
     ) -> None:
         self._cluster = cluster
-        self._served = served
+        self._resource = resource
         self._options = options
-        self._history = cluster.store.history(served)
+        self._history = cluster.store.history(resource)
         now = anyio.current_time()
         self._end = now + options.timeout
         self._last_bookmark = now + (options.timeout - _BOOKMARK_BEFORE_END)
         self._next_bookmark = self._bookmark_after(now)
         self._lines: deque[bytes] = deque()
-        self._tamper = _Tamper(faults)
+        self._faulty = _FaultyEvents(faults)
         self._over = False
-        self._begin()
+        self._start()
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         store, options = self._cluster.store, self._options
         if options.revision is None:
             self._at = self._history.end
-            for obj in store.select(self._served, options.namespace):
+            for obj in store.select(self._resource, options.namespace):
                 if options.selector.matches(obj):
                     self._emit("ADDED", obj)
             if options.mark_initial and options.bookmarks:
@@ -77,11 +78,11 @@ class WatchStream:
             self._at = self._history.after(options.revision)
 
     async def next(self) -> bytes | None:
-        """The next line; None at the end. Waits for it."""
+        """Wait for the next line and return it, or None at the end."""
         while True:
-            if self._tamper.ends:
+            if self._faulty.ends:
                 self._over = True
-            elif self._tamper.expires and not self._over:
+            elif self._faulty.expires and not self._over:
                 self._expire(self._cluster.store.revision)
             if self._lines:
                 return self._lines.popleft()
@@ -92,20 +93,20 @@ class WatchStream:
                 self._tick()
 
     def _read(self) -> bool:
-        """Take changes from the history until one is of interest; False: there is none."""
+        """Read changes until one matches the selection. Return False if none does."""
         while self._at < self._history.end:
             if not self._history.holds(self._at):
-                # The reader was slower than the history is long.
+                # The history has dropped changes that this watch has not read yet.
                 self._expire(self._cluster.store.revision)
                 return True
             change = self._history.get(self._at)
             self._at += 1
-            if change is not None and self._interesting(change):
+            if change is not None and self._emit_if_selected(change):
                 return True
         return False
 
-    def _interesting(self, change: Change) -> bool:
-        """Emit the change as this watch sees it: an object that leaves its selection is DELETED for it."""
+    def _emit_if_selected(self, change: Change) -> bool:
+        """Emit the change and return True if it concerns the selection; DELETED if the object leaves it."""
         options = self._options
         if options.namespace and change.key.namespace != options.namespace:
             return False
@@ -123,7 +124,7 @@ class WatchStream:
         return True
 
     def _bookmark_after(self, now: float) -> float:
-        """When the next one is due: every minute, and once before the end."""
+        """Return the time of the next bookmark: every minute, and once before the end."""
         if not self._options.bookmarks:
             return math.inf
         last = self._last_bookmark
@@ -142,9 +143,9 @@ class WatchStream:
         metadata: Json = {"resourceVersion": str(self._cluster.store.revision)}
         if annotations:
             metadata["annotations"] = annotations
-        served = self._served
-        body = {"kind": served.kind, "apiVersion": served.api_version, "metadata": metadata}
-        self._emit("BOOKMARK", {**body, **_EMPTY.get(served.plural, {})})
+        resource = self._resource
+        body = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata}
+        self._emit("BOOKMARK", {**body, **_EMPTY.get(resource.plural, {})})
 
     def _expire(self, revision: int) -> None:
         oldest = max(self._history.expired_to, 1)
@@ -154,7 +155,7 @@ class WatchStream:
         self._over = True
 
     def _emit(self, kind: str, obj: Json) -> None:
-        self._lines.extend(self._tamper.through(_line(kind, obj)))
+        self._lines.extend(self._faulty.apply(_line(kind, obj)))
 
 
 def _line(kind: str, obj: Json) -> bytes:
@@ -162,8 +163,8 @@ def _line(kind: str, obj: Json) -> bytes:
     return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
 
 
-class _Tamper:
-    """What faults make of the events of one watch."""
+class _FaultyEvents:
+    """Applies faults to the events of one watch."""
 
     def __init__(self, faults: list[Action]) -> None:
         self._faults = faults
@@ -178,8 +179,8 @@ class _Tamper:
     def ends(self) -> bool:
         return any(isinstance(fault, EndWatch) and fault.after <= self._number for fault in self._faults)
 
-    def through(self, line: bytes) -> list[bytes]:
-        """The lines that come in the place of this one."""
+    def apply(self, line: bytes) -> list[bytes]:
+        """Return the lines to send instead of this one."""
         number = self._number
         self._number += 1
         for fault in self._faults:

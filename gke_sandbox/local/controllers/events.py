@@ -1,4 +1,4 @@
-"""Events: what the scheduler, the autoscaler, the kubelet and the Job controller tell about an object.
+"""Events of the scheduler, the autoscaler, the kubelet and the Job controller.
 
 https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
 """
@@ -16,12 +16,12 @@ EventType = Literal["Normal", "Warning"]
 
 _Same = tuple[str, str, str, str]
 
-# A real server forgets an Event after an hour; a count keeps a busy cluster's memory bounded as well.
-_MOST_EVENTS = 2000
+# A real server removes an Event after an hour. A maximum also limits the memory of a busy cluster.
+MAX_EVENTS = 2000
 
 
 class EventRecorder:
-    """Writes core/v1 Events; one that says the same of the same object again only counts up."""
+    """Writes core/v1 Events. A repeated Event only increments the count of the first one."""
 
     def __init__(self, store: Store, calendar: Calendar, node: str) -> None:
         self._store = store
@@ -32,7 +32,7 @@ class EventRecorder:
         self._last = 0
 
     def scheduler(self, pod: Json, kind: EventType, reason: str, message: str, action: str) -> None:
-        """The scheduler's are of the newer sort: with an eventTime, without a count."""
+        """Record an Event of the scheduler, which has an eventTime and no count."""
         event = self._event(pod, kind, reason, message)
         event.update(
             source={},
@@ -46,14 +46,17 @@ class EventRecorder:
         self._create(event, None)
 
     def kubelet(self, pod: Json, kind: EventType, reason: str, message: str, container: str | None = None) -> None:
+        """Record an Event of the kubelet, about the pod or about its container."""
         source = {"component": "kubelet", "host": self._node}
         path = f"spec.containers{{{container}}}" if container else None
         self._count(pod, kind, reason, message, source, path)
 
     def autoscaler(self, pod: Json, reason: str, message: str) -> None:
+        """Record an Event of the cluster autoscaler."""
         self._count(pod, "Normal", reason, message, {"component": "cluster-autoscaler"}, None)
 
     def job_controller(self, job: Json, kind: EventType, reason: str, message: str) -> None:
+        """Record an Event of the Job controller."""
         self._count(job, kind, reason, message, {"component": "job-controller"}, None)
 
     def _count(
@@ -82,7 +85,7 @@ class EventRecorder:
 
     def _event(self, about: Json, kind: EventType, reason: str, message: str) -> Json:
         metadata = about["metadata"]
-        # The name ends in nanoseconds; two at the same moment must not have the same.
+        # The name ends in nanoseconds, which must differ for two Events at the same moment.
         self._last = max(self._last + 1, int(self._calendar.now().timestamp() * 1_000_000) * 1000)
         return {
             "kind": "Event",
@@ -108,7 +111,7 @@ class EventRecorder:
         stored = self._store.create(EVENTS, self._store.prepare(event))
         key = Key(EVENTS.plural, stored["metadata"]["namespace"], stored["metadata"]["name"])
         self._order.append((same, key))
-        if len(self._order) > _MOST_EVENTS:
+        if len(self._order) > MAX_EVENTS:
             forgotten, oldest = self._order.popleft()
             self._store.remove(oldest)
             if forgotten is not None:

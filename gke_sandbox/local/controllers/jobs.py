@@ -1,4 +1,4 @@
-"""The Job controller: makes pods, counts how they end, says when the Job is complete or has failed.
+"""The Job controller: creates pods, counts how they end, and sets the Job's conditions.
 
 https://kubernetes.io/docs/concepts/workloads/controllers/job/
 """
@@ -21,10 +21,10 @@ from ..objects import Json, Key, controller_uid, is_deleting, with_metadata
 from ..store import Change
 from .gc import DeleteOptions, delete
 
-_LONGEST_CREATE_RETRY = 60.0
-# A pod that failed is replaced after 10 s, the next one after 20 s, and so on up to 10 minutes.
-_FIRST_BACKOFF = 10.0
-_LONGEST_BACKOFF = 600.0
+MAX_CREATE_RETRY = 60.0
+# The controller replaces the first failed pod after 10 s, the next after 20 s, and so on up to 10 minutes.
+FIRST_BACKOFF = 10.0
+MAX_BACKOFF = 600.0
 
 _DEADLINE = ("DeadlineExceeded", "Job was active longer than specified deadline")
 _BACKOFF_LIMIT = ("BackoffLimitExceeded", "Job has reached the specified backoff limit")
@@ -39,8 +39,8 @@ class JobController:
         self._cluster = cluster
         self._workers: dict[str, _JobWorker] = {}
 
-    def changed(self, change: Change) -> None:
-        """To be called with every change of the store."""
+    def on_change(self, change: Change) -> None:
+        """Handle a change in the store."""
         if change.key.plural == JOBS.plural:
             uid = change.object["metadata"]["uid"]
             if change.type == "ADDED":
@@ -48,20 +48,11 @@ class JobController:
                 self._workers[uid] = worker
                 self._cluster.tasks.start_soon(self._run, worker)
             elif uid in self._workers:
-                self._workers[uid].wake(anyio.current_time() + self._cluster.pace.job_sync)
+                self._workers[uid].schedule(anyio.current_time() + self._cluster.pace.job_sync)
         elif change.key.plural == PODS.plural:
             owner = controller_uid(change.object)
             if owner in self._workers:
-                self._workers[owner].wake(anyio.current_time() + self._cluster.pace.job_batch)
-            elif owner is None and change.before is not None and controller_uid(change.before):
-                self._cluster.tasks.start_soon(self._release_orphan, change.key)
-
-    async def _release_orphan(self, key: Key) -> None:
-        """A pod that belongs to no Job any more is not to wait for one."""
-        await anyio.sleep(self._cluster.pace.job_sync)
-        pod = self._cluster.store.get(key)
-        if pod is not None:
-            _release(self._cluster, pod)
+                self._workers[owner].schedule(anyio.current_time() + self._cluster.pace.job_batch)
 
     async def _run(self, worker: _JobWorker) -> None:
         await worker.run()
@@ -69,7 +60,7 @@ class JobController:
 
 
 class _JobWorker:
-    """Brings one Job and its pods forward, until the Job is gone."""
+    """Manages one Job and its pods until the Job is removed."""
 
     def __init__(self, cluster: ClusterState, key: Key, uid: str) -> None:
         self._cluster = cluster
@@ -81,13 +72,13 @@ class _JobWorker:
         self._started: float | None = None
         self._start_stamp: str | None = None
         self._finished: float | None = None
-        self._refused = 0
+        self._create_failures = 0
         self._next_create = 0.0
         fault = cluster.faults.first(EndJob, JOBS.plural, key.namespace, key.name)
         self._ends_after = math.inf if fault is None else fault.after
 
-    def wake(self, at: float) -> None:
-        """Look at the Job at that time of the event loop's, if not before."""
+    def schedule(self, at: float) -> None:
+        """Sync the Job at this time of the event loop, or earlier if that is already scheduled."""
         self._due = min(self._due, at)
         self._changed.notify()
 
@@ -102,14 +93,14 @@ class _JobWorker:
                 for pod in self._pods():
                     _release(self._cluster, pod)
                 return
-            self.wake(self._sync(job))
+            self.schedule(self._sync(job))
 
     def _pods(self) -> list[Json]:
         pods = (self._store.get(key) for key in self._store.dependents(self.uid) if key.plural == PODS.plural)
         return [pod for pod in pods if pod is not None]
 
     def _sync(self, job: Json) -> float:
-        """Do what is to be done now; return when to look again if nothing changes."""
+        """Bring the Job up to date. Return the time of the next sync if nothing changes until then."""
         if self._finished is not None:
             return self._expire(job)
         if job["spec"]["suspend"]:
@@ -117,7 +108,7 @@ class _JobWorker:
             return math.inf
         now = anyio.current_time()
         if self._started is None:
-            # The deadline counts from startTime, which has whole seconds: it comes up to a second early.
+            # The deadline counts from startTime, which has whole seconds, so it can be up to a second early.
             self._started = now - self._cluster.calendar.now().microsecond / 1_000_000
             self._start_stamp = self._cluster.calendar.stamp()
         job = self._count(job)
@@ -139,10 +130,10 @@ class _JobWorker:
         return started + min(self._ends_after, float(job["spec"].get("activeDeadlineSeconds", math.inf)))
 
     def _count(self, job: Json) -> Json:
-        """Take the pods that have ended into the status, and their finalizers from them.
+        """Count the pods that have ended, and remove their finalizers.
 
-        The uids stand in the status while the finalizers are being taken away, so that a controller that is
-        interrupted neither forgets a pod nor counts it twice.
+        The status contains their uids until the finalizers are removed, so that an interrupted controller neither
+        misses a pod nor counts it twice.
         """
         ended = [
             pod
@@ -160,7 +151,7 @@ class _JobWorker:
             _release(self._cluster, pod)
         if failed:
             total = status.get("failed", 0) + len(failed)
-            backoff = min(_FIRST_BACKOFF * 2 ** (total - 1), _LONGEST_BACKOFF)
+            backoff = min(FIRST_BACKOFF * 2 ** (total - 1), MAX_BACKOFF)
             self._next_create = anyio.current_time() + backoff
         return self._set_status(
             self._store.get(self._key) or job,
@@ -170,7 +161,7 @@ class _JobWorker:
         )
 
     def _terminal_condition(self, job: Json) -> tuple[str, str, str] | None:
-        """Which condition will end the Job, with its reason and message; None: it goes on."""
+        """Return the condition that ends the Job, with its reason and message, or None."""
         for condition in job["status"].get("conditions", ()):
             if condition["type"] in ("FailureTarget", "SuccessCriteriaMet"):
                 return condition["type"], condition["reason"], condition["message"]
@@ -183,7 +174,7 @@ class _JobWorker:
         if "completions" in spec:
             done = succeeded >= spec["completions"]
         else:
-            # A work queue: one success means that there is no work left.
+            # A work queue is finished when one pod has succeeded and no pod runs any more.
             done = succeeded > 0 and not any(_is_active(pod) for pod in self._pods())
         return ("SuccessCriteriaMet", *_COMPLETED) if done else None
 
@@ -224,20 +215,20 @@ class _JobWorker:
         }
         try:
             stored = self._store.create(PODS, admit_pod(self._cluster, pod))
-        except StatusError as refusal:
-            message = f"Error creating: {refusal.message}"
+        except StatusError as error:
+            message = f"Error creating: {error.message}"
             self._cluster.events.job_controller(job, "Warning", "FailedCreate", message)
-            delay = self._cluster.pace.create_retry * 2**self._refused
-            self._next_create = anyio.current_time() + min(delay, _LONGEST_CREATE_RETRY)
-            self._refused += 1
+            delay = self._cluster.pace.create_retry * 2**self._create_failures
+            self._next_create = anyio.current_time() + min(delay, MAX_CREATE_RETRY)
+            self._create_failures += 1
             return False
-        self._refused = 0
+        self._create_failures = 0
         message = f"Created pod: {stored['metadata']['name']}"
         self._cluster.events.job_controller(job, "Normal", "SuccessfulCreate", message)
         return True
 
     def _fail_job(self, job: Json, condition: tuple[str, str, str], active: list[Json]) -> Json:
-        """Say how the Job will end, and delete the pods that still run."""
+        """Add the condition that ends the Job, and delete the pods that still run."""
         job = self._add_condition(job, condition)
         for pod in active:
             metadata = pod["metadata"]
@@ -247,7 +238,7 @@ class _JobWorker:
         return self._count(job)
 
     def _report(self, condition: tuple[str, str, str] | None) -> None:
-        """Write the numbers, and the final condition when the last pod has ended."""
+        """Update the counts, and add the final condition when the last pod has ended."""
         job = self._store.get(self._key)
         if job is None:
             return
@@ -283,7 +274,7 @@ class _JobWorker:
             self._cluster.events.job_controller(job, "Normal", "Suspended", _SUSPENDED[1])
 
     def _expire(self, job: Json) -> float:
-        """Delete a finished Job when its time to live is over.
+        """Delete a finished Job after its ttlSecondsAfterFinished.
 
         https://kubernetes.io/docs/concepts/workloads/controllers/ttlafterfinished/
         """
@@ -318,7 +309,7 @@ class _JobWorker:
 
 
 def _release(cluster: ClusterState, pod: Json) -> None:
-    """Take the tracking finalizer away."""
+    """Remove the tracking finalizer."""
     metadata = pod["metadata"]
     kept = [one for one in metadata.get("finalizers", ()) if one != JOB_FINALIZER]
     key = Key(PODS.plural, metadata["namespace"], metadata["name"])
@@ -330,7 +321,7 @@ def _succeeded(pod: Json) -> bool:
 
 
 def _failed(pod: Json) -> bool:
-    # A pod that is being deleted counts as failed: it may never come to an end of its own.
+    # A pod that is being deleted counts as failed.
     return pod["status"]["phase"] == "Failed" or is_deleting(pod)
 
 

@@ -1,8 +1,8 @@
-"""A container's log as it lies on the node, and what a reader of it gets.
+"""The log of a container on the node, and its readers.
 
-The container runtime takes the output apart into lines: a line goes on when its newline has come, and one
-that is longer than 16 KiB in pieces of that size. The kubelet looks at a log's size every 10 s and rotates
-one above 10 MiB; a reader that comes later gets only what came after, one that follows misses nothing.
+The container runtime splits the output into lines: it writes a line when the newline arrives, and a line of more
+than 16 KiB in parts of that size. The kubelet checks the size of a log every 10 s and rotates a log of more than
+10 MiB. A later reader gets only the new file; a reader that follows the log misses nothing.
 https://kubernetes.io/docs/concepts/cluster-administration/logging/#log-rotation
 """
 
@@ -10,95 +10,85 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 
 import anyio
 
 from ..notify import Notifier
-from ..objects import Calendar
 
-_LONGEST_LINE = 16 * 1024
-_LINE_OVERHEAD = 45  # what the container runtime puts before each line: time, stream, tag
-_ROTATED_ABOVE = 10 * 1024 * 1024
-
-
-@dataclass(frozen=True)
-class _Entry:
-    at: datetime
-    data: bytes
+MAX_LINE = 16 * 1024
+LINE_OVERHEAD = 45  # the container runtime prefixes each line with time, stream and tag
+MAX_FILE_SIZE = 10 * 1024 * 1024
 
 
 class _File:
-    """One file of a log; `next` is the one that took its place."""
+    """One file of a log; `next` is the file that replaced it."""
 
     def __init__(self) -> None:
-        self.entries: list[_Entry] = []
+        self.lines: list[bytes] = []
         self.size = 0
         self.next: _File | None = None
 
 
 class ContainerLog:
-    """The log of one container: written by its kubelet, read by any number of readers."""
+    """The log of one container, with one writer and any number of readers."""
 
-    def __init__(self, calendar: Calendar, housekeeping: float) -> None:
-        self._calendar = calendar
+    def __init__(self, housekeeping: float) -> None:
         self._housekeeping = housekeeping
-        self._looked = anyio.current_time()
+        self._checked = anyio.current_time()
         self._line = bytearray()
         self.file = _File()
         self.written = 0
-        """Bytes on the node's disk, of all files."""
+        """Bytes on the disk of the node, in all files."""
         self.closed = False
         self.readable_from = 0.0
-        """When the kubelet can serve the log, by the event loop's clock; infinite while the kubelet is away."""
+        """The time of the event loop from which the log can be read; infinite while the kubelet is away."""
         self.interruptions = 0
         self.changed = Notifier()
 
     def write(self, data: bytes) -> None:
-        """Append output, in pieces of any size."""
+        """Append output in chunks of any size."""
         self.rotate_if_due()
         start = 0
         while start < len(data):
-            newline = data.find(b"\n", start, start + _LONGEST_LINE - len(self._line))
-            end = newline + 1 if newline >= 0 else min(start + _LONGEST_LINE - len(self._line), len(data))
+            newline = data.find(b"\n", start, start + MAX_LINE - len(self._line))
+            end = newline + 1 if newline >= 0 else min(start + MAX_LINE - len(self._line), len(data))
             self._line += data[start:end]
             start = end
-            if newline >= 0 or len(self._line) >= _LONGEST_LINE:
+            if newline >= 0 or len(self._line) >= MAX_LINE:
                 self._flush()
         self.changed.notify()
 
     def _flush(self) -> None:
         if self._line:
-            entry = _Entry(self._calendar.now(), bytes(self._line))
-            self.file.entries.append(entry)
-            self.file.size += len(entry.data) + _LINE_OVERHEAD
-            self.written += len(entry.data) + _LINE_OVERHEAD
+            self.file.lines.append(bytes(self._line))
+            self.file.size += len(self._line) + LINE_OVERHEAD
+            self.written += len(self._line) + LINE_OVERHEAD
             self._line.clear()
 
     def rotate_if_due(self) -> None:
-        """Do what the kubelet did at its last look at the log."""
+        """Rotate the log if the kubelet would have done so at its last check."""
         now = anyio.current_time()
-        if now - self._looked < self._housekeeping:
+        if now - self._checked < self._housekeeping:
             return
-        self._looked += (now - self._looked) // self._housekeeping * self._housekeeping
-        if self.file.size > _ROTATED_ABOVE:
+        self._checked += (now - self._checked) // self._housekeeping * self._housekeeping
+        if self.file.size > MAX_FILE_SIZE:
             self.file.next = _File()
             self.file = self.file.next
             self.changed.notify()
 
     def interrupt(self) -> None:
-        """The kubelet stops: readers that follow come to an end, wherever they are."""
+        """Stop serving the log, because the kubelet stops; end the responses that follow it."""
         self.readable_from = math.inf
         self.interruptions += 1
         self.changed.notify()
 
     def flush(self) -> None:
-        """The container has ended: what is left of its last line goes out without a newline."""
+        """Write an unfinished last line; call it after the end of the output."""
         self._flush()
         self.changed.notify()
 
     def close(self) -> None:
-        """There will be no more; readers that follow come to an end."""
+        """End the log, and with it the responses that follow it."""
         self._flush()
         self.closed = True
         self.changed.notify()
@@ -106,21 +96,15 @@ class ContainerLog:
 
 @dataclass(frozen=True)
 class LogOptions:
-    """What a reader asks for. https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/"""
+    """The options of a log request. https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/"""
 
     follow: bool = False
     tail_lines: int | None = None
     limit_bytes: int | None = None
-    since: datetime | None = None
-    timestamps: bool = False
-
-    @staticmethod
-    def since_seconds(calendar: Calendar, seconds: int) -> datetime:
-        return calendar.now() - timedelta(seconds=seconds)
 
 
 class LogStream:
-    """The answer to one request for a log, piece by piece."""
+    """The body of the response to one log request."""
 
     def __init__(self, log: ContainerLog, options: LogOptions) -> None:
         log.rotate_if_due()
@@ -130,17 +114,17 @@ class LogStream:
         self._file = log.file
         self._at = 0
         if options.tail_lines is not None:
-            self._at = max(len(self._file.entries) - options.tail_lines, 0)
+            self._at = max(len(self._file.lines) - options.tail_lines, 0)
         self._left = options.limit_bytes
-        # Without following, the log is read as far as it went when it was asked for.
-        self._end = None if options.follow else len(self._file.entries)
+        # Without `follow` the response ends where the log ended at the time of the request.
+        self._end = None if options.follow else len(self._file.lines)
 
     async def next(self) -> bytes | None:
-        """The next line, None at the end; waits if the log is followed."""
+        """Return the next line, or None at the end. Wait for it if the log is followed."""
         while self._interruptions == self._log.interruptions:
-            piece = self._read()
-            if piece is not None:
-                return piece
+            line = self._read()
+            if line is not None:
+                return line
             if self._left == 0 or not self._options.follow or self._log.closed:
                 return None
             await self._log.changed.wait()
@@ -148,22 +132,15 @@ class LogStream:
 
     def _read(self) -> bytes | None:
         while self._left != 0:
-            end = len(self._file.entries) if self._end is None else self._end
+            end = len(self._file.lines) if self._end is None else self._end
             if self._at < end:
-                entry = self._file.entries[self._at]
                 self._at += 1
-                if self._options.since is None or entry.at >= self._options.since:
-                    return self._limited(self._stamped(entry))
-            elif self._options.follow and self._file.next is not None:
+                return self._limited(self._file.lines[self._at - 1])
+            if self._options.follow and self._file.next is not None:
                 self._file, self._at = self._file.next, 0
             else:
                 return None
         return None
-
-    def _stamped(self, entry: _Entry) -> bytes:
-        if not self._options.timestamps:
-            return entry.data
-        return entry.at.strftime("%Y-%m-%dT%H:%M:%S.%f000Z ").encode() + entry.data
 
     def _limited(self, data: bytes) -> bytes:
         if self._left is None:

@@ -1,142 +1,127 @@
-"""A pod's way from its node to a container that can be started: volumes, sandbox, image, configuration."""
+"""The startup of a pod on its node: volumes, sandbox, image and configuration, until its container can start."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from ..apiserver.resources import PODS
 from ..faults import BadImage, NoPodSandbox
 from ..objects import Json
 from ..runtimes.base import ContainerSpec
+from .config_maps import ConfigMapReader
 from .containers import (
     ContainerConfigError,
     MountError,
+    config_map_names,
     image_error,
-    mounted,
     pull_error,
-    referenced,
     resolve,
-    unreachable,
+    unreachable_registry,
+    volume_files,
 )
+from .pod_context import PodContext
 from .pod_status import waiting
 
-if TYPE_CHECKING:
-    from .kubelet import PodWorker
-
-_LONGEST_MOUNT_RETRY = 122.0
-_LONGEST_IMAGE_BACKOFF = 300.0
+MAX_MOUNT_RETRY = 122.0
+MAX_IMAGE_BACKOFF = 300.0
 
 
-class PodDeleted(Exception):
-    """The pod is being deleted; its worker has to end it."""
+class PodStartup:
+    """Prepares one pod. Each failure is reported as the kubelet reports it, and retried until it is gone."""
 
+    def __init__(self, context: PodContext, config_maps: ConfigMapReader, pod_ip: str) -> None:
+        self._context = context
+        self._config_maps = config_maps
+        self._pod_ip = pod_ip
+        self._pace = context.pace
 
-class PodRemoved(Exception):
-    """The pod is not there any more; its worker has nothing left to do."""
-
-
-class Starter:
-    """Takes one pod to the point where its container can be started.
-
-    Each obstacle is reported as the kubelet reports it, and tried again until it is gone.
-    """
-
-    def __init__(self, worker: PodWorker) -> None:
-        self._worker = worker
-        self._pace = worker.cluster.pace
-
-    async def start(self) -> ContainerSpec:
-        """Return what the runtime is to start. Raises `PodDeleted`, `PodRemoved`."""
-        worker = self._worker
-        await worker.pause(self._pace.accept)
-        worker.report()
-        await self._await_config_maps()
-        files = await self._mount()
-        await self._prepare()
-        worker.view.sandbox = True
-        worker.report()
-        worker.view.pod_ip = worker.kubelet.address()
-        await self._pull()
-        spec = await self._configure(files)
-        worker.tell("Normal", "Created", "Container created")
-        await worker.pause(self._pace.start)
+    async def run(self) -> ContainerSpec:
+        """Return the container to start. Raises `PodDeleted`, `PodRemoved`."""
+        context = self._context
+        await context.pause(self._pace.accept)
+        context.report()
+        await self._wait_for_config_maps()
+        files = await self._mount_volumes()
+        await self._create_sandbox()
+        context.status.sandbox = True
+        context.report()
+        context.status.pod_ip = self._pod_ip
+        await self._pull_image()
+        spec = await self._resolve_container(files)
+        context.record_event("Normal", "Created", "Container created")
+        await context.pause(self._pace.start)
         return spec
 
     def _config_map(self, name: str) -> Json | None:
-        return self._worker.kubelet.config_map(self._worker.key.namespace, name)
+        return self._config_maps.get(self._context.key.namespace, name)
 
-    async def _await_config_maps(self) -> None:
-        """Give the client time: it creates the ConfigMap after the Job."""
+    async def _wait_for_config_maps(self) -> None:
+        """Wait a moment for missing ConfigMaps: the client creates its ConfigMap after the Job."""
         if self._pace.config_wait:
-            for name in dict.fromkeys(referenced(self._worker.pod())):
-                namespace = self._worker.key.namespace
-                await self._worker.kubelet.await_config_map(namespace, name, self._pace.config_wait)
+            for name in dict.fromkeys(config_map_names(self._context.pod())):
+                await self._config_maps.wait_for(self._context.key.namespace, name, self._pace.config_wait)
 
-    async def _mount(self) -> dict[str, dict[str, bytes]]:
-        worker, delay = self._worker, self._pace.mount_retry
-        if worker.pod()["spec"].get("volumes"):
-            await worker.pause(self._pace.mount)
+    async def _mount_volumes(self) -> dict[str, dict[str, bytes]]:
+        context, delay = self._context, self._pace.mount_retry
+        if context.pod()["spec"].get("volumes"):
+            await context.pause(self._pace.mount)
         while True:
             try:
-                return mounted(worker.pod(), self._config_map)
+                return volume_files(context.pod(), self._config_map)
             except MountError as error:
-                worker.tell("Warning", "FailedMount", str(error), of_container=False)
-            await worker.pause(delay)
-            delay = min(delay * 2, _LONGEST_MOUNT_RETRY)
+                context.record_event("Warning", "FailedMount", str(error), of_container=False)
+            await context.pause(delay)
+            delay = min(delay * 2, MAX_MOUNT_RETRY)
 
-    async def _prepare(self) -> None:
-        """Make the pod's sandbox: its network, and under gVisor its kernel."""
-        worker, key = self._worker, self._worker.key
+    async def _create_sandbox(self) -> None:
+        """Create the pod sandbox: its network, and under gVisor its kernel."""
+        context, key = self._context, self._context.key
         while True:
-            await worker.pause(self._pace.sandbox)
-            fault = worker.cluster.faults.first(NoPodSandbox, PODS.plural, key.namespace, key.name)
+            await context.pause(self._pace.sandbox)
+            fault = context.cluster.faults.first(NoPodSandbox, PODS.plural, key.namespace, key.name)
             if fault is None:
                 return
-            worker.tell("Warning", "FailedCreatePodSandBox", fault.message, of_container=False)
-            await worker.pause(fault.retry)
+            context.record_event("Warning", "FailedCreatePodSandBox", fault.message, of_container=False)
+            await context.pause(fault.retry)
 
-    async def _pull(self) -> None:
-        worker, delay = self._worker, self._pace.image_backoff
-        image: str = worker.pod()["spec"]["containers"][0]["image"]
-        if bad := image_error(image):
-            worker.tell("Warning", "InspectFailed", bad)
-            worker.view.state = waiting("InvalidImageName", bad)
-            worker.report()
-            await worker.pause(math.inf)
+    async def _pull_image(self) -> None:
+        context, delay = self._context, self._pace.image_backoff
+        image: str = context.pod()["spec"]["containers"][0]["image"]
+        if error := image_error(image):
+            context.record_event("Warning", "InspectFailed", error)
+            self._report_waiting("InvalidImageName", error)
+            await context.pause(math.inf)
         while error := self._pull_error(image):
-            worker.tell("Normal", "Pulling", f'Pulling image "{image}"')
-            worker.tell("Warning", "Failed", f'Failed to pull image "{image}": {error}')
-            worker.tell("Warning", "Failed", "Error: ErrImagePull")
-            worker.view.state = waiting("ErrImagePull", error)
-            worker.report()
-            worker.tell("Normal", "BackOff", f'Back-off pulling image "{image}"')
-            worker.tell("Warning", "Failed", "Error: ImagePullBackOff")
-            await worker.pause(delay)
-            worker.view.state = waiting(
-                "ImagePullBackOff", f'Back-off pulling image "{image}": ErrImagePull: {error}'
-            )
-            worker.report()
-            delay = min(delay * 2, _LONGEST_IMAGE_BACKOFF)
-            await worker.pause(delay)
+            context.record_event("Normal", "Pulling", f'Pulling image "{image}"')
+            context.record_event("Warning", "Failed", f'Failed to pull image "{image}": {error}')
+            context.record_event("Warning", "Failed", "Error: ErrImagePull")
+            self._report_waiting("ErrImagePull", error)
+            context.record_event("Normal", "BackOff", f'Back-off pulling image "{image}"')
+            context.record_event("Warning", "Failed", "Error: ImagePullBackOff")
+            await context.pause(delay)
+            self._report_waiting("ImagePullBackOff", f'Back-off pulling image "{image}": ErrImagePull: {error}')
+            delay = min(delay * 2, MAX_IMAGE_BACKOFF)
+            await context.pause(delay)
         present = f'Container image "{image}" already present on machine and can be accessed by the pod'
-        worker.tell("Normal", "Pulled", present)
+        context.record_event("Normal", "Pulled", present)
 
     def _pull_error(self, image: str) -> str:
-        key = self._worker.key
-        fault = self._worker.cluster.faults.first(BadImage, PODS.plural, key.namespace, key.name)
+        key = self._context.key
+        fault = self._context.cluster.faults.first(BadImage, PODS.plural, key.namespace, key.name)
         if fault is not None:
-            return fault.message or unreachable(image)
+            return fault.message or unreachable_registry(image)
         return pull_error(image)
 
-    async def _configure(self, files: dict[str, dict[str, bytes]]) -> ContainerSpec:
-        worker = self._worker
+    async def _resolve_container(self, files: dict[str, dict[str, bytes]]) -> ContainerSpec:
         while True:
             try:
-                return resolve(worker.pod(), files, self._config_map)
+                return resolve(self._context.pod(), files, self._config_map)
             except ContainerConfigError as error:
                 message = str(error)
-            worker.tell("Warning", "Failed", f"Error: {message}")
-            worker.view.state = waiting("CreateContainerConfigError", message)
-            worker.report()
-            await worker.pause(self._pace.config_retry)
+            self._context.record_event("Warning", "Failed", f"Error: {message}")
+            self._report_waiting("CreateContainerConfigError", message)
+            await self._context.pause(self._pace.config_retry)
+
+    def _report_waiting(self, reason: str, message: str) -> None:
+        self._context.status.state = waiting(reason, message)
+        self._context.report()

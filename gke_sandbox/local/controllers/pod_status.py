@@ -1,4 +1,4 @@
-"""A pod's status as the scheduler and the kubelet write it. Values in, JSON out.
+"""The status of a pod as the scheduler and the kubelet write it, as JSON.
 
 https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/
 """
@@ -16,7 +16,7 @@ Phase = Literal["Pending", "Running", "Succeeded", "Failed"]
 
 HOST_IP = "192.0.2.2"
 
-# What the kubelet reports about a container that it cannot find when its pod goes.
+# The kubelet reports these messages for a container that it cannot find when the pod is removed.
 LOST_MESSAGE = "The container could not be located when the pod was terminated"
 LOST_RUNNING_MESSAGE = (
     "The container could not be located when the pod was deleted.  The container used to be Running"
@@ -24,22 +24,22 @@ LOST_RUNNING_MESSAGE = (
 
 
 def scheduled(pod: Json, node: str, stamp: str) -> Json:
-    """The pod with its node."""
+    """Return the pod, bound to the node."""
     condition = _condition("PodScheduled", True, stamp)
     status = {**pod["status"], "conditions": [condition]}
-    # The binding leaves the status in its old order.
+    # The binding keeps the order of the fields in the status.
     return {**pod, "spec": {**pod["spec"], "nodeName": node}, "status": status}
 
 
 def unschedulable(pod: Json, message: str, stamp: str) -> Json:
-    """The pod, with the scheduler's reason why no node takes it."""
+    """Return the pod with the condition that it is unschedulable."""
     condition = _condition("PodScheduled", False, stamp, "Unschedulable", message)
     condition["observedGeneration"] = pod["metadata"]["generation"]
     return {**pod, "status": {**pod["status"], "conditions": [condition]}}
 
 
 def disrupted(pod: Json, reason: str, message: str, stamp: str) -> Json:
-    """The pod, with the condition that somebody means to end it.
+    """Return the pod with the condition that it is about to be terminated.
 
     https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions
     """
@@ -63,7 +63,7 @@ def _condition(kind: str, true: bool, stamp: str, reason: str = "", message: str
 
 
 def full_image_name(image: str) -> str:
-    """``python:3.11-slim`` as the container runtime reports it: with its registry."""
+    """Return the image with its registry, as the container runtime reports it."""
     host, slash, _ = image.partition("/")
     if not slash:
         return f"docker.io/library/{image}"
@@ -72,10 +72,7 @@ def full_image_name(image: str) -> str:
 
 @dataclass
 class PodStatus:
-    """What the kubelet knows of one pod; `status` is how it reports that.
-
-    `state` and `last_state` are the container's, in the API's form.
-    """
+    """The kubelet's state of one pod. `state` and `last_state` are the container's, in the form of the API."""
 
     phase: Phase = "Pending"
     state: Json = field(default_factory=lambda: waiting("ContainerCreating"))
@@ -89,8 +86,8 @@ class PodStatus:
     start_time: str = ""
     _transitions: dict[str, tuple[bool, str]] = field(default_factory=dict)
 
-    def status(self, pod: Json, calendar: Calendar) -> Json:
-        """The status of `pod` as of now."""
+    def to_json(self, pod: Json, calendar: Calendar) -> Json:
+        """Return the current status of `pod`."""
         stamp = calendar.stamp()
         container = pod["spec"]["containers"][0]
         generation = pod["metadata"]["generation"]
@@ -183,7 +180,7 @@ def _mount(mount: Json) -> Json:
 
 
 def image_id(image: str) -> str:
-    """Some digest, always the same for the same image."""
+    """Return a digest that is always the same for the same image."""
     return f"sha256:{hashlib.sha256(image.encode()).hexdigest()}"
 
 
@@ -195,16 +192,16 @@ def running(started_at: str) -> Json:
     return {"running": {"startedAt": started_at}}
 
 
-def terminated(how: ContainerExit, container_id: str, started_at: str, finished_at: str) -> Json:
-    state: Json = {"exitCode": how.exit_code, "reason": how.reason}
-    if how.message:
-        state["message"] = how.message
+def terminated(exit_status: ContainerExit, container_id: str, started_at: str, finished_at: str) -> Json:
+    state: Json = {"exitCode": exit_status.exit_code, "reason": exit_status.reason}
+    if exit_status.message:
+        state["message"] = exit_status.message
     state.update(startedAt=started_at, finishedAt=finished_at, containerID=f"containerd://{container_id}")
     return {"terminated": state}
 
 
 def lost(message: str) -> Json:
-    """A container that went with its pod before its end was seen."""
+    """Return the state of a container that was removed with its pod before the kubelet saw its exit."""
     state = {
         "exitCode": 137,
         "reason": "ContainerStatusUnknown",

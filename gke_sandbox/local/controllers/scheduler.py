@@ -1,6 +1,6 @@
-"""The scheduler: gives pods their node, or says why none takes them.
+"""The scheduler: binds pods to the node, or reports why they do not fit.
 
-There is one node, as large as need be; a pod's nodeSelector is held against its labels.
+There is one node of unlimited size. A pod fits if its nodeSelector matches the labels of the node.
 https://kubernetes.io/docs/concepts/scheduling-eviction/kube-scheduler/
 """
 
@@ -18,13 +18,13 @@ from .pod_status import disrupted, scheduled, unschedulable
 
 
 class Scheduler:
-    """Binds each new pod, in a task of its own."""
+    """Schedules each new pod in a separate task."""
 
     def __init__(self, cluster: ClusterState) -> None:
         self._cluster = cluster
 
-    def changed(self, change: Change) -> None:
-        """To be called with every change of the store."""
+    def on_change(self, change: Change) -> None:
+        """Handle a change in the store."""
         if change.key.plural == PODS.plural and change.type == "ADDED":
             uid = change.object["metadata"]["uid"]
             self._cluster.tasks.start_soon(self._schedule, change.key, uid)
@@ -38,7 +38,7 @@ class Scheduler:
             if fault is None:
                 self._bind(key, pod)
                 return
-            self._refuse(key, pod, fault.message)
+            self._report_unschedulable(key, pod, fault.message)
             if fault.autoscaler is not None:
                 self._cluster.events.autoscaler(pod, *fault.autoscaler)
             if fault.seconds is None:
@@ -61,13 +61,13 @@ class Scheduler:
         self._cluster.store.update(key, scheduled(pod, NODE, self._cluster.calendar.stamp()))
         self._cluster.events.scheduler(pod, "Normal", "Scheduled", message, "Binding")
 
-    def _refuse(self, key: Key, pod: Json, message: str) -> None:
+    def _report_unschedulable(self, key: Key, pod: Json, message: str) -> None:
         self._cluster.store.update(key, unschedulable(pod, message, self._cluster.calendar.stamp()))
         self._cluster.events.scheduler(pod, "Warning", "FailedScheduling", message, "Scheduling")
 
 
 def preempt(cluster: ClusterState, key: Key) -> None:
-    """Delete a pod to make room for one that is more important.
+    """Delete a pod in favour of one with a higher priority.
 
     https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/
     """

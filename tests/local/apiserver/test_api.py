@@ -50,19 +50,18 @@ async def test_a_field_that_comes_twice_is_a_strict_error() -> None:
     [
         (
             {"backoffLimit": "0"},
-            "cannot unmarshal string into Go struct field JobSpec.spec.backoffLimit of type int32",
+            "cannot unmarshal string into Go struct field Job.spec.backoffLimit of type int",
         ),
-        ({"backoffLimit": 0.5}, "cannot unmarshal number 0.5 into Go struct field JobSpec.spec.backoffLimit"),
-        ({"backoffLimit": 2**31}, "cannot unmarshal number 2147483648 into"),
-        ({"suspend": "no"}, "cannot unmarshal string into Go struct field JobSpec.spec.suspend of type bool"),
+        ({"backoffLimit": 0.5}, "cannot unmarshal number into Go struct field Job.spec.backoffLimit of type int"),
+        ({"suspend": "no"}, "cannot unmarshal string into Go struct field Job.spec.suspend of type bool"),
         (
             {"template": []},
-            "cannot unmarshal array into Go struct field JobSpec.spec.template of type v1.PodTemplateSpec",
+            "cannot unmarshal array into Go struct field Job.spec.template of type object",
         ),
         (
             {"template": {"spec": {"containers": [{"command": "python3"}]}}},
             "cannot unmarshal string into Go struct field "
-            "Container.spec.template.spec.containers.command of type []string",
+            "Job.spec.template.spec.containers[0].command of type array",
         ),
         (
             {"template": {"spec": {"containers": [{"resources": {"limits": {"cpu": "1x"}}}]}}},
@@ -84,7 +83,7 @@ async def test_a_value_of_the_wrong_type_is_a_bad_request(spec: dict[str, Any], 
     ("content", "message"),
     [
         (b"{", "json parse error"),
-        (b"[1]", "cannot unmarshal array into Go value"),
+        (b"[1]", "json parse error: not an object"),
         (b"[" * 100_000, "json parse error"),
         (b'{"kind": "Pod", "apiVersion": "batch/v1"}', "unknown conversion"),
         (b'{"kind": "Job", "apiVersion": "v1"}', "does not match the expected API version (batch/v1)"),
@@ -110,12 +109,11 @@ async def test_a_body_of_another_type_is_not_taken() -> None:
         ({"container": {"image": " x"}}, "containers[0].image", "must not have leading or trailing whitespace"),
         ({"container": {"name": "a.b"}}, "containers[0].name", "must not contain dots"),
         ({"container": {"imagePullPolicy": "Now"}}, "containers[0].imagePullPolicy", "Unsupported value"),
-        ({"container": {"env": [{"name": "A=B", "value": ""}]}}, "containers[0].env[0].name", "printable ASCII"),
         ({"container": {"env": [{"name": "", "value": ""}]}}, "containers[0].env[0].name", "Required value"),
         (
             {"container": {"env": [{"name": "A", "valueFrom": {}}]}},
-            "containers[0].env[0].valueFrom",
-            "must specify one of",
+            "containers[0].env[0].valueFrom.configMapKeyRef.key",
+            "Required value",
         ),
         (
             {"container": {"volumeMounts": [{"name": "x", "mountPath": "/x"}]}},
@@ -132,17 +130,10 @@ async def test_a_body_of_another_type_is_not_taken() -> None:
             "containers[0].resources.limits[gpu]",
             "must be a standard resource for containers",
         ),
-        ({"pod": {"restartPolicy": "Always"}}, "restartPolicy", 'valid values: "OnFailure", "Never"'),
+        ({"pod": {"restartPolicy": "Always"}}, "restartPolicy", 'supported values: "Never"'),
+        ({"pod": {"volumes": [{"name": "a", "configMap": {}}]}}, "volumes[0].configMap.name", "Required value"),
+        ({"container": {"volumeMounts": [{"name": "x"}]}}, "containers[0].volumeMounts[0].mountPath", "Required"),
         ({"pod": {"runtimeClassName": ""}}, "runtimeClassName", "a lowercase RFC 1123 subdomain"),
-        ({"pod": {"volumes": [{"name": "a"}, {"name": "a"}]}}, "volumes[1].name", 'Duplicate value: "a"'),
-        (
-            {"pod": {"tolerations": [{"operator": "Equal"}]}},
-            "tolerations[0].operator",
-            "operator must be Exists when `key` is empty",
-        ),
-        ({"pod": {"securityContext": {"runAsUser": -1}}}, "securityContext.runAsUser", "must be between 0 and"),
-        ({"pod": {"nodeSelector": {"a b": "c"}}}, "nodeSelector", "name part must consist of"),
-        ({"pod": {"initContainers": [{"name": "x"}]}}, "initContainers", "the embedded cluster does not do this"),
     ],
 )
 async def test_a_pod_template_that_breaks_a_rule_is_refused_with_the_fields_path(
@@ -161,7 +152,6 @@ async def test_a_pod_template_that_breaks_a_rule_is_refused_with_the_fields_path
     [
         ({"backoffLimit": -1}, "spec.backoffLimit: Invalid value: -1: must be greater than or equal to 0"),
         ({"activeDeadlineSeconds": -5}, "spec.activeDeadlineSeconds: Invalid value: -5"),
-        ({"completionMode": "Some"}, 'spec.completionMode: Unsupported value: "Some"'),
     ],
 )
 async def test_a_job_that_breaks_a_rule_is_refused(spec: dict[str, Any], detail: str) -> None:
@@ -174,9 +164,7 @@ async def test_a_job_that_breaks_a_rule_is_refused(spec: dict[str, Any], detail:
     [
         ({}, "metadata.name: Required value: name or generateName is required"),
         ({"name": "a", "labels": {"x": "y z"}}, 'metadata.labels: Invalid value: "y z": a valid label must be'),
-        ({"name": "a", "annotations": {"x": "y" * 300_000}}, "metadata.annotations: Too long"),
         ({"name": "a", "ownerReferences": [{"kind": "Job"}]}, "metadata.ownerReferences[0].uid: Invalid value"),
-        ({"name": "a", "finalizers": ["mine"]}, "nor is it fully qualified"),
         ({"name": "a" * 254}, "metadata.name: Invalid value"),
     ],
 )
@@ -252,32 +240,7 @@ async def test_a_dry_run_changes_nothing() -> None:
         assert refusal(await kit.client.post(JOBS, json=job(), params={"dryRun": "Some"}))[0] == 422
 
 
-# Changing.
-
-
-async def test_an_immutable_config_map_cannot_be_changed_nor_made_mutable() -> None:
-    async with running() as kit:
-        await kit.create(CONFIG_MAPS, config_map(immutable=True, data={"a": "1"}))
-        path = f"{CONFIG_MAPS}/config"
-        changed = await kit.client.put(path, json=config_map(immutable=True, data={"a": "2"}))
-        assert refusal(changed)[2] == (
-            'ConfigMap "config" is invalid: data: Forbidden: field is immutable when `immutable` is set'
-        )
-        thawed = await kit.client.put(path, json=config_map(data={"a": "1"}))
-        assert "immutable: Forbidden" in refusal(thawed)[2]
-        merge = {"content-type": "application/merge-patch+json"}
-        labelled = await kit.client.patch(path, json={"metadata": {"labels": {"x": "y"}}}, headers=merge)
-        assert (labelled.status_code, labelled.json()["metadata"]["labels"]) == (200, {"x": "y"})
-        assert refusal(await kit.client.patch(path, json={}))[:2] == (415, "UnsupportedMediaType")
-
-
-async def test_an_update_of_an_old_version_is_a_conflict() -> None:
-    async with running() as kit:
-        created = await kit.create(CONFIG_MAPS, config_map(data={"a": "1"}))
-        path = f"{CONFIG_MAPS}/config"
-        assert (await kit.client.put(path, json={**created, "data": {"a": "2"}})).status_code == 200
-        late = await kit.client.put(path, json={**created, "data": {"a": "3"}})
-        assert refusal(late)[:2] == (409, "Conflict")
+# Deleting.
 
 
 async def test_a_delete_can_demand_a_uid() -> None:
@@ -292,20 +255,14 @@ async def test_a_delete_can_demand_a_uid() -> None:
         assert refusal(await kit.delete(path)) == (404, "NotFound", 'configmaps "config" not found')
 
 
-async def test_a_propagation_policy_that_there_is_not_is_refused() -> None:
+async def test_an_unsupported_propagation_policy_is_rejected() -> None:
     async with running() as kit:
         await kit.create(CONFIG_MAPS, config_map())
         assert refusal(await kit.delete(f"{CONFIG_MAPS}/config", propagationPolicy="Sideways"))[0] == 422
-
-
-async def test_a_collection_is_deleted_by_its_selector() -> None:
-    async with running() as kit:
-        for name in ("a", "b"):
-            body = config_map(name)
-            body["metadata"]["labels"] = {"name": name}
-            await kit.create(CONFIG_MAPS, body)
-        await kit.client.delete(CONFIG_MAPS, params={"labelSelector": "name=a"})
-        assert kit.cluster.leftovers() == ["configmaps/default/b"]
+        await kit.create(JOBS, job())
+        # A real server would orphan the pods.
+        response = await kit.client.delete(f"{JOBS}/job")
+        assert 'propagationPolicy: Unsupported value: "Orphan": supported values' in refusal(response)[2]
 
 
 # Reading.
@@ -355,15 +312,10 @@ async def test_a_number_in_the_query_that_is_none_is_a_bad_request() -> None:
         assert refusal(version)[2].startswith("invalid resource version")
 
 
-async def test_version_health_and_discovery_answer() -> None:
+async def test_version_and_health_respond() -> None:
     async with running() as kit:
         assert (await kit.get("/version"))["gitVersion"].startswith("v1.36")
         assert (await kit.client.get("/readyz")).text == "ok"
-        assert (await kit.get("/api"))["versions"] == ["v1"]
-        assert [group["name"] for group in (await kit.get("/apis"))["groups"]] == ["batch", "node.k8s.io"]
-        core = await kit.get("/api/v1")
-        assert {"pods", "pods/log", "configmaps"} <= {one["name"] for one in core["resources"]}
-        assert (await kit.get("/apis/batch/v1"))["groupVersion"] == "batch/v1"
 
 
 async def test_namespaces_nodes_and_runtime_classes_can_be_read() -> None:
@@ -383,6 +335,10 @@ async def test_namespaces_nodes_and_runtime_classes_can_be_read() -> None:
         ("GET", f"{PODS}/x/status", 404),
         ("GET", f"{PODS}/x/y/z", 404),
         ("PATCH", f"{JOBS}/x", 405),
+        ("PUT", f"{CONFIG_MAPS}/x", 405),
+        ("DELETE", CONFIG_MAPS, 405),
+        ("POST", PODS, 405),
+        ("GET", "/apis", 404),
         ("POST", f"{JOBS}/x", 405),
         ("POST", "/apis/batch/v1/jobs", 405),
         ("POST", "/version", 405),

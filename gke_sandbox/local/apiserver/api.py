@@ -35,7 +35,7 @@ from .errors import (
 from .pod_logs import pod_log
 from .rbac import access_review, rules_review, self_review
 from .resources import CONFIG_MAPS, JOBS, PODS, ResourceType, find
-from .responses import Reply, json_reply
+from .responses import Reply, error_reply, json_reply
 from .schema import ACCESS_REVIEW, CONFIG_MAP, DELETE_OPTIONS, JOB, RULES_REVIEW, SELF_REVIEW, Fields
 from .selectors import Selector, parse
 from .watching import WatchOptions, WatchStream
@@ -54,6 +54,10 @@ RESOURCE_VERSION_TIMEOUT = 3.0
 MIN_WATCH_TIMEOUT = 1800.0
 
 _PROPAGATIONS: tuple[Propagation, ...] = ("Background", "Foreground")
+_ORPHAN_WARNING = (
+    "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background "
+    "to remove them or set propagationPolicy=Orphan to suppress this warning"
+)
 _VALIDATION_MODES = ("Ignore", "Strict", "Warn")
 
 
@@ -215,23 +219,32 @@ class ApiServer:
         return decode(request.body, _SCHEMAS[resource.plural], resource.kind, resource.api_version)
 
     def _delete(self, resource: ResourceType, request: ApiRequest) -> Reply:
-        namespace = self._existing(resource, request)["metadata"]["namespace"]
-        options, dry_run = self._delete_options(resource, request)
-        key = Key(resource.plural, namespace, request.name)
-        obj, removed = delete(self._cluster, key, options, dry_run=dry_run)
-        # The response is a Status if the object was removed at once, else the object; for pods always the pod.
-        whole = not removed or resource is PODS
-        return json_reply(200, obj if whole else success(resource, request.name, obj["metadata"]["uid"]))
-
-    def _delete_options(self, resource: ResourceType, request: ApiRequest) -> tuple[DeleteOptions, bool]:
         body: Json = {}
         if request.body.strip():
             body = decode(request.body, DELETE_OPTIONS, "DeleteOptions", "v1").object
-        policy = _propagation(resource, request.query.get("propagationPolicy") or body.get("propagationPolicy"))
+        policy = request.query.get("propagationPolicy") or body.get("propagationPolicy")
+        try:
+            namespace = self._existing(resource, request)["metadata"]["namespace"]
+            options, dry_run = self._delete_options(resource, request, body, policy)
+            key = Key(resource.plural, namespace, request.name)
+            obj, removed = delete(self._cluster, key, options, dry_run=dry_run)
+        except StatusError as error:
+            reply = error_reply(error)
+        else:
+            # The response is a Status if the object was removed at once, else the object; for pods always the pod.
+            whole = not removed or resource is PODS
+            reply = json_reply(200, obj if whole else success(resource, request.name, obj["metadata"]["uid"]))
+        if resource is JOBS and policy is None:
+            reply.warn(_ORPHAN_WARNING)
+        return reply
+
+    def _delete_options(
+        self, resource: ResourceType, request: ApiRequest, body: Json, policy: str | None
+    ) -> tuple[DeleteOptions, bool]:
         grace = _number(request, "gracePeriodSeconds")
         preconditions = body.get("preconditions", {})
         options = DeleteOptions(
-            policy,
+            _propagation(resource, policy),
             body.get("gracePeriodSeconds") if grace is None else grace,
             preconditions.get("uid"),
             preconditions.get("resourceVersion"),

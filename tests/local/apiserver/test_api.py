@@ -263,6 +263,7 @@ async def test_an_unsupported_propagation_policy_is_rejected() -> None:
         # A real server would orphan the pods.
         response = await kit.client.delete(f"{JOBS}/job")
         assert 'propagationPolicy: Unsupported value: "Orphan": supported values' in refusal(response)[2]
+        assert "child pods are preserved by default" in response.headers["warning"]
 
 
 # Reading.

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import PurePath
 from threading import Lock
-from typing import Any
+from typing import IO, Any
 
 import httpx
 
@@ -193,16 +193,25 @@ class ExecAuth(RefreshingAuth[ExecCredentials]):
         return None if expired else current
 
     def _refresh(self, _rejected: ExecCredentials | None) -> ExecCredentials:
-        interactive = _is_interactive(self._config)
-        info = exec_info(self._config, self._cluster, interactive=interactive)
+        config, state = self._config, self._state()
+        interactive = _is_interactive(config)
+        program = _find_plugin(config, self._environ)
+        if program is None:
+            raise _not_installed_error(config)
+        info = exec_info(config, self._cluster, interactive=interactive)
+        environ = {**self._environ, **dict(config.env), "KUBERNETES_EXEC_INFO": info}
         timeout = self._timeout or (INTERACTIVE_TIMEOUT if interactive else PLUGIN_TIMEOUT)
-        run = _PluginRun(self._config, info, interactive, self._environ, timeout)
-        state = self._state()
         with state.mutex:
             if not state.waiting:
                 raise PluginCancelled
-            state.run = run
-        state.current = run.credentials()
+            run = state.run = _PluginRun(config, program, environ, interactive, state.mutex)
+        output, problem = run.communicate(timeout)
+        if problem:
+            raise _failed(config, problem)
+        try:
+            state.current = parse_credentials(output, config.api_version)
+        except ConfigError as error:
+            raise _failed(config, f"returned no credentials: {error}") from error
         return state.current
 
     def _cancel(self) -> None:
@@ -284,123 +293,100 @@ def _install_hint(config: ExecConfig) -> str:
     return "\n".join(plain(line, 500) for line in config.install_hint.splitlines()).strip()
 
 
+def _not_installed_error(config: ExecConfig) -> ConfigError:
+    return ConfigError(
+        f"{config.source}: the exec plugin {config.command} was not found",
+        hint=_install_hint(config) or "Install it, or add its directory to PATH.",
+    )
+
+
+def _failed(config: ExecConfig, problem: str) -> ConfigError:
+    return ConfigError(
+        f"{config.source}: the exec plugin {config.command} {problem}",
+        hint="See its messages on standard error, or run it yourself: "
+        + plain(shlex.join([config.command, *config.args]), 500),
+    )
+
+
 class PluginCancelled(Exception):
     """The plugin was killed because no request waits for it."""
 
 
 class _PluginRun:
-    """One run of a plugin. Its standard error is ours, and its standard input too if it is interactive."""
+    """A running plugin. Its standard error is ours, and its standard input too if it is interactive."""
 
     def __init__(
-        self, config: ExecConfig, info: str, interactive: bool, environ: Mapping[str, str], timeout: float
+        self, config: ExecConfig, program: str, environ: Mapping[str, str], interactive: bool, mutex: Lock
     ) -> None:
-        self._config = config
-        self._info = info
         self._interactive = interactive
-        self._environ = environ
-        self._timeout = timeout
-        # Held while the process is started, killed or reaped: the ID of a reaped process must not be killed.
-        self._lock = Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        # Held when the process is killed or reaped: the ID of a reaped process must not be killed.
+        self._mutex = mutex
         self._cancelled = False
+        try:
+            self._process = subprocess.Popen(
+                [config.command, *config.args],
+                executable=program,
+                env=environ,
+                stdin=None if interactive else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                # A plugin that reads from the terminal must stay in the terminal's foreground process group.
+                start_new_session=not interactive,
+            )
+        except FileNotFoundError:
+            # The interpreter in the first line of a script may be missing, too.
+            raise _not_installed_error(config) from None
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise _failed(config, f"cannot be run: {why}") from error
 
     def cancel(self) -> None:
-        """Kill the plugin from another thread; `credentials` raises `PluginCancelled`."""
-        with self._lock:
-            self._cancelled = True
-            self._kill()
+        """Kill the plugin; `communicate` raises `PluginCancelled`. The mutex is held."""
+        self._cancelled = True
+        self._kill()
 
-    def credentials(self) -> ExecCredentials:
-        """Run the plugin and return its credentials. Raise `ConfigError`, or `PluginCancelled`."""
-        process = self._start()
-        try:
-            output, problem = self._communicate(process)
-        finally:
-            with self._lock:
-                self._kill()
-                process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
-        if self._cancelled:
-            raise PluginCancelled
-        code = process.returncode
-        if not problem and code:
-            problem = f"exited with code {code}" if code > 0 else f"was killed by signal {-code}"
-        if problem:
-            raise self._error(problem)
-        try:
-            return parse_credentials(output, self._config.api_version)
-        except ConfigError as error:
-            raise self._error(f"returned no credentials: {error}") from error
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        program = _find_plugin(self._config, self._environ)
-        if program is None:
-            raise self._not_installed_error()
-        with self._lock:
-            if self._cancelled:
-                raise PluginCancelled
-            try:
-                self._process = subprocess.Popen(
-                    [self._config.command, *self._config.args],
-                    executable=program,
-                    env={**self._environ, **dict(self._config.env), "KUBERNETES_EXEC_INFO": self._info},
-                    stdin=None if self._interactive else subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    # A plugin that reads from the terminal must stay in the terminal's foreground process group.
-                    start_new_session=not self._interactive,
-                )
-            except FileNotFoundError:
-                # The interpreter in the first line of a script may be missing, too.
-                raise self._not_installed_error() from None
-            except (OSError, ValueError) as error:
-                why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-                raise self._error(f"cannot be run: {why}") from error
-            return self._process
-
-    def _communicate(self, process: subprocess.Popen[bytes]) -> tuple[bytes, str]:
-        """Return the plugin's output, and the reason if it must be killed.
+    def communicate(self, timeout: float) -> tuple[bytes, str]:
+        """Return the output of the plugin when it has ended, and a description of its failure, or "".
 
         Do not wait for other processes that it started, which may hold its standard output open.
         """
-        assert process.stdout is not None
-        os.set_blocking(process.stdout.fileno(), False)
-        output, deadline = bytearray(), time.monotonic() + self._timeout
+        stdout = self._process.stdout
+        assert stdout is not None
+        with stdout:
+            try:
+                output, problem = self._read(stdout, timeout)
+            finally:
+                with self._mutex:
+                    self._kill()
+                    code = self._process.wait()
+        if self._cancelled:
+            raise PluginCancelled
+        if not problem and code:
+            problem = f"exited with code {code}" if code > 0 else f"was killed by signal {-code}"
+        return output, problem
+
+    def _read(self, stdout: IO[bytes], timeout: float) -> tuple[bytes, str]:
+        os.set_blocking(stdout.fileno(), False)
+        output, deadline = bytearray(), time.monotonic() + timeout
         while True:
             # Before reading: all output of a process that has ended is in the pipe.
-            with self._lock:
-                ended = process.poll() is not None
-            output += process.stdout.read(MAX_OUTPUT) or b""
+            with self._mutex:
+                ended = self._process.poll() is not None
+            output += stdout.read(MAX_OUTPUT) or b""
             if len(output) > MAX_OUTPUT:
                 return b"", f"wrote more than {MAX_OUTPUT >> 20} MiB"
             if ended or self._cancelled:
                 return bytes(output), ""
             if time.monotonic() >= deadline:
-                return b"", f"did not end within {self._timeout:g} s"
+                return b"", f"did not end within {timeout:g} s"
             time.sleep(POLL_INTERVAL)
 
     def _kill(self) -> None:
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if self._interactive:
-                process.kill()
-            else:
-                os.killpg(process.pid, signal.SIGKILL)
-
-    def _not_installed_error(self) -> ConfigError:
-        return ConfigError(
-            f"{self._config.source}: the exec plugin {self._config.command} was not found",
-            hint=_install_hint(self._config) or "Install it, or add its directory to PATH.",
-        )
-
-    def _error(self, problem: str) -> ConfigError:
-        command = shlex.join([self._config.command, *self._config.args])
-        return ConfigError(
-            f"{self._config.source}: the exec plugin {self._config.command} {problem}",
-            hint=f"See its messages on standard error, or run it yourself: {plain(command, 500)}",
-        )
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if self._interactive:
+                    self._process.kill()
+                else:
+                    os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def parse_credentials(output: bytes, api_version: str) -> ExecCredentials:

@@ -12,10 +12,10 @@ import os
 import shlex
 from collections.abc import Mapping
 from datetime import timezone
+from types import SimpleNamespace
 from typing import Any
 
 import google.auth.exceptions
-import google.auth.transport
 import httpx
 
 from ...errors import ConfigError, NetworkError, SandboxError
@@ -38,53 +38,27 @@ _LOGIN_HINT = (
 )
 
 
-class Response(google.auth.transport.Response):
-    """A response for google-auth."""
-
-    def __init__(self, response: httpx.Response) -> None:
-        self._response = response
-
-    @property
-    def status(self) -> int:
-        return self._response.status_code
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return self._response.headers
-
-    @property
-    def data(self) -> bytes:
-        return self._response.content
-
-
-class HttpxRequest(google.auth.transport.Request):
-    """Send google-auth's requests through `client`. Raise google-auth's TransportError.
-
-    The client's own timeouts apply if google-auth sets none.
-    """
-
+def _transport(client: httpx.Client) -> Any:
+    """Return the function through which google-auth sends requests. It raises google-auth's TransportError."""
     # https://googleapis.dev/python/google-auth/latest/reference/google.auth.transport.html
 
-    def __init__(self, client: httpx.Client) -> None:
-        self._client = client
-
-    def __call__(
-        self,
+    def send(
         url: str,
         method: str = "GET",
         body: bytes | str | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         **_: object,
-    ) -> Response:
+    ) -> SimpleNamespace:
         limit = httpx.USE_CLIENT_DEFAULT if timeout is None else httpx.Timeout(timeout)
         try:
-            return Response(
-                self._client.request(method, url, content=body, headers=dict(headers or {}), timeout=limit)
-            )
+            response = client.request(method, url, content=body, headers=dict(headers or {}), timeout=limit)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             # Only the host: a URL may contain a token.
             raise _transport_error(f"{_host(url)}: {_reason(error)}") from error
+        return SimpleNamespace(status=response.status_code, headers=response.headers, data=response.content)
+
+    return send
 
 
 # google-auth claims to be typed, but most of its functions are not: use them through names of type Any.
@@ -137,7 +111,7 @@ class FileCredentials:
         try:
             with google_http() as client:
                 # Not before_request(): it starts requests in the background.
-                credentials.refresh(HttpxRequest(client))
+                credentials.refresh(_transport(client))
         # KeyError and similar: google-auth reads responses and token files without checking them.
         except (
             google.auth.exceptions.GoogleAuthError,
@@ -245,7 +219,7 @@ def _federated(info: Mapping[str, Any]) -> Any:
     if isinstance(source, Mapping) and "executable" in source:
         return _class("google.auth.pluggable")
     if isinstance(source, Mapping) and "certificate" in source:
-        # google-auth would present the certificate in the token request, which `HttpxRequest` cannot do.
+        # google-auth would present the certificate in the token request, which `_transport` cannot do.
         raise ConfigError("workload identity federation with an X.509 certificate is not supported")
     return _class("google.auth.identity_pool")
 

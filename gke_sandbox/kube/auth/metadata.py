@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import httpx
 
@@ -51,47 +51,46 @@ class MetadataServer:
 
     def is_available(self) -> bool:
         """Return whether there is a metadata server. Outside Google Cloud this takes a few seconds."""
-        if not self.enabled:
+        if not self.enabled or self._configured:
+            return self.enabled
+        try:
+            response = self._get(f"http://{self.ip}/", None, PING_DELAYS)
+        except httpx.TransportError:
             return False
-        if self._configured:
-            return True
-        for delay in (*PING_DELAYS, None):
-            try:
-                response = self._get(f"http://{self.ip}/")
-            except httpx.TransportError:
-                if delay is not None:
-                    self._sleep(delay)
-            else:
-                # Other clouds have a metadata server at the same address.
-                return response.is_success and response.headers.get("Metadata-Flavor") == "Google"
-        return False
+        # Other clouds have a metadata server at the same address.
+        return response.is_success and response.headers.get("Metadata-Flavor") == "Google"
 
     def fetch(self) -> Token:
         """Return a new token. Retry for up to 15 seconds, not counting the time for the responses."""
-        reason = ""
-        for delay in (*TOKEN_DELAYS, None):
-            try:
-                response = self._get(f"http://{self.host}{TOKEN_PATH}", {"scopes": ",".join(SCOPES)})
-            except httpx.TransportError as error:
-                reason = plain(str(error), 300) or type(error).__name__
-            else:
-                if response.status_code not in RETRYABLE_STATUS:
-                    return self._token(response)
-                reason = f"HTTP {response.status_code}"
-            if delay is not None:
-                self._sleep(delay)
+        try:
+            response = self._get(f"http://{self.host}{TOKEN_PATH}", {"scopes": ",".join(SCOPES)}, TOKEN_DELAYS)
+        except httpx.TransportError as error:
+            reason = plain(str(error), 300) or type(error).__name__
+        else:
+            if response.status_code not in RETRYABLE_STATUS:
+                return self._token(response)
+            reason = f"HTTP {response.status_code}"
         raise NetworkError(
             f"no Google token from the metadata server {self.host}: {reason}",
             sent=False,
             hint="Check that no NetworkPolicy blocks 169.254.169.254, ports 80 and 988.",
         )
 
-    def _get(self, url: str, params: Mapping[str, str] | None = None) -> httpx.Response:
-        try:
-            with httpx.Client(timeout=self._timeout, trust_env=False, follow_redirects=False) as client:
-                return client.get(url, params=params, headers=HEADERS)
-        except httpx.InvalidURL:
-            raise ConfigError(f"GCE_METADATA_HOST or GCE_METADATA_IP is not a host name: {url}") from None
+    def _get(self, url: str, params: Mapping[str, str] | None, delays: Sequence[float]) -> httpx.Response:
+        for delay in (*delays, None):
+            try:
+                with httpx.Client(timeout=self._timeout, trust_env=False, follow_redirects=False) as client:
+                    response = client.get(url, params=params, headers=HEADERS)
+            except httpx.InvalidURL:
+                raise ConfigError(f"GCE_METADATA_HOST or GCE_METADATA_IP is not a host name: {url}") from None
+            except httpx.TransportError:
+                if delay is None:
+                    raise
+            else:
+                if delay is None or response.status_code not in RETRYABLE_STATUS:
+                    break
+            self._sleep(delay)
+        return response
 
     def _token(self, response: httpx.Response) -> Token:
         where = f"the metadata server {self.host}"

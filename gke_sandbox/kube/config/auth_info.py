@@ -67,10 +67,14 @@ def resolve_credentials(
     if description:
         return Credentials(auth, certificate, description)
     if plugin is not None:
-        from ..auth.exec import exec_auth
+        from ..auth.exec import ExecAuth, exec_auth
 
         auth = exec_auth(plugin, cluster, extension, environ=environ)
-        return Credentials(auth, None, f"exec plugin {os.path.basename(plugin.command)}")
+        replaced = not isinstance(auth, ExecAuth)
+        name = os.path.basename(plugin.command)
+        return Credentials(
+            auth, None, "Google Application Default Credentials" if replaced else f"exec plugin {name}"
+        )
     return Credentials()
 
 

@@ -102,6 +102,13 @@ PLUGINS = [
         {"exec": {"command": "./no", "apiVersion": f"{GROUP}/v1beta1"}},
         expected={"auth": None, "credentials": "none (no TLS)"},
     ),
+    run(
+        "Google's plugin is not installed",
+        TOKEN,
+        command="./gke-gcloud-auth-plugin",
+        answers=(),
+        expected={"credentials": "Google Application Default Credentials"},
+    ),
     run("installHint", TOKEN, command="./no-such", installHint="get it", error=("no-such", "get it")),
     run("another apiVersion comes back", f'give({{"token": "t"}}, "{GROUP}/v1")', error=(f"{GROUP}/v1",)),
     run("the plugin fails", "sys.exit(73)", error=("73",)),

@@ -28,7 +28,7 @@ class _Connection:
 
     client: KubeClient
     namespace: str | None
-    """Namespace of the context or of the pod. None if it has no namespace."""
+    """Namespace of the context or of the pod. None if neither has one."""
     delete_jobs_sync: Callable[[str, Sequence[str]], None]
     """Delete Jobs (namespace, names) without an event loop. Only for interpreter exit."""
 
@@ -241,11 +241,11 @@ class _Local(Cluster):
 
 @dataclass(frozen=True)
 class _Transport(Cluster):
-    carrier: Transport = field(repr=False, compare=False)
+    httpx_transport: Transport = field(repr=False, compare=False)
     _connects_at_once = True
 
     def _connect(self, namespace: str | None = None) -> _Connection:  # noqa: ARG002
-        return _embedded(self.carrier)
+        return _embedded(self.httpx_transport)
 
 
 @dataclass(frozen=True)

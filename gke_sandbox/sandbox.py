@@ -29,7 +29,7 @@ from .settings import Settings, SettingsDict
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["AsyncSandbox", "ExecutionStream", "unwrap_exception_group"]
+__all__ = ["AsyncSandbox", "ExecutionStream"]
 
 _MAX_CONCURRENCY = 10_000
 

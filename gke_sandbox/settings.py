@@ -319,7 +319,7 @@ class Settings:
             if name not in known:
                 near = suggest(name, known)
                 hint = f"Did you mean {near}?" if near else f"The settings are {', '.join(known)}."
-                raise SpecError(name, "unknown setting", hint=hint)
+                raise SpecError(name, "unknown setting", hint=hint, mentions=(near,) if near else ())
         kept = {name: getattr(self, name) for name in known if name not in self._default_requests}
         return Settings(**{**kept, **changes})
 

@@ -77,6 +77,9 @@ def test_a_wrong_type_is_a_validation_error_of_pydantic(given: Any) -> None:
 
 def test_an_unknown_field_is_refused_with_the_field_that_was_probably_meant() -> None:
     assert refusal(timout=3).hint == "Did you mean timeout_seconds?"
+    assert refusal(memory_limit="1Gi").hint == "Did you mean mem_limit?"
+    assert refusal(env={"A": "1"}).hint == "Did you mean settings={'env': ...}?"
+    assert refusal(settings={"memory": "1Gi"}).hint == "Did you mean mem_limit?"
     assert "namespace" in refusal(bogus=3).hint
 
 

@@ -22,6 +22,7 @@ from google.genai import types
 from pydantic import PrivateAttr
 
 from gke_sandbox import Cluster
+from gke_sandbox._wire.manifests import PROGRAM_ANNOTATION
 from gke_sandbox.adk import GkeCodeExecutor
 from gke_sandbox.local.faults import Fault, FaultPlan
 from gke_sandbox.local.runtimes.process import ProcessRuntime
@@ -105,6 +106,13 @@ class Seen(LocalTransport):
     def jobs_left(self) -> list[str]:
         """Return the Jobs that were not deleted. Pods and ConfigMaps are garbage-collected later."""
         return [name for name in self.leftovers() if name.startswith("jobs/")]
+
+
+def job_annotations(job: dict[str, Any]) -> dict[str, str]:
+    """Return the annotations of a Job without the digest of its program, which every Job has."""
+    found = dict(job["metadata"]["annotations"])
+    assert len(found.pop(PROGRAM_ANNOTATION)) == 64
+    return found
 
 
 def seen() -> Seen:

@@ -27,6 +27,7 @@ from tests.adk.kit import (
     contents,
     execute,
     exit_code,
+    job_annotations,
     local,
     on,
     scripted,
@@ -66,7 +67,7 @@ def test_every_field_reaches_the_job() -> None:
     container = pod["containers"][0]
     assert job["spec"]["activeDeadlineSeconds"] == 10 + 20 + 30
     assert job["spec"]["ttlSecondsAfterFinished"] == 9
-    assert job["metadata"]["annotations"] == {
+    assert job_annotations(job) == {
         "adk.agent.google.com/invocation-id": "e-77",
         "example.com/why": "test",
     }
@@ -85,9 +86,9 @@ def test_labels_and_annotations_of_the_user_replace_the_default_ones() -> None:
     settings = {"annotations": {INVOCATION_ANNOTATION: "mine"}}
     with on(cluster, labels={AGENT_LABEL: "mine"}, settings=settings) as executor:
         execute(executor, "")
-    metadata = cluster.jobs()[0]["metadata"]
-    assert metadata["labels"][AGENT_LABEL] == "mine"
-    assert metadata["annotations"] == {INVOCATION_ANNOTATION: "mine"}
+    (job,) = cluster.jobs()
+    assert job["metadata"]["labels"][AGENT_LABEL] == "mine"
+    assert job_annotations(job) == {INVOCATION_ANNOTATION: "mine"}
 
 
 def test_show_stderr_controls_whether_stderr_follows_stdout() -> None:

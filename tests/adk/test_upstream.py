@@ -16,7 +16,18 @@ from gke_sandbox.errors import SpecError
 from gke_sandbox.local.faults import Fault, Match, NoNode, Respond
 from gke_sandbox.local.runtimes.base import ContainerExit
 from gke_sandbox.local.runtimes.scripted import Script
-from tests.adk.kit import HAS_EXIT_CODE, QUIET, Agent, Context, execute, exit_code, on, scripted, seen
+from tests.adk.kit import (
+    HAS_EXIT_CODE,
+    QUIET,
+    Agent,
+    Context,
+    execute,
+    exit_code,
+    job_annotations,
+    on,
+    scripted,
+    seen,
+)
 from tests.pods import START, err, exit_frame, out, program
 
 pytestmark = QUIET
@@ -162,9 +173,9 @@ def test_the_manifest_of_the_job() -> None:
     spec, pod = job["spec"], job["spec"]["template"]["spec"]
     container = pod["containers"][0]
     assert (job["apiVersion"], job["kind"]) == ("batch/v1", "Job")
-    assert job["metadata"]["annotations"] == {"adk.agent.google.com/invocation-id": "test-invocation-123"}
+    assert job_annotations(job) == {"adk.agent.google.com/invocation-id": "test-invocation-123"}
     assert spec["backoffLimit"] == 0
-    assert spec["ttlSecondsAfterFinished"] == 60, "theirs: 600, since theirs deletes nothing itself"
+    assert spec["ttlSecondsAfterFinished"] == 60, "google-adk sets 600, because it deletes nothing itself"
     assert pod["runtimeClassName"] == "gvisor"
     assert pod["restartPolicy"] == "Never"
     assert pod["automountServiceAccountToken"] is False

@@ -191,7 +191,7 @@ _GVISOR_TOLERATION = Toleration(key="sandbox.gke.io/runtime", operator="Equal", 
 
 
 class _DefaultRequest(str):
-    """The default of a request. The type tells it from the same value set by the caller, which is not capped."""
+    """The default of a request, which is capped. Its type distinguishes it from an equal value of the caller."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ def run(
     def call(*arguments: str) -> tuple[int, str, str]:
         status = main(["run", *arguments])
         stdout, stderr = capfd.readouterr()
-        return status, stdout, "\n".join(line for line in stderr.splitlines() if "nothing isolates" not in line)
+        return status, stdout, "\n".join(line for line in stderr.splitlines() if "without isolation" not in line)
 
     return call
 

@@ -270,7 +270,7 @@ class PodWorker:
 
 
 class _PodLimits:
-    """What ends a running pod: its deadline, the size of its log, and faults. Times are the event loop's."""
+    """The limits of a running pod: its deadline, the size of its log, and faults. Times are the event loop's."""
 
     def __init__(self, context: PodContext) -> None:
         self._context = context
@@ -292,7 +292,7 @@ class _PodLimits:
         return min([self._deadline, self._next_size_check, *times])
 
     def kubelet_stop(self) -> StopKubelet | None:
-        """Return the fault that stops the kubelet now, once; None if there is none."""
+        """Return the fault that stops the kubelet now (once), or None."""
         due = next((each for each in self._stops if each[0] <= anyio.current_time()), None)
         if due is None:
             return None

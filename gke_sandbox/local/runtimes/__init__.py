@@ -1,1 +1,1 @@
-"""What runs a container of the embedded cluster: gVisor, a process, or a script."""
+"""The container runtimes of the embedded cluster: gVisor, plain processes, and scripts for tests."""

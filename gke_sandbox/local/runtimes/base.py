@@ -1,7 +1,7 @@
-"""The seam between the embedded cluster's kubelet and whatever runs a container.
+"""The interface between the kubelet of the embedded cluster and a container runtime.
 
-Three things stand behind it: `gvisor.GVisorRuntime` (runsc), `process.ProcessRuntime` (a plain process) and
-`scripted.ScriptedRuntime` (chunks at given times, for tests of faults, scale and time).
+It has three implementations: `gvisor.GVisorRuntime` (runsc), `process.ProcessRuntime` (a plain process) and
+`scripted.ScriptedRuntime` (output at given times, for tests).
 """
 
 from __future__ import annotations
@@ -13,12 +13,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class ContainerSpec:
-    """What the kubelet asks for: one container, with every reference already resolved.
-
-    `env` holds literal values (``configMapKeyRef`` resolved, ``$(X)`` expanded). `files` are the read-only
-    files of mounted ConfigMaps by absolute path in the container (``/app/runner.py``); `scratch` the
-    writable emptyDirs by mount path, with their size limit in bytes (None: no limit). Sizes are bytes.
-    """
+    """A container to start, with all references resolved. Sizes are in bytes."""
 
     namespace: str
     pod: str
@@ -26,9 +21,12 @@ class ContainerSpec:
     name: str
     command: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables, with their values from ConfigMaps and ``$(NAME)`` expanded."""
     working_dir: str | None = None
     files: Mapping[str, bytes] = field(default_factory=dict)
+    """The read-only files of mounted ConfigMaps, by absolute path in the container."""
     scratch: Mapping[str, int | None] = field(default_factory=dict)
+    """The writable emptyDir volumes by mount path, with their size limits or None."""
     memory_limit: int | None = None
     cpu_limit: float | None = None
     ephemeral_limit: int | None = None
@@ -38,21 +36,19 @@ class ContainerSpec:
 
 @dataclass(frozen=True)
 class ContainerExit:
-    """How a container ended, as the kubelet reports it: ``state.terminated``.
-
-    `reason` is ``Completed``, ``Error``, ``OOMKilled``, or ``Evicted``: the node took the container away, and
-    the kubelet reports the whole pod as evicted, with `message` as the cause. `message` stays empty otherwise.
-    """
+    """The exit of a container, as the kubelet reports it in ``state.terminated``."""
 
     exit_code: int
     reason: str
+    """``Completed``, ``Error``, ``OOMKilled``, or ``Evicted`` if the node evicts the pod."""
     message: str = ""
+    """The reason of an eviction; otherwise empty."""
 
 
 class ContainerStartError(Exception):
-    """The container could not be started: the kubelet reports ``StartError``, exit code 128, this message.
+    """The container could not be started. The kubelet reports ``StartError``, exit code 128 and this message.
 
-    `log` is what stands in the container's log then; None: the message itself.
+    `log` is the log of the container; by default it contains the message.
     """
 
     def __init__(self, message: str, *, log: bytes | None = None) -> None:
@@ -64,29 +60,26 @@ class RunningContainer(Protocol):
     """One running container."""
 
     def output(self) -> AsyncIterator[bytes]:
-        """stdout and stderr as they come, merged, in chunks of any size; ends when both are closed.
-
-        Called once by the kubelet.
-        """
+        """Iterate over stdout and stderr, merged, in chunks of any size, until both are closed. Call it once."""
 
     async def wait(self) -> ContainerExit:
-        """Wait for the end of the container. Output may still come afterwards, until `output()` ends."""
+        """Wait for the exit of the container. `output()` can still yield chunks afterwards."""
 
     async def stop(self, grace: float) -> None:
-        """SIGTERM to the container's pid 1; after `grace` seconds SIGKILL to all that is left. Idempotent."""
+        """Send SIGTERM to PID 1, and after `grace` seconds SIGKILL to all remaining processes. Idempotent."""
 
     async def aclose(self) -> None:
-        """Kill whatever is left and free every resource (directories, descriptors). Idempotent."""
+        """Kill all remaining processes and free all resources. Idempotent."""
 
 
 class Runtime(Protocol):
     """Starts containers."""
 
-    #: ``gvisor``, ``process`` or ``scripted``: for messages and for ``doctor``
     name: str
+    """The name in messages: ``gvisor``, ``process`` or ``scripted``."""
 
     async def start(self, spec: ContainerSpec) -> RunningContainer:
-        """Start one container and return when it runs. Raises `ContainerStartError`."""
+        """Start a container and return when it runs. Raises `ContainerStartError`."""
 
     def kill_all(self) -> None:
-        """End every container at once, from any thread, without an event loop: for interpreter exit."""
+        """Kill all containers. Callable from any thread, without an event loop, at interpreter exit."""

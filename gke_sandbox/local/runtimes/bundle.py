@@ -1,9 +1,9 @@
-"""OCI bundles for runsc: what a container sees of this machine, and as whom.
+"""OCI bundles for runsc: the file system and the user of a container.
 
-Its root is a directory of its own, read-only: a few files in /etc, the links and directories /bin, /lib* and
-/sbin as they are here, and by read-only bind mounts /usr and the prefixes of the interpreter that runs us.
-Nothing else of this machine is there: no home directory, no /etc, no packages of a virtual environment (only what
-lies in the interpreter's own prefix). https://github.com/opencontainers/runtime-spec/blob/main/config.md
+The root is a separate read-only directory with a few files in /etc, the links and directories /bin, /lib* and
+/sbin of this machine, and read-only bind mounts of /usr and the prefixes of this Python interpreter. Nothing else
+of this machine is visible: no home directory, no /etc, and no packages of a virtual environment, only those in the
+prefix of the interpreter. https://github.com/opencontainers/runtime-spec/blob/main/config.md
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ _READ_ONLY = ("bind", "ro", "nosuid", "nodev")
 
 
 class UnmountablePath(Exception):
-    """The interpreter cannot be shown to a container without showing more than it."""
+    """The interpreter cannot be mounted in a container without exposing other files."""
 
 
 @dataclass(frozen=True)
 class Interpreter:
-    """The Python that runs us: its real executable, and the directories that it needs besides /usr and /lib*."""
+    """A Python interpreter: its real executable, and the directories that it needs besides /usr and /lib*."""
 
     executable: str
     prefixes: tuple[str, ...]
 
     @classmethod
     def running(cls) -> Interpreter:
-        """This interpreter; of a virtual environment, the one that it was made from. Raises `UnmountablePath`."""
+        """Return this interpreter, or the base interpreter of a virtual environment. Raises `UnmountablePath`."""
         home = os.path.realpath(os.path.expanduser("~"))
         prefixes: list[str] = []
         for prefix in map(os.path.realpath, (sys.base_prefix, sys.base_exec_prefix)):
             if _below(home, prefix):
-                raise UnmountablePath(f"its prefix {prefix} holds the home directory {home}")
+                raise UnmountablePath(f"its prefix {prefix} contains the home directory {home}")
             if not any(_below(prefix, known) for known in ("/usr", *prefixes)):
                 prefixes.append(prefix)
-        # Where a virtual environment has a copy instead of a link, the first of these is that copy.
+        # The first candidate is a copy if the virtual environment was created with copies.
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         candidates = (getattr(sys, "_base_executable", None) or sys.executable, f"{sys.base_prefix}/bin/{version}")
         for executable in map(os.path.realpath, candidates):
             if os.path.isfile(executable) and any(_below(executable, known) for known in ("/usr", *prefixes)):
                 return cls(executable, tuple(prefixes))
-        raise UnmountablePath(f"no executable of it lies in its prefix {sys.base_prefix}")
+        raise UnmountablePath(f"its prefix {sys.base_prefix} contains no executable of it")
 
 
 def _below(path: str, folder: str) -> bool:
@@ -63,7 +63,7 @@ def _below(path: str, folder: str) -> bool:
 
 
 def write_bundle(spec: ContainerSpec, directory: str, interpreter: Interpreter) -> None:
-    """Make `directory` a bundle: rootfs, config.json, and the mounted files. Raises OSError."""
+    """Create a bundle in `directory`: rootfs, config.json and the mounted files. Raises OSError."""
     rootfs = Path(directory, "rootfs")
     files = directory + "/files"
     binds = {path: path for path in ("/usr", *interpreter.prefixes)}
@@ -80,14 +80,14 @@ def write_bundle(spec: ContainerSpec, directory: str, interpreter: Interpreter) 
     scratch = {"/tmp": None, **{inner(path): size for path, size in spec.scratch.items()}}
     cwd = inner(spec.working_dir or "/")
     for path in ("/etc", "/proc", "/dev", "/sys", "/root", *binds, *scratch, cwd):
-        # What lies in a bind mount or on a scratch directory comes from there.
+        # Paths inside a bind mount or scratch directory exist there.
         if not any(path != mount and _below(path, mount) for mount in (*binds, *scratch)):
             os.makedirs(f"{rootfs}{path}", exist_ok=True)
     hosts = f"127.0.0.1 localhost {spec.pod}\n::1 localhost\n"
     for name, text in {**_ETC, "hosts": hosts, "hostname": spec.pod + "\n"}.items():
         (rootfs / "etc" / name).write_text(text)
     cache = Path("/etc/ld.so.cache")
-    if cache.is_file():  # libraries outside of the loader's standard directories, such as /usr/local/lib
+    if cache.is_file():  # for libraries outside the standard directories of the loader, such as /usr/local/lib
         (rootfs / "etc" / cache.name).write_bytes(cache.read_bytes())
     config = _config(spec, interpreter, binds, scratch, cwd)
     Path(directory, "config.json").write_text(json.dumps(config))

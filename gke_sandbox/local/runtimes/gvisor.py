@@ -1,10 +1,12 @@
-"""Containers under gVisor on this machine, through ``runsc``: a bundle and a sandbox of its own for each.
+"""Containers under gVisor on this machine with ``runsc``: a separate bundle and sandbox for each.
 
-No network but loopback, no capabilities, a read-only root (`bundle` says what is in it), scratch space in memory
-with the sizes asked for. As root or, with runsc's ``-rootless``, as an ordinary user who may make user namespaces.
-No cgroups: the memory that the applications hold is looked at every 0.1 s, and a container over its limit (the
-sizes of its scratch space come on top) is killed: OOMKilled, exit code 128, as a node with gVisor reports it. The
-CPU limit is not honoured, nor is the image: the Python that runs us runs the code.
+A container has only the loopback network, no capabilities, a read-only root (see `bundle`), and scratch space in
+memory with size limits. It works as root and, with runsc's ``-rootless``, as a user who can create user
+namespaces.
+
+There are no cgroups: the memory of the applications is checked every 0.1 s, and a container above its limit plus
+the sizes of its scratch space is killed (OOMKilled, exit code 128, as on a node with gVisor). The CPU limit and
+the image are ignored; the Python interpreter is this one.
 """
 
 from __future__ import annotations
@@ -28,20 +30,20 @@ from .process import SYSTEM_PATH, ProcessContainer
 from .process_client import Child, Children, Command
 from .process_supervisor import remove_tree
 
-#: The faster first. runsc of 2023 and later has systrap, earlier ones have ptrace.
+# The faster one first. runsc has systrap since 2023, older releases have ptrace.
 _PLATFORMS = ("systrap", "ptrace")
-_PROBE_SECONDS = 30
+PROBE_TIMEOUT = 30.0
 
 
 class GVisorUnavailable(Exception):
-    """Why runsc cannot be used on this machine, in words."""
+    """runsc does not work on this machine; the message explains why."""
 
 
 class GVisorRuntime:
-    """Runs containers with runsc. One small supervisor process serves all of them; no threads.
+    """Runs containers with runsc, all below one small supervisor process. Starts no threads.
 
-    Raises `GVisorUnavailable` when runsc is not on PATH or when a first container, run for trial, does not work,
-    and `ConfigError` when runsc is found through an empty or relative entry of PATH.
+    Raises `GVisorUnavailable` if runsc is not on PATH or a trial container fails, and `ConfigError` if runsc is
+    found through an empty or relative entry of PATH.
     """
 
     name = "gvisor"
@@ -54,12 +56,12 @@ class GVisorRuntime:
         try:
             self._interpreter = Interpreter.running()
         except UnmountablePath as error:
-            raise GVisorUnavailable(f"the Python that runs this cannot be shown to a sandbox: {error}") from error
+            raise GVisorUnavailable(f"the Python interpreter cannot be mounted in a sandbox: {error}") from error
         self._flags = _find_flags(self._runsc, self._interpreter)
         self._children = Children()
 
     async def start(self, spec: ContainerSpec) -> GVisorContainer:
-        """Start one container and return when it runs. Raises `ContainerStartError`."""
+        """Start a container and return when it runs. Raises `ContainerStartError`."""
         try:
             directory = self._children.directory()
         except OSError as error:
@@ -69,7 +71,7 @@ class GVisorRuntime:
         except OSError as error:
             remove_tree(directory)
             raise ContainerStartError(f"cannot write the container's bundle: {error}") from error
-        # Not the pod's name: sandboxes of one name get into each other's way, even with different roots.
+        # Not the name of the pod: sandboxes with the same name conflict, even with different roots.
         name = "gke-sandbox-" + uuid.uuid4().hex
         memory = spec.memory_limit
         if memory is not None:
@@ -92,17 +94,17 @@ class GVisorRuntime:
         return GVisorContainer(child, self._children, command.argv, name)
 
     def kill_all(self) -> None:
-        """Kill every container at once and free everything, without an event loop; a later start begins anew.
+        """Kill all containers and free all resources, without an event loop. You can start containers afterwards.
 
-        Happens by itself when this object goes, at interpreter exit, and when this process is killed.
+        This also happens when this object is deleted, at interpreter exit, and when this process is killed.
         """
         self._children.close()
 
 
 class GVisorContainer(ProcessContainer):
-    """A container in a sandbox whose ``runsc run`` is a child of the supervisor.
+    """A container in a sandbox. Its ``runsc run`` is a child of the supervisor.
 
-    Killing that one takes sandbox and gofer along: they are descendants.
+    The sandbox and the gofer are descendants of ``runsc run``, so killing it kills them as well.
     """
 
     out_of_memory_code = 128
@@ -115,7 +117,7 @@ class GVisorContainer(ProcessContainer):
 
     async def terminate(self) -> None:
         argv = [*self._run[: self._run.index("run")], "kill", self._name, "TERM"]
-        # Who cannot be asked is killed when the grace period is over; a container that has just ended need not be.
+        # If it fails, the container has just exited, or is killed after the grace period.
         with contextlib.suppress(ContainerStartError, OSError):
             directory = self._children.directory()
             command = Command(argv=argv, env={"PATH": SYSTEM_PATH}, directory=directory, cwd=directory)
@@ -131,7 +133,7 @@ def _command(runsc: str, flags: Sequence[str], directory: str) -> list[str]:
 
 
 async def _started(child: Child, directory: str) -> None:
-    """Wait until runsc says that the container runs, or has run. Raises `ContainerStartError`."""
+    """Wait until runsc reports that the container runs or has exited. Raises `ContainerStartError`."""
     while child.ended is None and not _runs(directory):
         with anyio.move_on_after(0.01):
             await child.wait()
@@ -142,8 +144,8 @@ async def _started(child: Child, directory: str) -> None:
 
 
 def _runs(directory: str) -> bool:
-    # runsc keeps the state of a container in a JSON file. Quotes inside of its strings are escaped, so nothing in
-    # a program or its environment reads like this; and a file that is half written does not have it yet.
+    # runsc keeps the state of a container in a JSON file. Its strings have escaped quotes, so that no program or
+    # environment can contain this text, and an incomplete file does not contain it yet.
     for path in Path(directory, "state").glob("*.state"):
         with contextlib.suppress(FileNotFoundError):
             return b'"status":"running"' in path.read_bytes()
@@ -151,7 +153,7 @@ def _runs(directory: str) -> bool:
 
 
 def _failure(directory: str) -> str:
-    """What runsc's log gives as its last error; empty if there is none."""
+    """Return the last error in the log of runsc, or an empty string."""
     try:
         log = Path(directory, "log").read_text(errors="replace")
     except FileNotFoundError:
@@ -171,11 +173,11 @@ def _failure(directory: str) -> str:
 
 
 def _find_flags(runsc: str, interpreter: Interpreter) -> list[str]:
-    """Flags with which runsc runs Python here, tried. Raises `GVisorUnavailable`."""
+    """Return flags with which runsc can run Python on this machine. Raises `GVisorUnavailable`."""
     known = _run([runsc, "flags"]).stdout
     flags = ["-network", "none", "-ignore-cgroups"]
     if "-overlay2 " in known:
-        flags += ["-overlay2", "none"]  # newer ones would put a writable layer over the root
+        flags += ["-overlay2", "none"]  # newer releases add a writable layer over the root
     if "-gofer-network-namespace " in known:
         flags += ["-gofer-network-namespace", "new"]  # the default would leave a mount below -root
     if os.geteuid() != 0:
@@ -191,7 +193,7 @@ def _find_flags(runsc: str, interpreter: Interpreter) -> list[str]:
 
 
 def _try(runsc: str, flags: Sequence[str], interpreter: Interpreter) -> str:
-    """Run a container for trial; why it does not work, or an empty string."""
+    """Run a trial container. Return why it failed, or an empty string."""
     spec = ContainerSpec(
         namespace="",
         pod="probe",
@@ -216,7 +218,7 @@ def _try(runsc: str, flags: Sequence[str], interpreter: Interpreter) -> str:
 
 
 def _run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run a command of runsc to its end, its output in one; killed with all it started when it takes too long."""
+    """Run a command of runsc with merged output. Kill it and its descendants after a timeout."""
     with subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
@@ -229,10 +231,10 @@ def _run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
         errors="replace",
     ) as process:
         try:
-            output, _ = process.communicate(timeout=_PROBE_SECONDS)
+            output, _ = process.communicate(timeout=PROBE_TIMEOUT)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            return subprocess.CompletedProcess(argv, 1, f"no end after {_PROBE_SECONDS} seconds\n")
+            return subprocess.CompletedProcess(argv, 1, f"timed out after {PROBE_TIMEOUT:g} seconds\n")
         finally:
             process.kill()
     return subprocess.CompletedProcess(argv, process.returncode, output)

@@ -1,17 +1,17 @@
-"""Containers as plain processes of this machine: nothing isolates them.
+"""Containers as plain processes on this machine, without isolation.
 
-What is kept of a pod: its own environment, a working directory and scratch space of its own, mounted files
-(read-only), the limit of its memory, its end, which takes all its processes along. What is not:
+A container has its environment, a separate working directory and scratch space, mounted files (read-only), a
+memory limit, and an end that kills all its processes. Differences from a pod:
 
-* any isolation: the code reads and writes what this user may, uses the network, sees other processes;
-* the user (`run_as_user`), the CPU limit, and the image: the Python that runs us runs it;
-* mount paths: ``/app`` and ``/tmp`` lie in a directory of the container's own, and the command is rewritten to
-  match. TMPDIR names the scratch space; a program that spells out ``/tmp`` gets this machine's. Files are
-  read-only by their modes, which root may overrule;
-* memory is looked at every 0.1 s and the container killed when it holds more than its limit (OOMKilled, 137, as
-  with runc). A program that grows faster meets RLIMIT_DATA, set well above the limit, as a MemoryError. Not
-  RLIMIT_AS: threads and numerical libraries reserve far more addresses than they use. Linux only;
-* the limit of ephemeral storage holds for each file alone (RLIMIT_FSIZE), the sizes of scratch space not at all.
+* No isolation: the code has all permissions of this user, uses the network and sees other processes.
+* The user (`run_as_user`), the CPU limit and the image are ignored. The Python interpreter is this one.
+* Mount paths such as ``/app`` are below the container's directory, and the command is rewritten to match. TMPDIR
+  is the scratch space; a program that uses ``/tmp`` directly gets that of this machine. File modes make files
+  read-only, which root can bypass.
+* Memory is checked every 0.1 s, and a container above its limit is killed (OOMKilled, 137, as with runc). A
+  program that grows faster gets a MemoryError from RLIMIT_DATA, which is well above the limit. RLIMIT_AS is not
+  used: threads and numerical libraries reserve far more addresses than they use. Linux only.
+* The limit of ephemeral storage applies to each single file (RLIMIT_FSIZE), the size of scratch space not at all.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from .base import ContainerExit, ContainerSpec, ContainerStartError
 from .process_client import Child, Children, Command, Ended
 from .process_supervisor import remove_tree
 
-#: What the image's PATH is, behind the directory of the interpreter.
 SYSTEM_PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""PATH in the container, after the directory of the interpreter."""
 
 
 class ProcessRuntime:
-    """Runs containers as plain processes. One small supervisor process serves all of them; no threads."""
+    """Runs containers as plain processes, all below one small supervisor process. Starts no threads."""
 
     name = "process"
 
@@ -43,7 +43,7 @@ class ProcessRuntime:
         self._children = Children()
 
     async def start(self, spec: ContainerSpec) -> ProcessContainer:
-        """Start one container and return when it runs. Raises `ContainerStartError`."""
+        """Start a container and return when it runs. Raises `ContainerStartError`."""
         try:
             directory = self._children.directory()
         except OSError as error:
@@ -56,18 +56,18 @@ class ProcessRuntime:
         return ProcessContainer(await self._children.start(command))
 
     def kill_all(self) -> None:
-        """Kill every container at once and free everything, without an event loop; a later start begins anew.
+        """Kill all containers and free all resources, without an event loop. You can start containers afterwards.
 
-        Happens by itself when this object goes, at interpreter exit, and when this process is killed.
+        This also happens when this object is deleted, at interpreter exit, and when this process is killed.
         """
         self._children.close()
 
 
 class ProcessContainer:
-    """A container whose pid 1 is a child of the supervisor."""
+    """A container whose PID 1 is a child of the supervisor."""
 
-    #: What an exit for memory looks like: 137 with runc.
     out_of_memory_code = 137
+    """The exit code of a container that was killed for its memory, as with runc."""
 
     def __init__(self, child: Child) -> None:
         self._child = child
@@ -88,7 +88,7 @@ class ProcessContainer:
         await self._child.wait()
 
     async def terminate(self) -> None:
-        """Ask pid 1 to end: SIGTERM."""
+        """Send SIGTERM to PID 1."""
         self._child.send_signal(signal.SIGTERM)
 
     async def aclose(self) -> None:
@@ -102,18 +102,19 @@ class ProcessContainer:
 
 @dataclass(frozen=True)
 class PathMap:
-    """Where the pod's mount paths lie on this machine: below `root`."""
+    """Maps the mount paths of a pod to paths below `root` on this machine."""
 
     root: str
     mounts: tuple[str, ...]
 
     @classmethod
-    def of(cls, spec: ContainerSpec, root: str) -> PathMap:
+    def from_spec(cls, spec: ContainerSpec, root: str) -> PathMap:
+        """Return the map for the mounts of a container."""
         parents = {posixpath.dirname(inner(path)) for path in spec.files}
         return cls(root, tuple({inner(path) for path in (*parents - {"/"}, *spec.files, *spec.scratch)}))
 
     def outside(self, path: str) -> str | None:
-        """The path on this machine for one at or below a mount path; None for any other."""
+        """Return the path on this machine of a path at or below a mount path, or None."""
         if path.startswith("/"):
             path = inner(path)
             if any(path == mount or path.startswith(mount + "/") for mount in self.mounts):
@@ -122,12 +123,12 @@ class PathMap:
 
 
 def inner(path: str) -> str:
-    """An absolute path without ``.`` and ``..``, as seen in the container."""
+    """Return an absolute path in the container without ``.`` and ``..``."""
     return posixpath.normpath("/" + path.lstrip("/"))
 
 
 def write_files(spec: ContainerSpec, root: str) -> None:
-    """The files of mounted ConfigMaps below `root`, read-only. Raises OSError."""
+    """Write the files of mounted ConfigMaps below `root`, read-only. Raises OSError."""
     folders = set()
     for name, content in spec.files.items():
         path = Path(root + inner(name))
@@ -140,8 +141,8 @@ def write_files(spec: ContainerSpec, root: str) -> None:
 
 
 def _command(spec: ContainerSpec, directory: str) -> Command:
-    """Set up the container's directory. Raises OSError."""
-    paths = PathMap.of(spec, directory + "/mounts")
+    """Create the directories and files of the container, and return its command. Raises OSError."""
+    paths = PathMap.from_spec(spec, directory + "/mounts")
     cwd = (paths.outside(spec.working_dir) if spec.working_dir else None) or directory + "/work"
     scratch = paths.outside("/tmp") or directory + "/tmp"
     for path in (cwd, scratch, *(paths.root + inner(mount) for mount in spec.scratch)):

@@ -1,7 +1,7 @@
-"""Processes of the embedded cluster's containers, seen from an event loop: no thread, no signal handler.
+"""The client of the supervisor process, for any number of event loops at once. No threads, no signal handlers.
 
-`Children` talks to a supervisor process (`supervisor`), which starts them, kills all that they leave and removes
-their directories. Works on every event loop, and from several of them at once.
+`Children` starts processes through the supervisor (`process_supervisor`), which also kills their descendants and
+removes their directories.
 """
 
 from __future__ import annotations
@@ -27,41 +27,39 @@ from .base import ContainerStartError
 from .process_supervisor import remove_tree
 
 _CHUNK = 1 << 16
-#: Seconds that a supervisor has to kill everything and to say so.
-_PATIENCE = 10.0
+# Seconds in which the supervisor must kill all processes of a container.
+KILL_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True)
 class Command:
-    """What is to be run, and the `directory` that belongs to it (from `Children.directory`).
-
-    `memory` is a limit in bytes for all processes together. With `application_memory` it is about the memory of
-    the applications in a gVisor sandbox, not about the sandbox's own processes. `rlimits` has names of the
-    module `resource`; an absent one keeps what this process has.
-    """
+    """A command to run, with its directory (from `Children.directory`)."""
 
     argv: Sequence[str]
     env: Mapping[str, str]
     directory: str
     cwd: str
     memory: int | None = None
+    """The limit of all processes together, in bytes."""
     application_memory: bool = False
+    """Whether the limit applies to the applications in a gVisor sandbox, not to the processes of the sandbox."""
     rlimits: Mapping[str, int] = field(default_factory=dict)
+    """Resource limits by their names in the module `resource`; the others are inherited."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The end of a first process: its exit code, or 128 + N for signal N."""
+    """The exit of a process: its exit code, or 128 + N for signal N."""
 
     exit_code: int
     out_of_memory: bool = False
 
 
 class Children:
-    """Starts processes. The supervisor runs from the first of them until `close()`, or until this object is gone.
+    """Starts processes. The supervisor runs from the first one until `close()`, or until this object is deleted.
 
-    At interpreter exit without `close()`, and when this process is killed, everything ends all the same. In a
-    forked child this object begins anew and never touches its parent's processes.
+    All processes also end at interpreter exit without `close()`, and when this process is killed. In a forked
+    child this object starts a new supervisor and never affects the processes of its parent.
     """
 
     def __init__(self) -> None:
@@ -69,16 +67,16 @@ class Children:
         self._supervisor: _Supervisor | None = None
 
     def directory(self) -> str:
-        """A new, empty directory for one container. Raises OSError."""
+        """Create and return an empty directory for one container. Raises OSError."""
         return tempfile.mkdtemp(prefix="c-", dir=self._connected().root)
 
     async def start(self, command: Command) -> Child:
-        """Start a process; it runs when this returns. Raises `ContainerStartError`.
+        """Start a process and return when it runs. Raises `ContainerStartError`.
 
-        Whatever happens, `command.directory` is removed: here, when nothing was started, or in `Child.aclose`.
+        `command.directory` is always removed: here if the start fails, otherwise in `Child.aclose`.
         """
         try:
-            child = await self._introduce(command.directory)
+            child = await self._connect(command.directory)
         except OSError as error:
             remove_tree(command.directory)
             raise ContainerStartError(f"cannot start a process: {error.strerror}") from error
@@ -86,32 +84,32 @@ class Children:
             remove_tree(command.directory)
             raise
         try:
-            await child.begin(command)
+            await child.start(command)
         except BaseException:
             await child.aclose()
             raise
         return child
 
-    async def _introduce(self, directory: str) -> Child:
-        """Give the supervisor its end of a new socket, and the directory to look after."""
+    async def _connect(self, directory: str) -> Child:
+        """Send one end of a new socket pair and the directory to the supervisor."""
         supervisor = self._connected()
-        ours, its = socket.socketpair()
+        connection, remote = socket.socketpair()
         try:
-            with its:
-                ours.setblocking(False)
-                ours.send(_line({"directory": directory}))
+            with remote:
+                connection.setblocking(False)
+                connection.send(_line({"directory": directory}))
                 while True:
                     try:
-                        socket.send_fds(supervisor.control, [b"\n"], [its.fileno()])
-                        return Child(ours, supervisor)
+                        socket.send_fds(supervisor.control, [b"\n"], [remote.fileno()])
+                        return Child(connection, supervisor)
                     except BlockingIOError:
-                        await anyio.sleep(0.005)  # it is busy with what was asked before
+                        await anyio.sleep(0.005)  # the supervisor is busy with earlier requests
         except BaseException:
-            ours.close()
+            connection.close()
             raise
 
     def close(self) -> None:
-        """Kill everything, remove every directory, end the supervisor. Blocks for milliseconds. Idempotent."""
+        """Kill all processes, remove all directories, stop the supervisor. Blocks for milliseconds. Idempotent."""
         with self._lock:
             supervisor, self._supervisor = self._supervisor, None
         if supervisor is not None:
@@ -128,20 +126,20 @@ class Children:
 
 
 class _Supervisor:
-    """The supervisor process and the socket to it."""
+    """The supervisor process, and the socket connected to it."""
 
     def __init__(self) -> None:
         self.owner = os.getpid()
         self.root = tempfile.mkdtemp(prefix="gke-sandbox-")
-        self.control, its = socket.socketpair()
+        self.control, remote = socket.socketpair()
         program = Path(__file__).with_name("process_supervisor.py")
         try:
-            with its:
+            with remote:
                 self.process = subprocess.Popen(
-                    # Isolated and without site-packages: it starts in 20 ms, and nothing around the caller can
-                    # change it. A session of its own: Ctrl-C in a terminal is not for it.
+                    # Isolated and without site-packages: it starts in 20 ms, and the caller's environment has no
+                    # effect on it. In a separate session, so that Ctrl-C in a terminal does not reach it.
                     [sys.executable, "-I", "-S", "-X", "utf8", str(program), self.root],
-                    stdin=its.fileno(),
+                    stdin=remote.fileno(),
                     stdout=subprocess.DEVNULL,
                     cwd="/",
                     env={},
@@ -152,31 +150,31 @@ class _Supervisor:
             os.rmdir(self.root)
             raise
         self.control.setblocking(False)
-        # Not a method of ours: the finalizer must not keep this object. It runs at interpreter exit, too.
+        # A function and not a method, so that the finalizer does not keep this object alive. It also runs at exit.
         self.close: Callable[[], object] = weakref.finalize(
             self, _end, self.owner, self.control, self.process, self.root
         )
 
     @property
     def usable(self) -> bool:
-        """It is ours (not a parent's, from before a fork) and it runs."""
+        """Whether it runs and was started by this process, not by its parent before a fork."""
         return self.owner == os.getpid() and self.process.poll() is None
 
     def wake(self) -> None:
-        """Undo a SIGSTOP: a program can send one, since both run under the same user."""
+        """Continue it after a SIGSTOP, which a program can send because both run as the same user."""
         self.process.send_signal(signal.SIGCONT)
 
 
 def _end(owner: int, control: socket.socket, process: subprocess.Popen[bytes], root: str) -> None:
     if owner != os.getpid():
         control.close()
-        process.returncode = 0  # another process' child: nothing to wait for
+        process.returncode = 0  # not a child of this process: do not wait for it
         return
     with control, process:
-        # It reads the end of our stream, kills, removes, and ends; then we read the end of its stream.
+        # At the end of this stream the supervisor kills, removes and exits, which ends its stream.
         with contextlib.suppress(OSError):
             control.shutdown(socket.SHUT_WR)
-            control.settimeout(_PATIENCE)
+            control.settimeout(KILL_TIMEOUT)
             process.send_signal(signal.SIGCONT)
             control.recv(1)
         process.kill()
@@ -188,21 +186,21 @@ def _line(message: Mapping[str, object]) -> bytes:
 
 
 class Child:
-    """One process that the supervisor has started, and all that descend from it."""
+    """One process that the supervisor has started, with its descendants."""
 
     def __init__(self, connection: socket.socket, supervisor: _Supervisor) -> None:
         self._socket = connection
-        self._supervisor = supervisor  # lives as long as its last child
+        self._supervisor = supervisor  # keeps the supervisor alive as long as its children
         self._lock = anyio.Lock()
         self._inbox = b""
-        self._over = False  # the supervisor has closed its end: all is removed
+        self._closed = False  # the supervisor has closed its end: all is removed
         self._failed: str | None = None
         self._ended: Ended | None = None
         self._output = _Output()
         self.pid = 0
 
-    async def begin(self, command: Command) -> None:
-        """Send the command; returns when it runs. Raises `ContainerStartError`."""
+    async def start(self, command: Command) -> None:
+        """Send the command, and return when it runs. Raises `ContainerStartError`."""
         message = {
             "argv": list(command.argv),
             "env": dict(command.env),
@@ -225,39 +223,39 @@ class Child:
             raise ContainerStartError(self._failed or "the supervisor of the containers was killed")
 
     def output(self) -> AsyncIterator[bytes]:
-        """What the process and its descendants write to stdout and stderr, until nobody can any more."""
+        """Iterate over the output of the process and its descendants, until all of them have closed it."""
         return self._output
 
     async def wait(self) -> Ended:
-        """Wait until the process has ended and nothing that descends from it runs any more."""
+        """Wait until the process and all its descendants have ended."""
         await self._until(lambda: self._ended is not None)
         assert self._ended is not None
         return self._ended
 
     @property
     def ended(self) -> Ended | None:
-        """How it ended, if that is known already."""
+        """Its exit, or None while it runs."""
         return self._ended
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the process alone, if it still runs."""
-        # A few bytes on a stream that is read at once. If it is closed, there is nobody left to signal.
+        """Send a signal to the process, not to its descendants, if it still runs."""
+        # The supervisor reads the few bytes immediately. If the socket is closed, the process has ended.
         with contextlib.suppress(OSError):
             self._socket.send(_line({"signal": number}))
         self._supervisor.wake()
 
     async def aclose(self) -> None:
-        """Kill what is left, remove its directory, free everything. Shielded from cancellation. Idempotent."""
+        """Kill all its processes, and remove its directory. Shielded from cancellation. Idempotent."""
         if self._socket.fileno() >= 0:
-            # The end of our stream asks for it; unlike a message it needs no room and no whole lines before it.
+            # The end of the stream is the request. Unlike a message it needs no space in the socket buffer.
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_WR)
             self._supervisor.wake()
             with anyio.CancelScope(shield=True):
-                with anyio.move_on_after(_PATIENCE):
+                with anyio.move_on_after(KILL_TIMEOUT):
                     await self._removed()
-                if not self._over:
-                    # Something cannot even be killed (it waits for a disk, say), or the supervisor cannot work.
+                if not self._closed:
+                    # A process cannot be killed (it may wait for a disk), or the supervisor does not work.
                     self._supervisor.process.kill()
                     await self._removed()
             self._socket.close()
@@ -267,11 +265,11 @@ class Child:
         await self._until(lambda: False)
 
     async def _until(self, done: Callable[[], bool]) -> None:
-        """Take in messages until `done`, or until no more can come. Several tasks may wait, each for its own."""
+        """Read messages until `done` or the end of the stream. Several tasks can wait at the same time."""
         await anyio.lowlevel.checkpoint()
-        while not (done() or self._over):
+        while not (done() or self._closed):
             async with self._lock:
-                if done() or self._over:
+                if done() or self._closed:
                     return
                 try:
                     data, fds, _flags, _address = socket.recv_fds(self._socket, _CHUNK, 1)
@@ -280,9 +278,9 @@ class Child:
                     continue
                 except ConnectionError:
                     data, fds = b"", []
-                self._take(data, fds)
+                self._handle(data, fds)
 
-    def _take(self, data: bytes, fds: list[int]) -> None:
+    def _handle(self, data: bytes, fds: list[int]) -> None:
         for fd in fds:
             self._output.open(fd)
         *lines, self._inbox = (self._inbox + data).split(b"\n")
@@ -295,14 +293,14 @@ class Child:
             elif "ended" in message:
                 code = os.waitstatus_to_exitcode(message["ended"])
                 self._ended = Ended(code if code >= 0 else 128 - code, message["out_of_memory"])
-        self._over = not data
-        if self._over and self._ended is None:
-            # The supervisor is dead, so its children are: they are killed with it.
+        self._closed = not data
+        if self._closed and self._ended is None:
+            # The supervisor is dead, and its children are killed with it.
             self._ended = Ended(128 + signal.SIGKILL)
 
 
 class _Output:
-    """The read end of a pipe, in chunks. Not a generator: one that is not exhausted would have to be closed."""
+    """The read end of a pipe, in chunks. Not a generator, which would have to be closed if it is not exhausted."""
 
     def __init__(self) -> None:
         self._fd = -1
@@ -310,6 +308,7 @@ class _Output:
         self._closed = False
 
     def open(self, fd: int) -> None:
+        """Read from this file descriptor."""
         os.set_inheritable(fd, False)
         os.set_blocking(fd, False)
         self._fd = fd
@@ -340,7 +339,7 @@ class _Output:
                 self._close_now()
 
     def close(self) -> None:
-        """To be called when nobody can write any more: who waits for output wakes up by that, and closes."""
+        """Close the pipe after all writers have ended. A waiting reader wakes up and closes it itself."""
         self._closed = True
         if not self._waiting:
             self._close_now()

@@ -1,23 +1,23 @@
-"""The supervisor: a small process that starts, watches and kills what the embedded cluster runs. Stdlib only.
+"""The supervisor: a small process that starts, watches and kills the containers' processes. Stdlib only.
 
-`children.Children` runs it as a script, one for a runtime. A process of its own, because
+`process_client.Children` runs it as a script, one per runtime. It is a separate process for three reasons:
 
-* what a container leaves behind must be found, whatever it did to its session, group, environment or parent. The
-  supervisor and each container's first process are child subreapers: who loses its parent becomes a child of the
-  container's first process, and when that is dead, of the supervisor. So a child of the supervisor that is not a
-  container's first process was left behind by a container that has ended, and dies. Nothing is guessed from
-  names, and a process that is not our descendant is never touched;
-* it has one thread: what must happen between fork and exec (limits, session, subreaper) is safe here, and not in
-  the caller's process; and its fork is cheap, however large the caller is;
-* it outlives the caller: when that is killed, it kills the containers and removes their directories.
+* It must find all processes that a container leaves behind, even if they changed their session, group, environment
+  or parent. The supervisor and each container's first process are child subreapers: an orphan becomes a child of
+  the container's first process, and after that has ended, of the supervisor. So a child of the supervisor that is
+  not the first process of a container is a stray of a container that has ended, and is killed. Names are not
+  considered, and only descendants are killed.
+* It has one thread, so that the steps between fork and exec (limits, session, subreaper) are safe, which they are
+  not in the caller's process. Its fork is cheap, however large the caller is.
+* It outlives the caller: if the caller is killed, it kills the containers and removes their directories.
 
-Where there is no subreaper (only Linux has them) what stays in the container's process group is killed.
+Without subreapers (only Linux has them) it kills the rest of the container's process group.
 
-It talks JSON lines over a stream socket for each container: ``{"directory"}`` and the command come in, then
-``{"started": pid}`` goes out, with the read end of the container's output, or else ``{"failed": why}``. After that
-``{"signal": number}`` may come in, and ``{"ended": wait status, "out_of_memory": bool}`` goes out when nothing of
-the container runs any more. When the stream ends, the container is killed, its directory removed, the socket
-closed. These sockets arrive through the one on fd 0; its end ends everything.
+The protocol is JSON lines over one stream socket per container. The client sends ``{"directory"}`` and the
+command; the response is ``{"started": pid}`` with the read end of the output, or ``{"failed": why}``. Then the
+client can send ``{"signal": number}``, and gets ``{"ended": wait status, "out_of_memory": bool}`` when all
+processes of the container have ended. At the end of the stream the container is killed and its directory removed.
+The sockets arrive on the socket at fd 0; at its end the supervisor stops.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ EXIT_REPORT_TIMEOUT = 2.0  # report the end of a container although one of its p
 
 
 def _find_prctl() -> Callable[[int, int], bool]:
-    """prctl(2), or a function that says that there is none."""
+    """Return prctl(2), or a function that returns False if it does not exist."""
     if not sys.platform.startswith("linux"):
         return lambda _option, _value: False
     try:
@@ -61,7 +61,7 @@ def _find_prctl() -> Callable[[int, int], bool]:
 
 
 class SupervisedContainer:
-    """One container, as the supervisor knows it."""
+    """The supervisor's state of one container."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
@@ -71,7 +71,7 @@ class SupervisedContainer:
         self.memory: int | None = None
         self.application_memory = False
         self.out_of_memory = False
-        self.status: int | None = None  # the wait status of its first process, once that is dead
+        self.status: int | None = None  # the wait status of its first process after its exit
         self.ended = 0.0
         self.exit_reported = False
         self.closing = False
@@ -82,24 +82,24 @@ class SupervisedContainer:
 
     @property
     def done(self) -> bool:
-        """Nothing of it runs: it never did, or its end was exit_reported."""
+        """Whether no process of it runs: it was not started, or its exit was reported."""
         return self.pid == 0 or self.exit_reported
 
     def send(self, message: dict[str, object], fds: Iterable[int] = ()) -> None:
         try:
             socket.send_fds(self.socket, [json.dumps(message).encode() + b"\n"], list(fds))
         except OSError:
-            self.closing = True  # nobody listens any more
+            self.closing = True  # the client has closed the socket
 
     def kill(self, number: int) -> None:
-        # Its first process is our child and not yet reaped: the number is surely its own.
+        # The first process is a child and not reaped yet, so its pid has not been reused.
         if self.running:
             with contextlib.suppress(PermissionError):
                 os.kill(self.pid, number)
 
 
 class Supervisor:
-    """Serves until the socket on `control` ends; `root` is removed then."""
+    """Serves until the socket `control` ends, then removes `root`."""
 
     def __init__(self, control: socket.socket, root: str) -> None:
         self.control = control
@@ -109,7 +109,7 @@ class Supervisor:
         self.containers: set[SupervisedContainer] = set()
         self.shutting_down = False
         self.next_memory_check = 0.0
-        self.has_strays = False  # something that a container has left is still there
+        self.has_strays = False  # processes that a container has left behind still exist
         self.selector = selectors.DefaultSelector()
         self.wake, wakeup = os.pipe()
         for fd in (self.wake, wakeup):
@@ -122,7 +122,7 @@ class Supervisor:
         control.setblocking(False)
         self.selector.register(self.wake, selectors.EVENT_READ, self._on_signal)
         self.selector.register(control, selectors.EVENT_READ, self._on_control)
-        # A copy of the control socket may live on in a process that the caller forked: its own end counts too.
+        # A process that the caller forked can keep the control socket open, so watch the caller as well.
         if sys.platform.startswith("linux"):
             with contextlib.suppress(OSError):
                 caller = os.pidfd_open(os.getppid())
@@ -150,7 +150,7 @@ class Supervisor:
             return max(0.0, self.next_memory_check - time.monotonic())
         return None
 
-    # -- what comes in
+    # -- messages
 
     def _shut_down(self) -> None:
         self.shutting_down = True
@@ -216,7 +216,7 @@ class Supervisor:
             self._exec_program(command, into, report)
         os.close(into)
         os.close(report)
-        # Ends when the child has the program in its place (the pipe's ends are closed then), so in a moment.
+        # exec closes the other end of the pipe, so this ends in a moment.
         with open(failure, "rb") as pipe:
             why = pipe.read().decode(errors="replace")
         if why:
@@ -230,14 +230,14 @@ class Supervisor:
         os.close(output)
 
     def _exec_program(self, command: dict[str, Any], into: int, report: int) -> None:
-        """In the child: become the container's first process, or say why not."""
+        """Execute the container's first process in the child, or report why that failed."""
         try:
             os.setsid()
             self.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if self.subreaper:
                 self.prctl(PR_SET_CHILD_SUBREAPER, 1)  # kept by exec
             signal.set_wakeup_fd(-1)
-            # Python ignores some signals, and exec keeps that.
+            # exec keeps the signals ignored that Python ignores.
             for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
             nothing = os.open(os.devnull, os.O_RDONLY)
@@ -273,18 +273,18 @@ class Supervisor:
                         os.killpg(pid, signal.SIGKILL)
 
     def _kill_strays(self) -> None:
-        """Kill what ended containers have left behind.
+        """Kill the processes that ended containers have left behind.
 
-        Without a pause, as long as there is something: a chain of processes in which each starts the next and
-        ends, in a session of its own, can be broken only while its last one has not yet started another.
+        It does so without a pause: a chain of processes, each of which starts the next in a new session and exits,
+        can only be stopped before the last one starts another.
         """
         start = time.monotonic()
         while self.has_strays and time.monotonic() - start < MAX_KILL_SECONDS:
             left = self._strays()
             for pid in left:
-                # It is our child and not yet reaped, so the numbers of it and its group are its own. All of the
-                # group at once: forking fast does not help. The group is never ours, since each container's first
-                # process leads a session.
+                # It is a child and not reaped yet, so its pid and group were not reused. Kill the whole group, so
+                # that forking quickly does not help. It is never the supervisor's group, because the first
+                # process of each container leads a session.
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(os.getpgid(pid), signal.SIGKILL)
             self.has_strays = bool(left)
@@ -320,7 +320,7 @@ class Supervisor:
     # -- memory
 
     def _check_memory(self) -> None:
-        """Kill the containers that hold more memory than they may."""
+        """Kill the containers above their memory limit."""
         before = time.monotonic()
         limited = [one for one in self.containers if one.running and one.memory]
         if not limited or before < self.next_memory_check:
@@ -338,7 +338,7 @@ class Supervisor:
                 used = memory_files(members)
             else:
                 used = sum(table[pid][1] for pid in members if pid in table)
-                # What processes share was counted several times: ask exactly, but only when it matters.
+                # Shared memory was counted several times: measure exactly, but only if it matters.
                 if used > container.memory:
                     used = sum(proportional(pid, table) for pid in members)
             if used > container.memory:
@@ -356,14 +356,14 @@ def _enter(folder: str) -> None:
 
 
 def _limit(which: int, value: int) -> None:
-    """Set a limit, or what is left of it: nobody may raise a hard limit."""
+    """Set a resource limit, at most to the current hard limit, which cannot be raised."""
     hard = resource.getrlimit(which)[1]
     value = min(value, sys.maxsize if hard == resource.RLIM_INFINITY else hard)
     resource.setrlimit(which, (value, value))
 
 
 def _execute(argv: list[str], env: dict[str, str]) -> None:
-    """execvpe(3) with the PATH of `env`. Raises OSError or ValueError when there is nothing to execute."""
+    """Call execvpe(3) with the PATH of `env`. Raises OSError or ValueError if it fails."""
     folders = [""] if "/" in argv[0] else env.get("PATH", "").split(":")
     refused: OSError | None = None
     for folder in folders:
@@ -392,7 +392,7 @@ def _describe(error: OSError | ValueError, command: dict[str, Any]) -> str:
 
 
 def processes() -> dict[int, tuple[int, int]]:
-    """Every process that can be seen: its parent, its resident memory in bytes. Empty where there is no /proc."""
+    """Return the parent and the resident memory in bytes of all visible processes; empty without /proc."""
     page = os.sysconf("SC_PAGE_SIZE")
     table = {}
     try:
@@ -401,7 +401,7 @@ def processes() -> dict[int, tuple[int, int]]:
         return {}
     for name in names:
         if name.isdigit():
-            # The fields behind the command's name, which may hold anything:
+            # The fields after the command name, which can contain any character:
             # https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
                 fields = file.read().rpartition(b")")[2].split()
@@ -410,7 +410,7 @@ def processes() -> dict[int, tuple[int, int]]:
 
 
 def proportional(pid: int, table: dict[int, tuple[int, int]]) -> int:
-    """What a process holds, its part of what it shares with others included, but no files: bytes.
+    """Return the memory of a process in bytes, with its share of shared memory but without files.
 
     https://www.kernel.org/doc/Documentation/ABI/testing/procfs-smaps_rollup
     """
@@ -421,18 +421,18 @@ def proportional(pid: int, table: dict[int, tuple[int, int]]) -> int:
                 name, _, rest = line.partition(b":")
                 sizes[name] = int(rest.split()[0]) * 1024
     except (FileNotFoundError, ProcessLookupError):
-        return 0  # it has ended, or this kernel is older than 4.14
+        return 0  # it has ended, or the kernel is older than 4.14
     except OSError:
-        return table[pid][1] if pid in table else 0  # it may not be looked at
+        return table[pid][1] if pid in table else 0  # no permission
     if b"Pss_Anon" in sizes:
         return sizes[b"Pss_Anon"] + sizes[b"Pss_Shmem"]
     return sizes.get(b"Pss", 0)
 
 
 def memory_files(members: Iterable[int]) -> int:
-    """What is allocated in the memfds that `members` have open: bytes.
+    """Return the bytes allocated in open memfds of `members`.
 
-    That is where gVisor keeps the memory of the applications, mapped or not.
+    gVisor keeps the memory of the applications there, mapped or not.
     """
     sizes = {}
     for pid in members:
@@ -448,14 +448,14 @@ def memory_files(members: Iterable[int]) -> int:
 
 
 def remove_tree(root: str) -> None:
-    """Remove a directory and all below it, whatever a program did there.
+    """Remove a directory and its content, regardless of its permissions and depth.
 
-    Each directory is moved up before it is entered: so no path gets too long however deep they are nested, and
-    what is mounted somewhere below stays untouched, since a mount point cannot be moved.
+    Each directory is moved to the top before it is entered, so that paths do not get too long. Mount points stay,
+    because they cannot be moved.
     """
     folders = [root]
     if os.path.islink(root):
-        os.unlink(root)  # a program has put it in the place of its directory
+        os.unlink(root)  # a program has replaced the directory
         return
     while folders:
         folder = folders.pop()
@@ -481,12 +481,12 @@ def _move(path: str, to: str) -> None:
     try:
         os.rename(path, to)
     except PermissionError:
-        os.chmod(path, 0o700)  # a directory that its owner may not write cannot be moved
+        os.chmod(path, 0o700)  # a directory without write permission cannot be moved
         os.rename(path, to)
 
 
 def _occupy_standard_streams() -> None:
-    """Have something open at 0, 1 and 2, should the caller have closed its own: no pipe must get these numbers."""
+    """Open fds 0, 1 and 2 if the caller has closed them, so that no pipe gets these numbers."""
     fd = 0
     while fd <= 2:
         fd = os.open(os.devnull, os.O_RDWR)

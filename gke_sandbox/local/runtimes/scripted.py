@@ -1,8 +1,8 @@
-"""Containers that follow a script: chunks of output at given times, then an end.
+"""Containers that follow a script: output at given times, then an exit.
 
-For tests of faults, of scale and of time: no socket, thread or process, and time is the event loop's, so that
-a clock that jumps makes it jump, too. What happens outside of a container (its log's stream is cut, its pod
-is evicted by the node) is the business of `faults`.
+For tests of failures, many containers and time: they use no sockets, threads or processes, and the time of the
+event loop, so that they work with a mock clock. For failures outside of the container (a broken log stream, an
+eviction) use `faults`.
 """
 
 from __future__ import annotations
@@ -22,28 +22,29 @@ _STOPPED = ContainerExit(143, "Error")
 
 @dataclass(frozen=True)
 class Script:
-    """What one container does. Times are seconds from its start.
-
-    `chunks` are (when, what) in the order of their times. The container ends by itself at `ends_at`, with
-    `exit`; None: it runs until it is stopped. `log_never_ends`: its output stays open after its end, until
-    its pod is gone. SIGTERM ends it after `stops_after` with `stopped`; `stops_after` None: it ignores
-    SIGTERM and is killed when its grace is over. `start_error`: it does not start at all.
-    """
+    """The behaviour of one container. Times are in seconds from its start."""
 
     chunks: Sequence[tuple[float, bytes]] = ()
+    """The output as (time, bytes), in the order of the times."""
     ends_at: float | None = None
+    """The time of the exit; None if it runs until it is stopped."""
     exit: ContainerExit = _COMPLETED
+    """How it exits at `ends_at`."""
     log_never_ends: bool = False
+    """Keep the output open after the exit, until the pod is removed."""
     stops_after: float | None = 0.0
+    """The seconds from SIGTERM to the exit; None if it ignores SIGTERM and is killed after its grace period."""
     stopped: ContainerExit = _STOPPED
+    """How it exits after SIGTERM."""
     start_error: ContainerStartError | None = None
+    """Fail to start with this error."""
 
 
 class ScriptedRuntime:
-    """A runtime whose containers are scripts, chosen by their specification.
+    """A runtime with scripted containers.
 
-    `script` is one script for all, or a function from the ContainerSpec (its `env` has the request). `specs`
-    keeps what was asked for, `running` how many containers have not been closed.
+    `script` is one script for all containers, or a function that returns the script for a ContainerSpec. `specs`
+    has the specs of all containers, oldest first.
     """
 
     name = "scripted"
@@ -55,6 +56,7 @@ class ScriptedRuntime:
 
     @property
     def running(self) -> int:
+        """The number of containers that are not closed."""
         return len(self._containers)
 
     async def start(self, spec: ContainerSpec) -> ScriptedContainer:
@@ -68,13 +70,13 @@ class ScriptedRuntime:
         return container
 
     def kill_all(self) -> None:
-        """End every container at once, as SIGKILL would."""
+        """Kill all containers."""
         for container in tuple(self._containers):
             container.kill()
 
 
 class ScriptedContainer:
-    """One container that follows its script from the moment it is made."""
+    """One container that follows its script from its creation."""
 
     def __init__(self, script: Script, closed: Callable[[ScriptedContainer], None]) -> None:
         self._script = script
@@ -118,7 +120,7 @@ class ScriptedContainer:
         self._closed()
 
     def kill(self) -> None:
-        """End at once, as SIGKILL does."""
+        """End with exit code 137, as after SIGKILL."""
         self._end(ContainerExit(137, "Error"))
 
     def _end(self, how: ContainerExit) -> None:

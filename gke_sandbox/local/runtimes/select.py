@@ -1,4 +1,4 @@
-"""Which runtime runs the containers of an embedded cluster, and the warning when nothing isolates them."""
+"""Selection of the container runtime, with a warning if it does not isolate the code."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ _warned = False
 
 
 def choose_runtime(isolation: Literal["auto", "gvisor", "process"]) -> GVisorRuntime | ProcessRuntime:
-    """The runtime for containers on this machine.
+    """Return the runtime for containers on this machine.
 
-    ``gvisor``: runsc is a must, a container is run with it for trial (0.2 s and more), and `ConfigError` says why
-    it does not work. ``process``: plain processes. ``auto``: gVisor where it works, else plain processes. That
-    nothing isolates the code is then said on stderr, once in the life of this Python process. A runsc that is
-    found through an empty or relative entry of PATH is a `ConfigError` for ``auto`` too: a file in the current
-    directory must not turn the isolation off.
+    - ``gvisor`` requires runsc. A trial container is run (0.2 s or more); `ConfigError` explains why it fails.
+    - ``process`` uses plain processes, without isolation. A warning on stderr says so, once per Python process.
+    - ``auto`` uses gVisor if it works, and plain processes otherwise.
+
+    A runsc found through an empty or relative entry of PATH is a `ConfigError` for ``auto`` too: a file in the
+    current directory must not disable the isolation.
     """
     if isolation not in ("auto", "gvisor", "process"):
-        raise ConfigError(f"unknown isolation {isolation!r}: it is auto, gvisor or process")
-    why = "plain processes were asked for"
+        raise ConfigError(f"isolation: must be auto, gvisor or process, got {isolation!r}")
+    why = "isolation is 'process'"
     if isolation != "process":
         try:
             return GVisorRuntime()
@@ -33,8 +34,8 @@ def choose_runtime(isolation: Literal["auto", "gvisor", "process"]) -> GVisorRun
             if isolation == "gvisor":
                 raise ConfigError(
                     f"the embedded cluster cannot run code under gVisor: {error}",
-                    hint="install runsc so that it is on PATH (https://gvisor.dev/docs/user_guide/install/), or "
-                    " choose isolation 'process': it runs the code on this machine, and nothing isolates it",
+                    hint="Install runsc in a directory of PATH (https://gvisor.dev/docs/user_guide/install/), or "
+                    "choose the isolation 'process', which runs the code on this machine without isolation.",
                 ) from error
             why = str(error)
     _warn(why)
@@ -44,9 +45,9 @@ def choose_runtime(isolation: Literal["auto", "gvisor", "process"]) -> GVisorRun
 def _warn(why: str) -> None:
     global _warned
     with _lock:
-        said, _warned = _warned, True
-    if not said and sys.stderr is not None:
+        warned, _warned = _warned, True
+    if not warned and sys.stderr is not None:
         sys.stderr.write(
             f"gke-sandbox: warning: {why}: the embedded cluster runs code as plain processes on this machine, "
-            "nothing isolates it\n"
+            "without isolation\n"
         )

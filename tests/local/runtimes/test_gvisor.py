@@ -208,7 +208,7 @@ def test_an_interpreter_whose_prefix_holds_the_home_directory_is_not_shown(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", os.path.join(os.path.realpath(sys.base_prefix), "somebody"))
-    with pytest.raises(UnmountablePath, match="holds the home directory"):
+    with pytest.raises(UnmountablePath, match="contains the home directory"):
         Interpreter.running()
 
 

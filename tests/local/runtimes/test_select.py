@@ -34,7 +34,7 @@ def test_without_runsc_auto_takes_processes_and_says_so_once(tmp_path: Path) -> 
     assert chosen == "['process', 'process', 'process']\n"
     assert said == (
         "gke-sandbox: warning: runsc is not on PATH: the embedded cluster runs code as plain processes on this "
-        "machine, nothing isolates it\n"
+        "machine, without isolation\n"
     )
 
 
@@ -50,8 +50,8 @@ def test_a_runsc_that_does_not_work_is_named_as_the_reason(tmp_path: Path) -> No
 
 def test_processes_that_were_asked_for_are_warned_of_too(tmp_path: Path) -> None:
     assert choose(tmp_path, "process")[1] == (
-        "gke-sandbox: warning: plain processes were asked for: the embedded cluster runs code as plain processes "
-        "on this machine, nothing isolates it\n"
+        "gke-sandbox: warning: isolation is 'process': the embedded cluster runs code as plain processes "
+        "on this machine, without isolation\n"
     )
 
 
@@ -61,7 +61,7 @@ def test_gvisor_as_a_must_fails_without_runsc_and_names_both_ways_out(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="cannot run code under gVisor: runsc is not on PATH") as caught:
         choose_runtime("gvisor")
-    assert "install runsc" in caught.value.hint
+    assert "Install runsc" in caught.value.hint
     assert "'process'" in caught.value.hint
 
 
@@ -83,5 +83,5 @@ def test_a_runsc_in_an_empty_or_relative_entry_of_path_is_an_error_and_not_run(
 
 
 def test_an_unknown_isolation_is_refused() -> None:
-    with pytest.raises(ConfigError, match="it is auto, gvisor or process"):
+    with pytest.raises(ConfigError, match="must be auto, gvisor or process"):
         choose_runtime("docker")  # type: ignore[arg-type]

@@ -102,6 +102,6 @@ def ask(who: ExecAuth, server: Server, url: str = "https://cluster:6443/", **hea
         return client.get(url, headers=headers).status_code
 
 
-async def ask_async(who: ExecAuth, server: Server) -> int:
+async def ask_async(who: ExecAuth, server: Server, url: str = "https://cluster:6443/") -> int:
     async with httpx.AsyncClient(transport=httpx.MockTransport(server), auth=who) as client:
-        return (await client.get("https://cluster:6443/")).status_code
+        return (await client.get(url)).status_code

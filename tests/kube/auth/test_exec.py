@@ -188,7 +188,8 @@ def test_other_responses_do_not_run_the_plugin_again(tmp_path: Path, status: int
 def test_over_plain_http_the_plugin_does_not_run_and_no_token_is_sent(tmp_path: Path) -> None:
     plugin, server = write_plugin(tmp_path, TOKEN), Server()
     ask(auth(plugin), server, "http://cluster/")
-    assert (server.sent, plugin.runs) == ([None], [])
+    anyio.run(ask_async, auth(plugin), server, "http://cluster/")
+    assert (server.sent, plugin.runs) == ([None, None], [])
 
 
 def test_a_request_with_an_authorization_header_does_not_run_the_plugin(tmp_path: Path) -> None:

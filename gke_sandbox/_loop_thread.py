@@ -18,11 +18,11 @@ from typing import Any, Protocol, TypeVar
 import anyio
 from anyio.from_thread import BlockingPortal
 
-from ._engine.cleanup import CLOSE_SECONDS
-from ._engine.execution import Execution
+from ._engine.cleanup import CLOSE_TIMEOUT
+from ._engine.execution import Execution, unwrap_exception_group
 from .cluster import Cluster
 from .errors import SandboxClosed, SandboxError
-from .sandbox import AsyncSandbox, unwrap_exception_group
+from .sandbox import AsyncSandbox
 from .settings import SettingsDict
 
 __all__ = ["LoopThread", "register", "register_in_multiprocessing", "wait_for"]
@@ -128,9 +128,9 @@ class LoopThread:
         left = [
             attempt.name
             for execution in _with_jobs(executions)
-            if not execution.settled.is_set()
+            if not execution.cleanup_done.is_set()
             for attempt in execution.attempts
-            if attempt.may_exist
+            if attempt.job_may_exist
         ]
         if left:
             logger.warning(
@@ -168,20 +168,20 @@ def wait_for(future: Future[T]) -> T:
 
 
 def _wait_for_cleanup(executions: Sequence[Execution]) -> None:
-    """Wait until every Job of the executions is deleted, at most `CLOSE_SECONDS` in total.
+    """Wait until every Job of the executions is deleted, at most `CLOSE_TIMEOUT` in total.
 
     Waits in short steps, so that Python can run signal handlers.
     """
-    deadline = time.monotonic() + CLOSE_SECONDS
+    deadline = time.monotonic() + CLOSE_TIMEOUT
     for execution in _with_jobs(executions):
-        while not execution.settled.wait(_SIGNAL_POLL_INTERVAL):
+        while not execution.cleanup_done.wait(_SIGNAL_POLL_INTERVAL):
             if time.monotonic() >= deadline:
                 return
 
 
 def _with_jobs(executions: Sequence[Execution]) -> list[Execution]:
     """Return the executions that have created a Job. Only these have a cleanup to wait for."""
-    return [each for each in executions if any(attempt.may_exist for attempt in each.attempts)]
+    return [each for each in executions if any(attempt.job_may_exist for attempt in each.attempts)]
 
 
 def _run_loop(sandbox: AsyncSandbox, ready: Future[BlockingPortal], ended: Future[None]) -> None:

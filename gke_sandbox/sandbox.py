@@ -14,10 +14,10 @@ import anyio.abc
 import anyio.to_thread
 
 from ._checks import check_integer, describe
-from ._engine.cleanup import CLOSE_SECONDS, Deletions
-from ._engine.create import Attempt
-from ._engine.execution import Execution
+from ._engine.cleanup import CLOSE_TIMEOUT, CleanupQueue
+from ._engine.execution import Execution, unwrap_exception_group
 from ._engine.pod_watch import PodWatch
+from ._engine.steps import JobAttempt
 from ._stream import ExecutionStream
 from ._wire.manifests import SESSION_LABEL, lifetime
 from ._wire.program import Program
@@ -65,7 +65,7 @@ class AsyncSandbox:
         self._pods: PodWatch | None = None
         self._closed = False
         self._in_flight: dict[Execution, anyio.CancelScope] = {}
-        self._deletions: Deletions | None = None
+        self._deletions: CleanupQueue | None = None
         self._exit_exception: BaseException | None = None
         """The exception that leaves the block. Transports that check something at their end need it."""
 
@@ -78,7 +78,7 @@ class AsyncSandbox:
     def jobs(self) -> list[str]:
         """Names of the Jobs that may exist now: those of running programs, and those not deleted yet."""
         running = [attempt for execution in list(self._in_flight) for attempt in execution.attempts]
-        return sorted(self._to_delete.union(attempt.name for attempt in running if attempt.may_exist))
+        return sorted(self._to_delete.union(attempt.name for attempt in running if attempt.job_may_exist))
 
     @property
     def leftovers(self) -> list[str]:
@@ -106,7 +106,7 @@ class AsyncSandbox:
         self._connection = connection
         self._idle = anyio.Event()
         self._tasks = await anyio.create_task_group().__aenter__()
-        self._deletions = Deletions(connection.client, self.namespace, self._tasks)
+        self._deletions = CleanupQueue(connection.client, self.namespace, self._tasks)
         self._pods = PodWatch(connection.client, self.namespace, f"{SESSION_LABEL}={self.session}", self._tasks)
         return self
 
@@ -127,9 +127,9 @@ class AsyncSandbox:
             self._closed = True
             return
         self._closed = True
-        deletions.hurry()
+        deletions.start_closing()
         try:
-            with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+            with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
                 for scope in list(self._in_flight.values()):
                     scope.cancel()
                 await self._until_idle()
@@ -143,7 +143,7 @@ class AsyncSandbox:
                 trace = None if error is None else error.__traceback__
                 await connection.client.__aexit__(None if error is None else type(error), error, trace)
 
-    async def _leave_tasks(self, tasks: anyio.abc.TaskGroup, deletions: Deletions) -> None:
+    async def _leave_tasks(self, tasks: anyio.abc.TaskGroup, deletions: CleanupQueue) -> None:
         """End the watch, the last task: runs and deletions have finished or were abandoned.
 
         The scope of the group is shielded so that an outer cancellation does not interrupt this.
@@ -155,7 +155,7 @@ class AsyncSandbox:
         except BaseException as error:  # noqa: BLE001 - raised without its group
             raise unwrap_exception_group(error) from None
         finally:
-            deletions.give_up()
+            deletions.abandon()
 
     async def _until_idle(self) -> None:
         while self._in_flight or self._to_delete:
@@ -165,7 +165,7 @@ class AsyncSandbox:
         """Set the events that wait for the cleanup of this execution, and of all executions."""
         names = {attempt.name for attempt in execution.attempts}
         if execution not in self._in_flight and not names & self._to_delete:
-            execution.settled.set()
+            execution.cleanup_done.set()
         if not self._in_flight and not self._to_delete:
             self._idle.set()
             self._idle = anyio.Event()
@@ -328,7 +328,7 @@ class AsyncSandbox:
         """Run a prepared execution."""
         with self._flight(execution):
             return await execution.run()
-        raise _closed_during_the_run()
+        raise _closed_during_the_run(execution)
 
     async def _execute_all(
         self, executions: Sequence[Execution], max_concurrency: int, return_exceptions: bool
@@ -363,17 +363,16 @@ class AsyncSandbox:
         self, execution: Execution, stream: ExecutionStream, scope: anyio.CancelScope
     ) -> None:
         # If the tasks of the Sandbox are cancelled, the reader of the stream must get an error.
-        ending: Exception | None = _closed_during_the_run()
+        error: Exception | None = None
+        ended = False
         try:
             with scope:
                 stream._put(ExecutionFinished(await self._execute(execution)))
-                ending = None
-            if scope.cancelled_caught:
-                ending = None
-        except Exception as error:  # noqa: BLE001 - raised by the stream
-            ending = error
+            ended = True
+        except Exception as raised:  # noqa: BLE001 - raised by the stream
+            error, ended = raised, True
         finally:
-            stream._end(ending)
+            stream._end(error if ended else _closed_during_the_run(execution))
 
     @contextmanager
     def _flight(self, execution: Execution) -> Iterator[anyio.CancelScope]:
@@ -399,8 +398,8 @@ class AsyncSandbox:
 
     # -- delete -------------------------------------------------------------------------------------------
 
-    def _delete(self, attempt: Attempt, execution: Execution) -> None:
-        """Delete a Job in the background and then set `execution.settled`."""
+    def _delete(self, attempt: JobAttempt, execution: Execution) -> None:
+        """Delete a Job in the background and then set `execution.cleanup_done`."""
         assert self._deletions is not None
         self._deletions.start(attempt, lifetime(execution.settings), partial(self._settle, execution))
 
@@ -418,7 +417,7 @@ class AsyncSandbox:
         if not jobs or self._connection is None:
             return
         if self._deletions is not None:
-            self._deletions.leave_to(frozenset(jobs))
+            self._deletions.hand_over(frozenset(jobs))
         self._connection.delete_jobs_sync(self.namespace, jobs)
 
 
@@ -440,21 +439,12 @@ def _new_name() -> str:
     return f"gke-sandbox-{secrets.token_hex(5)}"
 
 
-def _closed_during_the_run() -> SandboxClosed:
+def _closed_during_the_run(execution: Execution) -> SandboxClosed:
     return SandboxClosed(
         "the Sandbox was closed while the program ran; its Job is deleted",
+        may_have_run=execution.may_have_run,
         hint="Keep the Sandbox open until its runs have finished.",
     )
-
-
-def unwrap_exception_group(error: BaseException) -> BaseException:
-    """Return the first exception of an exception group, or `error` itself if it is not a group.
-
-    The first one is of the task that failed; the other tasks were cancelled because of it.
-    """
-    while inner := getattr(error, "exceptions", None):  # Python 3.10 has no class for groups.
-        error = inner[0]
-    return error
 
 
 def _ignore(event: ExecutionEvent) -> None:

@@ -189,4 +189,4 @@ def test_only_kube_and_the_transports_import_httpx_and_no_module_imports_asyncio
 
 @by_module
 def test_a_module_has_at_most_500_lines(name: str) -> None:
-    assert len(MODULES[name].read_text().splitlines()) <= 520
+    assert len(MODULES[name].read_text().splitlines()) <= 500

@@ -418,6 +418,8 @@ CAUSES: tuple[FailureCause, ...] = (
         "the image's Python could not run the runner",
         "the image must have Python 3.8 or newer as python3, and somewhere to write",
         (Pattern("client"),),
+        # Its container has started, and its log may be incomplete.
+        ran=None,
         permanent=True,
     ),
     FailureCause(

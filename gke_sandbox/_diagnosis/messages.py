@@ -25,7 +25,6 @@ def not_started(why: Termination | WaitReason, job: str, pod: str, waited: str =
         reason=why.reason,
         job=job,
         pod=pod,
-        may_have_run=bool(waited),
         hint=found.hint,
     )
 
@@ -60,11 +59,14 @@ def start_timed_out(
         where = f"pod {name} on node {pod.node}" if pod.node else f"pod {name}, which has no node yet"
     return StartError(
         f"the sandbox did not start{waited}: {found.summary} ({where})"
-        + (f"; its Events may say why, and could not be read: {events_error}" if events_error is not None else ""),
+        + (
+            f"; its Events, which may contain the reason, could not be read: {events_error}"
+            if events_error is not None
+            else ""
+        ),
         cause=found.name,
         job=job,
         pod=name,
-        may_have_run=True,
         hint=events_error.hint if events_error is not None else found.hint,
     )
 
@@ -77,7 +79,7 @@ def runner_failed(
     found = cause("runner_failed")
     return StartError(
         f"the container ended with code {termination.exit_code} before the program could run"
-        + (f"; its log says: {output[-_MAX_QUOTED_OUTPUT:]}" if output else "; its log is empty"),
+        + (f"; its log contains: {output[-_MAX_QUOTED_OUTPUT:]}" if output else "; its log is empty"),
         cause=found.name,
         reason="RunnerError",
         job=job,
@@ -86,7 +88,7 @@ def runner_failed(
     )
 
 
-def unsafe_admission_change(changes: Sequence[Change], job: str, pod: str, *, may_have_run: bool) -> StartError:
+def unsafe_admission_change(changes: Sequence[Change], job: str, pod: str) -> StartError:
     """Return the error of a Job, or of its pod if there is one, that is less safe than what was sent."""
     found = cause("unsafe_admission_change")
     where = f"pod {pod}" if pod else f"Job {job}"
@@ -99,7 +101,6 @@ def unsafe_admission_change(changes: Sequence[Change], job: str, pod: str, *, ma
         cause=found.name,
         job=job,
         pod=pod,
-        may_have_run=may_have_run,
         hint=hint,
     )
 

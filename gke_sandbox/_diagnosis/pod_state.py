@@ -129,7 +129,7 @@ def _termination(
         return _disrupted(reason, message or f"the pod failed: {reason}", ran=reported)
     if terminated:
         return _terminated(status, terminated, ran=reported, deleting=deleting)
-    # There is no final status: the pod was deleted by force, or its node is gone and its object stays. The
+    # Without a final status the pod was deleted by force, or its node is gone and its object stays. The
     # container may have started in the meantime.
     if deleted or (deleting and _node_is_lost(status)):
         return _disrupted(*_disruption(status), ran=ran)

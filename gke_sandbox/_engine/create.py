@@ -1,22 +1,18 @@
-"""Make the Job and its ConfigMap, so that there is never a second Job and never an orphan.
+"""Create the Job and its ConfigMap without ever leaving a second Job or an orphan.
 
-The Job comes first and names the ConfigMap; the ConfigMap names the Job as its owner. Every name is new and
-random, so an object of that name is ours, whoever's answer was lost.
+The Job is created first; the ConfigMap names the Job as its owner. Every name is new and random, so an object of
+that name was created by this request even if the response to its creation was lost.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 
-from .._diagnosis import messages
-from .._diagnosis.admission import RELEASE_FIELDS, Change, job_changes
-from .._wire.manifests import CONTAINER, build
+from .._wire.manifests import Manifests, build
 from .._wire.program import Program
 from ..errors import AlreadyExists, Conflict, NetworkError, SandboxError, ServerError
 from ..kube.client import KubeClient
@@ -24,111 +20,92 @@ from ..kube.resources import CONFIG_MAPS, JOBS, Resource
 from ..kube.retry import Retry
 from ..kube.status import RequestInfo
 from ..settings import Settings
+from .steps import ConfigMapCreated, CreateFailed, CreateRejected, Input, JobCreated, RetryCreate
 
-PATIENCE_SECONDS, TRIES = 60.0, 12
-"""How long a server that is known to be there is given to get over its trouble, and in how many tries. Their
-pauses take 31 to 62 s: it is the number that decides, as a rule, so that a recorded failure has as many in its
-replay."""
+RETRY_BUDGET, MAX_ATTEMPTS = 60.0, 12
+"""How long, and how often, a request is retried if the server has responded before. The delays add up to 31 to 62
+s:
+usually the number decides, so that a recorded failure has as many requests in its replay."""
 
-STRANGER_TRIES = 4
-"""How often one is tried that has never answered, a second or two: the address may be wrong."""
+UNREACHED_ATTEMPTS = 4
+"""Attempts if the server has never responded (one to two seconds): the address may be wrong."""
 
-CONFLICT_TRIES, CONFLICT_DELAY, MAX_CONFLICT_DELAY = 5, 0.05, 0.2
+CONFLICT_ATTEMPTS, CONFLICT_DELAY, MAX_CONFLICT_DELAY = 5, 0.05, 0.2
 """Quick attempts of one creation, and their delays, when the server answers 409 Conflict: it creates nothing if it
 cannot update the namespace's ResourceQuota, because too many objects are being created at once. The delays add up
 to 0.55 s at most. A ConfigMap that is later than that can cost more than a new Job."""
 
-# A round trip above this makes the ConfigMap so late that the kubelet's next look, 13 s later, finds it when
-# it is taken in by environment (measured: `late-configmap`); a mounted one costs half a second.
+# With a longer round trip the ConfigMap is created so late that the kubelet finds it only at its next attempt, 13
+# s later, if it is used as environment variables (measured: `late-configmap`); a mounted one costs half a second.
 _SLOW_ROUND_TRIP = 0.1
 
 
-@dataclass
-class Attempt:
-    """One Job's name, and whether a Job of that name may be in the cluster.
+class Creation:
+    """Creates the objects of one execution: `prepare`, then `create_job`, then `create_config_map`.
 
-    `unanswered`: a request to make it may still be on its way, so that a deletion that finds nothing may have
-    come too early. `may_run`: its ConfigMap may be there, which is all that the program needs.
+    `send` is called with what happened. After `deadline`, by the event loop's clock, nothing is waited for;
+    retryable errors are retried until then, for a minute at most. `uniform` returns numbers from 0 to 1, for the
+    delays.
     """
 
-    name: str
-    may_exist: bool = False
-    unanswered: bool = False
-    may_run: bool = False
-    job: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
-    """The Job as it is sent."""
+    def __init__(
+        self,
+        client: KubeClient,
+        settings: Settings,
+        program: Program,
+        session: str,
+        deadline: float,
+        send: Callable[[Input], None],
+        uniform: Callable[[], float] = random.random,
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._program = program
+        self._session = session
+        self._send = send
+        self._budget = _RetryBudget(client, deadline, uniform)
+        self._manifests: Manifests | None = None
+
+    def prepare(self, name: str) -> Mapping[str, Any]:
+        """Build the objects under a new name, and return the Job. Raises `SpecError`."""
+        slow = self._client.round_trip is not None and self._client.round_trip > _SLOW_ROUND_TRIP
+        self._manifests = build(
+            self._settings, self._program, name=name, session=self._session, slow_connection=slow
+        )
+        return self._manifests.job
+
+    async def create_job(self) -> None:
+        assert self._manifests is not None
+        made = await self._create(JOBS, self._manifests.job)
+        if made is not None:
+            self._send(JobCreated(made))
+
+    async def create_config_map(self, uid: str) -> None:
+        assert self._manifests is not None
+        if await self._create(CONFIG_MAPS, self._manifests.config_map(uid)) is not None:
+            self._send(ConfigMapCreated())
+
+    async def _create(self, resource: Resource, body: dict[str, Any]) -> dict[str, Any] | None:
+        """Create one object and return it. If that fails, report it, wait before a retry, and return None."""
+        request = _CreateRequest(self._client, resource, self._settings.namespace, body, self._budget)
+        try:
+            response = await request.send()
+            if not isinstance(response, SandboxError):
+                return response
+            self._send(CreateRejected())
+            await self._budget.wait_or_raise(response)
+        except SandboxError as error:
+            self._send(CreateFailed(error, request.may_have_arrived))
+        else:
+            self._send(RetryCreate())
+        return None
 
 
-async def create(
-    client: KubeClient,
-    settings: Settings,
-    program: Program,
-    session: str,
-    new_name: Callable[[], str],
-    begin: Callable[[Attempt], None],
-    deadline: float,
-    uniform: Callable[[], float] = random.random,
-) -> None:
-    """Create Job and ConfigMap; return when both are there.
+class _RetryBudget:
+    """When a request of one creation is sent again, and when its error is raised.
 
-    `begin` is called with each attempt before its first request. Nothing is waited for after `deadline`, by the
-    event loop's clock; trouble that may pass is waited out until then, for a minute at most. `uniform` gives
-    numbers from 0 to 1, for the pauses. Raises `SpecError` before any request, `StartError` before the ConfigMap's
-    if admission made an unsafe change to the Job, and `ApiError` or `NetworkError` when the server or the network
-    refuse; the attempt then says whether there is something to delete, and whether the program may have run.
-    """
-    patience = _Patience(client, deadline, uniform)
-    while True:
-        slow = client.round_trip is not None and client.round_trip > _SLOW_ROUND_TRIP
-        manifests = build(settings, program, name=new_name(), session=session, slow_connection=slow)
-        attempt = Attempt(manifests.name, job=manifests.job)
-        begin(attempt)
-        made = await _create_job(client, settings.namespace, manifests.job, attempt, patience)
-        if changes := unsafe(job_changes(manifests.job, made, CONTAINER), settings, client):
-            raise messages.unsafe_admission_change(changes, attempt.name, "", may_have_run=False)
-        config_map = manifests.config_map(str(made["metadata"]["uid"]))
-        post = _Post(client, CONFIG_MAPS, settings.namespace, config_map, patience)
-        attempt.may_run = True
-        answer = await post.send()
-        if not isinstance(answer, SandboxError):
-            return
-        # The pod is already waiting for it: a late ConfigMap can cost more than a new Job does.
-        attempt.may_run = False
-        await patience.pause_or_raise(answer)
-
-
-async def _create_job(
-    client: KubeClient, namespace: str, body: dict[str, Any], attempt: Attempt, patience: _Patience
-) -> dict[str, Any]:
-    """POST the Job and return it as the server made it. A POST that surely did not arrive is simply sent again."""
-    post = _Post(client, JOBS, namespace, body, patience)
-    while True:
-        # A run that is cancelled already has nothing to delete.
-        await anyio.lowlevel.checkpoint_if_cancelled()
-        attempt.may_exist = attempt.unanswered = True
-        answer = await post.send()
-        attempt.unanswered = False
-        if not isinstance(answer, SandboxError):
-            return answer
-        attempt.may_exist = False
-        await patience.pause_or_raise(answer)
-
-
-def unsafe(changes: list[Change], settings: Settings, client: KubeClient) -> list[Change]:
-    """Return the changes that the settings do not accept."""
-    ignored = RELEASE_FIELDS if client.replays else ()
-    return [
-        each
-        for each in changes
-        if each.field not in settings.accept_admission_changes and each.field not in ignored
-    ]
-
-
-class _Patience:
-    """When a request of one creation is sent again, and when its error is passed on.
-
-    All of them have one budget, that begins with the first failure: `PATIENCE_SECONDS`, and never beyond
-    `deadline`. The quick retries after a Conflict are not part of it.
+    All of them share one budget, which starts with the first failure: `RETRY_BUDGET`, and never beyond `deadline`.
+    The quick retries after a Conflict are not part of it.
     """
 
     def __init__(self, client: KubeClient, deadline: float, uniform: Callable[[], float]) -> None:
@@ -136,7 +113,7 @@ class _Patience:
         self._uniform = uniform
         self._retry: Retry | None = None
         self._conflicts = Retry(
-            max_attempts=CONFLICT_TRIES,
+            max_attempts=CONFLICT_ATTEMPTS,
             initial_delay=CONFLICT_DELAY,
             max_delay=MAX_CONFLICT_DELAY,
             deadline=deadline,
@@ -144,31 +121,31 @@ class _Patience:
         )
         self.deadline = deadline
 
-    async def pause_briefly(self, error: Conflict) -> bool:
+    async def wait_briefly(self, error: Conflict) -> bool:
         """Wait a moment before a quick retry; return False if there were enough of them."""
-        pause = self._conflicts.record_failure(error)
-        if pause is not None:
-            await anyio.sleep(pause)
-        return pause is not None
+        delay = self._conflicts.record_failure(error)
+        if delay is not None:
+            await anyio.sleep(delay)
+        return delay is not None
 
-    async def pause_or_raise(self, error: SandboxError) -> None:
-        """Wait for the next try, or raise `error`: see `Retry.wait_or_raise`."""
+    async def wait_or_raise(self, error: SandboxError) -> None:
+        """Wait for the next attempt, or raise `error`: see `Retry.wait_or_raise`."""
         if self._retry is None:
-            until = min(self.deadline, anyio.current_time() + PATIENCE_SECONDS)
-            self._retry = Retry(max_attempts=TRIES, deadline=until, uniform=self._uniform)
-        if not self._client.has_responded and self._retry.failures + 1 >= STRANGER_TRIES:
+            until = min(self.deadline, anyio.current_time() + RETRY_BUDGET)
+            self._retry = Retry(max_attempts=MAX_ATTEMPTS, deadline=until, uniform=self._uniform)
+        if not self._client.has_responded and self._retry.failures + 1 >= UNREACHED_ATTEMPTS:
             raise error
         await self._retry.wait_or_raise(error)
 
 
-class _Post:
-    """One object, posted; and posted again if the answer was lost.
+class _CreateRequest:
+    """The POST of one object, which is sent again while its response is lost.
 
-    Once an answer was lost, the object may be there whatever later answers say: `may_have_arrived` stays True.
+    After a lost response the object may exist regardless of later responses: `may_have_arrived` stays True.
     """
 
     def __init__(
-        self, client: KubeClient, resource: Resource, namespace: str, body: dict[str, Any], patience: _Patience
+        self, client: KubeClient, resource: Resource, namespace: str, body: dict[str, Any], budget: _RetryBudget
     ) -> None:
         self._client = client
         self._resource = resource
@@ -176,40 +153,40 @@ class _Post:
         self._name = str(body["metadata"]["name"])
         self._call = RequestInfo("create", "POST", resource, namespace, self._name)
         self._body = body
-        self._patience = patience
+        self._budget = budget
         self.may_have_arrived = False
 
     async def send(self) -> dict[str, Any] | SandboxError:
-        """POST; retry a few times, quickly, after a Conflict, and while the response is lost.
+        """Send the request; retry a few times, quickly, after a Conflict, and while the response is lost.
 
-        Return the error if the server did not create the object. After a lost response, raise an error that cannot
-        pass, and any error when there is no patience left.
+        Return the error if the server did not create the object. After a lost response, raise an error that is not
+        retryable, and any error when the budget is used up.
         """
         while True:
             try:
-                return await self._in_time()
+                return await self._send_before_deadline()
             except SandboxError as error:
                 if isinstance(error, ServerError) or (isinstance(error, NetworkError) and error.sent):
                     self.may_have_arrived = True
-                if isinstance(error, Conflict) and await self._patience.pause_briefly(error):
+                if isinstance(error, Conflict) and await self._budget.wait_briefly(error):
                     continue
                 if not self.may_have_arrived:
                     return error
-                await self._patience.pause_or_raise(error)
+                await self._budget.wait_or_raise(error)
 
-    async def _in_time(self) -> dict[str, Any]:
-        sent = anyio.current_time() < self._patience.deadline
+    async def _send_before_deadline(self) -> dict[str, Any]:
+        sent = anyio.current_time() < self._budget.deadline
         if sent:
-            with anyio.CancelScope(deadline=self._patience.deadline):
-                return await self._once()
+            with anyio.CancelScope(deadline=self._budget.deadline):
+                return await self._send_once()
         raise NetworkError(
             f"{self._call}: {'no whole answer' if sent else 'not sent'} within startup_timeout",
             sent=sent,
             request=str(self._call),
         )
 
-    async def _once(self) -> dict[str, Any]:
-        """201, or 409 for an object of our own name after a lost answer, means that it is there."""
+    async def _send_once(self) -> dict[str, Any]:
+        """Send the request once. 409 AlreadyExists after a lost response means that the object was created."""
         try:
             made = await self._client.create(
                 self._resource, self._namespace, self._body, field_validation="Strict"
@@ -220,15 +197,16 @@ class _Post:
             if self._resource is not JOBS:
                 return self._body
             made = await self._client.get(JOBS, self._namespace, self._name)
-        return self._whole(made)
+        return self._validated(made)
 
-    def _whole(self, made: dict[str, Any]) -> dict[str, Any]:
-        """The object as it was made, if it is one: a proxy may answer 201, too."""
+    def _validated(self, made: dict[str, Any]) -> dict[str, Any]:
+        """Return the created object; raise ServerError if the response is something else (some proxies send
+        201)."""
         metadata = made.get("metadata")
         if isinstance(metadata, dict) and metadata.get("name") == self._name and metadata.get("uid"):
             return made
         raise ServerError(
-            f"{self._call}: the answer is not the object that was to be made",
+            f"{self._call}: the response is not the object to create",
             code=201,
             reason="",
             request=str(self._call),

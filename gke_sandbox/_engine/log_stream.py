@@ -1,184 +1,137 @@
-"""Follow the log of one container to its exit frame, over as many connections as that takes."""
+"""The log of one container over as many connections as it takes: its content and its timers. Pure."""
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable
 
-import anyio
-
 from .._wire.frames import Frame, Limits
 from .._wire.log_decoder import ReplayableLogDecoder
-from .._wire.manifests import CONTAINER
-from ..errors import ApiError, BadRequest, Forbidden, NetworkError, NotFound, Unauthorized
-from ..kube.client import KubeClient
-from ..kube.resources import PODS
-from ..kube.retry import Retry
+from ..errors import ApiError, SandboxError
+from ..kube.retry import MAX_RETRY_AFTER
+from ..settings import Settings
 
-logger = logging.getLogger("gke_sandbox")
-
-QUIET_SECONDS = 2.0
-"""How long the log may be silent after its container has ended: about what the kubelet needs to end it."""
-
-OPEN_SECONDS = 45.0
-"""How long a log may take to open once the container has ended, if the run's limit does not allow more: it is on
-the node's disk, and is kept for as long as its Job is (60 s)."""
-
-REOPEN_SECONDS, MAX_REOPEN_SECONDS = 0.25, 5.0
-"""The first and the longest pause before a log that broke, or that was not ready yet, is asked for again."""
-
-ANSWER_SECONDS = 10.0
-"""How long one request for the log may go without an answer, before it is sent again."""
-
-SILENCE_SECONDS, MAX_SILENCE_SECONDS = 55.0, 880.0
-"""A log that is silent for so long is opened again, and the next time after twice as long: nothing else tells a
-quiet program from a connection that somebody on the way has forgotten. The first is shorter than a finished Job
-is kept (60 s)."""
-
-READ_AGAIN_BYTES = 8 << 20
-"""What is longer is not opened again for its silence: it costs much, and the kubelet may have rotated it."""
+DRAIN_TIMEOUT = 2.0
+"""How long the log may be silent after its container has ended: about as long as the kubelet needs to end it."""
+OPEN_TIMEOUT = 45.0
+"""How long a log may take to open once the container has ended, if the limit does not allow more: the log is on
+the
+node's disk, and is kept for as long as its Job is (60 s)."""
+REOPEN_DELAY, MAX_REOPEN_DELAY = 0.25, 5.0
+"""The first and the longest delay before a log that broke off, or was not ready, is opened again."""
+REQUEST_TIMEOUT = 10.0
+"""How long to wait for the response to one request for the log, before it is sent again."""
+IDLE_REOPEN_AFTER, MAX_IDLE_REOPEN_AFTER = 55.0, 880.0
+"""A log that is silent for this long is opened again, and the next time after twice as long: nothing else
+distinguishes a quiet program from a connection that was dropped on the way. The first is shorter than the time for
+which a finished Job is kept (60 s)."""
+MAX_REREAD_BYTES = 8 << 20
+"""A longer log is not opened again because it is silent: that costs much, and the kubelet may have rotated it."""
 
 
-class LogReader:
-    """What one container's log says. `take` is called with each frame as it comes, and each counts once.
+class LogStream:
+    """One container's log. Each byte counts once: a log that is opened again starts at its beginning."""
 
-    `limit` is when reading ends at the latest, by the event loop's clock; the container's end (`container_ended`)
-    moves it to where the log falls silent. `gone`: the pod is gone, and its log with it. `open` is whether the log
-    is being read, or was when `read` stopped for its limit; `trouble` says what last went wrong since it opened.
-    """
-
-    def __init__(self, client: KubeClient, namespace: str, limits: Limits, take: Callable[[Frame], None]) -> None:
-        self._client = client
-        self._namespace = namespace
-        self._take = take
-        self.said = ReplayableLogDecoder(limits)
+    def __init__(self, settings: Settings, uniform: Callable[[], float], now: float) -> None:
+        self.decoder = ReplayableLogDecoder(
+            Limits(
+                output_bytes=settings.max_output_bytes,
+                file_bytes=settings.max_file_bytes,
+                file_count=settings.max_files,
+            )
+        )
+        self._uniform = uniform
+        self.number: int | None = None
+        """The number of the connection, or None while the log is closed."""
+        self.open = False
+        """Whether the log is being read, or was when it was closed."""
+        self.pod_missing = False
+        self.last_error = "it did not open in time"
+        """The last error since the log opened."""
         self.limit = math.inf
-        self.gone = False
-        self.trouble = "it did not open in time"
-        self._ended_at: float | None = None
+        """When reading ends at the latest, if the container does not end."""
+        self.container_ended_at: float | None = None
         self._kept = False
-        self._since = 0.0
-        self.open = False
-        self._scope: anyio.CancelScope | None = None
-        self._resting: anyio.CancelScope | None = None
-        self._resting_since = self._resting_until = 0.0
-        self._retry = Retry(initial_delay=REOPEN_SECONDS, max_delay=MAX_REOPEN_SECONDS)
-        self._silence = SILENCE_SECONDS
+        # The log never has to open before this plus `OPEN_TIMEOUT`.
+        self._timer_start = now
+        # When the request was sent or the last bytes came, and what the drain timeout counts from.
+        self._active_at = self._drain_from = now
+        self._failures = 0
+        self._idle_timeout = IDLE_REOPEN_AFTER
+        # The start and the end of the pause before the log is opened again.
+        self._pause: tuple[float, float] | None = None
 
-    def begin(self) -> None:
-        """Allow the log its time to open from now on, though its container may have ended long ago."""
-        self._since = anyio.current_time()
+    def restart_timer(self, now: float) -> None:
+        """Allow the log its time to open from now on, although its container may have ended long ago."""
+        self._timer_start = now
 
-    def container_ended(self, *, kept: bool) -> None:
-        """There is nothing to wait for but what is in the log already.
+    def container_ended(self, now: float, *, kept: bool) -> None:
+        """Expect nothing but the rest of the log.
 
-        `kept`: the kubelet has reported how it ended, so the whole log is on the node. It is asked for until the
-        limit: while the node is unreachable (its kubelet restarts, say), each request fails.
+        `kept`: the kubelet has reported how the container ended, so the whole log is on the node. It is requested
+        until the limit: while the node is unreachable (its kubelet restarts, for example), each request fails.
         """
-        self._ended_at, self._kept = anyio.current_time(), kept
-        self.move_deadline()
+        self.container_ended_at = self._drain_from = now
+        self._kept = kept
 
-    def move_deadline(self) -> None:
-        """`limit` has changed."""
-        if self._scope is not None:
-            self._scope.deadline = self._deadline()
-        if self._resting is not None:
-            self._resting.deadline = self._resume_at()
+    def connect(self, number: int, now: float, *, again: bool = False) -> None:
+        """The log is requested. `again`: because there was no response, or it was silent."""
+        if again and self.open:
+            self.last_error = "it fell silent, and did not open again"
+            self._idle_timeout = min(2 * self._idle_timeout, MAX_IDLE_REOPEN_AFTER)
+        self.number, self.open, self._pause = number, False, None
+        self._active_at = self._drain_from = now
 
-    def _deadline(self) -> float:
-        """The log is read until the limit; once the container has ended, limit or not, until it is silent."""
-        if self._ended_at is None:
+    def opened(self, now: float) -> None:
+        self.open, self.last_error = True, ""
+        self._active_at = self._drain_from = now
+        self.decoder.reopen()
+
+    def feed(self, data: bytes, now: float) -> list[Frame]:
+        """Return the frames that the next bytes complete."""
+        self._active_at = self._drain_from = now
+        size = self.decoder.size
+        frames = list(self.decoder.feed(data))
+        if self.decoder.size > size:
+            self._failures = 0
+            self._idle_timeout = IDLE_REOPEN_AFTER if self.decoder.size < MAX_REREAD_BYTES else math.inf
+        return frames
+
+    def ended(self, error: SandboxError | None) -> None:
+        self.number, self.open = None, False
+        if error is not None:
+            self.last_error = str(error)
+
+    def pause(self, error: SandboxError, now: float) -> None:
+        """Wait before the log is opened again: with growing delays, or as the server asks."""
+        delay = min(MAX_REOPEN_DELAY, REOPEN_DELAY * 2.0 ** min(self._failures, 30))
+        delay *= 0.5 + 0.5 * self._uniform()
+        self._failures += 1
+        retry_after = error.retry_after if isinstance(error, ApiError) else None
+        self._pause = now, now + (delay if retry_after is None else max(delay, min(retry_after, MAX_RETRY_AFTER)))
+
+    @property
+    def read_deadline(self) -> float:
+        """When reading ends: at the limit; once the container has ended, when the log is silent."""
+        if self.container_ended_at is None:
             return self.limit
-        to_open = self._to_open()
         if not self.open:
-            return max(to_open, self.limit) if self._kept else to_open
-        return min(max(to_open, self.limit), anyio.current_time() + QUIET_SECONDS)
+            return max(self._kept_until, self.limit) if self._kept else self._kept_until
+        return min(max(self._kept_until, self.limit), self._drain_from + DRAIN_TIMEOUT)
 
-    def _to_open(self) -> float:
+    @property
+    def _kept_until(self) -> float:
         """Until when the log of a container that has ended is kept in any case; the limit if it has not ended."""
-        if self._ended_at is None:
+        if self.container_ended_at is None:
             return self.limit
-        return max(self._ended_at, self._since) + OPEN_SECONDS
+        return max(self.container_ended_at, self._timer_start) + OPEN_TIMEOUT
 
-    async def read(self, pod: str) -> None:
-        """Read the log to the exit frame, to where the server ends it, or until it is time to stop.
-
-        A log that is opened a second time starts again at its beginning: what was decoded before is skipped.
-        Raises `Forbidden` and `Unauthorized`; waits out everything else.
-        """
-        self.open = False
-        with anyio.CancelScope(deadline=self._deadline()) as self._scope:
-            while not await self._read_to_an_end(pod):
-                self.move_deadline()
-        self._scope = None
-
-    async def _read_to_an_end(self, pod: str) -> bool:
-        """Open the log and read it; False: it has to be opened again."""
-        error: ApiError | NetworkError
-        try:
-            return await self._read_while_it_speaks(pod)
-        except BadRequest as refused:
-            # The kubelet that answers may be behind the watch: the container is about to start. An evicted pod
-            # answers the same for ever, and its watch has said so.
-            if self._ended_at is not None:
-                self.trouble = str(refused)
-                return True
-            error = refused
-        except NotFound as refused:
-            # Only this says that there is no such pod. A kubelet that has just started answers 404 of "pods/log",
-            # and what else a 404 may mean is not known.
-            if refused.details.get("kind") == PODS.plural:
-                self.gone, self.trouble = True, str(refused)
-                return True
-            error = refused
-        except (Forbidden, Unauthorized):
-            raise
-        except (ApiError, NetworkError) as broken:
-            error = broken
-        self.open, self.trouble = False, str(error)
-        logger.debug("the log of pod %s is opened again: %s", pod, error)
-        self.move_deadline()
-        await self._rest(self._retry.record_failure(error) or 0.0)
-        return False
-
-    async def _rest(self, seconds: float) -> None:
-        self._resting_since = anyio.current_time()
-        self._resting_until = self._resting_since + seconds
-        with anyio.CancelScope(deadline=self._resume_at()) as self._resting:
-            await anyio.sleep_forever()
-        self._resting = None
-
-    def _resume_at(self) -> float:
-        """However long the server asks for: there is one more try within the time that there is."""
-        last = self._to_open() - ANSWER_SECONDS
-        too_long = self._resting_until >= self._to_open() and last > self._resting_since
-        return last if too_long else self._resting_until
-
-    async def _read_while_it_speaks(self, pod: str) -> bool:
-        with anyio.CancelScope(deadline=anyio.current_time() + ANSWER_SECONDS) as speaks:
-            async with self._client.log(self._namespace, pod, container=CONTAINER, follow=True) as chunks:
-                speaks.deadline = anyio.current_time() + self._silence
-                self.open, self.trouble = True, ""
-                self.said.reopen()
-                self.move_deadline()
-                async for chunk in chunks:
-                    known = self.said.size
-                    for frame in self.said.feed(chunk):
-                        self._take(frame)
-                    if self.said.exit is not None:
-                        return True
-                    if self.said.size > known:
-                        self._retry.reset()
-                        self._silence = SILENCE_SECONDS if self.said.size < READ_AGAIN_BYTES else math.inf
-                    speaks.deadline = anyio.current_time() + self._silence
-                    self.move_deadline()
-            self.open = False
-            return True
-        if not self.open:
-            logger.debug("the log of pod %s did not open within %g s and is asked for again", pod, ANSWER_SECONDS)
-            return False
-        logger.debug("the log of pod %s is silent for %g s and is opened again", pod, self._silence)
-        self.open, self.trouble = False, "it fell silent, and did not open again"
-        self._silence = min(2 * self._silence, MAX_SILENCE_SECONDS)
-        return False
+    @property
+    def reconnect_at(self) -> float:
+        """When the log is requested again because it did not open, broke off or is silent."""
+        if self._pause is not None:
+            since, until = self._pause
+            # Even if the server asks to wait for longer, there is one more attempt within the time that is left.
+            last = self._kept_until - REQUEST_TIMEOUT
+            return last if until >= self._kept_until and last > since else until
+        return self._active_at + (self._idle_timeout if self.open else REQUEST_TIMEOUT)

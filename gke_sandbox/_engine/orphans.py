@@ -1,7 +1,7 @@
-"""Jobs that this library made and nobody deleted: find them, remove them.
+"""Find and remove Jobs of this library that were not deleted.
 
-There should be none: a Job whose client was killed ends at its deadline, and goes a minute later. They stay where
-the cluster's controllers do not work, or are slow.
+Normally nothing is found: a Job whose client was killed stops at its deadline and is removed a minute later. They
+stay if the cluster's controllers do not work, or are slow.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from ..settings import MANAGED_BY, MANAGER, SESSION_LABEL
 
 __all__ = ["Leftover", "find", "remove"]
 
-_AT_ONCE = 10
-_TRIES = 4
+_MAX_CONCURRENT = 10
+_ATTEMPTS = 4
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """A Job in the cluster. `age` is seconds since it was made, `deadline` the age at which it ends by itself.
+    """A Job in the cluster.
 
+    `age` is the number of seconds since its creation, `deadline` the age at which the cluster stops it.
     `finished`: its pod has ended.
     """
 
@@ -43,16 +44,15 @@ class Leftover:
 
     @property
     def may_be_in_flight(self) -> bool:
-        """Whether somebody may still wait for its result."""
+        """Whether a client may still be waiting for its result."""
         return not self.finished and self.age < self.deadline
 
 
 async def find(client: KubeClient, namespace: str, now: datetime, *, page_size: int = 500) -> list[Leftover]:
-    """The Jobs of this library in a namespace, those of runs in flight included; the oldest first.
+    """Return the Jobs of this library in a namespace, including those of running programs, the oldest first.
 
-    Those that are being deleted already are left out.
-
-    `now` is the time of day; they are listed `page_size` at a time. Raises `ApiError`, `NetworkError`.
+    Jobs that are already being deleted are omitted. `now` is the time of day; the list is requested in pages of
+    `page_size`. Raises `ApiError`, `NetworkError`.
     """
     found: dict[str, Leftover] = {}
     page: str | None = None
@@ -62,7 +62,7 @@ async def find(client: KubeClient, namespace: str, now: datetime, *, page_size: 
         except Expired:
             if page is None:
                 raise
-            # The pages took too long: what was found stands, and the rest is in a new list.
+            # The pages took too long: keep what was found, and start a new list.
             page = None
             continue
         try:
@@ -71,14 +71,14 @@ async def find(client: KubeClient, namespace: str, now: datetime, *, page_size: 
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             call = RequestInfo("list", "GET", JOBS, namespace)
             raise ServerError(
-                f"{call}: the answer is not a list of Jobs", code=200, reason="", request=str(call)
+                f"{call}: the response is not a list of Jobs", code=200, reason="", request=str(call)
             ) from error
         if not page:
             return sorted(found.values(), key=lambda each: (-each.age, each.job))
 
 
 async def _page(client: KubeClient, namespace: str, size: int, page: str | None) -> dict[str, Any]:
-    selector, retry = f"{MANAGED_BY}={MANAGER}", Retry(max_attempts=_TRIES)
+    selector, retry = f"{MANAGED_BY}={MANAGER}", Retry(max_attempts=_ATTEMPTS)
     while True:
         try:
             return await client.list(JOBS, namespace, label_selector=selector, limit=size, continue_=page)
@@ -98,7 +98,7 @@ def _leftover(job: Mapping[str, Any], now: datetime) -> Leftover:
         job=metadata["name"],
         uid=metadata["uid"],
         session=(metadata.get("labels") or {}).get(SESSION_LABEL, ""),
-        # The server's clock may be ahead of ours.
+        # The server's clock may be ahead of this one.
         age=max((now - created).total_seconds(), 0.0),
         finished=any(
             condition.get("type") in ("Complete", "Failed") and condition.get("status") == "True"
@@ -112,14 +112,14 @@ async def remove(
     client: KubeClient,
     namespace: str,
     leftovers: Sequence[Leftover],
-    told: Callable[[Leftover, SandboxError | None], None],
+    report: Callable[[Leftover, SandboxError | None], None],
 ) -> None:
-    """Delete these Jobs; the garbage collector takes their pods and ConfigMaps.
+    """Delete these Jobs; the garbage collector removes their pods and ConfigMaps.
 
-    `told` is called for each: with None when it was deleted, or with the error. One that is gone already, or that
-    has another Job in its place, is not told of.
+    `report` is called for each, with None if it was deleted, or else with the error. It is not called for a Job
+    that was already gone, or whose name belongs to another Job by now.
     """
-    limiter = anyio.CapacityLimiter(_AT_ONCE)
+    limiter = anyio.CapacityLimiter(_MAX_CONCURRENT)
 
     async def one(leftover: Leftover) -> None:
         async with limiter:
@@ -127,9 +127,9 @@ async def remove(
                 if not await _delete(client, namespace, leftover):
                     return
             except SandboxError as error:
-                told(leftover, error)
+                report(leftover, error)
             else:
-                told(leftover, None)
+                report(leftover, None)
 
     async with anyio.create_task_group() as tasks:
         for leftover in leftovers:
@@ -137,8 +137,8 @@ async def remove(
 
 
 async def _delete(client: KubeClient, namespace: str, leftover: Leftover) -> bool:
-    """False: it was gone, or another Job has its name."""
-    retry = Retry(max_attempts=_TRIES)
+    """Delete one Job. Return False if it was already gone, or another Job has its name."""
+    retry = Retry(max_attempts=_ATTEMPTS)
     while True:
         try:
             await client.delete(
@@ -149,7 +149,7 @@ async def _delete(client: KubeClient, namespace: str, leftover: Leftover) -> boo
                 preconditions={"uid": leftover.uid},
             )
         except NotFound:
-            # After a lost answer it is gone because of us.
+            # After a lost response, this client has deleted it.
             return retry.failures > 0
         except SandboxError as error:
             if isinstance(error, Conflict) and "precondition" in error.message.lower():

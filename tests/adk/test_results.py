@@ -242,9 +242,7 @@ def test_stdout_that_is_one_very_long_line_is_cut() -> None:
             "(startup_timeout_seconds)\n\nHint: lower cpu_requested\n",
         ),
         (
-            unsafe_admission_change(
-                [Change("hostPID", "spec.hostPID", None, True)], "job-1", "", may_have_run=False
-            ),
+            unsafe_admission_change([Change("hostPID", "spec.hostPID", None, True)], "job-1", ""),
             "The program was not run, and its code is not the cause: an admission policy or webhook removed "
             "protections, or made a second run possible (Job job-1): spec.hostPID: sent nothing, received true\n\n"
             "Hint: find the policy or webhook "

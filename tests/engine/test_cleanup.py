@@ -6,8 +6,8 @@ import anyio
 import pytest
 
 from gke_sandbox import ConfigError
-from gke_sandbox._engine.cleanup import Deletions
-from gke_sandbox._engine.create import Attempt
+from gke_sandbox._engine.cleanup import CleanupQueue
+from gke_sandbox._engine.steps import JobAttempt
 from gke_sandbox.local.faults import Fault, Forbid, Match, Refuse, Respond
 from gke_sandbox.local.runtimes.scripted import Script
 
@@ -126,7 +126,7 @@ class Refusing:
 async def test_only_the_newest_thousand_leftovers_are_remembered() -> None:
     ended: list[None] = []
     async with anyio.create_task_group() as tasks:
-        deletions = Deletions(Refusing(), "default", tasks)  # type: ignore[arg-type]
+        deletions = CleanupQueue(Refusing(), "default", tasks)  # type: ignore[arg-type]
         for number in range(1001):
-            deletions.start(Attempt(f"job-{number}"), 100, lambda: ended.append(None))
+            deletions.start(JobAttempt(f"job-{number}"), 100, lambda: ended.append(None))
     assert (len(ended), len(set(deletions.leftovers)), deletions.jobs) == (1001, 1000, set())

@@ -11,7 +11,15 @@ import httpx
 import pytest
 
 from gke_sandbox import AsyncSandbox, Cluster, NetworkError
-from gke_sandbox._engine.create import Attempt, create
+from gke_sandbox._engine.create import Creation
+from gke_sandbox._engine.steps import (
+    ConfigMapCreated,
+    CreateFailed,
+    CreateRejected,
+    Input,
+    JobCreated,
+    RetryCreate,
+)
 from gke_sandbox._wire.program import Program
 from gke_sandbox.errors import AlreadyExists, Conflict, Forbidden, ServerError, TooManyRequests
 from gke_sandbox.local.faults import Action, Drop, Fault, Forbid, Match, Refuse, Respond
@@ -312,7 +320,6 @@ class FakeClient:
     """Stands for a client whose server answers as it is told to; keeps what it is asked to create, and when."""
 
     has_responded = True
-    replays = False
 
     def __init__(self, *errors: Exception, round_trip: float | None = None) -> None:
         self._errors = list(errors)
@@ -332,15 +339,31 @@ def busy(retry_after: float | None = None) -> TooManyRequests:
     return TooManyRequests("busy", code=429, reason="TooManyRequests", retry_after=retry_after)
 
 
+async def create(client: FakeClient, deadline: float, **options: Callable[[], float]) -> list[Input]:
+    """Create a Job and a ConfigMap, as an execution does; return what was reported. Raises the last error."""
+    inputs: list[Input] = []
+    args = client, Settings(), Program(code="pass"), "s", deadline, inputs.append
+    creation = Creation(*args, **options)  # type: ignore[arg-type]
+    creation.prepare("gke-sandbox-x")
+    await creation.create_job()
+    while not isinstance(last := inputs[-1], ConfigMapCreated):
+        if isinstance(last, CreateFailed):
+            raise last.error
+        if isinstance(last, JobCreated):
+            await creation.create_config_map(last.job["metadata"]["uid"])
+        else:
+            assert isinstance(last, RetryCreate)
+            await creation.create_job()
+    return inputs
+
+
 def pauses(
     client: FakeClient, uniform: Callable[[], float] = lambda: 1.0, deadline: float = math.inf
 ) -> list[float]:
     """Between the requests of one creation."""
 
     async def run() -> None:
-        limit = anyio.current_time() + deadline
-        args = Settings(), Program(code="pass"), "s", lambda: "gke-sandbox-x", lambda _: None, limit, uniform
-        await create(client, *args)  # type: ignore[arg-type]
+        await create(client, anyio.current_time() + deadline, uniform=uniform)
 
     try:
         run_on_mock_clock(run)
@@ -366,8 +389,7 @@ def test_nobody_knows_the_pauses_beforehand() -> None:
         client = FakeClient(busy())
 
         async def run(client: FakeClient = client) -> None:
-            given = Settings(), Program(code="pass"), "s", lambda: "gke-sandbox-x", lambda _: None
-            await create(client, *given, math.inf)  # type: ignore[arg-type]
+            await create(client, math.inf)
 
         run_on_mock_clock(run)
         seen.add(client.at[1] - client.at[0])
@@ -425,15 +447,24 @@ def test_a_wish_beyond_the_deadline_is_not_waited_for() -> None:
 @pytest.mark.parametrize(("round_trip", "volumes"), [(0.3, True), (0.05, False), (None, False)])
 def test_a_far_away_cluster_gets_its_content_mounted(round_trip: float | None, volumes: bool) -> None:
     client = FakeClient(round_trip=round_trip)
-    attempts: list[Attempt] = []
+    inputs: list[Input] = []
 
     async def run() -> None:
-        await create(
-            client, Settings(), Program(code="pass"), "s", lambda: "gke-sandbox-x", attempts.append, math.inf
-        )  # type: ignore[arg-type]
+        inputs.extend(await create(client, math.inf))
 
     run_on_mock_clock(run)
     job, config_map = client.created
     assert ("volumes" in job["spec"]["template"]["spec"]) is volumes
     assert config_map["metadata"]["ownerReferences"][0]["uid"] == "u-1"
-    assert attempts == [Attempt("gke-sandbox-x", may_exist=True, may_run=True)]
+    assert [type(each) for each in inputs] == [JobCreated, ConfigMapCreated]
+
+
+def test_a_rejected_request_is_reported_before_the_delay_and_the_retry_after_it() -> None:
+    client = FakeClient(busy())
+    inputs: list[Input] = []
+
+    async def run() -> None:
+        inputs.extend(await create(client, math.inf))
+
+    run_on_mock_clock(run)
+    assert [type(each) for each in inputs] == [CreateRejected, RetryCreate, JobCreated, ConfigMapCreated]

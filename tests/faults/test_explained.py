@@ -14,7 +14,7 @@ import pytest
 
 from gke_sandbox import ExecutionFinished, ExecutionResult, PodWaiting, ResultLost, SandboxError, StartError
 from gke_sandbox._diagnosis import cause
-from gke_sandbox._engine.startup_probe import EACH_STARTING_SECONDS
+from gke_sandbox._engine.startup_probe import POLL_INTERVAL_PER_PENDING
 from gke_sandbox.local.faults import (
     Action,
     BadImage,
@@ -39,7 +39,7 @@ from tests.pods import START, Pods, Shared, out, pods, program
 
 STARTUP_TIMEOUT = 40.0
 
-HAPPY = ["POST jobs", "GET pods", "POST configmaps", "GET pods?watch", "GET pods/*/log", "DELETE jobs/*"]
+HAPPY = ["POST jobs", "GET pods", "GET pods?watch", "POST configmaps", "GET pods/*/log", "DELETE jobs/*"]
 
 
 @dataclass
@@ -254,7 +254,7 @@ async def test_many_that_wait_do_not_ask_more_often_together() -> None:
                 tasks.start_soon(fails)
         asked = cluster.requests.count("GET events")
     # And once each, at the end.
-    assert asked <= STARTUP_TIMEOUT / EACH_STARTING_SECONDS + 100
+    assert asked <= STARTUP_TIMEOUT / POLL_INTERVAL_PER_PENDING + 100
 
 
 @pytest.mark.parametrize("asked", ["events", "pods"])

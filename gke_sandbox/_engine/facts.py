@@ -1,0 +1,236 @@
+"""The facts of one execution: what is known of its Job, its pod and its log. Pure; `state` has the transitions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal
+
+from .._diagnosis import PodState, Termination, WaitReason, read_pod
+from .._diagnosis.admission import Change, pod_changes
+from .._wire.manifests import CONTAINER
+from ..errors import NetworkError, SandboxError
+from ..kube.resources import PODS
+from ..kube.status import RequestInfo
+from ..result import OutputChunk, PhaseChanged, PhaseName, PodWaiting
+from ..settings import Settings
+from . import steps
+from .log_stream import LogStream
+from .startup_probe import StartupProbe
+from .steps import Effect, JobAttempt, Poll
+
+Phase = Literal["creating", "confirming", "starting", "reading", "overtime", "status", "status poll", "finished"]
+
+
+class ExecutionFacts:
+    """The facts of one execution, and the effects of the current input.
+
+    `new_name` returns the name for a new Job, `uniform` a random number from 0 to 1. `ignored_changes` are fields
+    that admission may change, in addition to those that the settings accept.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        now: float,
+        new_name: Callable[[], str],
+        uniform: Callable[[], float],
+        ignored_changes: Collection[str] = (),
+    ) -> None:
+        self._settings = settings
+        self._new_name = new_name
+        self._uniform = uniform
+        self._accepted_changes = {*settings.accept_admission_changes, *ignored_changes}
+        self._now = self._began = now
+        self._effects: list[Effect] = []
+        self.phase: Phase = "creating"
+        self.may_have_run = False
+        """Whether the container may have started, as far as is known. Copied onto the error of the run. Never goes
+        back to False."""
+        self.attempts: list[JobAttempt] = []
+        """The Jobs that were created, or may have been. Only the last can have a result."""
+        self._number = 0
+        self._pending = 1
+        self._watch_error: SandboxError | None = None
+        self._watch_failed = False
+        self._reset()
+
+    def _reset(self) -> None:
+        """Forget everything about the Job and its pod."""
+        self._sent_job: Mapping[str, Any] = {}
+        self._uid: str | None = None
+        self._unsafe_changes: list[Change] = []
+        self._config_map_may_exist = False
+        self._create_error: SandboxError | None = None
+        self._seen: dict[PhaseName, float] = {}
+        self._pod: PodState | None = None
+        self._pod_object: Mapping[str, Any] = {}
+        self._has_run = self._missing = False
+        self._wait_reason: WaitReason | None = None
+        self._probe = StartupProbe(self._now)
+        # The poll whose response is awaited, those that follow it, and the pod that was known when it was sent.
+        self._poll: Poll | None = None
+        self._next_polls: list[Literal["pods", "events"]] = []
+        self._polled_pod: PodState | None = None
+        self._polled_version = ""
+        self._pods_were_listed = self._is_last_poll = False
+        # When the phase is over.
+        self._deadline = math.inf
+        self._rereads = 0
+        self._log = LogStream(self._settings, self._uniform, self._now)
+
+    @property
+    def is_waiting_to_start(self) -> bool:
+        return self.phase == "starting"
+
+    @property
+    def _job(self) -> str:
+        return self.attempts[-1].name if self.attempts else ""
+
+    @property
+    def _pod_name(self) -> str:
+        return self._pod.name if self._pod is not None else ""
+
+    @property
+    def _termination(self) -> Termination | None:
+        return self._pod.termination if self._pod is not None else None
+
+    @property
+    def _start_limit(self) -> float:
+        return self._began + self._settings.startup_timeout
+
+    @property
+    def _next_poll_at(self) -> float:
+        return self._probe.next_poll_at(self._pending, has_pod=self._pod is not None)
+
+    # -- the pod --------------------------------------------------------------------------------------------
+
+    def _observe(self, pod: Mapping[str, Any], *, deleted: bool, missing: bool = False) -> None:
+        """Take over the state of the pod. It does not change any more once the container has ended."""
+        if self._termination is not None:
+            return
+        if missing:
+            self._missing = True
+            if not self._has_run:
+                # It may have run unseen.
+                return
+        seen = read_pod(pod, CONTAINER, deleted=deleted, has_run=self._has_run)
+        if self._pod is None or self._pod.name != seen.name:
+            # What is compared cannot change after a pod's creation.
+            self._unsafe_changes = self._not_accepted(pod_changes(self._sent_job, pod, CONTAINER))
+        moved = self._pod is None or (seen.node, seen.phase, seen.wait_reason) != (
+            self._pod.node,
+            self._pod.phase,
+            self._pod.wait_reason,
+        )
+        self._pod, self._pod_object = seen, pod
+        self._has_run = self._has_run or seen.running
+        if self._has_run or (seen.termination is not None and seen.termination.ran is not False):
+            self.may_have_run = True
+        if seen.termination is not None:
+            self._log.container_ended(self._now, kept=seen.termination.kind != "killed")
+        if seen.node:
+            self._mark_phase("scheduled", seen.node)
+        if seen.running or (seen.termination is not None and seen.termination.ran):
+            self._mark_phase("started")
+        if moved:
+            self._set_wait_reason(seen.wait_reason)
+            self._probe.reset_timer(self._now)
+
+    def _not_accepted(self, changes: list[Change]) -> list[Change]:
+        return [each for each in changes if each.field not in self._accepted_changes]
+
+    def _set_wait_reason(self, reason: WaitReason | None) -> None:
+        if reason != self._wait_reason:
+            self._wait_reason = reason
+            if reason is not None:
+                self._emit(PodWaiting(reason.reason, reason.message, self._elapsed, reason.cause.name))
+
+    @property
+    def _has_started(self) -> bool:
+        """Whether the container runs, or has run."""
+        pod = self._pod
+        return pod is not None and (
+            pod.running or (pod.termination is not None and pod.termination.kind != "not_started")
+        )
+
+    @property
+    def _pod_decides(self) -> bool:
+        """Whether the pod has started, or waiting cannot help."""
+        return (
+            self._missing
+            or bool(self._unsafe_changes)
+            or self._has_started
+            or self._termination is not None
+            or (self._wait_reason is not None and self._wait_reason.is_permanent)
+        )
+
+    # -- requests -------------------------------------------------------------------------------------------
+
+    def _start_polls(self, *kinds: Literal["pods", "events"]) -> None:
+        self._next_polls = list(kinds)
+        self._send_next_poll()
+
+    def _send_next_poll(self) -> None:
+        """Send the next of `_next_polls`, if there is one."""
+        self._poll = None
+        self._pods_were_listed = False
+        self._number += 1
+        if self.phase == "starting" and self._pod_decides:
+            self._next_polls = []
+        if self._next_polls and self._next_polls[0] == "events" and self._probe.events_error is not None:
+            del self._next_polls[0]
+        if not self._next_polls:
+            return
+        self._polled_pod, self._polled_version = self._pod, _version(self._pod_object)
+        if self._next_polls.pop(0) == "events":
+            self._poll = steps.PollEvents(self._number, self._pod_name or self._job)
+        else:
+            self._poll = steps.PollPods(self._number, self._job)
+            call = RequestInfo("list", "GET", PODS, self._settings.namespace)
+            no_response = NetworkError(f"{call}: no whole answer in time", sent=True, request=str(call))
+            self._probe.record_list(self._now, no_response)
+        self._effects.append(self._poll)
+
+    def _stop_polling(self) -> None:
+        self._next_polls = []
+        if self._poll is not None:
+            self._poll = None
+            self._effects.append(steps.StopPolling())
+
+    def _open_log(self, *, again: bool = False) -> None:
+        self._number += 1
+        self._log.connect(self._number, self._now, again=again)
+        self._effects.append(steps.OpenLog(self._number, self._pod_name))
+
+    def _close_log(self) -> None:
+        if self._log.number is not None:
+            self._log.number = None
+            self._effects.append(steps.CloseLog())
+
+    # -- time -----------------------------------------------------------------------------------------------
+
+    @property
+    def _elapsed(self) -> float:
+        return self._now - self._began
+
+    def _emit(self, event: PhaseChanged | PodWaiting | OutputChunk) -> None:
+        self._effects.append(steps.Emit(event))
+
+    def _mark_phase(self, phase: PhaseName, detail: str = "") -> None:
+        if phase not in self._seen:
+            self._seen[phase] = self._elapsed
+            self._emit(PhaseChanged(phase, self._elapsed, detail))
+
+
+def _version(known: Mapping[str, Any]) -> str:
+    return str((known.get("metadata") or {}).get("resourceVersion") or "")
+
+
+def is_newer(listed: str, known: str) -> bool:
+    """Whether a list is newer than an object. Only replays return lists without a resourceVersion."""
+    # Versions are increasing numbers: since Kubernetes 1.35 by contract, before that in practice.
+    # https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
+    if not (listed.isdigit() and known.isdigit()):
+        return bool(listed) or not known
+    return int(listed) >= int(known)

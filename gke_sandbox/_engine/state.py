@@ -1,0 +1,493 @@
+"""One execution as a state machine without I/O.
+
+Everything that changes the state of an execution, and every decision that follows from it, is in this file. Inputs
+and effects are in `steps`; `execution` feeds the inputs and carries out the effects.
+
+::
+
+    creating -> starting -> reading -> finished
+        |                    |  ^
+        v                    v  |
+    confirming           overtime, status, status poll
+
+``creating``      the Job and the ConfigMap are being created
+``confirming``    the ConfigMap may have arrived, although its creation failed: the pod is listed once
+``starting``      wait until the container runs
+``reading``       read the log
+``overtime``      the time limit has passed without an exit frame: the pod is listed once
+``status``        wait for the pod's final status: the log ended, or its exit frame leaves a doubt
+``status poll``   get the final status with requests
+``finished``      `Done` or `Fail` was returned, or the run was abandoned
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import replace
+from typing import Any
+
+from .._diagnosis import (
+    Termination,
+    job_termination,
+    job_wait_reason,
+    messages,
+    pod_wait_reason,
+)
+from .._diagnosis.admission import job_changes
+from .._wire.frames import PROTOCOL, Frame, Output, Start
+from .._wire.manifests import CONTAINER
+from ..errors import (
+    ApiError,
+    BadRequest,
+    Forbidden,
+    NetworkError,
+    NotFound,
+    ResultLost,
+    SandboxError,
+    Unauthorized,
+)
+from ..kube.resources import PODS
+from ..result import OutputChunk, Timings
+from . import outcome, steps
+from .facts import ExecutionFacts, is_newer
+from .outcome import Outcome
+from .startup_probe import StartupProbe
+from .steps import Effect, Input, JobAttempt, Poll
+
+KILL_GRACE = 5.0
+"""The Job is deleted this long after the time limit, because the runner did not end the program."""
+FINAL_STATUS_TIMEOUT = 3.0
+"""How long to wait for the pod's final status when the log ends without an exit frame."""
+FINAL_POLL_TIMEOUT = 3.0
+"""How long the last requests for the pod's state may take."""
+LOG_REREADS = 2
+"""How often a log without an exit frame is read again, if its container exited by itself."""
+
+
+class ExecutionState(ExecutionFacts):
+    """The state of one execution. `apply` is called with each input; times are seconds of any one clock."""
+
+    # -- the interface --------------------------------------------------------------------------------------
+
+    def apply(self, input_: Input, now: float) -> list[Effect]:
+        """Return what follows from an input. After `Done`, `Fail` or `Abandoned` nothing follows any more."""
+        if self.phase == "finished":
+            return []
+        self._now = now
+        self._effects = []
+        self._handle(input_)
+        self._advance(is_tick=isinstance(input_, steps.Tick))
+        return self._effects
+
+    @property
+    def next_deadline(self) -> float:
+        """Return the time at which `Tick` is due, if no other input comes first."""
+        if self.phase in ("creating", "finished"):
+            return math.inf
+        if self.phase == "starting" and self._poll is None:
+            return min(self._start_limit, self._next_poll_at)
+        if self.phase == "reading":
+            return min(self._log.read_deadline, self._log.reconnect_at)
+        return self._deadline
+
+    # -- inputs ---------------------------------------------------------------------------------------------
+
+    def _handle(self, input_: Input) -> None:
+        if isinstance(input_, steps.CreationInput):
+            if self.phase == "creating" and self.attempts:
+                self._on_creation(input_)
+        elif isinstance(input_, steps.LogInput):
+            if self.phase == "reading" and input_.number == self._log.number:
+                self._on_log(input_)
+        elif isinstance(input_, steps.PollResponse):
+            if self._poll is not None and input_.number == self._poll.number:
+                self._on_poll(self._poll, input_)
+        elif isinstance(input_, (steps.PodSeen, steps.PodMissing)):
+            if self.attempts and input_.job == self._job:
+                if isinstance(input_, steps.PodMissing):
+                    self._observe(input_.pod, deleted=True, missing=True)
+                else:
+                    self._observe(input_.pod, deleted=input_.deleted)
+        else:
+            match input_:
+                case steps.Started() if not self.attempts:
+                    self._create_job(self._new_name())
+                case steps.WatchFailed(error):
+                    self._watch_failed, self._watch_error = True, error
+                case steps.Tick(pending, watch_error):
+                    self._pending = pending
+                    if not self._watch_failed:
+                        self._watch_error = watch_error
+                case steps.Abandoned():
+                    self.may_have_run = self.may_have_run or self._config_map_may_exist
+                    self._finish()
+
+    def _advance(self, *, is_tick: bool = False) -> None:
+        """Do what the state and the time require."""
+        if self.phase == "creating":
+            if self._pod_decides:
+                self._effects.append(steps.StopCreating())
+                self._decide_start()
+        elif self.phase == "confirming":
+            if self._pod_decides or self._poll is None or self._now >= self._deadline:
+                self._stop_polling()
+                if not self._decide_start() and self._create_error is not None:
+                    self._fail(messages.unanswered(self._create_error, self._job, self._pod_name), True)
+        elif self.phase == "starting":
+            self._advance_start(is_tick)
+        elif self.phase == "reading":
+            if self._now >= self._log.read_deadline:
+                self._end_reading()
+            elif self._now >= self._log.reconnect_at:
+                self._open_log(again=True)
+        elif self.phase == "overtime":
+            if self._poll is None or self._now >= self._deadline:
+                self._stop_polling()
+                self._after_overtime()
+        elif self.phase == "status":
+            if self._termination is not None or self._watch_failed or self._now >= self._deadline:
+                self._poll_status()
+        elif self.phase == "status poll" and self._now >= self._deadline:
+            self._stop_polling()
+            self._conclude(self._termination)
+
+    # -- creation -------------------------------------------------------------------------------------------
+
+    def _create_job(self, name: str) -> None:
+        """Create a Job. Under a new name everything starts over, and the Job before it is deleted."""
+        if name != self._job:
+            self._delete_job()
+            self._reset()
+            self.attempts.append(JobAttempt(name))
+        self.attempts[-1] = JobAttempt(name)
+        self._effects.append(steps.CreateJob(name))
+
+    def _delete_job(self) -> None:
+        if self.attempts and self.attempts[-1].job_may_exist:
+            self._effects.append(steps.DeleteJob(self.attempts[-1]))
+
+    def _on_creation(self, input_: steps.CreationInput) -> None:
+        match input_:
+            case steps.JobPrepared(job):
+                self._sent_job = job
+            case steps.JobCreated(job) if self._uid is None:
+                self._uid = str(job["metadata"]["uid"])
+                self.attempts[-1] = replace(self.attempts[-1], response_pending=False)
+                self._unsafe_changes = self._not_accepted(job_changes(self._sent_job, job, CONTAINER))
+                if not self._unsafe_changes:
+                    self._config_map_may_exist = True
+                    self._effects.append(steps.CreateConfigMap(self._job, self._uid))
+            case steps.ConfigMapCreated() if self._uid is not None:
+                self._decide_start(created=True)
+            case steps.CreateRejected():
+                self._may_have_arrived(False)
+            case steps.RetryCreate() if self._uid is None:
+                self._create_job(self._job)
+            case steps.RetryCreate():
+                # The pod is already waiting for its ConfigMap: a late one can cost more than a new Job does.
+                self._create_job(self._new_name())
+            case steps.CreateFailed(error, may_have_arrived):
+                self._may_have_arrived(may_have_arrived)
+                if self._uid is None or not may_have_arrived:
+                    self._fail(error, False)
+                    return
+                # A container that runs has its ConfigMap, with or without a response.
+                self.phase, self._create_error = "confirming", error
+                self._deadline = self._now + FINAL_POLL_TIMEOUT
+                self._start_polls("pods")
+
+    def _may_have_arrived(self, arrived: bool) -> None:
+        if self._uid is not None:
+            self._config_map_may_exist = arrived
+        else:
+            self.attempts[-1] = JobAttempt(self._job, job_may_exist=arrived, response_pending=arrived)
+
+    # -- the start ------------------------------------------------------------------------------------------
+
+    def _decide_start(self, *, created: bool = False) -> bool:
+        """Go on if the container has started, or `created` is True; fail if it cannot start. Return False if
+        neither."""
+        termination, wait_reason = self._termination, self._wait_reason
+        if self._unsafe_changes:
+            error = messages.unsafe_admission_change(self._unsafe_changes, self._job, self._pod_name)
+            self._fail(error, self._config_map_may_exist)
+        elif self._watch_failed and self._watch_error is not None:
+            # Other executions raise the same error.
+            self._fail(copy(self._watch_error), self._config_map_may_exist)
+        elif termination is not None and termination.kind == "not_started":
+            self._fail(messages.not_started(termination, self._job, self._pod_name), False)
+        elif self._has_started:
+            self._mark_phase("created")
+            self._allow_full_time()
+            self._log.restart_timer(self._now)
+            self._start_reading()
+        elif self._missing:
+            self._fail(messages.vanished(self._job, self._pod_name), True)
+        elif wait_reason is not None and wait_reason.is_permanent:
+            self._fail(messages.not_started(wait_reason, self._job, self._pod_name), False)
+        elif created:
+            self._mark_phase("created")
+            self.phase = "starting"
+            self._probe = StartupProbe(self._now)
+        else:
+            return False
+        return True
+
+    def _advance_start(self, is_tick: bool) -> None:
+        if self._watch_failed or self._pod_decides:
+            self._stop_polling()
+            self._decide_start()
+            return
+        if self._poll is not None and self._now >= self._deadline:
+            self._stop_polling()
+        if self._poll is not None or not is_tick:
+            return
+        has_pod = self._pod is not None
+        if self._now < self._start_limit:
+            if self._now >= self._next_poll_at:
+                self._deadline = self._start_limit
+                lists = self._probe.should_list_pods(self._now, has_pod=has_pod)
+                self._probe.record_poll(self._now)
+                self._start_polls(*(("events", "pods") if lists else ("events",)))
+        elif not self._is_last_poll:
+            # Whether it runs matters more than why it does not.
+            self._is_last_poll = True
+            self._deadline = self._now + FINAL_POLL_TIMEOUT
+            self._start_polls("pods", "events")
+        else:
+            self._fail_after_timeout()
+
+    def _fail_after_timeout(self) -> None:
+        probe = self._probe
+        error = messages.start_timed_out(
+            self._settings.startup_timeout,
+            self._job,
+            self._pod,
+            self._wait_reason,
+            (self._watch_error or probe.pods_error) if probe.pods_error is not None else None,
+            probe.events_error,
+        )
+        # It can still start before the Job is deleted.
+        self._fail(error, True)
+
+    # -- polls ----------------------------------------------------------------------------------------------
+
+    def _on_poll(self, poll: Poll, input_: steps.PollResponse) -> None:
+        if isinstance(input_, steps.PollFailed):
+            self._on_poll_failed(poll, input_.error)
+        elif isinstance(poll, steps.PollPods) and isinstance(input_, steps.PodsListed):
+            self._probe.pods_error = None
+            if is_current := is_newer(input_.version, self._polled_version):
+                self._on_pods_listed(input_.pods)
+            self._send_next_poll()
+            self._pods_were_listed = is_current
+        elif isinstance(poll, steps.PollEvents) and isinstance(input_, steps.EventsListed):
+            pod = self._polled_pod
+            found = (
+                job_wait_reason(input_.events) if pod is None else pod_wait_reason(input_.events, pod.wait_reason)
+            )
+            if self._pod is pod and found is not None:
+                self._set_wait_reason(found)
+            self._send_next_poll()
+        elif (
+            isinstance(poll, steps.PollJob) and isinstance(input_, steps.JobRead) and self._termination is not None
+        ):
+            has_run = self._has_run or self._termination.ran is True
+            self._poll = None
+            self._conclude(job_termination(input_.job, has_run=has_run) or self._termination)
+        if self.phase == "status poll" and self._poll is None:
+            self._poll_job()
+
+    def _on_poll_failed(self, poll: Poll, error: SandboxError) -> None:
+        if isinstance(poll, steps.PollJob):
+            self._poll = None
+            self._conclude(self._termination)
+            return
+        if isinstance(poll, steps.PollPods):
+            self._probe.pods_error = error
+        if isinstance(poll, steps.PollEvents) and isinstance(error, Forbidden):
+            # Without Events the diagnosis is less precise, but the run goes on.
+            self._probe.events_error = error
+        else:
+            self._probe.record_failure(self._now, error)
+        self._send_next_poll()
+
+    def _on_pods_listed(self, pods: Sequence[Mapping[str, Any]]) -> None:
+        known = self._pod
+        for pod in pods:
+            self._observe(pod, deleted=False)
+        if not pods and known is not None and known is self._polled_pod:
+            self._observe(self._pod_object, deleted=True, missing=True)
+
+    # -- the log --------------------------------------------------------------------------------------------
+
+    def _start_reading(self) -> None:
+        """Read the log: to the exit frame, to its end, or until `LogStream.read_deadline`."""
+        self.phase = "reading"
+        self._open_log()
+
+    def _on_log(self, input_: steps.LogInput) -> None:
+        log = self._log
+        match input_:
+            case steps.LogOpened() if not log.open:
+                log.opened(self._now)
+            case steps.LogChunk(_, data) if log.open:
+                for frame in log.feed(data, self._now):
+                    self._take(frame)
+                if log.decoder.exit is not None and self.phase == "reading":
+                    self._end_reading()
+            case steps.LogEnded(_, error):
+                log.ended(error)
+                if error is None:
+                    self._end_reading()
+                else:
+                    self._on_log_error(error)
+
+    def _on_log_error(self, error: SandboxError) -> None:
+        log = self._log
+        if isinstance(error, (Forbidden, Unauthorized)):
+            self._lose(f"the program's log could not be read: {error}", error, error.hint)
+        elif isinstance(error, NotFound) and error.details.get("kind") == PODS.plural:
+            # Only this means that there is no such pod. A kubelet that has just started answers 404 for
+            # "pods/log".
+            log.pod_missing = True
+            self._end_reading()
+        elif isinstance(error, BadRequest) and log.container_ended_at is not None:
+            # Earlier, the kubelet may be behind the watch, and the container about to start. An evicted pod never
+            # has a log.
+            self._end_reading()
+        elif isinstance(error, (ApiError, NetworkError)):
+            log.pause(error, self._now)
+        else:
+            self._fail(error, True)
+
+    def _take(self, frame: Frame) -> None:
+        if self.phase == "finished":
+            return
+        if isinstance(frame, Output):
+            self._mark_phase("first_output")
+            self._emit(OutputChunk(frame.stream, frame.data, self._elapsed))
+        elif isinstance(frame, Start):
+            if frame.protocol != PROTOCOL:
+                self._lose(f"the runner in the pod speaks protocol {frame.protocol}, this client {PROTOCOL}")
+            elif frame is self._log.decoder.start:
+                self._allow_full_time()
+
+    def _allow_full_time(self) -> None:
+        """The program has all of its time from now on."""
+        self._log.limit = self._now + self._settings.timeout + KILL_GRACE
+
+    # -- the end --------------------------------------------------------------------------------------------
+
+    def _end_reading(self) -> None:
+        self._close_log()
+        exit_ = self._log.decoder.exit
+        if exit_ is not None and not outcome.needs_pod_status(exit_):
+            self._finish_with(outcome.from_exit(exit_))
+        elif exit_ is None and self._log.container_ended_at is None and self._now >= self._log.limit:
+            self.phase, self._deadline = "overtime", self._now + FINAL_POLL_TIMEOUT
+            self._start_polls("pods")
+        else:
+            self.phase, self._deadline = "status", self._now + FINAL_STATUS_TIMEOUT
+            self._advance()
+
+    def _after_overtime(self) -> None:
+        """The runner, or this client, missed the end of the program's time; the pod shows which of them."""
+        if self._log.container_ended_at is not None:
+            self._log.restart_timer(self._now)
+            self._start_reading()
+            return
+        limit = f"its limit of {self._settings.timeout:g} s"
+        if self._log.open:
+            message = f"the runner in the pod did not end the program at {limit}. Its Job was deleted"
+            self._finish_with(Outcome("timed_out", reason="Overtime", message=message))
+        else:
+            # The program may have ended long ago: while a kubelet is away, its pods are reported as running.
+            what = "neither the program's pod nor its log could be read"
+            if self._pods_were_listed:
+                what = "the pod was reported as running, and its log could not be read"
+            self._lose(f"at {limit} {what}: {self._log.last_error or 'it ended too early'}")
+
+    def _poll_status(self) -> None:
+        self.phase, self._deadline = "status poll", self._now + FINAL_POLL_TIMEOUT
+        if self._termination is None:
+            self._start_polls("pods")
+        else:
+            self._poll_job()
+
+    def _poll_job(self) -> None:
+        """Get the Job if its status may explain why its pod was deleted."""
+        found = self._termination.cause if self._termination is not None else None
+        if found is not None and found.name == "deleted":
+            self._number += 1
+            self._poll = steps.PollJob(self._number, self._job)
+            self._effects.append(self._poll)
+        else:
+            self._conclude(self._termination)
+
+    def _conclude(self, termination: Termination | None) -> None:
+        """Finish with the final status of the pod, or read on if the log only broke off."""
+        exit_ = self._log.decoder.exit
+        if exit_ is not None:
+            self._finish_with(outcome.from_exit(exit_, termination))
+        elif termination is None:
+            running = self._pod is not None and self._pod.running
+            if self._log.pod_missing or self._watch_failed or not running:
+                why = self._watch_error if self._watch_failed else None
+                reason = why or "its cause is unknown"
+                self._lose(f"the log ended without a result, and {reason}", why)
+            else:
+                self._start_reading()
+        elif termination.kind == "exited" and not self._log.pod_missing and self._rereads < LOG_REREADS:
+            # The rest of the log must be there: reading it broke off, or it fell silent.
+            self._rereads += 1
+            self._start_reading()
+        elif self._missing and self._log.pod_missing:
+            # It may have ended by itself before it was deleted.
+            self._lose("the pod is gone with its log, and its end was not seen")
+        else:
+            self._finish_with(
+                outcome.from_termination(
+                    termination,
+                    self._log.decoder,
+                    log_error=self._log.last_error,
+                    log_gone=self._log.pod_missing,
+                    ran_to_limit=self._elapsed - self._seen.get("started", 0.0) >= self._settings.timeout,
+                    job=self._job,
+                    pod=self._pod_name,
+                    image=self._settings.image,
+                )
+            )
+
+    def _finish_with(self, ended: Outcome | SandboxError) -> None:
+        if isinstance(ended, SandboxError):
+            self._fail(ended, isinstance(ended, ResultLost))
+            return
+        self._mark_phase("finished")
+        timings = Timings(
+            **self._seen,
+            returned=self._elapsed,
+            program=ended.exit.seconds if ended.exit is not None else None,
+        )
+        result = ended.result(self._log.decoder, timings, self._job, self._pod_name)
+        self._finish(steps.Done(result))
+
+    def _lose(self, message: str, cause: SandboxError | None = None, hint: str = "") -> None:
+        error = messages.lost(self._job, self._pod_name, self._log.decoder, message, hint)
+        error.__cause__ = cause
+        self._fail(error, True)
+
+    def _fail(self, error: SandboxError, may_have_run: bool) -> None:
+        self.may_have_run = self.may_have_run or may_have_run
+        error.may_have_run = self.may_have_run
+        self._finish(steps.Fail(error))
+
+    def _finish(self, last: steps.Done | steps.Fail | None = None) -> None:
+        self.phase = "finished"
+        self._stop_polling()
+        self._close_log()
+        self._delete_job()
+        if last is not None:
+            self._effects.append(last)

@@ -180,7 +180,7 @@ class _CreateRequest:
             with anyio.CancelScope(deadline=self._budget.deadline):
                 return await self._send_once()
         raise NetworkError(
-            f"{self._call}: {'no whole answer' if sent else 'not sent'} within startup_timeout",
+            f"{self._call}: {'no complete response' if sent else 'not sent'} within startup_timeout",
             sent=sent,
             request=str(self._call),
         )

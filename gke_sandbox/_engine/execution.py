@@ -202,7 +202,7 @@ class Execution:
             self._send(steps.PollFailed(effect.number, error))
         else:
             call = RequestInfo("list", "GET", PODS, self.settings.namespace)
-            no_response = NetworkError(f"{call}: no whole answer in time", sent=True, request=str(call))
+            no_response = NetworkError(f"{call}: no complete response in time", sent=True, request=str(call))
             self._send(steps.PollFailed(effect.number, no_response))
 
     async def _request(self, effect: steps.Poll) -> steps.PollResponse:

@@ -188,7 +188,7 @@ class ExecutionFacts:
         else:
             self._poll = steps.PollPods(self._number, self._job)
             call = RequestInfo("list", "GET", PODS, self._settings.namespace)
-            no_response = NetworkError(f"{call}: no whole answer in time", sent=True, request=str(call))
+            no_response = NetworkError(f"{call}: no complete response in time", sent=True, request=str(call))
             self._probe.record_list(self._now, no_response)
         self._effects.append(self._poll)
 

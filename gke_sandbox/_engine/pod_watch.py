@@ -12,7 +12,7 @@ import anyio.abc
 
 from ..errors import SandboxError
 from ..kube.client import KubeClient
-from ..kube.reflector import Reflector, list_and_watch
+from ..kube.reflector import Reflector
 from ..kube.resources import PODS
 from .steps import PodMissing, PodSeen, WatchFailed
 
@@ -77,7 +77,7 @@ class PodWatch:
         try:
             with scope:
                 self._must_poll = self._must_poll or (self._reflector is not None and self._reflector.polling)
-                self._reflector = list_and_watch(
+                self._reflector = Reflector(
                     self._client, PODS, self._namespace, label_selector=self._selector, may_poll=True
                 )
                 self._reflector.polling = self._must_poll

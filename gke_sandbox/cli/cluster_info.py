@@ -59,7 +59,6 @@ def command(args: argparse.Namespace, console: Console) -> int:
 
 def _cluster_info(args: argparse.Namespace) -> dict[str, Any]:
     """Return the JSON object for the cluster."""
-    from ..kube.http.tls import proxy_ssl_context, ssl_context
     from ..kube.http.transport import network_transport
 
     cluster, namespace = options.cluster(args), options.namespace(args)
@@ -69,7 +68,7 @@ def _cluster_info(args: argparse.Namespace) -> dict[str, Any]:
     proxy = config.proxy(os.environ)
     if config.secure:
         # Created and discarded, to report an invalid certificate or proxy here instead of at the first run.
-        network_transport(ssl_context(config), proxy, proxy_ssl_context(config))
+        network_transport(config, proxy)
     impersonation = config.impersonation
     return {
         "source": config.source,

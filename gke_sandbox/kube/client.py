@@ -1,4 +1,4 @@
-"""The client: one method a verb, over one httpx client; answers become values or errors in `status`."""
+"""The client of the API: one method for each verb. `status` turns responses into values or errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .config.types import ClusterConfig
 from .http.body import ResponseBody
 from .http.proxy import Proxy
 from .http.rotating import RotatingTransport, plugin_certificate
-from .http.tls import proxy_ssl_context, ssl_context, warn_if_insecure
+from .http.tls import warn_if_insecure
 from .http.transport import (
     REQUEST_TIMEOUT,
     RoundTrip,
@@ -42,33 +42,35 @@ logger = logging.getLogger("gke_sandbox")
 PropagationPolicy = Literal["Background", "Foreground", "Orphan"]
 Transport = httpx.AsyncBaseTransport
 
-# A list of a thousand pods is about 10 MB.
-MAX_ANSWER = 256 << 20
-MAX_REFUSAL = 1 << 20
-# BOOKMARKs come about once a minute, so a watch that is silent for longer than this is dead. Seconds.
-WATCH_SILENCE = 120.0
-# What a watch without bookmarks may take beyond the end that it asked for.
-WATCH_MARGIN = 30.0
+MAX_RESPONSE = 256 << 20
+"""Bytes. A list of a thousand pods is about 10 MB."""
+MAX_ERROR_RESPONSE = 1 << 20
+WATCH_READ_TIMEOUT = 120.0
+"""Seconds. Servers send a BOOKMARK about once a minute, so a watch that is silent for longer has lost its
+server."""
 MAX_WARNINGS = 1000
+"""Number of logged warnings to remember."""
+
+TransportWrapper = Callable[[Transport], Transport]
 
 
 class KubeClient:
-    """A Kubernetes API server. ``async with``; safe to be used by many tasks at once.
+    """A client for one API server. Use it with ``async with``; many tasks can share it.
 
-    `transport` is what carries the requests instead of the network: any `httpx.AsyncBaseTransport`,
-    entered and closed with the client. `transport_wrapper` puts another one around it, or around the network's.
+    `transport` replaces the network: any `httpx.AsyncBaseTransport`, entered and closed with the client.
+    `transport_wrapper` is called with this transport, or with the network's, and returns the one to use.
 
-    Every method raises `ApiError` (its subclasses) for a refused request, `NetworkError` without a whole answer,
-    `SpecError` for a name that cannot stand in a path. Nothing is sent twice, but after a 401 with credentials
-    that could be renewed, once.
+    Every method raises `ApiError` (or a subclass) if the server rejects the request, `NetworkError` without a
+    complete response, and `SpecError` for a name that is not valid in a path. No request is sent twice, except
+    once after a 401 if the credentials could be renewed.
     """
 
     def __init__(
         self,
         config: ClusterConfig,
         *,
-        transport: httpx.AsyncBaseTransport | None = None,
-        transport_wrapper: Callable[[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport] | None = None,
+        transport: Transport | None = None,
+        transport_wrapper: TransportWrapper | None = None,
     ) -> None:
         self.config = config
         self._transport_wrapper = transport_wrapper
@@ -91,7 +93,7 @@ class KubeClient:
             transport = RotatingTransport(self._network, lambda: plugin_certificate(self.config.auth))
         if self._transport_wrapper is not None:
             transport = self._transport_wrapper(transport)
-        # Compressed watches and logs come late: only what is read whole may be compressed.
+        # Compression delays the chunks of watches and logs, so only complete responses are compressed.
         headers = httpx.Headers(
             {
                 "Accept": "application/json, */*",
@@ -100,7 +102,7 @@ class KubeClient:
             }
         )
         if self.config.impersonation is not None:
-            # Over plain http too, as client-go: they prove nothing.
+            # Also over plain HTTP, as client-go does: these headers are not secret.
             self.config.impersonation.add_to(headers)
         http = httpx.AsyncClient(
             transport=transport,
@@ -123,16 +125,15 @@ class KubeClient:
         if http is not None:
             await http.__aexit__(exc_type, exc_value, traceback)
 
-    def with_wrapper(self, wrapper: Callable[[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport]) -> KubeClient:
-        """A client for the same cluster with a transport around this one's. This one must not be entered."""
+    def with_wrapper(self, wrapper: TransportWrapper) -> KubeClient:
+        """Return a client for the same cluster whose transport is wrapped. Do not enter this one then."""
         return KubeClient(self.config, transport=self._transport, transport_wrapper=wrapper)
 
-    def _network(self, certificate: ClientCertificate | None) -> httpx.AsyncBaseTransport:
-        context = ssl_context(self.config, certificate)
-        return network_transport(context, self._proxy, proxy_ssl_context(self.config))
+    def _network(self, certificate: ClientCertificate | None) -> Transport:
+        return network_transport(self.config, self._proxy, certificate)
 
     def warn_once(self, text: str, key: str = "") -> None:
-        """Log a warning, unless one with the same `key` (the text itself by default) was logged before."""
+        """Log a warning, unless one with the same `key` (by default the text) was logged before."""
         key = key or text
         if key not in self._warned:
             if len(self._warned) >= MAX_WARNINGS:
@@ -142,19 +143,20 @@ class KubeClient:
 
     @property
     def has_responded(self) -> bool:
-        """Whether there was any answer yet, a refusal or a proxy's page included: there is a server."""
+        """Whether there was any response yet, including errors and the pages of proxies."""
         return self._has_responded
 
     @property
     def replays(self) -> bool:
-        """Whether responses come from a cassette: its Jobs may be those of another release of this package."""
+        """Whether responses come from a cassette: another release of this package may have recorded its Jobs."""
         return bool(getattr(self._transport, "replays", False))
 
     @property
     def round_trip(self) -> float | None:
-        """Seconds from sending a request on an open connection to its answer's headers, the least of the last few.
+        """Seconds from sending a request on an open connection to its response headers: the minimum of the last
+        few.
 
-        None before the first answer, and on transports that are not a network.
+        None before the first response, and on transports other than the network.
         """
         return self._round_trip.seconds
 
@@ -167,16 +169,17 @@ class KubeClient:
         field_validation: Literal["Strict", "Warn", "Ignore"] | None = None,
         dry_run: bool = False,
     ) -> dict[str, Any]:
-        """POST `body` and return the object as the server made it.
+        """POST `body` and return the created object.
 
-        `field_validation` Strict refuses unknown and duplicate fields; `dry_run` has all checked and nothing made.
+        With `field_validation` "Strict" the server rejects unknown and duplicate fields. With `dry_run` it makes
+        all checks and creates nothing.
         """
         # https://kubernetes.io/docs/reference/using-api/api-concepts/#field-validation and #dry-run
         metadata = body.get("metadata")
         name = metadata.get("name") if isinstance(metadata, Mapping) else None
-        call = RequestInfo("create", "POST", resource, namespace, name if isinstance(name, str) else None)
+        info = RequestInfo("create", "POST", resource, namespace, name if isinstance(name, str) else None)
         query = {"fieldValidation": field_validation, "dryRun": "All" if dry_run else None}
-        return await self._request(call, query, body)
+        return await self._request(info, query, body)
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> dict[str, Any]:
         """GET one object."""
@@ -189,20 +192,17 @@ class KubeClient:
         *,
         label_selector: str | None = None,
         field_selector: str | None = None,
-        resource_version: str | None = None,
         limit: int | None = None,
         continue_: str | None = None,
     ) -> dict[str, Any]:
-        """GET a collection: an object with ``metadata.resourceVersion`` and ``items``, which carry no kind.
+        """GET a collection: an object with ``metadata.resourceVersion`` and ``items``, which have no kind.
 
-        `namespace` None lists all namespaces. Without `resource_version` the newest state is told; with `limit`,
-        ``metadata.continue`` says that there is more, and is `continue_` of the next call; after some minutes the
-        server does not know it any more (`Expired`).
+        If `namespace` is None, list all namespaces. With `limit`, pass ``metadata.continue`` of the response, if
+        it is set, as `continue_` of the next info. It expires after some minutes (`Expired`).
         """
         query = {
             "labelSelector": label_selector,
             "fieldSelector": field_selector,
-            "resourceVersion": resource_version,
             "limit": limit,
             "continue": continue_,
         }
@@ -215,24 +215,18 @@ class KubeClient:
         name: str,
         *,
         propagation_policy: PropagationPolicy | None = None,
-        grace_period_seconds: int | None = None,
         preconditions: Mapping[Literal["uid", "resourceVersion"], str] | None = None,
-        dry_run: bool = False,
     ) -> dict[str, Any]:
-        """DELETE one object: a Status, or the object when something still holds it.
+        """DELETE one object. Return a Status, or the object if finalizers delay its deletion.
 
-        With `preconditions` it is deleted only if its uid or resourceVersion is that one; else `Conflict`.
+        With `preconditions`, raise `Conflict` if the object has another uid or resourceVersion.
         """
         # https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/delete-options/
         options: dict[str, Any] = {}
         if propagation_policy is not None:
             options["propagationPolicy"] = propagation_policy
-        if grace_period_seconds is not None:
-            options["gracePeriodSeconds"] = grace_period_seconds
         if preconditions:
             options["preconditions"] = dict(preconditions)
-        if dry_run:
-            options["dryRun"] = ["All"]
         body = {"apiVersion": "v1", "kind": "DeleteOptions", **options} if options else None
         return await self._request(RequestInfo("delete", "DELETE", resource, namespace, name), {}, body)
 
@@ -244,30 +238,22 @@ class KubeClient:
         *,
         container: str | None = None,
         follow: bool = False,
-        tail_lines: int | None = None,
-        limit_bytes: int | None = None,
-        read_timeout: float | None = None,
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """A container's log as the chunks in which it comes, cut anywhere; none at all for a pod without a node.
+        """Open the log of a container: the chunks as they arrive, split anywhere. Empty for a pod without a node.
 
-        ``async with client.log(...) as chunks: async for chunk in chunks``. With `follow` it goes on until the
-        container has ended. `read_timeout` is the longest silence in seconds: None is no limit when following (a
-        program may be quiet; TCP's keepalive finds a dead connection), else 30 s.
+        ``async with client.log(...) as chunks: async for chunk in chunks``. With `follow`, iteration continues
+        until the container has ended, without a limit on silence: a program may be quiet, and TCP keepalive
+        detects a dead connection.
 
-        `BadRequest` means that the container has not started yet. A connection that breaks raises `NetworkError`
-        from the iteration. Leaving the block closes the stream.
+        `BadRequest` means that the container has not started yet. Iteration raises `NetworkError` if the
+        connection breaks. Leaving the block closes the stream.
         """
         # https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#get-read-log-of-the-specified-pod
-        call = RequestInfo("get", "GET", PODS, namespace, pod, "log")
-        query = {
-            "container": container,
-            "follow": "true" if follow else None,
-            "tailLines": tail_lines,
-            "limitBytes": limit_bytes,
-        }
-        timeout = stream_timeout(read_timeout if follow or read_timeout is not None else REQUEST_TIMEOUT.read)
-        async with self._send(call, query, timeout=timeout) as (response, body):
-            await _raise_for_status(call, response, body)
+        info = RequestInfo("get", "GET", PODS, namespace, pod, "log")
+        query = {"container": container, "follow": "true" if follow else None}
+        timeout = stream_timeout(None) if follow else REQUEST_TIMEOUT
+        async with self._send(info, query, timeout=timeout) as (response, body):
+            await _raise_for_status(info, response, body)
             yield body
 
     @asynccontextmanager
@@ -280,59 +266,60 @@ class KubeClient:
         label_selector: str | None = None,
         field_selector: str | None = None,
         timeout_seconds: int = 300,
-        allow_bookmarks: bool = True,
     ) -> AsyncIterator[AsyncIterator[WatchEvent]]:
-        """The changes after `resource_version`, as the server tells them: ERROR and BOOKMARK events included.
+        """Watch the changes after `resource_version`, including ERROR and BOOKMARK events.
 
-        ``async with client.watch(...) as events: async for event in events``. The server ends it after
-        `timeout_seconds`; `follow` opens it again. Raises `NetworkError` when the connection breaks, or is silent
-        for longer than bookmarks allow, and `ServerError` for what is no event.
+        ``async with client.watch(...) as events: async for event in events``. The server ends the watch after
+        `timeout_seconds`; a `Reflector` reopens it. Iteration raises `NetworkError` if the connection breaks or is
+        silent for longer than the interval of bookmarks, and `ServerError` for a line that is not an event.
         """
         # https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
-        call = RequestInfo("watch", "GET", resource, namespace)
+        info = RequestInfo("watch", "GET", resource, namespace)
         query = {
             "watch": "true",
             "labelSelector": label_selector,
             "fieldSelector": field_selector,
             "resourceVersion": resource_version,
-            "allowWatchBookmarks": "true" if allow_bookmarks else None,
+            "allowWatchBookmarks": "true",
             "timeoutSeconds": timeout_seconds,
         }
-        silence = WATCH_SILENCE if allow_bookmarks else timeout_seconds + WATCH_MARGIN
-        async with self._send(call, query, timeout=stream_timeout(silence)) as (response, body):
-            await _raise_for_status(call, response, body)
-            yield _Events(call, body)
+        async with self._send(info, query, timeout=stream_timeout(WATCH_READ_TIMEOUT)) as (response, body):
+            await _raise_for_status(info, response, body)
+            yield _Events(info, body)
 
     async def _request(
-        self, call: RequestInfo, query: Mapping[str, str | int | None], content: Mapping[str, Any] | None = None
+        self, info: RequestInfo, query: Mapping[str, str | int | None], content: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        async with self._send(call, query, content, measured=True) as (response, body):
-            answer, whole = await body.read(MAX_ANSWER)
-        if not whole:
-            raise _bad_response(call, response.status_code, f"it is longer than {MAX_ANSWER >> 20} MiB")
-        return json_response(call, response.status_code, response.headers, answer)
+        async with self._send(info, query, content, stream=False) as (response, body):
+            read, complete = await body.read(MAX_RESPONSE)
+        if not complete:
+            raise _bad_response(info, response.status_code, f"it is larger than {MAX_RESPONSE >> 20} MiB")
+        return json_response(info, response.status_code, response.headers, read)
 
     @asynccontextmanager
     async def _send(
         self,
-        call: RequestInfo,
+        info: RequestInfo,
         query: Mapping[str, str | int | None],
         content: Mapping[str, Any] | None = None,
         *,
         timeout: httpx.Timeout = REQUEST_TIMEOUT,
-        measured: bool = False,
+        stream: bool = True,
     ) -> AsyncIterator[tuple[httpx.Response, ResponseBody]]:
-        """Send one request; its answer is closed when the block is left, whatever happens."""
+        """Send one request. Leaving the block closes the response.
+
+        With `stream` the round trip is not measured and the response must not be compressed.
+        """
         if self._http is None:
-            raise RuntimeError("a KubeClient is used inside of `async with`")
-        extensions: dict[str, Any] = {"trace": trace_listener(self._round_trip if measured else None)}
+            raise RuntimeError("enter the KubeClient with `async with` first")
+        extensions: dict[str, Any] = {"trace": trace_listener(None if stream else self._round_trip)}
         headers = {} if content is None else {"Content-Type": "application/json"}
-        if measured and not self.config.disable_compression:
+        if not stream and not self.config.disable_compression:
             headers["Accept-Encoding"] = "gzip"
-        url = self._server + call.path
-        with network_errors(call, self._server, self._proxy):
+        url = self._server + info.path
+        with network_errors(info, self._server, self._proxy):
             request = self._http.build_request(
-                call.method,
+                info.method,
                 url,
                 params={key: value for key, value in query.items() if value is not None},
                 content=None if content is None else json.dumps(content, separators=(",", ":")).encode(),
@@ -342,39 +329,39 @@ class KubeClient:
             )
             response = await self._http.send(request, stream=True)
         self._has_responded = True
-        body = ResponseBody(response, call, self._server, self._proxy)
+        body = ResponseBody(response, info, self._server, self._proxy)
         try:
-            self._log_warnings(call, response.headers.get_list("warning"))
+            self._log_warnings(info, response.headers.get_list("warning"))
             encoding = response.headers.get("content-encoding", "identity")
             if encoding not in ("identity", headers.get("Accept-Encoding")):
-                raise _bad_response(call, response.status_code, f"it is compressed ({plain(encoding, 50)})")
+                raise _bad_response(info, response.status_code, f"it is compressed ({plain(encoding, 50)})")
             yield response, body
         finally:
             await body.aclose()
 
-    def _log_warnings(self, call: RequestInfo, fields: Iterable[str]) -> None:
+    def _log_warnings(self, info: RequestInfo, fields: Iterable[str]) -> None:
         for text in warning_texts(fields):
-            # Every execution has names of its own; a warning that differs in the name alone is not news.
-            key = text.replace(call.name, "") if call.name else text
-            self.warn_once(f"{call}: the server warns: {text}", key)
+            # Every execution has new names: log a warning that differs only in the name once.
+            key = text.replace(info.name, "") if info.name else text
+            self.warn_once(f"{info}: the server warns: {text}", key)
 
 
-def _bad_response(call: RequestInfo, status: int, why: str) -> ServerError:
-    return ServerError(f"{call}: the answer cannot be read: {why}", code=status, reason="", request=str(call))
+def _bad_response(info: RequestInfo, status: int, why: str) -> ServerError:
+    return ServerError(f"{info}: cannot read the response: {why}", code=status, reason="", request=str(info))
 
 
-async def _raise_for_status(call: RequestInfo, response: httpx.Response, body: ResponseBody) -> None:
-    """Raise what an answer outside 2xx stands for."""
+async def _raise_for_status(info: RequestInfo, response: httpx.Response, body: ResponseBody) -> None:
+    """Raise the error of a response that is not 2xx."""
     if not response.is_success:
-        content, _whole = await body.read(MAX_REFUSAL)
-        raise error_from_response(call, response.status_code, response.headers, content)
+        content, _ = await body.read(MAX_ERROR_RESPONSE)
+        raise error_from_response(info, response.status_code, response.headers, content)
 
 
 class _Events:
-    """A watch's body as events."""
+    """An iterator over the events in the body of a watch."""
 
-    def __init__(self, call: RequestInfo, body: ResponseBody) -> None:
-        self._call = call
+    def __init__(self, info: RequestInfo, body: ResponseBody) -> None:
+        self._info = info
         self._body = body
         self._decoder = LineDecoder()
         self._lines: deque[bytes] = deque()
@@ -387,10 +374,10 @@ class _Events:
             while self._lines:
                 line = self._lines.popleft()
                 if line.strip():
-                    return parse_event(self._call, line)
-            # What follows the last line break when the stream ends was cut off; the next watch tells it again.
+                    return parse_event(self._info, line)
+            # A line that is incomplete when the stream ends is dropped: the next watch returns that event again.
             chunk = await anext(self._body)
             try:
                 self._lines.extend(self._decoder.feed(chunk))
             except LineTooLong as error:
-                raise _bad_response(self._call, 200, str(error)) from error
+                raise _bad_response(self._info, 200, str(error)) from error

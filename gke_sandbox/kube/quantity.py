@@ -1,4 +1,4 @@
-"""Kubernetes' quantities (``500m``, ``1.5Gi``, ``1e3``), read and written as the API server does. Pure.
+"""Kubernetes quantities (``500m``, ``1.5Gi``, ``1e3``), parsed and formatted as by the API server. Pure.
 
 https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
 """
@@ -15,9 +15,9 @@ Format = Literal["DecimalSI", "BinarySI", "DecimalExponent"]
 
 _NANO = 10**9
 _MAX_BINARY = (1 << 63) - 1
-#: Nobody writes a quantity that long, and no machine is that large. The server would go on to compute with it.
 _MAX_LENGTH = 256
 _MAX_EXPONENT = 256
+"""The server has no such limits. Longer or larger quantities only cost time to compute with."""
 
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
@@ -29,14 +29,14 @@ _EXPONENT = re.compile(r"[eE]([-+]?[0-9]+)")
 
 
 class QuantityError(ValueError):
-    """The text is no quantity; the message is the API server's."""
+    """The text is not a quantity. The message is that of the API server."""
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """An exact number of billionths, and the notation in which it is written again.
+    """An exact number of billionths, and the notation for formatting it.
 
-    The server keeps nothing finer than a billionth: a value is rounded up, away from zero.
+    Finer values are rounded up, away from zero, as the server does.
     """
 
     nano: int
@@ -44,23 +44,24 @@ class Quantity:
 
     @property
     def value(self) -> int:
-        """The whole number, rounded away from zero: bytes, of memory or of storage."""
+        """The integer, rounded away from zero: bytes of memory or storage."""
         return _divide(self.nano, _NANO)
 
     @property
     def milli(self) -> int:
-        """Thousandths, rounded away from zero: how the server keeps and compares a container's resources."""
+        """Thousandths, rounded away from zero: the server stores and compares the resources of containers in this
+        unit."""
         return _divide(self.nano, _NANO // 1000)
 
     def rounded_to_milli(self) -> Quantity:
-        """As the server rounds each of a container's requests and limits before it stores them."""
+        """Return the value rounded as the server rounds requests and limits before storing them."""
         return Quantity(self.milli * (_NANO // 1000), self.format)
 
     def __add__(self, other: Quantity) -> Quantity:
         return Quantity(self.nano + other.nano, self.format if self.nano else other.format)
 
     def __str__(self) -> str:
-        """Canonical: no fraction, no precision lost, the largest suffix that allows for both."""
+        """Return the canonical form: the largest suffix without a fraction and without loss of precision."""
         if self.nano == 0:
             return "0"
         whole = self.nano % _NANO == 0
@@ -79,12 +80,12 @@ class Quantity:
 
 
 def parse_quantity(text: str) -> Quantity:
-    """Read a quantity by the rules of apimachinery's ``resource.ParseQuantity``.
+    """Parse a quantity by the rules of ``resource.ParseQuantity`` in apimachinery.
 
-    Suffixes are ``n u m k M G T P E``, ``Ki Mi Gi Ti Pi Ei`` or a decimal exponent (``1e3``, ``1E-3``); there
-    may be a sign, and digits on either side of the point may be missing. Space around it is an error here, as
-    in the server's parser (its JSON decoder strips it first). Raises `QuantityError` in the server's words.
-    One rule is ours: more than 256 characters, or 10 to the power of more than 256, is refused.
+    Suffixes are ``n u m k M G T P E``, ``Ki Mi Gi Ti Pi Ei`` or a decimal exponent (``1e3``, ``1E-3``). A sign is
+    allowed, and digits may be missing on one side of the point. Raise `QuantityError` with the message of the
+    server, also for surrounding space, as the server's parser does (its JSON decoder strips it first). As an
+    additional rule, raise it for more than 256 characters and for powers of 10 above 256.
     """
     found = _TEXT.fullmatch(text)
     if not text or found is None:
@@ -122,13 +123,13 @@ def _interpret(suffix: str) -> tuple[int, Format]:
 
 
 def _shifted(digits: int, places: int) -> int:
-    """``digits * 10**places``, rounded up; `digits` is positive."""
+    """Return ``digits * 10**places``, rounded up; `digits` is positive."""
     if places < -2 * _MAX_LENGTH:
-        return 1  # smaller than any number of digits that there can be; the power is not worth computing
+        return 1  # The result rounds up to 1 for every possible `digits`.
     power: int = 10 ** abs(places)
     return digits * power if places >= 0 else -(-digits // power)
 
 
 def _divide(number: int, by: int) -> int:
-    """Rounded away from zero."""
+    """Return ``number / by``, rounded away from zero."""
     return -(-number // by) if number > 0 else number // by

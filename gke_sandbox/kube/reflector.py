@@ -21,54 +21,37 @@ from .watch import WatchEvent
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["Reflector", "list_and_watch"]
+__all__ = ["Reflector"]
 
 logger = logging.getLogger("gke_sandbox")
 
-# Seconds. A watch shorter than a server's own limit (30 to 60 minutes) ends where we expect it, and a random
-# length keeps many clients from coming back at once.
-MIN_WATCH, MAX_WATCH = 240, 300
-MIN_INTERVAL = 1.0
-FIRST_BACKOFF, MAX_BACKOFF = 1.0, 30.0
-# How long a list that has to do for a watch is left alone: the first, after a change, and the longest.
-MIN_POLL, MAX_POLL = 0.5, 2.0
-
-
-def list_and_watch(
-    client: KubeClient,
-    resource: Resource,
-    namespace: str | None,
-    *,
-    label_selector: str | None = None,
-    field_selector: str | None = None,
-    may_poll: bool = False,
-    uniform: Callable[[], float] = random.random,
-) -> Reflector:
-    """Everything that happens to the chosen objects, from now on and for as long as one asks; see `Reflector`.
-
-    `may_poll`: where watching is forbidden, and listing is not, list every second or two instead. `uniform` gives
-    numbers from 0 to 1, for back-off and the length of a watch.
-    """
-    return Reflector(client, resource, namespace, label_selector, field_selector, may_poll, uniform)
+MIN_WATCH_TIMEOUT, MAX_WATCH_TIMEOUT = 240, 300
+"""Seconds. This is shorter than the limit of servers (30 to 60 minutes), so that watches end when expected. The
+length is random, so that many clients do not reconnect at the same time."""
+MIN_WATCH_INTERVAL = 1.0
+INITIAL_BACKOFF, MAX_BACKOFF = 1.0, 30.0
+MIN_POLL_INTERVAL, MAX_POLL_INTERVAL = 0.5, 2.0
+"""Seconds between lists if watching is forbidden: right after a change, and at most."""
 
 
 class Reflector:
-    """A list, and a watch from its resourceVersion that is opened again whenever it ends.
+    """A list, and a watch from its resourceVersion that is reopened whenever it ends.
 
     ::
 
-        async with list_and_watch(client, PODS, "default", label_selector="a=b") as changes:
-            async for change in changes: ...
+        async with Reflector(client, PODS, "default", label_selector="a=b") as events:
+            async for event in events: ...
 
-    Yields ADDED, MODIFIED, DELETED and MISSING, and SYNCED each time a list has been told in full (so the first
-    SYNCED means that nothing can be missed any more). After a new list only differences are told: what is not in
-    it any more has MISSING, and nobody knows what became of it before. An object comes at most once in each
-    version.
+    Yields ADDED, MODIFIED, DELETED and MISSING, and SYNCED after the events of each list: from the first SYNCED
+    on, no change is missed. A repeated list yields only differences: objects that it no longer contains are
+    MISSING, and their last state is unknown. Each version of an object is yielded at most once.
 
-    It never ends by itself. Network trouble, 5xx and 429 are waited out, with back-off, for ever: the deadline
-    is the caller's, and `trouble` says meanwhile what is the matter. What waiting does not heal (401, 403, 404,
-    400) is raised. It may be cancelled anywhere,
-    and a cancelled ``anext`` loses nothing: the next one goes on from the last event told.
+    Iteration never ends. After network errors, 5xx and 429 it retries with back-off, without a limit: set a
+    deadline yourself, and see `last_error`. Errors that a retry does not resolve (400, 401, 403, 404) are raised.
+    Cancelling ``anext`` loses no event: the next call continues after the last one.
+
+    With `may_poll`, if listing is allowed and watching is forbidden, list every second or two instead. `uniform`
+    returns numbers from 0 to 1, for the back-off and the length of a watch.
     """
 
     def __init__(
@@ -76,35 +59,34 @@ class Reflector:
         client: KubeClient,
         resource: Resource,
         namespace: str | None,
-        label_selector: str | None,
-        field_selector: str | None,
-        may_poll: bool,
-        uniform: Callable[[], float],
+        *,
+        label_selector: str | None = None,
+        may_poll: bool = False,
+        uniform: Callable[[], float] = random.random,
     ) -> None:
         self._client = client
         self._resource = resource
         self._namespace = namespace
         self._label_selector = label_selector
-        self._field_selector = field_selector
         self._uniform = uniform
-        self._call = RequestInfo("watch", "GET", resource, namespace)
-        # Where we are: without a version, list; without an open watch, open one; else read it.
+        self._info = RequestInfo("watch", "GET", resource, namespace)
+        # The state: without a version, list; without an open watch, open one; else read it.
         self._version: str | None = None
         self._watch: AsyncIterator[WatchEvent] | None = None
-        self._exit_stack = AsyncExitStack()
+        self._watch_stack = AsyncExitStack()
         self._known: dict[tuple[str, str], dict[str, Any]] = {}
         self._pending: deque[WatchEvent] = deque()
-        # When to list or to open a watch, at the earliest.
+        # The earliest time to list or to open a watch.
         self._not_before = 0.0
-        self._retry = Retry(initial_delay=FIRST_BACKOFF, max_delay=MAX_BACKOFF, uniform=uniform)
+        self._retry = Retry(initial_delay=INITIAL_BACKOFF, max_delay=MAX_BACKOFF, uniform=uniform)
         self._opened_at = 0.0
         self._no_events_yet = True
         self._may_poll = may_poll
-        self._poll = MIN_POLL
+        self._poll_interval = MIN_POLL_INTERVAL
         self.polling = False
-        """Watching is forbidden: what happened is seen at the next list."""
+        """Whether it lists at intervals because watching is forbidden."""
         self.last_error: NetworkError | ApiError | None = None
-        """Why nothing is seen at the moment; it is being tried again."""
+        """The error that it is retrying after; None while it receives events."""
 
     async def __aenter__(self) -> Reflector:
         return self
@@ -139,43 +121,40 @@ class Reflector:
 
     async def _close(self) -> None:
         self._watch = None
-        await self._exit_stack.aclose()
+        await self._watch_stack.aclose()
 
     async def _pause(self) -> None:
         await anyio.sleep(max(0.0, self._not_before - anyio.current_time()))
 
     async def _list(self) -> None:
         await self._pause()
-        answer = await self._client.list(
-            self._resource,
-            self._namespace,
-            label_selector=self._label_selector,
-            field_selector=self._field_selector,
-        )
-        metadata, items = answer.get("metadata"), answer.get("items")
+        response = await self._client.list(self._resource, self._namespace, label_selector=self._label_selector)
+        metadata, items = response.get("metadata"), response.get("items")
         version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
-        # A Go server writes an empty list as null.
+        # Go servers may serialize an empty list as null.
         items = [] if items is None else items
         if not isinstance(version, str) or not isinstance(items, list):
             raise ServerError(
-                f"{self._call}: the list has no resourceVersion or no items",
+                f"{self._info}: the list has no resourceVersion or no items",
                 code=200,
                 reason="",
-                request=str(self._call),
+                request=str(self._info),
             )
         self._emit_list([item for item in items if isinstance(item, dict)])
         if self.polling:
-            self._next_poll()
+            self._schedule_poll()
         else:
             self._pending.append(WatchEvent("SYNCED", {"metadata": metadata}))
         self._version = version
         self.last_error = None
 
-    def _next_poll(self) -> None:
-        """Look again soon while something happens, and less often while nothing does."""
+    def _schedule_poll(self) -> None:
+        """Schedule the next list: soon after a change, and later and later without one."""
         self._retry.reset()
-        self._poll = MIN_POLL if self._pending else min(self._poll * 1.25, MAX_POLL)
-        self._not_before = anyio.current_time() + self._poll
+        self._poll_interval = (
+            MIN_POLL_INTERVAL if self._pending else min(self._poll_interval * 1.25, MAX_POLL_INTERVAL)
+        )
+        self._not_before = anyio.current_time() + self._poll_interval
 
     def _emit_list(self, items: list[dict[str, Any]]) -> None:
         seen = {_key(item) for item in items}
@@ -184,7 +163,7 @@ class Reflector:
         for item in items:
             before = self._known.get(_key(item))
             if before is not None and _meta(before, "uid") != _meta(item, "uid"):
-                # Another object under the same name.
+                # Another object with the same name.
                 self._emit(WatchEvent("MISSING", before))
                 before = None
             self._emit(WatchEvent("ADDED" if before is None else "MODIFIED", item))
@@ -208,16 +187,16 @@ class Reflector:
     async def _open_watch(self) -> None:
         await self._pause()
         self._opened_at = anyio.current_time()
-        self._not_before = self._opened_at + MIN_INTERVAL
+        self._not_before = self._opened_at + MIN_WATCH_INTERVAL
         self._no_events_yet = True
-        self._watch = await self._exit_stack.enter_async_context(
+        length = MAX_WATCH_TIMEOUT - MIN_WATCH_TIMEOUT
+        self._watch = await self._watch_stack.enter_async_context(
             self._client.watch(
                 self._resource,
                 self._namespace,
                 resource_version=self._version,
-                timeout_seconds=MIN_WATCH + round((MAX_WATCH - MIN_WATCH) * self._uniform()),
+                timeout_seconds=MIN_WATCH_TIMEOUT + round(length * self._uniform()),
                 label_selector=self._label_selector,
-                field_selector=self._field_selector,
             )
         )
 
@@ -228,7 +207,7 @@ class Reflector:
             self._watch_ended()
             return
         if event.type == "ERROR":
-            raise status_error(self._call, event.object)
+            raise status_error(self._info, event.object)
         self._no_events_yet = False
         self._retry.reset()
         self.last_error = None
@@ -239,21 +218,21 @@ class Reflector:
             self._version = version
 
     def _watch_ended(self) -> None:
-        """A clean end is how every watch ends; one that comes at once, without an event, is not right."""
-        if not self._no_events_yet or anyio.current_time() - self._opened_at >= MIN_INTERVAL:
+        """Continue after a watch ended normally, or back off if it ended immediately without an event."""
+        if not self._no_events_yet or anyio.current_time() - self._opened_at >= MIN_WATCH_INTERVAL:
             self._retry.reset()
             return
-        # Some servers end a watch like this when the version is too old, so list again.
+        # Some servers do this if the version is too old, so list again.
         # https://github.com/kubernetes/kubernetes/issues/104171
         self._version = None
         self._back_off()
 
     def _recover(self, error: NetworkError | ApiError) -> None:
-        """Decide how to go on after an error, or raise it."""
+        """Schedule the retry after an error, or raise the error."""
         if isinstance(error, Forbidden) and self._may_poll and self._version is not None and not self.polling:
             self.polling = True
             plural = self._resource.plural
-            logger.warning("%s; %s are listed every second or two instead. %s", error, plural, error.hint)
+            logger.warning("%s; listing %s every second or two instead. %s", error, plural, error.hint)
             return
         self.last_error = error
         if isinstance(error, Expired) or _too_new(error):
@@ -261,22 +240,22 @@ class Reflector:
             if self._retry.failures:
                 self._back_off(error)
             else:
-                # Nothing is wrong: the watch only slept too long. List at once.
+                # This is normal after a long break between two watches. List immediately.
                 self._retry.record_failure(error)
         elif is_retryable(error):
             self._back_off(error)
         else:
             raise error
-        logger.info("%s; trying again in %.1f s", error, max(0.0, self._not_before - anyio.current_time()))
+        logger.info("%s; retrying in %.1f s", error, max(0.0, self._not_before - anyio.current_time()))
 
     def _back_off(self, error: NetworkError | ApiError | None = None) -> None:
-        wait = self._retry.record_failure(error) or 0.0
-        # A watch is never opened twice within a second, however good the news.
-        self._not_before = max(self._not_before, anyio.current_time() + wait)
+        delay = self._retry.record_failure(error) or 0.0
+        # Keep MIN_WATCH_INTERVAL, even if the delay is shorter.
+        self._not_before = max(self._not_before, anyio.current_time() + delay)
 
 
 def _too_new(error: NetworkError | ApiError) -> bool:
-    # The server's state is older than ours (restored from a backup): waiting for that version may take for ever.
+    # The server's state is older than this version (restored from a backup), and may never reach it.
     return isinstance(error, ApiError) and any(c.reason == "ResourceVersionTooLarge" for c in error.causes)
 
 

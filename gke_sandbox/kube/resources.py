@@ -1,4 +1,4 @@
-"""The kinds of object that this package speaks of, and where the API serves them."""
+"""The resources of the API that this package uses, and their paths."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["CONFIG_MAPS", "EVENTS", "JOBS", "NAMESPACES", "PODS", "RUNTIME_CLASS
 
 @dataclass(frozen=True)
 class Resource:
-    """One resource of the API: ``group`` is empty for the core group, ``plural`` is its name in paths."""
+    """A resource of the API. `group` is empty for the core group; `plural` is the name in paths."""
 
     group: str
     version: str
@@ -22,27 +22,27 @@ class Resource:
 
     @property
     def api_version(self) -> str:
-        """What stands in an object's ``apiVersion``: ``v1``, ``batch/v1``."""
+        """The value of an object's ``apiVersion``: ``v1``, ``batch/v1``."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
     @property
     def root(self) -> str:
-        """Where the group and version begin: ``/api/v1``, ``/apis/batch/v1``."""
+        """The path of the group and version: ``/api/v1``, ``/apis/batch/v1``."""
         return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
 
     def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
-        """The path of the collection, of one object, or of an object's subresource.
+        """Return the path of the collection, of one object, or of a subresource of an object.
 
-        `namespace` None means all namespaces (a collection only), and is the rule for resources that have
-        none. Names are quoted. Raises `SpecError` for a name that cannot be one segment of a path, so that
-        no name ever leads to another object's path.
+        If `namespace` is None, the path is the collection of all namespaces, or it is for a resource without
+        namespaces. Names are quoted. Raise `SpecError` for a name that is not a valid path segment, so that no
+        name can result in the path of another object.
         """
         # https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-uris
         parts = [self.root]
         if self.namespaced and namespace is not None:
             parts += ["namespaces", _segment("namespace", namespace)]
         elif self.namespaced and name is not None:
-            raise SpecError("namespace", f"one of the {self.plural} is named within its namespace")
+            raise SpecError("namespace", f"is required for {self.plural}")
         parts.append(self.plural)
         if name is not None:
             parts.append(_segment("name", name))
@@ -53,11 +53,9 @@ class Resource:
 
 def _segment(field: str, text: str) -> str:
     # https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#path-segment-names
-    # A name that is "." or ".." would be folded away before it is sent, "/" and "%" would mean something else.
+    # The HTTP client would remove "." and ".." from the path; "/" and "%" would change its meaning.
     if not text or text in {".", ".."} or "/" in text or "%" in text:
-        raise SpecError(
-            field, f"{text!r} cannot be a name: it must be neither empty nor '.' nor '..', without '/' and '%'"
-        )
+        raise SpecError(field, f"must not be empty, '.' or '..', and must not contain '/' or '%', got {text!r}")
     return quote(text, safe="")
 
 

@@ -1,4 +1,4 @@
-"""When to try again: what may pass, how long to wait, and when to give up."""
+"""Retries: which errors are worth one, how long to wait, and when to give up."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from ..errors import ApiError, Conflict, NetworkError, SandboxError, ServerError
 
 __all__ = ["MAX_RETRY_AFTER", "Retry", "is_retryable"]
 
-# The server's own wish (Retry-After) is kept up to here, seconds.
 MAX_RETRY_AFTER = 120.0
+"""The maximum of a server's Retry-After, in seconds; a longer one is shortened."""
 
 
 def is_retryable(error: SandboxError) -> bool:
-    """Whether trying again may help: a broken connection, 5xx, 429, or 409 with the reason Conflict.
+    """Whether a retry may succeed: after a broken connection, 5xx, 429, or 409 with the reason Conflict.
 
     Conflict means that other requests changed the same object at the same time. If the request had a precondition,
-    the caller must check first whether that is the reason.
+    check first whether that is the reason.
     """
     return isinstance(error, (NetworkError, ServerError, TooManyRequests, Conflict))
 
 
 class Retry:
-    """One series of tries at one thing. Times are seconds.
+    """The attempts at one operation. Times are in seconds.
 
-    `max_attempts` is how often it may be tried in all. The pauses begin at `initial_delay` and double up to
-    `max_delay`; the upper half of each is random, so that many clients do not come back at once. No pause ends
-    after `deadline`, by the event loop's clock. A server's Retry-After is waited for instead. `uniform` gives
-    numbers from 0 to 1.
+    `max_attempts` includes the first one. The delays start at `initial_delay` and double up to `max_delay`; the
+    upper half of each is random, so that many clients do not retry at the same time. A longer Retry-After of the
+    server takes precedence, up to `MAX_RETRY_AFTER`. No delay ends after `deadline` (on the clock of the event
+    loop). `uniform` returns numbers from 0 to 1.
 
     ::
 
         retry = Retry(max_attempts=4)
         while True:
             try:
-                return await ask()
+                return await request()
             except SandboxError as error:
                 await retry.wait_or_raise(error)
     """
@@ -58,29 +58,29 @@ class Retry:
         self._deadline = deadline
         self._uniform = uniform
         self.failures = 0
-        """How often in a row it went wrong."""
+        """The number of failures since the last success."""
 
     def reset(self) -> None:
-        """The series begins anew."""
+        """Forget the failures, after a success."""
         self.failures = 0
 
     def record_failure(self, error: SandboxError | None = None) -> float | None:
-        """Count a failure; return how long to wait before the next try, None to give up.
+        """Count a failure. Return how long to wait before the next attempt, or None to give up.
 
-        Whether the error may pass is for the caller to say: see `is_retryable`.
+        This does not check whether the error is worth a retry: see `is_retryable`.
         """
         self.failures += 1
         if self.failures >= self._max_attempts:
             return None
         backoff = min(self._max_delay, self._initial_delay * 2.0 ** min(self.failures - 1, 30))
         backoff *= 0.5 + 0.5 * self._uniform()
-        wish = error.retry_after if isinstance(error, ApiError) else None
-        pause = backoff if wish is None else max(backoff, min(wish, MAX_RETRY_AFTER))
-        return pause if anyio.current_time() + pause <= self._deadline else None
+        retry_after = error.retry_after if isinstance(error, ApiError) else None
+        delay = backoff if retry_after is None else max(backoff, min(retry_after, MAX_RETRY_AFTER))
+        return delay if anyio.current_time() + delay <= self._deadline else None
 
     async def wait_or_raise(self, error: SandboxError) -> None:
-        """Wait for the next try, or raise `error`: it cannot pass, or it was tried often enough."""
-        pause = self.record_failure(error) if is_retryable(error) else None
-        if pause is None:
+        """Wait until the next attempt. Raise `error` if it is not retryable or this was the last attempt."""
+        delay = self.record_failure(error) if is_retryable(error) else None
+        if delay is None:
             raise error
-        await anyio.sleep(pause)
+        await anyio.sleep(delay)

@@ -1,4 +1,4 @@
-"""What an answer of the API server means: pure functions from (status, headers, body) to a value or an error."""
+"""Responses of the API server: turn status, headers and body into a value or an error. Pure."""
 
 from __future__ import annotations
 
@@ -27,16 +27,14 @@ from .resources import Resource
 
 __all__ = ["RequestInfo", "error_from_response", "json_response", "plain", "status_error", "warning_texts"]
 
-# How much of a server's text is quoted, as client-go does: enough to recognise a proxy's page.
-QUOTED_BYTES = 2048
+MAX_QUOTED_BYTES = 2048
+"""How much of a server's text is quoted, as in client-go: enough to recognize the page of a proxy."""
 
 
 @dataclass(frozen=True)
 class RequestInfo:
-    """One request, in the words that messages and hints need.
-
-    `verb` is RBAC's: get, list, watch, create, delete.
-    """
+    """The parts of a request that messages and hints name. `verb` is that of RBAC: get, list, watch, create,
+    delete."""
 
     verb: str
     method: str
@@ -47,9 +45,9 @@ class RequestInfo:
 
     @property
     def path(self) -> str:
-        """The request's path, without the prefix of the server's address.
+        """The path of the request, without the prefix of the server's address.
 
-        Raises `SpecError` when namespace or name cannot stand in a path.
+        Raise `SpecError` for a namespace or name that is not valid in a path.
         """
         # A create goes to the collection: the new object's name is in its body.
         name = None if self.verb == "create" else self.name
@@ -79,7 +77,7 @@ _BY_REASON: dict[str, type[ApiError]] = {
     "Timeout": ServerError,
 }
 
-# The reason that an answer without one stands for; 409 depends on the request.
+# The reason for a response without one; for 409 it depends on the method.
 _REASON_OF_CODE = {
     400: "BadRequest",
     401: "Unauthorized",
@@ -98,69 +96,69 @@ _REASON_OF_CODE = {
 }
 
 
-def json_response(call: RequestInfo, status: int, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
-    """The object in an answer. Raises the `ApiError` that a refusal stands for.
+def json_response(info: RequestInfo, status: int, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+    """Return the object in a response. Raise `ApiError` if the status is not 2xx.
 
-    Raises `ServerError` for a success whose body is not a JSON object (truncated, a proxy's page, nothing): the
-    request may have been carried out.
+    Raise `ServerError` for a 2xx response whose body is not a JSON object (truncated, the page of a proxy, empty):
+    the server may have processed the request.
     """
     if not 200 <= status < 300:
-        raise error_from_response(call, status, headers, body)
+        raise error_from_response(info, status, headers, body)
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise ServerError(
-            f"{call}: the answer, {status}, is not a JSON object but {_quoted(body)}",
+            f"{info}: the response, {status}, is not a JSON object but {_quoted(body)}",
             code=status,
             reason="",
-            request=str(call),
-            hint="Is this the address of a Kubernetes API server, or was the answer cut short on its way?",
+            request=str(info),
+            hint="Is this the address of a Kubernetes API server? A proxy may also have truncated the response.",
         )
     return value
 
 
-def error_from_response(call: RequestInfo, status: int, headers: Mapping[str, str], body: bytes) -> ApiError:
-    """The error that an answer outside 2xx stands for; its body may be a Status or anything."""
+def error_from_response(info: RequestInfo, status: int, headers: Mapping[str, str], body: bytes) -> ApiError:
+    """Return the error of a response that is not 2xx, whether or not its body is a Status."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
         value = None
     after = _seconds(headers.get("retry-after"))
     if isinstance(value, dict) and value.get("kind") == "Status":
-        return status_error(call, value, code=status, retry_after=after)
+        return status_error(info, value, code=status, retry_after=after)
     if 300 <= status < 400:
         target = plain(headers.get("location", "nowhere"), 200)
         return ServerError(
-            f"{call}: the server answered with a redirect ({status}) to {target}",
+            f"{info}: the server sent a redirect ({status}) to {target}",
             code=status,
             reason="",
-            request=str(call),
-            hint="This is not the address of a Kubernetes API server, or a proxy wants a login.",
+            request=str(info),
+            hint="This is not the address of a Kubernetes API server, or a proxy requires a login.",
         )
     return _error(
-        call,
+        info,
         code=status,
-        reason=_reason(call, status),
-        text=f"the answer is not Kubernetes' but {_quoted(body)}",
+        reason=_reason(info, status),
+        text=f"the response is not a Kubernetes Status but {_quoted(body)}",
         retry_after=after,
     )
 
 
 def status_error(
-    call: RequestInfo, status: Mapping[str, Any], *, code: int = 0, retry_after: float | None = None
+    info: RequestInfo, status: Mapping[str, Any], *, code: int = 0, retry_after: float | None = None
 ) -> ApiError:
-    """The error that a Status object stands for, from a refusal's body or from a watch's ERROR event.
+    """Return the error of a Status object: the body of a response, or the object of an ERROR event.
 
-    `code` is the HTTP status, used when the object has none; `retry_after`, in seconds, comes from the
-    header and is used when ``details.retryAfterSeconds`` is missing. The class follows from the reason, and
-    from the code only where there is no reason that is known.
+    `code` is the HTTP status, used if the object has none. `retry_after`, in seconds, is the value of the header,
+    used if ``details.retryAfterSeconds`` is missing. The class depends on the reason, or on the code if the reason
+    is missing or unknown.
     """
     # https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
-    stated = status.get("code")
-    if isinstance(stated, int) and not isinstance(stated, bool) and 100 <= stated < 600:
-        code = stated
+    own_code = status.get("code")
+    if isinstance(own_code, int) and not isinstance(own_code, bool) and 100 <= own_code < 600:
+        code = own_code
     details = status.get("details")
     details = details if isinstance(details, dict) else {}
     causes = details.get("causes")
@@ -168,10 +166,10 @@ def status_error(
     if isinstance(wait, int) and not isinstance(wait, bool) and wait > 0:
         retry_after = float(wait)
     return _error(
-        call,
+        info,
         code=code or 500,
-        reason=_text(status, "reason") or _reason(call, code or 500),
-        text=_text(status, "message") or "the server gave no message",
+        reason=_text(status, "reason") or _reason(info, code or 500),
+        text=_text(status, "message") or "the server sent no message",
         retry_after=retry_after,
         details=details,
         causes=tuple(
@@ -185,7 +183,7 @@ def status_error(
 
 
 def _error(
-    call: RequestInfo,
+    info: RequestInfo,
     *,
     code: int,
     reason: str,
@@ -194,67 +192,66 @@ def _error(
     details: dict[str, object] | None = None,
     causes: tuple[StatusCause, ...] = (),
 ) -> ApiError:
-    kind = _BY_REASON.get(reason) or _BY_REASON.get(_reason(call, code))
+    kind = _BY_REASON.get(reason) or _BY_REASON.get(_reason(info, code))
     if kind is None:
         kind = ServerError if code >= 500 else ApiError
-    said = plain(text, QUOTED_BYTES)
+    message = plain(text, MAX_QUOTED_BYTES)
     return kind(
-        f"{call}: {said} ({code} {reason})" if reason else f"{call}: {said} ({code})",
+        f"{info}: {message} ({code} {reason})" if reason else f"{info}: {message} ({code})",
         code=code,
         reason=reason,
         causes=causes,
         details=details,
         retry_after=retry_after,
-        request=str(call),
-        hint=_hint(call, kind, said, details or {}, causes),
+        request=str(info),
+        hint=_hint(info, kind, message, details or {}, causes),
     )
 
 
-def _reason(call: RequestInfo, code: int) -> str:
+def _reason(info: RequestInfo, code: int) -> str:
     if code == 409:
-        return "AlreadyExists" if call.method == "POST" else "Conflict"
+        return "AlreadyExists" if info.method == "POST" else "Conflict"
     return _REASON_OF_CODE.get(code, "")
 
 
 def _hint(
-    call: RequestInfo,
+    info: RequestInfo,
     kind: type[ApiError],
     text: str,
     details: Mapping[str, object],
     causes: Iterable[StatusCause],
 ) -> str:
     if kind is Unauthorized:
-        return "The server does not accept these credentials: they are missing, wrong or expired. Log in again."
+        return "The server rejected the credentials: they are missing, wrong or expired. Log in again."
     if kind is Forbidden:
-        return _forbidden_hint(call, text)
+        return _forbidden_hint(info, text)
     if kind is NotFound and (details.get("kind") == "namespaces" or text.startswith("namespaces ")):
-        name = details.get("name") or call.namespace or call.name
-        return f"Create the namespace (kubectl create namespace {name}) or name one that exists."
+        name = details.get("name") or info.namespace or info.name
+        return f"Create the namespace (kubectl create namespace {name}) or use one that exists."
     if kind is Invalid:
         fields = [cause.field for cause in causes if cause.field and cause.field != "[]"]
-        return f"The server refuses: {', '.join(dict.fromkeys(fields))}." if fields else ""
-    if kind is Conflict and call.method == "POST":
+        return f"The server rejected these fields: {', '.join(dict.fromkeys(fields))}." if fields else ""
+    if kind is Conflict and info.method == "POST":
         # https://github.com/kubernetes/kubernetes/issues/67761
         return "Nothing was created. Try again later, with fewer requests at once."
     return ""
 
 
-def _forbidden_hint(call: RequestInfo, text: str) -> str:
-    # RBAC says: User "x" cannot create resource "jobs" in API group "batch" in the namespace "y". Admission (Pod
-    # Security, quota, a RuntimeClass) says something else under the same reason, and no Role helps against it.
+def _forbidden_hint(info: RequestInfo, text: str) -> str:
+    # RBAC: User "x" cannot create resource "jobs" in API group "batch" in the namespace "y". Admission (Pod
+    # Security, quota, a RuntimeClass) has the same reason and other messages, and a Role does not help there.
     if " cannot " not in text:
         return ""
-    what = f"{call.resource.plural}/{call.subresource}" if call.subresource else call.resource.plural
-    rule = f'apiGroups: ["{call.resource.group}"], resources: ["{what}"], verbs: ["{call.verb}"]'
-    if call.namespace is None:
-        return f"Add this rule to a ClusterRole that is bound to this user: {rule}."
-    # The server answers the same when the namespace does not exist: it asks RBAC first.
-    where = f'a Role in the namespace "{call.namespace}" (does it exist?)'
-    return f"Add this rule to {where} that is bound to this user: {rule}."
+    what = f"{info.resource.plural}/{info.subresource}" if info.subresource else info.resource.plural
+    rule = f'apiGroups: ["{info.resource.group}"], resources: ["{what}"], verbs: ["{info.verb}"]'
+    if info.namespace is None:
+        return f"Add this rule to a ClusterRole of this user: {rule}."
+    # The server checks RBAC first, so the response is the same if the namespace does not exist.
+    return f'Add this rule to a Role of this user in the namespace "{info.namespace}" (does it exist?): {rule}.'
 
 
 def _seconds(header: str | None) -> float | None:
-    # Only the integer form counts, as in client-go; a date would need the server's clock.
+    # Only the integer form is supported, as in client-go; a date depends on the server's clock.
     # https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
     text = (header or "").strip()
     return float(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
@@ -268,24 +265,25 @@ def _text(value: Mapping[str, Any], key: str) -> str:
 def _quoted(body: bytes) -> str:
     if not body.strip():
         return "empty"
-    return f"'{plain(body[:QUOTED_BYTES].decode('utf-8', 'replace'), QUOTED_BYTES)}'"
+    return f"'{plain(body[:MAX_QUOTED_BYTES].decode('utf-8', 'replace'), MAX_QUOTED_BYTES)}'"
 
 
 def plain(text: str, limit: int) -> str:
-    """`text` on one line, at most `limit` long, without control characters: it may end on a terminal."""
+    """Return `text` on one line of at most `limit` characters, without control characters: it may reach a
+    terminal."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
-# warn-code SP warn-agent SP warn-text [SP warn-date], several to a field, a comma between.
+# warn-code SP warn-agent SP warn-text [SP warn-date]; a field may contain several, separated by commas.
 # https://www.rfc-editor.org/rfc/rfc7234#section-5.5
 _WARNING = re.compile(r'[\s,]*([0-9]{3}) ([^\s"]+) "((?:[^"\\]|\\.)*)"(?: "[^"]*")?\s*(?=,|$)')
 
 
 def warning_texts(fields: Iterable[str]) -> list[str]:
-    """The texts of an answer's ``Warning`` fields with the code that Kubernetes uses, 299, in their order.
+    """Return the texts of the ``Warning`` headers with code 299 (the one that Kubernetes uses), in order.
 
-    What does not follow the grammar is left out, with the rest of its field.
+    Ignore the rest of a header from the first invalid part on.
     """
     # https://kubernetes.io/blog/2020/09/03/warnings/
     texts = []
@@ -294,6 +292,6 @@ def warning_texts(fields: Iterable[str]) -> list[str]:
         while found := _WARNING.match(field, position):
             code, _agent, text = found.groups()
             if code == "299":
-                texts.append(plain(re.sub(r"\\(.)", r"\1", text), QUOTED_BYTES))
+                texts.append(plain(re.sub(r"\\(.)", r"\1", text), MAX_QUOTED_BYTES))
             position = found.end()
     return texts

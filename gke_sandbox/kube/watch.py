@@ -11,41 +11,34 @@ from .status import RequestInfo, plain
 
 __all__ = ["EventType", "LineDecoder", "LineTooLong", "WatchEvent", "parse_event"]
 
-# An object in etcd has at most 1.5 MiB; its JSON with managedFields is still far below.
-MAX_LINE = 8 << 20
+MAX_LINE_BYTES = 8 << 20
+"""An object in etcd has at most 1.5 MiB; its JSON with managedFields is much smaller than this limit."""
 
 
 class LineTooLong(ValueError):
-    """A line is longer than the decoder's limit. The decoder is of no use afterwards."""
+    """A line is longer than `MAX_LINE_BYTES`. Do not use the decoder afterwards."""
 
 
 class LineDecoder:
-    """Splits bytes into lines, at ``\\n`` only: a carriage return or U+2028 inside of JSON ends no line.
+    """Split bytes into lines at ``\\n`` only: a carriage return or U+2028 inside of JSON does not end a line.
 
-    Linear in the bytes fed, however they are cut; holds at most one line of `max_line` bytes.
+    The time is linear in the number of bytes, however they are split. The decoder buffers at most one line.
     """
 
-    def __init__(self, max_line: int = MAX_LINE) -> None:
-        self._max_line = max_line
-        self._begun = bytearray()
+    def __init__(self) -> None:
+        self._partial = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The lines that `data` ends, without their ``\\n``. Raises `LineTooLong`."""
+        """Return the lines that `data` completes, without their ``\\n``. Raise `LineTooLong`."""
         lines = data.split(b"\n")
         rest = lines.pop()
         if lines:
-            lines[0] = bytes(self._begun) + lines[0]
-            self._begun.clear()
-        self._begun += rest
-        if len(self._begun) > self._max_line or any(len(line) > self._max_line for line in lines):
-            raise LineTooLong(f"a line is longer than {self._max_line} bytes")
+            lines[0] = bytes(self._partial) + lines[0]
+            self._partial.clear()
+        self._partial += rest
+        if len(self._partial) > MAX_LINE_BYTES or any(len(line) > MAX_LINE_BYTES for line in lines):
+            raise LineTooLong(f"a line is longer than {MAX_LINE_BYTES >> 20} MiB")
         return lines
-
-    def finish(self) -> bytes | None:
-        """What followed the last ``\\n``; None when there is nothing."""
-        rest = bytes(self._begun)
-        self._begun.clear()
-        return rest or None
 
 
 EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR", "SYNCED", "MISSING"]
@@ -54,10 +47,10 @@ _WIRE_TYPES = frozenset({"ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"})
 
 @dataclass(frozen=True)
 class WatchEvent:
-    """One change. `object` is the whole object after it; a Status for ERROR; its metadata alone for BOOKMARK.
+    """One change: `object` is the whole object after it, a Status for ERROR, only metadata for BOOKMARK.
 
-    Two never come from a server: `list_and_watch` puts SYNCED after the events of a list, with its metadata, and
-    tells MISSING of what is not in a new list any more, as it was last seen.
+    Servers do not send SYNCED and MISSING. `Reflector` adds them: SYNCED, with the metadata of the list, after the
+    events of a list; MISSING, with the last known object, for each object that a new list no longer contains.
     https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
     """
 
@@ -65,8 +58,8 @@ class WatchEvent:
     object: dict[str, Any]
 
 
-def parse_event(call: RequestInfo, line: bytes) -> WatchEvent:
-    """The event in one line of a watch. Raises `ServerError` when it is none."""
+def parse_event(info: RequestInfo, line: bytes) -> WatchEvent:
+    """Return the event in one line of a watch. Raise `ServerError` if the line is not an event."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -76,8 +69,8 @@ def parse_event(call: RequestInfo, line: bytes) -> WatchEvent:
         if isinstance(kind, str) and kind in _WIRE_TYPES and isinstance(body, dict):
             return WatchEvent(cast("EventType", kind), body)
     raise ServerError(
-        f"{call}: not a watch event: '{plain(line[:200].decode('utf-8', 'replace'), 200)}'",
+        f"{info}: not a watch event: '{plain(line[:200].decode('utf-8', 'replace'), 200)}'",
         code=200,
         reason="",
-        request=str(call),
+        request=str(info),
     )

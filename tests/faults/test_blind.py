@@ -237,7 +237,7 @@ def test_a_configmap_that_may_have_arrived_is_a_lost_result_in_time(action: Acti
 async def test_a_job_whose_answer_does_not_come_is_given_up_in_time_and_deleted() -> None:
     async with pods(program(), Fault(StallBody(), Match("create", "jobs"), None)) as cluster:
         began = anyio.current_time()
-        with pytest.raises(NetworkError, match=r"POST /apis/.*/jobs: no whole answer within startup_timeout"):
+        with pytest.raises(NetworkError, match=r"POST /apis/.*/jobs: no complete response within startup_timeout"):
             await cluster.sandbox.run("pass", startup_timeout=5)
         assert anyio.current_time() - began < 5.5
         await anyio.sleep(10)

@@ -159,8 +159,8 @@ ABOUT = {
 }
 WENT_WRONG = {
     "connection refused": "cannot reach",
-    "reset": "no whole answer from .*(broke|closed)",
-    "stall": "fell silent|no whole answer (with)?in",
+    "reset": "no complete response from .*(broke|closed)",
+    "stall": "fell silent|no complete response (with)?in",
     "truncated": "not a JSON object",
     "garbage": "not a JSON object",
     **{f"{code}": f"{code}" for code in (401, 403, 404, 409, 410, 429, 500, 502, 503, 504)},

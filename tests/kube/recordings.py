@@ -1,4 +1,4 @@
-"""Answers of a real API server (Kubernetes 1.36.2), without managedFields, pod specs and most request bodies."""
+"""Responses of a real API server (Kubernetes 1.36.2), without managedFields, pod specs and most request bodies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HOME = Path(__file__).with_name("recorded")
 
 @dataclass(frozen=True)
 class Recorded:
-    """One exchange; `chunks` for a stream, `body` for the rest."""
+    """A request and its response: `chunks` for a stream, else `body`."""
 
     method: str
     path: str
@@ -24,7 +24,7 @@ class Recorded:
 
 
 def recorded(scenario: str) -> list[Recorded]:
-    """The exchanges of one scenario, in their order."""
+    """Return the exchanges of a scenario in order."""
     document: dict[str, Any] = json.loads((HOME / f"{scenario}.json").read_text())
     return [
         Recorded(
@@ -43,6 +43,6 @@ def recorded(scenario: str) -> list[Recorded]:
     ]
 
 
-def refused(scenario: str) -> list[Recorded]:
-    """The refusals of one scenario."""
+def recorded_errors(scenario: str) -> list[Recorded]:
+    """Return the exchanges of a scenario that have an error response."""
     return [exchange for exchange in recorded(scenario) if exchange.status >= 400]

@@ -1,4 +1,4 @@
-"""Servers for the client's tests: one in memory that says what it is told to, and a small real one."""
+"""Servers for the tests of the client: scripted responses in memory, and a small real HTTP server."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ import httpx
 
 FOREVER = math.inf
 
-#: bytes are sent, a number is a pause in seconds, an exception is raised
 Chunk = bytes | float | Exception
+"""Bytes are sent, a number is a pause in seconds, an exception is raised."""
 
 
 @dataclass
 class Answer:
-    """What to answer. `delay` in seconds comes before the headers; an exception instead of an answer is raised."""
+    """A scripted response. `delay` is the time before its headers, in seconds."""
 
     status: int = 200
     body: object = None
@@ -61,7 +61,7 @@ class _Stream(httpx.AsyncByteStream):
                     raise httpx.ReadTimeout("")
 
     async def aclose(self) -> None:
-        # Nothing that a cancelled task cannot do must be needed here, and yet it may wait.
+        # As in a real transport, closing is a checkpoint, which fails in a cancelled task.
         await anyio.lowlevel.checkpoint()
         if not self._closed:
             self._closed = True
@@ -69,7 +69,10 @@ class _Stream(httpx.AsyncByteStream):
 
 
 class Memory(httpx.AsyncBaseTransport):
-    """Answers each request from a list, or as a function says; remembers requests, their times, open streams."""
+    """A transport that responds from a list or a function. It records requests, their times, and open streams.
+
+    An exception in place of a response is raised. After the end of the list, requests have no response.
+    """
 
     def __init__(
         self, answers: Sequence[Answer | Exception] | Callable[[httpx.Request], Answer | Exception]
@@ -84,7 +87,6 @@ class Memory(httpx.AsyncBaseTransport):
 
     def _next(self, request: httpx.Request) -> Answer | Exception:
         if not self._left:
-            # A server that has nothing more to say.
             return Answer(delay=FOREVER)
         return self._left.pop(0)
 
@@ -112,12 +114,12 @@ class Memory(httpx.AsyncBaseTransport):
         )
 
     @property
-    def asked(self) -> list[str]:
-        """The requests as ``list``, ``watch 7`` or method and path, in their order."""
-        return [_word(request) for request in self.requests]
+    def request_lines(self) -> list[str]:
+        """The requests in order, as ``list``, ``watch 7`` or method and path."""
+        return [_line(request) for request in self.requests]
 
 
-def _word(request: httpx.Request) -> str:
+def _line(request: httpx.Request) -> str:
     query = request.url.params
     if query.get("watch"):
         return f"watch {query.get('resourceVersion')}"
@@ -125,8 +127,8 @@ def _word(request: httpx.Request) -> str:
 
 
 @dataclass
-class Seen:
-    """What a real server was asked."""
+class ReceivedRequest:
+    """A request that the real server received."""
 
     method: str
     path: str
@@ -136,20 +138,24 @@ class Seen:
 @contextmanager
 def loopback(
     context: ssl.SSLContext | None = None, *, body: object = None, endless: bool = False
-) -> Iterator[tuple[int, list[Seen]]]:
-    """A real HTTP server on a free port of 127.0.0.1; with `context` it speaks TLS. Yields port and requests.
+) -> Iterator[tuple[int, list[ReceivedRequest]]]:
+    """Run a real HTTP server on a free port of 127.0.0.1, with TLS if `context` is set. Yield port and requests.
 
-    It answers everything with `body` as JSON, compressed if that was asked for; an `endless` one goes on with
-    lines after it until nobody listens.
+    Each response is `body` as JSON, compressed if the client accepts that, or with `endless` an endless stream of
+    lines.
     """
-    seen: list[Seen] = []
+    received: list[ReceivedRequest] = []
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"] or 0))
-            seen.append(Seen(self.command, self.path, {key.lower(): value for key, value in self.headers.items()}))
+            received.append(
+                ReceivedRequest(
+                    self.command, self.path, {key.lower(): value for key, value in self.headers.items()}
+                )
+            )
             if endless:
                 self._endless()
                 return
@@ -175,7 +181,7 @@ def loopback(
                 self.close_connection = True
 
         def log_message(self, *args: Any) -> None:
-            """Quiet."""
+            """Log nothing."""
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
@@ -186,7 +192,7 @@ def loopback(
             return connection, address
 
         def finish_request(self, request: Any, client_address: Any) -> None:
-            # The handshake belongs to the connection's own thread.
+            # Do the handshake in the thread of the connection.
             if context is None:
                 super().finish_request(request, client_address)
                 return
@@ -194,13 +200,13 @@ def loopback(
                 super().finish_request(connection, client_address)
 
         def handle_error(self, request: Any, client_address: Any) -> None:
-            """A client that goes away, or that refuses our certificate, is what some tests are about."""
+            """Ignore errors: in some tests the client disconnects or rejects the certificate."""
 
     with Server(("127.0.0.1", 0), Handler) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            yield server.server_address[1], seen
+            yield server.server_address[1], received
         finally:
             server.shutdown()
             thread.join()

@@ -1,4 +1,4 @@
-"""The client's requests and what it makes of the answers, over a transport in memory."""
+"""The requests of the client and its results, over a transport in memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from gke_sandbox.kube.resources import CONFIG_MAPS, JOBS, NAMESPACES, PODS
 from gke_sandbox.kube.status import RequestInfo
 
 from ..clock import run_on_mock_clock
-from .recordings import recorded, refused
+from .recordings import recorded, recorded_errors
 from .servers import FOREVER, Answer, Memory
 
 pytestmark = pytest.mark.anyio
@@ -46,14 +46,14 @@ async def test_the_transport_is_entered_and_closed_with_the_client() -> None:
     assert (server.entered, server.closed) == (1, 1)
 
 
-async def test_a_clients_repr_is_its_address() -> None:
+async def test_the_repr_is_the_address() -> None:
     config = ClusterConfig(server="https://cluster/prefix/", auth=BearerToken("t0ken"))
     assert repr(KubeClient(config)) == "KubeClient('https://cluster/prefix')"
 
 
-async def test_a_client_is_of_use_only_between_enter_and_exit() -> None:
+async def test_a_client_that_was_not_entered_cannot_be_used() -> None:
     outside = client(Memory([]))
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="async with"):
         await outside.get(PODS, "ns", "a")
 
 
@@ -72,11 +72,11 @@ REQUESTS: list[tuple[Callable[[KubeClient], Awaitable[object]], str, str, dict[s
     (lambda c: c.list(PODS, None), "GET", "/api/v1/pods", {}, None),
     (
         lambda c: c.list(
-            PODS, "ns", label_selector="a in (b, c)", field_selector="x=y&z", resource_version="0", limit=5
+            PODS, "ns", label_selector="a in (b, c)", field_selector="x=y&z", limit=5, continue_="page 2"
         ),
         "GET",
         "/api/v1/namespaces/ns/pods",
-        {"labelSelector": "a in (b, c)", "fieldSelector": "x=y&z", "resourceVersion": "0", "limit": "5"},
+        {"labelSelector": "a in (b, c)", "fieldSelector": "x=y&z", "limit": "5", "continue": "page 2"},
         None,
     ),
     (lambda c: c.delete(PODS, "ns", "a"), "DELETE", "/api/v1/namespaces/ns/pods/a", {}, None),
@@ -86,9 +86,7 @@ REQUESTS: list[tuple[Callable[[KubeClient], Awaitable[object]], str, str, dict[s
             "ns",
             "j",
             propagation_policy="Background",
-            grace_period_seconds=0,
             preconditions={"uid": "u", "resourceVersion": "7"},
-            dry_run=True,
         ),
         "DELETE",
         "/apis/batch/v1/namespaces/ns/jobs/j",
@@ -97,21 +95,19 @@ REQUESTS: list[tuple[Callable[[KubeClient], Awaitable[object]], str, str, dict[s
             "apiVersion": "v1",
             "kind": "DeleteOptions",
             "propagationPolicy": "Background",
-            "gracePeriodSeconds": 0,
             "preconditions": {"uid": "u", "resourceVersion": "7"},
-            "dryRun": ["All"],
         },
     ),
 ]
 
 
-@pytest.mark.parametrize(("ask", "method", "path", "query", "body"), REQUESTS)
-async def test_requests(
-    ask: Callable[[KubeClient], Awaitable[object]], method: str, path: str, query: dict[str, str], body: Any
+@pytest.mark.parametrize(("send", "method", "path", "query", "body"), REQUESTS)
+async def test_each_method_sends_the_right_request(
+    send: Callable[[KubeClient], Awaitable[object]], method: str, path: str, query: dict[str, str], body: Any
 ) -> None:
     server = Memory([Answer(body={"kind": "Answer"})])
     async with client(server) as c:
-        assert await ask(c) == {"kind": "Answer"}
+        assert await send(c) == {"kind": "Answer"}
     request = server.requests[0]
     assert (request.method, request.url.raw_path.decode().partition("?")[0]) == (method, path)
     assert dict(request.url.params) == query
@@ -120,7 +116,7 @@ async def test_requests(
     assert server.open_streams == 0
 
 
-async def test_the_delete_options_are_those_that_a_real_server_took() -> None:
+async def test_the_delete_options_equal_those_of_a_recording() -> None:
     document = json.loads((Path(__file__).with_name("recorded") / "already-exists.json").read_text())
     sent = next(e["request"]["body"] for e in document["exchanges"] if "body" in e["request"])
     server = Memory([Answer(body={})])
@@ -129,7 +125,7 @@ async def test_the_delete_options_are_those_that_a_real_server_took() -> None:
     assert json.loads(server.requests[0].content) == sent
 
 
-async def test_it_says_who_it_is_and_asks_for_json() -> None:
+async def test_requests_have_a_user_agent_and_accept_json() -> None:
     server = Memory([Answer(body={})])
     async with client(server) as c:
         await c.get(PODS, "ns", "a")
@@ -139,7 +135,7 @@ async def test_it_says_who_it_is_and_asks_for_json() -> None:
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-async def test_what_is_read_whole_may_be_compressed_and_streams_may_not(allowed: bool) -> None:
+async def test_complete_responses_may_be_compressed_and_streams_may_not(allowed: bool) -> None:
     server = Memory([Answer(body={}), Answer(body=b"line\n"), Answer(body=b"")])
     async with client(server, replace(CONFIG, disable_compression=not allowed)) as c:
         await c.get(PODS, "ns", "a")
@@ -147,11 +143,11 @@ async def test_what_is_read_whole_may_be_compressed_and_streams_may_not(allowed:
             assert [chunk async for chunk in chunks] == [b"line\n"]
         async with c.watch(PODS, "ns") as events:
             assert [event async for event in events] == []
-    asked = [request.headers["accept-encoding"] for request in server.requests]
-    assert asked == ["gzip" if allowed else "identity", "identity", "identity"]
+    accepted = [request.headers["accept-encoding"] for request in server.requests]
+    assert accepted == ["gzip" if allowed else "identity", "identity", "identity"]
 
 
-async def test_a_compressed_answer_is_unpacked() -> None:
+async def test_a_compressed_response_is_decompressed() -> None:
     packed = gzip.compress(json.dumps({"kind": "Pod", "text": "x" * 1000}).encode())
     chunks = [packed[at : at + 7] for at in range(0, len(packed), 7)]
     server = Memory([Answer(200, chunks=chunks, headers=[("content-encoding", "gzip")])])
@@ -159,7 +155,7 @@ async def test_a_compressed_answer_is_unpacked() -> None:
         assert await c.get(PODS, "ns", "a") == {"kind": "Pod", "text": "x" * 1000}
 
 
-async def test_a_compressed_refusal_is_unpacked() -> None:
+async def test_a_compressed_error_response_is_decompressed() -> None:
     packed = gzip.compress(b'{"kind":"Status","code":404,"reason":"NotFound","message":"no such pod"}')
     server = Memory([Answer(404, packed, headers=[("content-encoding", "gzip")])])
     async with client(server) as c:
@@ -168,16 +164,18 @@ async def test_a_compressed_refusal_is_unpacked() -> None:
 
 
 @pytest.mark.parametrize("damage", [lambda packed: packed[:-3], lambda packed: b"\x1f\x8b", lambda packed: b"{}"])
-async def test_a_damaged_compressed_answer_is_no_whole_answer(damage: Callable[[bytes], bytes]) -> None:
+async def test_a_damaged_compressed_response_is_a_network_error(damage: Callable[[bytes], bytes]) -> None:
     packed = damage(gzip.compress(b'{"kind":"Pod"}'))
     server = Memory([Answer(200, packed, headers=[("content-encoding", "gzip")])])
     async with client(server) as c:
-        with pytest.raises(NetworkError, match="no whole answer from https://cluster:6443: the compressed answer"):
+        with pytest.raises(
+            NetworkError, match="no complete response from https://cluster:6443: the compressed response"
+        ):
             await c.get(PODS, "ns", "a")
     assert server.open_streams == 0
 
 
-async def test_a_small_answer_that_unpacks_into_a_huge_one_is_given_up_at_the_limit() -> None:
+async def test_decompression_stops_at_the_size_limit() -> None:
     packed = httpx.ByteStream(gzip.compress(b" " * (1 << 20)))
     response = httpx.Response(200, headers={"content-encoding": "gzip"}, stream=packed)
     body = ResponseBody(response, RequestInfo("get", "GET", PODS, "ns", "a"), "https://cluster")
@@ -195,7 +193,7 @@ async def test_the_path_of_the_servers_address_is_kept(prefix: str) -> None:
     assert server.requests[0].url.path == "/v1/projects/7/gkeMemberships/m/api/v1/namespaces/ns/pods/a"
 
 
-async def test_a_bad_name_is_refused_before_any_request() -> None:
+async def test_an_invalid_name_is_rejected_before_any_request() -> None:
     server = Memory([])
     async with client(server) as c:
         with pytest.raises(SpecError):
@@ -206,7 +204,7 @@ async def test_a_bad_name_is_refused_before_any_request() -> None:
     assert server.requests == []
 
 
-# Who we are
+# Credentials
 
 
 @pytest.mark.parametrize(
@@ -217,21 +215,21 @@ async def test_a_bad_name_is_refused_before_any_request() -> None:
         (None, None),
     ],
 )
-async def test_credentials_travel_over_https(auth: httpx.Auth | None, expected: str | None) -> None:
+async def test_credentials_are_sent_over_https(auth: httpx.Auth | None, expected: str | None) -> None:
     server = Memory([Answer(body={})])
     async with client(server, ClusterConfig(server="https://cluster", auth=auth)) as c:
         await c.get(PODS, "ns", "a")
     assert server.requests[0].headers.get("authorization") == expected
 
 
-async def test_credentials_never_travel_over_plain_http() -> None:
+async def test_credentials_are_not_sent_over_plain_http() -> None:
     server = Memory([Answer(body={})])
     async with client(server, ClusterConfig(server="http://cluster", auth=BearerToken("t0ken"))) as c:
         await c.get(PODS, "ns", "a")
     assert "authorization" not in server.requests[0].headers
 
 
-async def test_credentials_do_not_follow_a_redirect() -> None:
+async def test_a_redirect_is_not_followed() -> None:
     server = Memory([Answer(302, headers=[("location", "http://elsewhere/")])])
     async with client(server, ClusterConfig(server="https://cluster", auth=BearerToken("t0ken"))) as c:
         with pytest.raises(ServerError, match="redirect"):
@@ -250,7 +248,7 @@ async def test_a_netrc_is_never_used(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "authorization" not in server.requests[0].headers
 
 
-async def test_a_token_file_that_is_gone_is_a_config_error(tmp_path: Path) -> None:
+async def test_a_missing_token_file_is_a_config_error(tmp_path: Path) -> None:
     server = Memory([Answer(body={})])
     auth = TokenFile(tmp_path / "token", source="tokenFile of u")
     async with client(server, ClusterConfig(server="https://cluster", auth=auth)) as c:
@@ -258,11 +256,11 @@ async def test_a_token_file_that_is_gone_is_a_config_error(tmp_path: Path) -> No
             await c.get(PODS, "ns", "a")
 
 
-# Answers
+# Responses
 
 
-async def test_a_recorded_refusal_is_raised() -> None:
-    exchange = refused("forbidden")[0]
+async def test_a_recorded_error_response_is_raised() -> None:
+    exchange = recorded_errors("forbidden")[0]
     server = Memory([Answer(exchange.status, exchange.body, headers=list(exchange.headers.items()))])
     async with client(server) as c:
         with pytest.raises(Forbidden) as caught:
@@ -272,14 +270,14 @@ async def test_a_recorded_refusal_is_raised() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b'{"kind": "Jo', b"<html>"])
-async def test_a_success_that_cannot_be_read_is_a_server_error(body: bytes) -> None:
+async def test_a_2xx_response_without_an_object_is_a_server_error(body: bytes) -> None:
     async with client(Memory([Answer(201, body)])) as c:
         with pytest.raises(ServerError):
             await c.create(JOBS, "ns", JOB)
 
 
 @pytest.mark.parametrize(("encoding", "allowed"), [("gzip", False), ("br", True), ("deflate", True)])
-async def test_a_compression_that_was_not_asked_for_is_a_server_error(encoding: str, allowed: bool) -> None:
+async def test_a_compression_that_was_not_requested_is_a_server_error(encoding: str, allowed: bool) -> None:
     server = Memory([Answer(200, b"\x1f\x8b", headers=[("content-encoding", encoding)])])
     async with client(server, replace(CONFIG, disable_compression=not allowed)) as c:
         with pytest.raises(ServerError, match="compressed"):
@@ -287,15 +285,15 @@ async def test_a_compression_that_was_not_asked_for_is_a_server_error(encoding: 
     assert server.open_streams == 0
 
 
-async def test_with_pytest_httpx_in_place_of_the_network(httpx_mock: HTTPXMock) -> None:
-    """A user's own tests may patch httpx's transport: the client goes through it."""
+async def test_pytest_httpx_can_replace_the_network(httpx_mock: HTTPXMock) -> None:
+    """The tests of a user may patch the transport of httpx, and the client uses it."""
     url = "http://cluster/api/v1/namespaces/ns/pods?labelSelector=a%3Db"
     httpx_mock.add_response(url=url, json={"items": []})
     async with KubeClient(ClusterConfig(server="http://cluster")) as c:
         assert await c.list(PODS, "ns", label_selector="a=b") == {"items": []}
 
 
-# No answer
+# No response
 
 
 @pytest.mark.parametrize(
@@ -319,7 +317,7 @@ async def test_with_pytest_httpx_in_place_of_the_network(httpx_mock: HTTPXMock) 
     ],
     ids=lambda value: type(value).__name__,
 )
-async def test_every_error_of_httpx_is_a_network_error(error: Exception, sent: bool) -> None:
+async def test_each_error_of_httpx_is_a_network_error(error: Exception, sent: bool) -> None:
     async with client(Memory([error])) as c:
         with pytest.raises(NetworkError) as caught:
             await c.create(JOBS, "ns", JOB)
@@ -329,7 +327,7 @@ async def test_every_error_of_httpx_is_a_network_error(error: Exception, sent: b
     assert "s3cret" not in caught.value.message
 
 
-async def test_an_answer_cut_in_its_middle_may_have_arrived() -> None:
+async def test_after_a_truncated_response_the_request_counts_as_sent() -> None:
     server = Memory([Answer(chunks=[b'{"kind"', httpx.RemoteProtocolError("cut")])])
     async with client(server) as c:
         with pytest.raises(NetworkError) as caught:
@@ -338,7 +336,7 @@ async def test_an_answer_cut_in_its_middle_may_have_arrived() -> None:
     assert server.open_streams == 0
 
 
-async def test_the_network_errors_own_words_are_told() -> None:
+async def test_the_message_contains_the_error_of_the_operating_system() -> None:
     broken = httpx.ConnectError("All connection attempts failed")
     broken.__cause__ = OSError("All connection attempts failed")
     broken.__cause__.__cause__ = ConnectionRefusedError(111, "Connection refused")
@@ -348,7 +346,7 @@ async def test_the_network_errors_own_words_are_told() -> None:
         except FileNotFoundError:
             with pytest.raises(NetworkError, match="Connection refused"):
                 await c.get(PODS, "ns", "a")
-            # What the caller is handling is none of ours.
+            # The exception that the caller is handling does not count.
             broken.__cause__ = None
             with pytest.raises(NetworkError, match="attempts failed"):
                 await client_of(broken)
@@ -359,7 +357,7 @@ async def client_of(error: Exception) -> None:
         await c.get(PODS, "ns", "a")
 
 
-async def test_a_name_that_does_not_resolve_says_so() -> None:
+async def test_the_message_for_a_name_that_does_not_resolve_contains_the_cause() -> None:
     broken = httpx.ConnectError("[Errno -2] Name or service not known")
     broken.__cause__ = socket.gaierror(-2, "Name or service not known")
     async with client(Memory([broken])) as c:
@@ -374,7 +372,7 @@ def warning(*texts: str) -> Answer:
     return Answer(body={}, headers=[("warning", ", ".join(f'299 - "{text}"' for text in texts))])
 
 
-async def test_warnings_are_logged_once_a_text(caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_warning_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     server = Memory([warning("one", "two"), warning("two"), warning("three")])
     async with client(server) as c:
         for _ in range(3):
@@ -384,7 +382,7 @@ async def test_warnings_are_logged_once_a_text(caplog: pytest.LogCaptureFixture)
     assert [record.getMessage().rpartition(": ")[2] for record in logged] == ["one", "two", "three"]
 
 
-async def test_a_warning_that_differs_in_the_objects_name_alone_is_the_same(
+async def test_warnings_that_differ_only_in_the_name_of_the_object_are_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     server = Memory([warning("adjusted job-1"), warning("adjusted job-2")])
@@ -420,27 +418,23 @@ async def test_a_log_may_be_empty(answer: Answer) -> None:
     assert b"".join(await read_log(Memory([answer]))) == b""
 
 
-async def test_a_log_is_bytes_as_they_come() -> None:
+async def test_a_log_is_the_chunks_as_they_arrive() -> None:
     parts = [b"\x1eout 3\nab", b"\r\x85\xff", b"\n"]
     server = Memory([Answer(chunks=parts)])
-    assert await read_log(server, tail_lines=3, limit_bytes=100) == parts
-    assert dict(server.requests[0].url.params) == {
-        "container": "code-runner",
-        "tailLines": "3",
-        "limitBytes": "100",
-    }
+    assert await read_log(server) == parts
+    assert dict(server.requests[0].url.params) == {"container": "code-runner"}
     assert server.open_streams == 0
 
 
-async def test_a_container_that_waits_to_start_is_a_bad_request() -> None:
-    exchange = refused("log-errors")[0]
+async def test_the_log_of_a_container_that_has_not_started_is_a_bad_request() -> None:
+    exchange = recorded_errors("log-errors")[0]
     server = Memory([Answer(exchange.status, exchange.body)])
     with pytest.raises(BadRequest, match="is waiting to start: ContainerCreating"):
         await read_log(server, follow=True)
     assert server.open_streams == 0
 
 
-async def test_a_followed_log_that_breaks_raises_where_it_broke() -> None:
+async def test_a_followed_log_yields_its_chunks_before_the_error() -> None:
     server = Memory([Answer(chunks=[b"one\n", httpx.RemoteProtocolError("cut")])])
     async with client(server) as c, c.log("ns", "p", follow=True) as chunks:
         assert await anext(chunks) == b"one\n"
@@ -449,7 +443,7 @@ async def test_a_followed_log_that_breaks_raises_where_it_broke() -> None:
     assert server.open_streams == 0
 
 
-async def test_a_followed_log_can_be_left_before_its_end() -> None:
+async def test_a_followed_log_can_be_closed_before_its_end() -> None:
     server = Memory([Answer(chunks=[b"exit\n", b"more\n", FOREVER])])
     async with client(server) as c, c.log("ns", "p", follow=True) as chunks:
         assert await anext(chunks) == b"exit\n"
@@ -467,21 +461,18 @@ async def test_a_cancelled_log_is_closed() -> None:
         assert server.open_streams == 0
 
 
-def test_a_followed_log_may_be_silent_for_hours_and_a_plain_one_may_not() -> None:
+def test_only_a_followed_log_may_be_silent_for_hours() -> None:
     async def main() -> None:
         server = Memory([Answer(chunks=[b"one\n", 7200.0, b"two\n"])])
         assert await read_log(server, follow=True) == [b"one\n", b"two\n"]
         server = Memory([Answer(chunks=[b"one\n", 31.0, b"two\n"])])
         with pytest.raises(NetworkError, match="silent"):
             await read_log(server)
-        server = Memory([Answer(chunks=[b"one\n", 61.0, b"two\n"])])
-        with pytest.raises(NetworkError, match="silent"):
-            await read_log(server, follow=True, read_timeout=60.0)
 
     run_on_mock_clock(main)
 
 
-def test_a_plain_request_waits_30_seconds_for_its_answer() -> None:
+def test_a_request_waits_30_seconds_for_its_response() -> None:
     async def main() -> float:
         async with client(Memory([Answer(delay=FOREVER)])) as c:
             before = anyio.current_time()
@@ -493,7 +484,7 @@ def test_a_plain_request_waits_30_seconds_for_its_answer() -> None:
     assert run_on_mock_clock(main) == 30.0
 
 
-async def test_there_is_always_room_for_another_connection() -> None:
+async def test_there_is_no_limit_on_waiting_for_a_connection() -> None:
     server = Memory([Answer(body={})])
     async with client(server) as c:
         await c.get(PODS, "ns", "a")
@@ -503,23 +494,27 @@ async def test_there_is_always_room_for_another_connection() -> None:
 # Watches
 
 
-async def test_a_watch_tells_every_event_errors_and_bookmarks_included() -> None:
+async def test_a_watch_yields_error_events() -> None:
     exchange = next(e for e in recorded("watch-expired") if e.chunks)
     server = Memory([Answer(chunks=exchange.chunks)])
     async with client(server) as c, c.watch(PODS, "ns", resource_version="1", timeout_seconds=3) as events:
-        told = [event async for event in events]
-    assert [(event.type, event.object["reason"]) for event in told] == [("ERROR", "Expired")]
+        yielded = [event async for event in events]
+    assert [(event.type, event.object["reason"]) for event in yielded] == [("ERROR", "Expired")]
 
 
-async def test_a_watch_without_bookmarks() -> None:
+async def test_a_watch_requests_bookmarks_and_has_a_limit_on_silence() -> None:
     server = Memory([Answer(chunks=[])])
-    async with client(server) as c, c.watch(PODS, None, timeout_seconds=50, allow_bookmarks=False) as events:
+    async with client(server) as c, c.watch(PODS, None, timeout_seconds=50) as events:
         assert [event async for event in events] == []
-    assert dict(server.requests[0].url.params) == {"watch": "true", "timeoutSeconds": "50"}
-    assert server.requests[0].extensions["timeout"]["read"] == 80.0
+    assert dict(server.requests[0].url.params) == {
+        "watch": "true",
+        "allowWatchBookmarks": "true",
+        "timeoutSeconds": "50",
+    }
+    assert server.requests[0].extensions["timeout"]["read"] == 120.0
 
 
-async def test_round_trips_are_not_measured_where_there_is_no_network() -> None:
+async def test_round_trips_are_measured_only_on_the_network() -> None:
     server = Memory([Answer(body={})])
     async with client(server) as c:
         await c.get(PODS, "ns", "a")

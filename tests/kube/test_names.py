@@ -1,4 +1,4 @@
-"""The syntax of names, held to Kubernetes' own tables of good and bad ones."""
+"""The syntax of names, with the valid and invalid examples of Kubernetes' tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from gke_sandbox.kube import names
 
-GOOD: list[tuple[Callable[[str], list[str]], list[str]]] = [
+VALID: list[tuple[Callable[[str], list[str]], list[str]]] = [
     (names.dns_label, ["a", "0", "a-b", "a--1", "1", "a" * 63, "123-abc"]),
     (names.dns_subdomain, ["a", "a.b", "a-1.b-2.3", "a" * 253, "0.0"]),
     (
@@ -20,7 +20,7 @@ GOOD: list[tuple[Callable[[str], list[str]], list[str]]] = [
     (names.env_name, ["A", "_a", "my.env-name", "-x", ".x", "a1"]),
     (names.config_map_key, ["a", "code_0", ".dot", "a..b", "-", "A" * 253]),
 ]
-BAD: list[tuple[Callable[[str], list[str]], list[str]]] = [
+INVALID: list[tuple[Callable[[str], list[str]], list[str]]] = [
     (names.dns_label, ["", "A", "a.b", "-a", "a-", "a_b", "a\n", "ä", "a" * 64, " a"]),
     (names.dns_subdomain, ["", "A", "a..b", ".a", "a.", "a-.b", "a_b", "a\n", "a" * 254]),
     (names.label_key, ["", "/a", "a/", "a/b/c", "-a", "a-", "é", "x" * 64, "A.com/b", "a b", "a" * 254 + "/b"]),
@@ -31,18 +31,18 @@ BAD: list[tuple[Callable[[str], list[str]], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "value"), [(rule, value) for rule, values in GOOD for value in values])
-def test_a_good_name_has_no_errors(rule: Callable[[str], list[str]], value: str) -> None:
+@pytest.mark.parametrize(("rule", "value"), [(rule, value) for rule, values in VALID for value in values])
+def test_a_valid_name_has_no_errors(rule: Callable[[str], list[str]], value: str) -> None:
     assert rule(value) == []
 
 
-@pytest.mark.parametrize(("rule", "value"), [(rule, value) for rule, values in BAD for value in values])
-def test_a_bad_name_has_errors(rule: Callable[[str], list[str]], value: str) -> None:
+@pytest.mark.parametrize(("rule", "value"), [(rule, value) for rule, values in INVALID for value in values])
+def test_an_invalid_name_has_errors(rule: Callable[[str], list[str]], value: str) -> None:
     assert rule(value)
 
 
-def test_the_words_are_the_api_servers() -> None:
-    """The first as it was recorded; two spaces before `or` are the server's."""
+def test_the_messages_are_those_of_the_api_server() -> None:
+    """The first is from a recording. The server does write two spaces before `or`."""
     assert names.dns_subdomain("Not_A_Name") == [
         "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must "
         "start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is "

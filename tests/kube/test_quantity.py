@@ -1,4 +1,4 @@
-"""Quantities, held to what apimachinery's parser does with the same text."""
+"""Quantities, compared with the results of the parser of apimachinery."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ NANO = 10**9
         ("0.000000001", 1),
     ],
 )
-def test_every_notation_is_read_exactly(text: str, nano: int) -> None:
+def test_every_notation_is_parsed_exactly(text: str, nano: int) -> None:
     assert parse_quantity(text).nano == nano
 
 
 @pytest.mark.parametrize("text", [".", "-", "+", "0.0", "0Ki", "-0", "0e99999", "000"])
-def test_the_server_takes_these_for_zero(text: str) -> None:
+def test_these_texts_are_zero_as_on_the_server(text: str) -> None:
     assert parse_quantity(text).nano == 0
 
 
@@ -68,7 +68,7 @@ def test_the_server_takes_these_for_zero(text: str) -> None:
         ("0.0000000001Ki", 103),
     ],
 )
-def test_what_is_finer_than_a_billionth_is_rounded_away_from_zero(text: str, nano: int) -> None:
+def test_fractions_of_a_billionth_are_rounded_away_from_zero(text: str, nano: int) -> None:
     assert parse_quantity(text).nano == nano
 
 
@@ -99,7 +99,7 @@ def test_binary_quantities_are_capped_at_63_bits() -> None:
         "5 Mi",
     ],
 )
-def test_text_of_another_form_is_refused_in_the_servers_words(text: str) -> None:
+def test_invalid_text_has_the_error_message_of_the_server(text: str) -> None:
     with pytest.raises(QuantityError, match=r"^quantities must match the regular expression '\^\("):
         parse_quantity(text)
 
@@ -108,13 +108,13 @@ def test_text_of_another_form_is_refused_in_the_servers_words(text: str) -> None
     "text",
     ["1i", "1mi", "0.1mi", ".5i", "-3.01i", "-3.01e-", "1e", "1e+", "1K", "1Mm", "1m3", "1e9" + "9" * 20],
 )
-def test_an_unknown_suffix_is_refused_in_the_servers_words(text: str) -> None:
+def test_an_unknown_suffix_has_the_error_message_of_the_server(text: str) -> None:
     with pytest.raises(QuantityError, match=r"^unable to parse quantity's suffix$"):
         parse_quantity(text)
 
 
 @pytest.mark.parametrize("text", ["1e257", "1e999999999", "1" * 257])
-def test_what_no_machine_has_is_refused_without_computing_it(text: str) -> None:
+def test_a_huge_quantity_is_rejected_without_computing_it(text: str) -> None:
     with pytest.raises(QuantityError, match="256"):
         parse_quantity(text)
 
@@ -152,7 +152,7 @@ def test_what_no_machine_has_is_refused_without_computing_it(text: str) -> None:
         ("1000E", "1000E"),
     ],
 )
-def test_it_is_written_in_canonical_form(text: str, canonical: str) -> None:
+def test_the_string_is_the_canonical_form(text: str, canonical: str) -> None:
     quantity = parse_quantity(text)
     assert str(quantity) == canonical
     assert parse_quantity(canonical).nano == quantity.nano
@@ -169,7 +169,7 @@ def test_it_is_written_in_canonical_form(text: str, canonical: str) -> None:
         ("3", 3, 3000),
     ],
 )
-def test_whole_numbers_and_thousandths_are_rounded_away_from_zero(text: str, value: int, milli: int) -> None:
+def test_integers_and_thousandths_are_rounded_away_from_zero(text: str, value: int, milli: int) -> None:
     quantity = parse_quantity(text)
     assert (quantity.value, quantity.milli) == (value, milli)
     assert quantity.rounded_to_milli().nano == milli * NANO // 1000
@@ -179,7 +179,7 @@ def test_whole_numbers_and_thousandths_are_rounded_away_from_zero(text: str, val
     ("left", "right", "total"),
     [("64Mi", "64Mi", "128Mi"), ("1G", "1Mi", "1001048576"), ("0", "1Mi", "1Mi"), ("1Gi", "512Mi", "1536Mi")],
 )
-def test_a_sum_keeps_the_notation_of_its_first_part(left: str, right: str, total: str) -> None:
+def test_a_sum_has_the_notation_of_its_first_operand(left: str, right: str, total: str) -> None:
     assert str(parse_quantity(left) + parse_quantity(right)) == total
 
 
@@ -189,7 +189,7 @@ def test_a_sum_keeps_the_notation_of_its_first_part(left: str, right: str, total
         ["n", "u", "m", "", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei", "e3", "E-4"]
     ),
 )
-def test_canonical_form_loses_nothing_and_is_stable(number: str, suffix: str) -> None:
+def test_the_canonical_form_is_exact_and_stable(number: str, suffix: str) -> None:
     quantity = parse_quantity(number + suffix)
     canonical = str(quantity)
     again = parse_quantity(canonical)
@@ -199,7 +199,7 @@ def test_canonical_form_loses_nothing_and_is_stable(number: str, suffix: str) ->
 
 
 @given(st.text(alphabet="0123456789.+-eEinumkKMGTP ", max_size=12))
-def test_any_text_is_a_quantity_or_refused(text: str) -> None:
+def test_any_text_is_a_quantity_or_an_error(text: str) -> None:
     try:
         quantity = parse_quantity(text)
     except QuantityError:

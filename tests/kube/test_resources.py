@@ -1,4 +1,4 @@
-"""Where the API serves what."""
+"""The paths of resources."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from gke_sandbox.kube.resources import CONFIG_MAPS, EVENTS, JOBS, NAMESPACES, PO
         (RUNTIME_CLASSES.path("ignored", "gvisor"), "/apis/node.k8s.io/v1/runtimeclasses/gvisor"),
     ],
 )
-def test_path(path: str, expected: str) -> None:
+def test_the_path_of_a_resource(path: str, expected: str) -> None:
     assert path == expected
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../secrets", "a%2Fb"])
-def test_a_name_never_leads_out_of_its_place(name: str) -> None:
+def test_a_name_that_is_not_a_path_segment_is_rejected(name: str) -> None:
     with pytest.raises(SpecError) as caught:
         PODS.path("ns", name)
     assert caught.value.field == "name"
@@ -35,10 +35,10 @@ def test_a_name_never_leads_out_of_its_place(name: str) -> None:
     assert caught.value.field == "namespace"
 
 
-def test_an_object_is_named_within_its_namespace() -> None:
+def test_the_path_of_an_object_requires_its_namespace() -> None:
     with pytest.raises(SpecError):
         PODS.path(None, "a")
 
 
-def test_api_version() -> None:
+def test_the_api_version_includes_the_group() -> None:
     assert (PODS.api_version, JOBS.api_version) == ("v1", "batch/v1")

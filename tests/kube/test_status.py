@@ -1,4 +1,4 @@
-"""What an answer means: (status, headers, body) in, a value or an error out."""
+"""Responses of the API server as values and errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from gke_sandbox.errors import (
 from gke_sandbox.kube.resources import CONFIG_MAPS, JOBS, NAMESPACES, PODS
 from gke_sandbox.kube.status import RequestInfo, error_from_response, json_response, status_error, warning_texts
 
-from .recordings import recorded, refused
+from .recordings import recorded, recorded_errors
 
 CREATE = RequestInfo("create", "POST", JOBS, "agent-sandbox", "x")
 GET = RequestInfo("get", "GET", PODS, "agent-sandbox", "x")
@@ -33,7 +33,7 @@ LOG = RequestInfo("get", "GET", PODS, "agent-sandbox", "x", "log")
 WATCH = RequestInfo("watch", "GET", PODS, "agent-sandbox")
 
 
-def status(code: int, reason: str, message: str = "said", **more: object) -> dict[str, Any]:
+def status(code: int, reason: str, message: str = "failed", **more: object) -> dict[str, Any]:
     return {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason,
             "message": message, **more}  # fmt: skip
 
@@ -55,10 +55,10 @@ def status(code: int, reason: str, message: str = "said", **more: object) -> dic
         ("watch-expired", 0, ServerError, 504, "Timeout"),
     ],
 )
-def test_a_recorded_refusal_is_a_typed_error(
+def test_a_recorded_error_response_has_its_own_class(
     scenario: str, number: int, kind: type[ApiError], code: int, reason: str
 ) -> None:
-    exchange = refused(scenario)[number]
+    exchange = recorded_errors(scenario)[number]
     error = error_from_response(CREATE, exchange.status, exchange.headers, exchange.body)
     assert (type(error), error.code, error.reason) == (kind, code, reason)
     assert json.loads(exchange.body)["message"][:1000] in error.message
@@ -67,8 +67,8 @@ def test_a_recorded_refusal_is_a_typed_error(
     assert "\n" not in error.message
 
 
-def test_causes_name_the_field() -> None:
-    error = error_from_response(CREATE, 422, {}, refused("invalid-job")[1].body)
+def test_causes_contain_the_field() -> None:
+    error = error_from_response(CREATE, 422, {}, recorded_errors("invalid-job")[1].body)
     assert error.causes == (
         StatusCause(
             reason="FieldValueInvalid",
@@ -77,7 +77,7 @@ def test_causes_name_the_field() -> None:
         ),
     )
     assert error.details["group"] == "batch"
-    assert error.hint == "The server refuses: spec.template.spec.containers[0].resources.requests."
+    assert error.hint == "The server rejected these fields: spec.template.spec.containers[0].resources.requests."
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_causes_name_the_field() -> None:
         (500, "StorageReadError", ServerError),
         (503, "ServiceUnavailable", ServerError),
         (504, "Timeout", ServerError),
-        # The reason comes first, the code where the reason says nothing that is known.
+        # The reason takes precedence; the code counts if the reason is unknown.
         (500, "NotFound", NotFound),
         (404, "SomethingNew", NotFound),
         (409, "", AlreadyExists),
@@ -102,11 +102,11 @@ def test_causes_name_the_field() -> None:
         (418, "", ApiError),
     ],
 )
-def test_the_reason_decides_then_the_code(code: int, reason: str, kind: type[ApiError]) -> None:
+def test_the_class_depends_on_the_reason_then_on_the_code(code: int, reason: str, kind: type[ApiError]) -> None:
     assert type(status_error(CREATE, status(code, reason))) is kind
 
 
-def test_a_409_without_a_reason_is_a_conflict_unless_something_was_created() -> None:
+def test_a_409_without_a_reason_is_a_conflict_unless_the_request_was_a_post() -> None:
     assert type(status_error(GET, status(409, ""))) is Conflict
 
 
@@ -130,7 +130,7 @@ def test_retry_after(details: dict[str, object], headers: dict[str, str], expect
     assert error_from_response(CREATE, 429, headers, body).retry_after == expected
 
 
-def test_retry_after_of_a_body_that_is_no_status() -> None:
+def test_retry_after_counts_without_a_status_object() -> None:
     error = error_from_response(CREATE, 503, {"retry-after": "2"}, b"upstream is down")
     assert (type(error), error.retry_after) == (ServerError, 2.0)
     assert "upstream is down" in error.message
@@ -142,18 +142,18 @@ def test_retry_after_of_a_body_that_is_no_status() -> None:
      (410, Expired), (413, RequestEntityTooLarge), (422, Invalid), (429, TooManyRequests), (500, ServerError),
      (502, ServerError), (418, ApiError)],
 )  # fmt: skip
-def test_a_refusal_without_a_status_object_goes_by_its_code(code: int, kind: type[ApiError]) -> None:
+def test_without_a_status_object_the_class_depends_on_the_code(code: int, kind: type[ApiError]) -> None:
     error = error_from_response(CREATE, code, {}, b"<html>\r\n<b>no</b>\x1b[31m</html>")
     assert type(error) is kind
     assert "'<html> <b>no</b> [31m</html>'" in error.message
 
 
-def test_a_foreign_body_is_quoted_up_to_2048_bytes() -> None:
+def test_an_unknown_body_is_quoted_up_to_2048_bytes() -> None:
     error = error_from_response(CREATE, 502, {}, b"x" * 100_000)
     assert 2048 <= len(error.message) < 2300
 
 
-def test_a_redirect_is_not_an_api_server() -> None:
+def test_a_redirect_is_a_server_error_with_its_location() -> None:
     error = error_from_response(GET, 302, {"location": "https://login.example/"}, b"")
     assert type(error) is ServerError
     assert "https://login.example/" in error.message
@@ -175,19 +175,19 @@ def test_a_malformed_status_is_still_an_error(body: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b'{"kind": "Po', b"[]", b"hello", b"\xff\xfe", b"[" * 100_000, b"null"])
-def test_a_success_that_is_no_json_object_is_a_server_error(body: bytes) -> None:
+def test_a_2xx_response_without_a_json_object_is_a_server_error(body: bytes) -> None:
     with pytest.raises(ServerError) as caught:
         json_response(CREATE, 201, {}, body)
     assert caught.value.code == 201
     assert "POST /apis/batch/v1/namespaces/agent-sandbox/jobs" in caught.value.message
 
 
-def test_a_success_is_its_object() -> None:
+def test_a_2xx_response_is_its_object() -> None:
     assert json_response(GET, 200, {}, b'{"kind": "Pod"}') == {"kind": "Pod"}
 
 
 @pytest.mark.parametrize(
-    ("number", "call", "rule"),
+    ("number", "info", "rule"),
     [
         (0, RequestInfo("create", "POST", JOBS, "agent-sandbox", "x"),
          'apiGroups: ["batch"], resources: ["jobs"], verbs: ["create"]'),
@@ -199,34 +199,34 @@ def test_a_success_is_its_object() -> None:
          'apiGroups: ["batch"], resources: ["jobs"], verbs: ["delete"]'),
     ],
 )  # fmt: skip
-def test_a_forbidden_request_says_which_rule_is_missing(number: int, call: RequestInfo, rule: str) -> None:
-    exchange = refused("forbidden")[number]
-    assert (call.method, call.path) == (
+def test_the_hint_of_a_forbidden_request_is_the_missing_rule(number: int, info: RequestInfo, rule: str) -> None:
+    exchange = recorded_errors("forbidden")[number]
+    assert (info.method, info.path) == (
         exchange.method,
         exchange.path.replace("gke-sandbox-forbidden", "x"),
     )
-    hint = error_from_response(call, 403, {}, exchange.body).hint
+    hint = error_from_response(info, 403, {}, exchange.body).hint
     assert rule in hint
     assert '"agent-sandbox"' in hint
 
 
-def test_what_admission_refuses_needs_no_role() -> None:
+def test_a_rejection_by_admission_has_no_hint_about_roles() -> None:
     text = 'pods "x" is forbidden: violates PodSecurity "restricted:latest"'
     assert status_error(CREATE, status(403, "Forbidden", text)).hint == ""
 
 
-def test_a_cluster_wide_request_needs_a_cluster_role() -> None:
+def test_a_cluster_wide_request_requires_a_cluster_role() -> None:
     text = 'User "x" cannot get resource "namespaces"'
     error = status_error(RequestInfo("get", "GET", NAMESPACES, None, "x"), status(403, "Forbidden", text))
     assert "ClusterRole" in error.hint
 
 
-def test_a_missing_namespace_can_be_created() -> None:
+def test_the_hint_for_a_missing_namespace_is_the_command_that_creates_it() -> None:
     body = status(404, "NotFound", 'namespaces "nope" not found', details={"name": "nope", "kind": "namespaces"})
     assert "kubectl create namespace nope" in status_error(CREATE, body).hint
 
 
-def test_wrong_credentials_have_a_hint() -> None:
+def test_a_401_has_a_hint_about_credentials() -> None:
     assert "credentials" in status_error(GET, status(401, "Unauthorized")).hint
 
 
@@ -247,11 +247,11 @@ def test_wrong_credentials_have_a_hint() -> None:
         (['299 - "red \x1b[31m"'], ["red [31m"]),
     ],
 )
-def test_warnings_are_read_as_the_rfc_says(fields: list[str], expected: list[str]) -> None:
+def test_warnings_follow_the_grammar_of_the_rfc(fields: list[str], expected: list[str]) -> None:
     assert warning_texts(fields) == expected
 
 
-def test_recorded_warnings() -> None:
+def test_recorded_warnings_are_parsed() -> None:
     field = next(e for e in recorded("pod-security-violation") if "warning" in e.headers).headers["warning"]
     assert warning_texts([field]) == [
         'would violate PodSecurity "restricted:latest": allowPrivilegeEscalation != false (container "code-runner"'

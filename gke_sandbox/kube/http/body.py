@@ -16,47 +16,47 @@ from .transport import CLOSE_TIMEOUT, network_errors
 
 __all__ = ["ResponseBody"]
 
-# More than the buffers of httpcore and TLS can hold, in chunks of one byte.
 MAX_BUFFERED_CHUNKS = 1 << 17
-# How a body that nobody wants any more may end.
-_UNWOUND = (StopAsyncIteration, httpx.HTTPError, httpx.StreamError, ssl.SSLError)
+"""More than the buffers of httpcore and TLS can hold, in chunks of one byte."""
+_CLOSE_ERRORS = (StopAsyncIteration, httpx.HTTPError, httpx.StreamError, ssl.SSLError)
+"""The exceptions to ignore when closing a body."""
 
 
 class ResponseBody:
-    """An answer's body: its chunks as they come, with httpx's errors turned into ours."""
+    """An iterator over the chunks of a response, with exceptions of httpx raised as `NetworkError`."""
 
     def __init__(
-        self, response: httpx.Response, call: RequestInfo, server: str, proxy: Proxy | None = None
+        self, response: httpx.Response, info: RequestInfo, server: str, proxy: Proxy | None = None
     ) -> None:
         self._response = response
-        self._call = call
+        self._info = info
         self._server = server
         self._proxy = proxy
-        # Not httpx's own iterators: they close the stream at its end by themselves, and if the task is cancelled
-        # just then, it stays open. (What they would do besides, decompression, is done by `read`.)
+        # Do not use the iterators of httpx: they close the stream at its end, and if the task is cancelled at that
+        # moment, it stays open. (`read` decompresses instead of them.)
         self._chunks = aiter(cast("httpx.AsyncByteStream", response.stream))
-        self._begun = False
+        self._started = False
 
     def __aiter__(self) -> ResponseBody:
         return self
 
     async def __anext__(self) -> bytes:
-        self._begun = True
-        with network_errors(self._call, self._server, self._proxy):
+        self._started = True
+        with network_errors(self._info, self._server, self._proxy):
             return await anext(self._chunks)
 
     async def read(self, limit: int) -> tuple[bytes, bool]:
-        """The whole body, or its first `limit` bytes and False; unpacked, if it was compressed with gzip."""
+        """Return the decompressed body and True, or its first `limit` bytes and False if it is longer."""
         content = bytearray()
         gunzip = zlib.decompressobj(wbits=31) if self._compressed else None
         async for chunk in self:
-            with network_errors(self._call, self._server, self._proxy):
-                content += chunk if gunzip is None else _unpack(gunzip, chunk, limit + 1 - len(content))
+            with network_errors(self._info, self._server, self._proxy):
+                content += chunk if gunzip is None else _decompress(gunzip, chunk, limit + 1 - len(content))
             if len(content) > limit:
                 return bytes(content[:limit]), False
-        if gunzip is not None and self._begun and not gunzip.eof:
-            with network_errors(self._call, self._server, self._proxy):
-                raise httpx.DecodingError("the compressed answer was cut off")
+        if gunzip is not None and self._started and not gunzip.eof:
+            with network_errors(self._info, self._server, self._proxy):
+                raise httpx.DecodingError("the compressed response is truncated")
         return bytes(content), True
 
     @property
@@ -64,21 +64,21 @@ class ResponseBody:
         return bool(self._response.headers.get("content-encoding") == "gzip")
 
     async def aclose(self) -> None:
-        """Close the answer, read to its end or not, and free its connection, though the task be cancelled."""
-        if self._begun:
-            # An answer that is given up leaves a chain of generators of httpx and httpcore suspended, and trio
-            # complains when they are collected. A cancelled read unwinds the chain from its innermost end.
-            # What has come already is passed over first.
-            with anyio.CancelScope(shield=True) as scope, suppress(*_UNWOUND):
+        """Close the response, even if it is incomplete or the task is cancelled, and free its connection."""
+        if self._started:
+            # After an incomplete response, a chain of generators of httpx and httpcore is suspended, and trio
+            # warns when they are garbage-collected. A cancelled read ends the chain from the innermost one.
+            # Buffered chunks come before it.
+            with anyio.CancelScope(shield=True) as scope, suppress(*_CLOSE_ERRORS):
                 scope.cancel()
                 for _ in range(MAX_BUFFERED_CHUNKS):
                     await anext(self._chunks)
-        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True), suppress(*_UNWOUND):
+        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True), suppress(*_CLOSE_ERRORS):
             await self._response.aclose()
 
 
-def _unpack(gunzip: zlib._Decompress, chunk: bytes, limit: int) -> bytes:
+def _decompress(gunzip: zlib._Decompress, chunk: bytes, limit: int) -> bytes:
     try:
         return gunzip.decompress(chunk, limit)
     except zlib.error as error:
-        raise httpx.DecodingError("the compressed answer is damaged") from error
+        raise httpx.DecodingError("the compressed response is damaged") from error

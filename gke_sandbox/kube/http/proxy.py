@@ -1,4 +1,4 @@
-"""Which proxy a request goes through: the kubeconfig's proxy-url, or the environment's, as Go reads it."""
+"""The proxy for a request: proxy-url of the kubeconfig, or the environment, by the rules of Go."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from urllib.parse import unquote, urlsplit
 
 from ...errors import ConfigError
 
-__all__ = ["Proxy", "bypassed", "parse_proxy", "proxy_for"]
+__all__ = ["Proxy", "is_bypassed", "parse_proxy", "proxy_for"]
 
 _PORTS = {"http": 80, "https": 443, "socks5": 1080}
 
 
 @dataclass(frozen=True)
 class Proxy:
-    """A proxy server. Neither its repr nor its str shows the credentials.
+    """A proxy server. Its repr and str do not contain the credentials.
 
-    `scheme` is http, https or socks5; `host` is without brackets; `source` says where it was named.
+    `scheme` is http, https or socks5; `host` has no brackets; `source` is where it was set, for messages.
     """
 
     scheme: str
@@ -34,20 +34,20 @@ class Proxy:
 
 
 def parse_proxy(text: str, source: str) -> Proxy:
-    """A proxy's URL, with credentials or without. Raises `ConfigError`, which does not quote it."""
+    """Parse the URL of a proxy. Raise `ConfigError` without the URL, which may contain credentials."""
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
     except ValueError:
         raise ConfigError(f"{source} is not a URL") from None
-    # As in Go, socks5 too leaves names to the proxy to resolve: what curl calls socks5h.
+    # As in Go, the proxy resolves names with socks5 too (curl does so only with socks5h).
     scheme = "socks5" if parts.scheme == "socks5h" else parts.scheme
     if not scheme or not host:
-        raise ConfigError(f"{source} is not a URL", hint="It looks like http://proxy.example.com:3128")
+        raise ConfigError(f"{source} is not a URL", hint="Use the form http://proxy.example.com:3128.")
     if scheme not in _PORTS:
-        raise ConfigError(f'{source} has the scheme "{scheme}"; it must be http, https or socks5')
+        raise ConfigError(f'{source}: the scheme must be http, https or socks5, got "{scheme}"')
     if not text.isascii() or not text.isprintable() or " " in text:
-        raise ConfigError(f"{source} is not a URL: it holds characters that no URL has")
+        raise ConfigError(f"{source} is not a URL: it contains invalid characters")
     return Proxy(
         scheme,
         host,
@@ -59,19 +59,19 @@ def parse_proxy(text: str, source: str) -> Proxy:
 
 
 def proxy_for(url: str, environ: Mapping[str, str]) -> Proxy | None:
-    """Return the proxy that the environment names for `url`; None if requests go directly.
+    """Return the proxy that the environment sets for `url`, or None for a direct connection.
 
-    It is HTTPS_PROXY's or HTTP_PROXY's, after the scheme of `url`, in capitals or not, unless NO_PROXY names the
-    host or the host is this machine. Raise `ConfigError` for a proxy that is not a URL.
+    It is HTTPS_PROXY or HTTP_PROXY, depending on the scheme of `url`, in upper or lower case, unless NO_PROXY
+    contains the host or the host is this machine. Raise `ConfigError` for a proxy that is not a URL.
     """
     parts = urlsplit(url)
     # https://pkg.go.dev/golang.org/x/net/http/httpproxy#FromEnvironment
     name, text = _first(environ, "HTTPS_PROXY" if parts.scheme == "https" else "HTTP_PROXY")
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    if not text or bypassed(host, port, _first(environ, "NO_PROXY")[1]):
+    if not text or is_bypassed(host, port, _first(environ, "NO_PROXY")[1]):
         return None
     if name == "HTTP_PROXY" and environ.get("REQUEST_METHOD"):
-        # In a CGI program, whoever sends it a request sets this variable: https://httpoxy.org
+        # In a CGI program, every client can set this variable: https://httpoxy.org
         return None
     if "://" not in text:
         text = f"http://{text}"
@@ -79,26 +79,25 @@ def proxy_for(url: str, environ: Mapping[str, str]) -> Proxy | None:
 
 
 def _first(environ: Mapping[str, str], name: str) -> tuple[str, str]:
-    """The variable of that name that is set, and its value; the name in capitals comes before the other."""
+    """Return the name and value of a variable; the name in upper case takes precedence over lower case."""
     for spelling in (name, name.lower()):
         if environ.get(spelling):
             return spelling, environ[spelling]
     return name, ""
 
 
-def bypassed(host: str, port: int, no_proxy: str) -> bool:
-    """Whether the environment means this host to be reached directly: it is loopback, or `no_proxy` names it.
+def is_bypassed(host: str, port: int, no_proxy: str) -> bool:
+    """Whether to connect to a host directly: it is a loopback address, or `no_proxy` matches it.
 
-    `no_proxy` has hosts (which stand for what is below them too), ``.domain`` and ``*.domain`` (for what is below
-    alone), addresses and CIDR blocks, with commas between; names and addresses may end in ``:port``, and ``*``
-    is everything.
+    `no_proxy` is a comma-separated list of hosts (including their subdomains), ``.domain`` and ``*.domain`` (only
+    subdomains), addresses, CIDR blocks, and ``*`` for every host. Names and addresses may end in ``:port``.
     """
     # https://pkg.go.dev/golang.org/x/net/http/httpproxy#Config
     host = host.lower()
     address = _address(host)
     if host == "localhost" or (address is not None and address.is_loopback):
         return True
-    return any(_names(entry.strip().lower(), host, port, address) for entry in no_proxy.split(","))
+    return any(_matches(entry.strip().lower(), host, port, address) for entry in no_proxy.split(","))
 
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -113,18 +112,18 @@ def _address(text: str) -> _Address | None:
     return mapped or address
 
 
-def _names(entry: str, host: str, port: int, address: _Address | None) -> bool:
-    """Whether this entry of NO_PROXY names the host."""
+def _matches(entry: str, host: str, port: int, address: _Address | None) -> bool:
+    """Whether an entry of NO_PROXY matches the host."""
     if entry == "*":
         return True
     if "/" in entry:
         return _in_block(entry, address)
-    name, only = _split_port(entry)
-    if only and only != str(port):
+    name, entry_port = _split_port(entry)
+    if entry_port and entry_port != str(port):
         return False
-    wanted = _address(name)
-    if wanted is not None:
-        return wanted == address
+    entry_address = _address(name)
+    if entry_address is not None:
+        return entry_address == address
     if name.startswith("*."):
         name = name[1:]
     if name.startswith("."):
@@ -141,7 +140,7 @@ def _in_block(entry: str, address: _Address | None) -> bool:
 
 
 def _split_port(entry: str) -> tuple[str, str]:
-    """``host:port`` and ``[IPv6]:port`` in two; an IPv6 address without brackets has no port."""
+    """Split ``host:port`` and ``[IPv6]:port``. An IPv6 address without brackets has no port."""
     name, colon, port = entry.rpartition(":")
     if name.startswith("[") and name.endswith("]"):
         return name[1:-1], port

@@ -1,4 +1,4 @@
-"""A transport whose client certificate may change: new connections show the newest one."""
+"""A transport whose client certificate may change: new connections use the newest one."""
 
 from __future__ import annotations
 
@@ -17,54 +17,56 @@ __all__ = ["RotatingTransport", "plugin_certificate"]
 
 
 def plugin_certificate(auth: httpx.Auth | None) -> ClientCertificate | None:
-    """The certificate that an exec plugin gave for `auth`, if there is one by now."""
+    """Return the certificate that the exec plugin of `auth` has returned, or None."""
     return auth.client_certificate() if isinstance(auth, ExecAuth) else None
 
 
 class RotatingTransport(httpx.AsyncBaseTransport):
-    """Sends each request over a transport that `opened` made for the certificate of that moment.
+    """A transport that calls `connect` for a new transport whenever the client certificate has changed.
 
-    httpx asks for credentials before it asks the transport, so the first connection has the certificate already.
-    When it changes, what is under way (a watch, a log) ends on its own connection; all that follows takes a new
-    one, and the old transport is closed with its last answer.
+    httpx runs the authentication before the transport, so the first connection has the certificate. After a
+    change, open responses (a watch, a log) continue on the old transport, which is closed with the last of them.
+    New requests use the new transport.
     """
 
     def __init__(
         self,
-        opened: Callable[[ClientCertificate | None], httpx.AsyncBaseTransport],
+        connect: Callable[[ClientCertificate | None], httpx.AsyncBaseTransport],
         certificate: Callable[[], ClientCertificate | None],
     ) -> None:
-        self._opened = opened
+        self._connect = connect
         self._certificate = certificate
-        self._shown: ClientCertificate | None = None
-        self._carrier = _Carrier(opened(None))
-        self._retired: set[_Carrier] = set()
+        self._current_certificate: ClientCertificate | None = None
+        self._current = _CountedTransport(connect(None))
+        self._retired: set[_CountedTransport] = set()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         certificate = self._certificate()
-        if certificate != self._shown:
-            old, self._carrier = self._carrier, _Carrier(self._opened(certificate))
-            self._shown = certificate
+        if certificate != self._current_certificate:
+            old, self._current = self._current, _CountedTransport(self._connect(certificate))
+            self._current_certificate = certificate
             self._retired.add(old)
             await self._close_if_unused(old)
-        carrier = self._carrier
-        carrier.answers += 1
+        counted = self._current
+        counted.open_responses += 1
         try:
-            response = await carrier.transport.handle_async_request(request)
+            response = await counted.transport.handle_async_request(request)
         except BaseException:
-            await self._done(carrier)
+            await self._done(counted)
             raise
-        response.stream = _Counted(cast("httpx.AsyncByteStream", response.stream), lambda: self._done(carrier))
+        response.stream = _ResponseStream(
+            cast("httpx.AsyncByteStream", response.stream), lambda: self._done(counted)
+        )
         return response
 
-    async def _done(self, carrier: _Carrier) -> None:
-        carrier.answers -= 1
-        await self._close_if_unused(carrier)
+    async def _done(self, counted: _CountedTransport) -> None:
+        counted.open_responses -= 1
+        await self._close_if_unused(counted)
 
-    async def _close_if_unused(self, carrier: _Carrier) -> None:
-        if carrier in self._retired and not carrier.answers:
-            self._retired.remove(carrier)
-            await carrier.transport.aclose()
+    async def _close_if_unused(self, counted: _CountedTransport) -> None:
+        if counted in self._retired and not counted.open_responses:
+            self._retired.remove(counted)
+            await counted.transport.aclose()
 
     async def __aexit__(
         self,
@@ -76,32 +78,32 @@ class RotatingTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         retired, self._retired = self._retired, set()
-        for carrier in (*retired, self._carrier):
-            await carrier.transport.aclose()
+        for counted in (*retired, self._current):
+            await counted.transport.aclose()
 
 
-class _Carrier:
-    """A transport, and how many of its answers are still being read."""
+class _CountedTransport:
+    """A transport and the number of its open responses."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
         self.transport = transport
-        self.answers = 0
+        self.open_responses = 0
 
 
-class _Counted(httpx.AsyncByteStream):
-    """An answer's body that says when it is closed."""
+class _ResponseStream(httpx.AsyncByteStream):
+    """A response stream that calls `on_close` when it is closed."""
 
-    def __init__(self, stream: httpx.AsyncByteStream, closed: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, stream: httpx.AsyncByteStream, on_close: Callable[[], Awaitable[None]]) -> None:
         self._stream = stream
-        self._closed: Callable[[], Awaitable[None]] | None = closed
+        self._on_close: Callable[[], Awaitable[None]] | None = on_close
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return aiter(self._stream)
 
     async def aclose(self) -> None:
-        closed, self._closed = self._closed, None
+        on_close, self._on_close = self._on_close, None
         try:
             await self._stream.aclose()
         finally:
-            if closed is not None:
-                await closed()
+            if on_close is not None:
+                await on_close()

@@ -1,4 +1,4 @@
-"""Deleting without an event loop, for interpreter exit: an event loop can resolve no host name any more there."""
+"""Delete Jobs without an event loop, at interpreter exit: event loops cannot resolve host names there."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from ...errors import SandboxError
 from ..config.types import ClusterConfig
 from ..resources import JOBS
 from .rotating import plugin_certificate
-from .tls import proxy_ssl_context, ssl_context
 from .transport import sync_transport
 
 __all__ = ["delete_jobs_sync"]
 
 logger = logging.getLogger("gke_sandbox")
 
-# Seconds for each request: the user waits for the interpreter to end.
-_TIMEOUT = 5.0
+REQUEST_TIMEOUT = 5.0
+"""Seconds. It is short because you wait for the interpreter to exit."""
 
 
 def delete_jobs_sync(config: ClusterConfig, namespace: str, names: Sequence[str]) -> None:
-    """Delete objects in the background, each with one request; what fails is logged, nothing is raised.
+    """Delete Jobs with background propagation, one request each. Log errors; raise nothing.
 
-    After the first request that gets no answer (5 s) the others are not tried.
+    Stop after the first request without a response (5 s).
     """
     options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
     headers = httpx.Headers(
@@ -40,27 +39,22 @@ def delete_jobs_sync(config: ClusterConfig, namespace: str, names: Sequence[str]
     )
     if config.impersonation is not None:
         config.impersonation.add_to(headers)
-    left = list(names)
+    remaining = list(names)
     try:
         with httpx.Client(
-            transport=_transport(config),
+            transport=sync_transport(config, config.proxy(os.environ), plugin_certificate(config.auth)),
             auth=config.auth if config.secure else None,
             headers=headers,
-            timeout=_TIMEOUT,
+            timeout=REQUEST_TIMEOUT,
             trust_env=False,
         ) as client:
-            while left:
-                url = config.address + JOBS.path(namespace, left[0])
-                answer = client.request("DELETE", url, content=json.dumps(options))
-                if not (answer.is_success or answer.status_code == httpx.codes.NOT_FOUND):
-                    logger.warning("%s %s was not deleted at exit: %s", JOBS.kind, left[0], answer.text[:200])
-                del left[0]
+            while remaining:
+                url = config.address + JOBS.path(namespace, remaining[0])
+                response = client.request("DELETE", url, content=json.dumps(options))
+                if not (response.is_success or response.status_code == httpx.codes.NOT_FOUND):
+                    logger.warning(
+                        "%s %s was not deleted at exit: %s", JOBS.kind, remaining[0], response.text[:200]
+                    )
+                del remaining[0]
     except (httpx.HTTPError, OSError, SandboxError) as error:
-        logger.warning("%s %s may be left in namespace %s: %s", JOBS.kind, ", ".join(left), namespace, error)
-
-
-def _transport(config: ClusterConfig) -> httpx.BaseTransport:
-    """The way that the cluster's other requests take."""
-    proxy = config.proxy(os.environ)
-    context = ssl_context(config, plugin_certificate(config.auth))
-    return sync_transport(context, proxy, proxy_ssl_context(config))
+        logger.warning("%s %s may be left in namespace %s: %s", JOBS.kind, ", ".join(remaining), namespace, error)

@@ -1,4 +1,4 @@
-"""The TLS settings of a connection: whom we trust, which name we ask for, and the certificate that we show."""
+"""TLS settings of a connection: the trusted certificates, the expected server name, the client certificate."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-
 
 
 class _Context(ssl.SSLContext):
-    """A context that knows the name which the server's certificate must have.
+    """A context that checks the server's certificate for `server_name` instead of the host of the address.
 
-    A tunnel through a proxy has no other way to be told: httpcore takes the address there.
+    For a tunnel through a proxy there is no other way: httpcore always uses the address.
     """
 
     server_name: str | None = None
@@ -59,16 +59,15 @@ class _Context(ssl.SSLContext):
     def _name(self, host: str | bytes | None) -> str | bytes | None:
         if self.server_name is not None or host is None:
             return self.server_name
-        # An IPv6 address comes in brackets out of a tunnel, and names come as bytes from anyio.
+        # For a tunnel, an IPv6 address has brackets here; anyio passes bytes.
         return host.strip("[]") if isinstance(host, str) else host.strip(b"[]")
 
 
 def ssl_context(config: ClusterConfig, certificate: ClientCertificate | None = None) -> ssl.SSLContext:
-    """TLS 1.2 or newer, trusting the cluster's CA and nothing else; the system's certificates if it names none.
+    """Return a context for TLS 1.2 or newer that trusts the CA of the cluster, or else the system's certificates.
 
-    The server is asked for the cluster's tls-server-name, and must prove to be it; without one, for the name in
-    its address. `certificate` is shown in the place of the configuration's own.
-    Raises `ConfigError` for a CA, certificate or key that cannot be used.
+    The server's certificate must match tls-server-name, or else the host of the address. `certificate` replaces
+    the client certificate of `config`. Raise `ConfigError` for an invalid CA, certificate or key.
     """
     context = _new(config)
     context.server_name = config.tls_server_name
@@ -81,9 +80,9 @@ def ssl_context(config: ClusterConfig, certificate: ClientCertificate | None = N
 
 
 def proxy_ssl_context(config: ClusterConfig) -> ssl.SSLContext:
-    """For the connection to an https proxy: the system's certificates are trusted, and the cluster's CA besides.
+    """Return a context for an https proxy that trusts the system's certificates and the cluster's CA.
 
-    client-go trusts the cluster's CA alone there, and shows the proxy the client certificate, which we do not.
+    It never sends the client certificate to the proxy. client-go does, and trusts only the cluster's CA.
     """
     context = _new(config)
     if not config.insecure_skip_tls_verify:
@@ -92,54 +91,52 @@ def proxy_ssl_context(config: ClusterConfig) -> ssl.SSLContext:
 
 
 def warn_if_insecure(config: ClusterConfig) -> None:
-    """Say that the server is not verified, where it is not."""
+    """Log a warning if the certificate of the server is not verified."""
     if config.insecure_skip_tls_verify and config.secure:
         logger.warning(
-            "%s: insecure-skip-tls-verify: whoever answers at %s gets the credentials and the programs",
+            "%s: insecure-skip-tls-verify: any server at %s receives your credentials and programs",
             config.source,
             config.address,
         )
 
 
 def _new(config: ClusterConfig) -> _Context:
-    """A context that trusts the cluster's CA, or anybody if that is what the cluster says."""
+    """Return a context that trusts the cluster's CA, or every certificate with insecure-skip-tls-verify."""
     context = _Context(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # A CA bundle may hold an intermediate alone, and client-go trusts it as it stands there.
+    # Like client-go, trust an intermediate certificate in the CA bundle without its root.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if config.insecure_skip_tls_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     elif config.ca_data is not None:
         try:
-            # What stands between the certificates (comments) need not be ASCII.
+            # Only the certificates: comments between them may not be ASCII.
             context.load_verify_locations(
                 cadata="\n".join(found.decode("ascii") for found in _CERTIFICATE.findall(config.ca_data))
             )
         except (ssl.SSLError, ValueError) as error:
             raise ConfigError(
-                f"{config.source}: the certificate authority cannot be used: {_reason(error)}"
+                f"{config.source}: the certificate authority is not valid: {_reason(error)}"
             ) from error
     return context
 
 
 def load_certificate(context: ssl.SSLContext, certificate: ClientCertificate, source: str) -> None:
-    """Have `context` show the certificate. Raises `ConfigError` for one that cannot be used."""
+    """Set the client certificate of `context`. Raise `ConfigError` if it is not valid."""
     try:
         with _as_file(certificate.certificate + b"\n" + certificate.key) as path:
             context.load_cert_chain(path, password=_no_password)
     except (ssl.SSLError, ValueError, OSError) as error:
-        raise ConfigError(
-            f"{source}: the client certificate and its key cannot be used: {_reason(error)}"
-        ) from error
+        raise ConfigError(f"{source}: the client certificate or its key is not valid: {_reason(error)}") from error
 
 
 @contextlib.contextmanager
 def _as_file(content: bytes) -> Iterator[str]:
-    """A path under which OpenSSL can read `content`: the ssl module takes a private key in no other form.
+    """Yield the path of a file with `content`: the ssl module reads private keys only from files.
 
-    It is in memory where the system can do that (Linux), and only this process can open it. Elsewhere it is a
-    file that its owner alone can read, and gone at once.
+    On Linux the file is in memory and accessible only to this process. Elsewhere it is a temporary file that only
+    its owner can read, deleted on exit.
     """
     descriptor = _memory_file()
     with contextlib.ExitStack() as stack:
@@ -169,7 +166,7 @@ def _memory_file() -> int | None:
 
 
 def _no_password() -> str:
-    # Without this, OpenSSL would ask for it on the terminal.
+    # Without this callback, OpenSSL would prompt for the password on the terminal.
     raise ValueError("the key is encrypted")
 
 

@@ -1,4 +1,4 @@
-"""The edge to httpx: its settings, its exceptions turned into ours, streams that close whatever happens."""
+"""Transports to a cluster, their timeouts, and the conversion of httpx exceptions to `NetworkError`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ import anyio
 import httpx
 
 from ...errors import ConfigError, NetworkError
+from ..auth.static import ClientCertificate
+from ..config.types import ClusterConfig
 from ..status import RequestInfo, plain
 from .proxy import Proxy
+from .tls import proxy_ssl_context, ssl_context
 
 __all__ = [
     "REQUEST_TIMEOUT",
@@ -29,108 +32,105 @@ __all__ = [
     "trace_listener",
 ]
 
-# Seconds. There is no limit on waiting for a connection: there is always room for another one (below).
 REQUEST_TIMEOUT = httpx.Timeout(connect=10.0, read=30.0, write=30.0, pool=None)
-
-# How long closing an answer may take when the other side has stopped answering, seconds.
+"""Seconds. Waiting for a connection has no limit, because the number of connections has none."""
 CLOSE_TIMEOUT = 5.0
+"""Seconds. The maximum time for closing a response if the server does not respond any more."""
 
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL, httpx.ProxyError)
 
 
 def stream_timeout(read: float | None) -> httpx.Timeout:
-    """As `REQUEST_TIMEOUT`, with another limit in seconds on the silence between two chunks; None: no limit."""
+    """Return `REQUEST_TIMEOUT` with another limit, in seconds, on the silence between chunks (None: no limit)."""
     return httpx.Timeout(connect=10.0, read=read, write=30.0, pool=None)
 
 
 def network_transport(
-    context: ssl.SSLContext, proxy: Proxy | None = None, proxy_context: ssl.SSLContext | None = None
+    config: ClusterConfig, proxy: Proxy | None = None, certificate: ClientCertificate | None = None
 ) -> httpx.AsyncBaseTransport:
-    """The transport to a real API server, directly or through `proxy`.
+    """Return the transport to a real API server, directly or through `proxy`.
 
-    `proxy_context` is for the connection to an https proxy; without it, the system's certificates are trusted.
-    Raises `ConfigError` for a socks5 proxy when the package that speaks it is missing.
+    `certificate` replaces the client certificate of `config`. Raise `ConfigError` for an invalid certificate, and
+    for a socks5 proxy if its package is missing.
 
-    Nothing of the environment is used here: httpx would read certificates (SSL_CERT_FILE) and passwords (.netrc)
-    from it that were not meant for this cluster.
+    The environment is ignored: httpx would read certificates (SSL_CERT_FILE) and passwords (.netrc) from it that
+    are not meant for this cluster.
     """
-    kind = _ProxiedTransport if _by_http(proxy) else httpx.AsyncHTTPTransport
+    kind = _ProxiedTransport if _uses_http_proxy(proxy) else httpx.AsyncHTTPTransport
     return kind(
-        verify=context,
+        verify=ssl_context(config, certificate),
         trust_env=False,
-        proxy=_httpx_proxy(proxy, proxy_context),
-        # Every followed log and every watch holds a connection of its own. An API server closes idle ones after
-        # 90 s; we do it before.
+        proxy=_httpx_proxy(proxy, config),
+        # Each followed log and each watch holds a connection. An API server closes idle ones after 90 s; close
+        # them earlier.
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=60.0),
-        socket_options=_keepalive(),
+        socket_options=_keepalive_options(),
     )
 
 
 def sync_transport(
-    context: ssl.SSLContext, proxy: Proxy | None = None, proxy_context: ssl.SSLContext | None = None
+    config: ClusterConfig, proxy: Proxy | None = None, certificate: ClientCertificate | None = None
 ) -> httpx.BaseTransport:
-    """As `network_transport`, without an event loop."""
-    kind = _ProxiedSyncTransport if _by_http(proxy) else httpx.HTTPTransport
-    return kind(verify=context, trust_env=False, proxy=_httpx_proxy(proxy, proxy_context))
+    """Return a transport like `network_transport`, for use without an event loop."""
+    kind = _ProxiedSyncTransport if _uses_http_proxy(proxy) else httpx.HTTPTransport
+    return kind(verify=ssl_context(config, certificate), trust_env=False, proxy=_httpx_proxy(proxy, config))
 
 
-def _by_http(proxy: Proxy | None) -> bool:
+def _uses_http_proxy(proxy: Proxy | None) -> bool:
     return proxy is not None and proxy.scheme != "socks5"
 
 
-def _httpx_proxy(proxy: Proxy | None, context: ssl.SSLContext | None) -> httpx.Proxy | None:
+def _httpx_proxy(proxy: Proxy | None, config: ClusterConfig) -> httpx.Proxy | None:
     if proxy is None:
         return None
     if proxy.scheme == "socks5":
         try:
-            import socksio  # noqa: F401 - httpx asks for it too, with an error of its own
+            import socksio  # noqa: F401 - checked here for a better message than that of httpx
         except ImportError:
             raise ConfigError(
-                f"{proxy.source}: a socks5 proxy needs the package socksio, which is not installed",
-                hint="pip install 'httpx[socks]'",
+                f"{proxy.source}: a socks5 proxy requires the package socksio, which is not installed",
+                hint="Install it with: pip install 'httpx[socks]'.",
             ) from None
-    if proxy.scheme == "https" and context is None:
-        context = ssl.create_default_context()
     return httpx.Proxy(
         str(proxy),
         auth=(proxy.username, proxy.password) if proxy.username or proxy.password else None,
-        ssl_context=context if proxy.scheme == "https" else None,
+        ssl_context=proxy_ssl_context(config) if proxy.scheme == "https" else None,
     )
 
 
 class _ProxiedTransport(httpx.AsyncHTTPTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return await super().handle_async_request(_in_brackets(request))
+        return await super().handle_async_request(_with_bracketed_host(request))
 
 
 class _ProxiedSyncTransport(httpx.HTTPTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        return super().handle_request(_in_brackets(request))
+        return super().handle_request(_with_bracketed_host(request))
 
 
-class _Bracketed(httpx.URL):
+class _BracketedURL(httpx.URL):
     @property
     def raw_host(self) -> bytes:
         return b"[" + super().raw_host + b"]"
 
 
-def _in_brackets(request: httpx.Request) -> httpx.Request:
-    """The same request; an IPv6 address in its URL in brackets, which httpcore does not tell a proxy."""
+def _with_bracketed_host(request: httpx.Request) -> httpx.Request:
+    """Return the request with an IPv6 host in brackets. Proxies need them, and httpcore omits them."""
     # https://www.rfc-editor.org/rfc/rfc9110#name-connect
     if ":" not in request.url.host:
         return request
     bracketed = httpx.Request(
         request.method, request.url, headers=request.headers, stream=request.stream, extensions=request.extensions
     )
-    bracketed.url = _Bracketed(request.url)
+    bracketed.url = _BracketedURL(request.url)
     return bracketed
 
 
-def _keepalive() -> list[tuple[int, int, int]]:
-    # A followed log may be silent for hours, and HTTP/1.1 has no ping: TCP tells a dead peer from a quiet program,
-    # here after 30 + 3 * 10 s.
+def _keepalive_options() -> list[tuple[int, int, int]]:
+    # A followed log may be silent for hours, and HTTP/1.1 has no ping. TCP keepalive detects a dead peer after
+    # 30 + 3 * 10 s.
     options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-    # TCP_KEEPALIVE is what macOS calls TCP_KEEPIDLE.
+    # On macOS, TCP_KEEPIDLE is named TCP_KEEPALIVE.
     for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPALIVE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
         option = getattr(socket, name, None)
         if option is not None:
@@ -139,94 +139,94 @@ def _keepalive() -> list[tuple[int, int, int]]:
 
 
 @contextmanager
-def network_errors(call: RequestInfo, server: str, proxy: Proxy | None = None) -> Iterator[None]:
-    """Turn every exception of httpx into a `NetworkError`. `proxy` is what lies between."""
+def network_errors(info: RequestInfo, server: str, proxy: Proxy | None = None) -> Iterator[None]:
+    """Raise exceptions of httpx as `NetworkError`. `proxy` is the proxy between client and server, if any."""
     handled = sys.exc_info()[1]
     try:
         yield
     except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, ssl.SSLError) as error:
-        raise _network_error(error, call, server, proxy, handled) from error
+        raise _network_error(error, info, server, proxy, handled) from error
 
 
 def _network_error(
-    error: Exception, call: RequestInfo, server: str, proxy: Proxy | None, handled: BaseException | None
+    error: Exception, info: RequestInfo, server: str, proxy: Proxy | None, handled: BaseException | None
 ) -> NetworkError:
-    # The request surely did not arrive only when there was no connection to send it on.
+    # Only without a connection is it certain that the request was not sent.
     sent = not isinstance(error, _NOT_SENT)
     cause = _system_error(error, handled)
     hint = ""
     if isinstance(cause, ssl.SSLCertVerificationError):
-        who = "the server's certificate" if proxy is None else "the server's certificate, or the proxy's,"
-        reason = f"{who} was refused: {cause.verify_message or cause.reason}"
-        hint = "Is this the right cluster? Its certificate authority, address or tls-server-name does not fit."
+        of = "server" if proxy is None else "server or the proxy"
+        reason = f"the certificate of the {of} is not valid: {cause.verify_message or cause.reason}"
+        hint = "Is this the right cluster? Its certificate authority, address or tls-server-name does not match."
     elif isinstance(error, httpx.ConnectTimeout):
         reason = "no connection within 10 s"
         hint = "Is the cluster reachable from here (private endpoint, VPN, authorized networks)?"
     elif isinstance(error, httpx.TimeoutException):
         reason = "the connection fell silent"
     elif isinstance(error, httpx.ProxyError):
-        reason = f"the proxy refused: {plain(str(error), 500)}"
-        hint = f"The proxy is named by {proxy.source}." if proxy is not None else ""
+        reason = f"the proxy rejected the request: {plain(str(error), 500)}"
+        hint = f"The proxy is set by {proxy.source}." if proxy is not None else ""
     elif isinstance(error, httpx.LocalProtocolError):
-        # Its text may quote a header, and the header a token.
+        # Its text may contain a header with a token.
         reason = "the request cannot be sent"
     else:
-        reason = plain(_words(cause) or str(error) or type(error).__name__, 500)
+        reason = plain(_error_text(cause) or str(error) or type(error).__name__, 500)
         if not sent:
             hint = "Is this the cluster's address, and is it reachable from here?"
     through = f" through the proxy {proxy}" if proxy is not None else ""
     return NetworkError(
-        f"{call}: {'no whole answer from' if sent else 'cannot reach'} {server}{through}: {reason}",
+        f"{info}: {'no complete response from' if sent else 'cannot reach'} {server}{through}: {reason}",
         sent=sent,
-        request=str(call),
+        request=str(info),
         hint=hint,
     )
 
 
 def _system_error(error: BaseException, handled: BaseException | None) -> BaseException:
-    """The operating system's or OpenSSL's own error behind one of httpx's, or `error` itself.
+    """Return the error of the operating system or OpenSSL that caused `error`, or `error` itself.
 
-    `handled` is what the caller was handling before: it ends the chain but does not belong to it.
+    `handled` is the exception that the caller was already handling: it ends the chain and is not part of it.
     """
-    following: BaseException | None = error
-    while following is not None and following is not handled:
-        if isinstance(following, ssl.SSLError) or (isinstance(following, OSError) and following.errno is not None):
-            return following
-        # Several addresses were tried: one of them will do. httpcore hides its cause from `__cause__`.
-        tried: tuple[BaseException, ...] = getattr(following, "exceptions", ())
-        following = tried[0] if tried else following.__cause__ or following.__context__
+    current: BaseException | None = error
+    while current is not None and current is not handled:
+        if isinstance(current, ssl.SSLError) or (isinstance(current, OSError) and current.errno is not None):
+            return current
+        # After several addresses failed, use the first error. httpcore does not set `__cause__`.
+        errors: tuple[BaseException, ...] = getattr(current, "exceptions", ())
+        current = errors[0] if errors else current.__cause__ or current.__context__
     return error
 
 
-def _words(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     if isinstance(error, OSError) and not isinstance(error, (socket.gaierror, ssl.SSLError)) and error.errno:
-        # asyncio puts words of its own into `strerror`.
+        # asyncio sets `strerror` to another text.
         return os.strerror(error.errno)
     return getattr(error, "strerror", None) or str(error)
 
 
 class RoundTrip:
-    """How long an answer's headers take on an open connection.
+    """The time until the response headers on an open connection.
 
-    It is told by the transport's own account of a request (`trace_listener`), so that setting up a connection does
-    not count, and a transport that is not a network (the embedded cluster, replay) is not measured at all.
+    `trace_listener` measures it from the events of the network transport. Opening a connection does not count, and
+    other transports (the embedded cluster, replay) are not measured.
     """
 
     def __init__(self) -> None:
         self._samples: deque[float] = deque(maxlen=8)
 
     def add(self, seconds: float) -> None:
-        """One more request took so long."""
+        """Add the time of one request."""
         self._samples.append(seconds)
 
     @property
     def seconds(self) -> float | None:
-        """The shortest of the last eight: what the server needed for itself is mostly out of it."""
+        """The shortest of the last eight times, to exclude most of the processing time of the server."""
         return min(self._samples, default=None)
 
 
 def trace_listener(round_trip: RoundTrip | None) -> Callable[[str, Mapping[str, Any]], Awaitable[None]]:
-    """One request's ``trace`` extension for httpcore: it measures, and closes what httpcore forgets."""
+    """Return the ``trace`` extension for one request: it measures, and closes a connection that httpcore leaks."""
     # https://www.encode.io/httpcore/extensions/#trace
     started = 0.0
     half_open: Any = None
@@ -237,18 +237,18 @@ def trace_listener(round_trip: RoundTrip | None) -> Callable[[str, Mapping[str, 
             started = anyio.current_time()
             if info["request"].method == b"CONNECT":
                 _limit_connect(info["request"])
-                # It is the proxy that answers this, not the server: not measured.
+                # The proxy responds to this request, so do not measure it.
                 started = math.inf
         elif event == "http11.receive_response_headers.complete" and round_trip is not None:
             if started != math.inf:
                 round_trip.add(anyio.current_time() - started)
         elif event in ("connection.connect_tcp.complete", "socks.connect_tcp.complete"):
             half_open = info["return_value"]
-            # httpcore gives the transport's options to direct connections only.
-            for option in _keepalive():
+            # httpcore sets the options of the transport on direct connections only.
+            for option in _keepalive_options():
                 half_open.get_extra_info("socket").setsockopt(*option)
         elif event == "connection.start_tls.complete":
-            # To the server, or to an https proxy, and then the server's handshake follows inside of it.
+            # This is the server or an https proxy; after a proxy, the handshake with the server follows.
             half_open = info["return_value"]
         elif event.endswith(".start_tls.failed") and half_open is not None:
             # httpcore 1.0 leaves the socket open when the task is cancelled during the handshake.
@@ -259,6 +259,6 @@ def trace_listener(round_trip: RoundTrip | None) -> Callable[[str, Mapping[str, 
 
 
 def _limit_connect(request: Any) -> None:
-    """Opening a tunnel may take as long as a connection; a followed log's own reads have no limit."""
+    """Limit the time for opening a tunnel: a followed log has no read timeout."""
     limits = request.extensions["timeout"]
     request.extensions = {**request.extensions, "timeout": {**limits, "read": limits["connect"]}}

@@ -1,4 +1,4 @@
-"""Proxies: which one is meant, and that everything goes through it, over real connections on loopback."""
+"""Proxies: which one is used, and real connections through it on loopback."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from gke_sandbox.errors import ConfigError, NetworkError
 from gke_sandbox.kube.auth.static import BearerToken, ClientCertificate
 from gke_sandbox.kube.client import KubeClient
 from gke_sandbox.kube.config.types import ClusterConfig
-from gke_sandbox.kube.http.proxy import Proxy, bypassed, parse_proxy, proxy_for
+from gke_sandbox.kube.http.proxy import Proxy, is_bypassed, parse_proxy, proxy_for
 from gke_sandbox.kube.http.sync_delete import delete_jobs_sync
-from gke_sandbox.kube.http.tls import ssl_context
 from gke_sandbox.kube.http.transport import RoundTrip, network_transport, trace_listener
 from gke_sandbox.kube.resources import PODS
 
@@ -34,7 +33,7 @@ def ca() -> trustme.CA:
     return trustme.CA()
 
 
-def serving(certificate: trustme.LeafCert) -> ssl.SSLContext:
+def server_side(certificate: trustme.LeafCert) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
     return context
@@ -44,12 +43,12 @@ def pem(ca: trustme.CA) -> bytes:
     return ca.cert_pem.bytes()
 
 
-async def ask(config: ClusterConfig) -> None:
+async def send_request(config: ClusterConfig) -> None:
     async with KubeClient(config) as client:
         await client.get(PODS, "ns", "a")
 
 
-# -- which one ---------------------------------------------------------------------------------------------------
+# -- selection ---------------------------------------------------------------------------------------------------
 
 NO_PROXY = [
     # no_proxy, host, port, reached directly
@@ -98,8 +97,8 @@ NO_PROXY = [
 
 
 @pytest.mark.parametrize(("no_proxy", "host", "port", "directly"), NO_PROXY)
-def test_no_proxy_is_read_as_go_reads_it(no_proxy: str, host: str, port: int, directly: bool) -> None:
-    assert bypassed(host, port, no_proxy) is directly
+def test_no_proxy_has_the_rules_of_go(no_proxy: str, host: str, port: int, directly: bool) -> None:
+    assert is_bypassed(host, port, no_proxy) is directly
 
 
 ENVIRONMENTS: list[tuple[str, dict[str, str], str | None]] = [
@@ -130,22 +129,22 @@ ENVIRONMENTS: list[tuple[str, dict[str, str], str | None]] = [
 
 
 @pytest.mark.parametrize(("url", "environ", "expected"), ENVIRONMENTS)
-def test_the_environments_proxy(url: str, environ: dict[str, str], expected: str | None) -> None:
+def test_the_proxy_of_the_environment(url: str, environ: dict[str, str], expected: str | None) -> None:
     found = ClusterConfig(server=url).proxy(environ)
     assert (None if found is None else str(found)) == expected
     assert (found is None) == (proxy_for(url, environ) is None)
 
 
-def test_the_clusters_own_proxy_comes_before_the_environment_and_is_used_for_any_host() -> None:
+def test_the_proxy_url_of_a_cluster_takes_precedence_over_the_environment() -> None:
     config = ClusterConfig(server="https://127.0.0.1", proxy_url="http://mine:3128")
     found = config.proxy({"HTTPS_PROXY": "http://p", "NO_PROXY": "*"})
     assert str(found) == "http://mine:3128"
 
 
 @pytest.mark.parametrize(
-    ("url", "words"),
+    ("url", "message"),
     [
-        ("socks6://me:s3cret@x", 'scheme "socks6"; it must be http, https or socks5'),
+        ("socks6://me:s3cret@x", 'the scheme must be http, https or socks5, got "socks6"'),
         ("s3cret.example.com", "is not a URL"),
         ("s3cret@example.com", "is not a URL"),
         ("http://", "is not a URL"),
@@ -155,15 +154,15 @@ def test_the_clusters_own_proxy_comes_before_the_environment_and_is_used_for_any
         ("http://pröxy-s3cret", "is not a URL"),
     ],
 )
-def test_a_proxy_that_cannot_be_is_refused_and_not_quoted(url: str, words: str) -> None:
+def test_the_error_for_an_invalid_proxy_does_not_contain_its_url(url: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_proxy(url, "context c: its proxy-url")
-    assert words in str(caught.value)
-    assert str(caught.value).startswith("context c: its proxy-url ")
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("context c: its proxy-url")
     assert "s3cret" not in str(caught.value) + caught.value.hint
 
 
-def test_credentials_are_unquoted_and_never_shown() -> None:
+def test_credentials_are_decoded_and_not_in_the_repr() -> None:
     found = parse_proxy("http://m%40e:s3%2Fcret@p:3128", "HTTPS_PROXY")
     assert (found.username, found.password) == ("m@e", "s3/cret")
     assert str(found) == "http://p:3128"
@@ -171,13 +170,13 @@ def test_credentials_are_unquoted_and_never_shown() -> None:
     assert "m@e" not in repr(found)
 
 
-# -- through it --------------------------------------------------------------------------------------------------
+# -- connections -------------------------------------------------------------------------------------------------
 
 
 @asynchronous
-async def test_an_http_proxy_sees_the_address_and_nothing_more(ca: trustme.CA) -> None:
+async def test_an_http_proxy_receives_only_the_address(ca: trustme.CA) -> None:
     with (
-        loopback(serving(ca.issue_cert("cluster.example"))) as (port, seen),
+        loopback(server_side(ca.issue_cert("cluster.example"))) as (port, received),
         proxy({"cluster.example:6443": port}) as between,
     ):
         async with KubeClient(
@@ -190,55 +189,58 @@ async def test_an_http_proxy_sees_the_address_and_nothing_more(ca: trustme.CA) -
         ) as client:
             for _ in range(3):
                 await client.get(PODS, "ns", "a")
-    assert between.asked == ["CONNECT cluster.example:6443 HTTP/1.1"]
-    assert [request.path for request in seen] == ["/prefix/api/v1/namespaces/ns/pods/a"] * 3
-    assert seen[0].headers["authorization"] == "Bearer t0ken"
+    assert between.requests == ["CONNECT cluster.example:6443 HTTP/1.1"]
+    assert [request.path for request in received] == ["/prefix/api/v1/namespaces/ns/pods/a"] * 3
+    assert received[0].headers["authorization"] == "Bearer t0ken"
 
 
 @asynchronous
-async def test_the_tls_server_name_is_asked_for_in_the_tunnel(ca: trustme.CA) -> None:
+async def test_the_tls_server_name_is_used_in_a_tunnel(ca: trustme.CA) -> None:
     with (
-        loopback(serving(ca.issue_cert("kubernetes.default.svc"))) as (port, _),
+        loopback(server_side(ca.issue_cert("kubernetes.default.svc"))) as (port, _),
         proxy({"10.9.9.9:443": port}) as it,
     ):
         common = {"server": "https://10.9.9.9", "ca_data": pem(ca), "proxy_url": f"http://127.0.0.1:{it.port}"}
-        with pytest.raises(NetworkError, match="certificate, or the proxy's, was refused"):
-            await ask(ClusterConfig(**common))
-        await ask(ClusterConfig(**common, tls_server_name="kubernetes.default.svc"))
+        with pytest.raises(NetworkError, match="certificate of the server or the proxy is not valid"):
+            await send_request(ClusterConfig(**common))
+        await send_request(ClusterConfig(**common, tls_server_name="kubernetes.default.svc"))
 
 
 @asynchronous
-async def test_an_ipv6_address_is_told_in_brackets_and_verified_without(ca: trustme.CA) -> None:
-    with loopback(serving(ca.issue_cert("2001:db8::1"))) as (port, _), proxy({"[2001:db8::1]:6443": port}) as it:
+async def test_an_ipv6_address_has_brackets_for_the_proxy_and_none_in_the_certificate(ca: trustme.CA) -> None:
+    with (
+        loopback(server_side(ca.issue_cert("2001:db8::1"))) as (port, _),
+        proxy({"[2001:db8::1]:6443": port}) as it,
+    ):
         server = "https://[2001:db8::1]:6443"
         config = ClusterConfig(server=server, ca_data=pem(ca), proxy_url=f"http://127.0.0.1:{it.port}")
-        await ask(config)
+        await send_request(config)
         delete_jobs_sync(config, "ns", ["a"])
-    assert it.asked == ["CONNECT [2001:db8::1]:6443 HTTP/1.1"] * 2
+    assert it.requests == ["CONNECT [2001:db8::1]:6443 HTTP/1.1"] * 2
 
 
 @asynchronous
-async def test_an_https_proxy_is_verified_by_its_own_name_and_shown_no_certificate(ca: trustme.CA) -> None:
-    """Its certificate may be of the cluster's CA, as with client-go, or of one that the system trusts."""
+async def test_an_https_proxy_is_verified_by_its_name_and_receives_no_client_certificate(ca: trustme.CA) -> None:
+    """Its certificate may be of the cluster's CA, as in client-go, or of one that the system trusts."""
     leaf = ca.issue_cert("someone")
     certificate = ClientCertificate(leaf.cert_chain_pems[0].bytes(), leaf.private_key_pem.bytes())
-    shown: list[object] = []
+    certificates: list[object] = []
 
-    class Looking(ssl.SSLContext):
+    class RecordingContext(ssl.SSLContext):
         def wrap_socket(self, *args: object, **more: object) -> ssl.SSLSocket:
             connection = super().wrap_socket(*args, **more)  # type: ignore[arg-type]
-            shown.append(connection.getpeercert())
+            certificates.append(connection.getpeercert())
             return connection
 
-    own = Looking(ssl.PROTOCOL_TLS_SERVER)
+    own = RecordingContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert("127.0.0.1").configure_cert(own)
     own.verify_mode = ssl.CERT_OPTIONAL
     ca.configure_trust(own)
     with (
-        loopback(serving(ca.issue_cert("kubernetes"))) as (port, seen),
+        loopback(server_side(ca.issue_cert("kubernetes"))) as (port, received),
         proxy({CLUSTER: port}, context=own) as between,
     ):
-        await ask(
+        await send_request(
             ClusterConfig(
                 server="https://cluster.example",
                 ca_data=pem(ca),
@@ -247,51 +249,51 @@ async def test_an_https_proxy_is_verified_by_its_own_name_and_shown_no_certifica
                 proxy_url=f"https://127.0.0.1:{between.port}",
             )
         )
-    assert len(seen) == 1
-    assert shown == [None]
+    assert len(received) == 1
+    assert certificates == [None]
 
 
 @asynchronous
-async def test_an_https_proxy_that_is_another_is_refused(ca: trustme.CA) -> None:
-    another = serving(trustme.CA().issue_cert("127.0.0.1"))
+async def test_an_https_proxy_with_an_untrusted_certificate_is_rejected(ca: trustme.CA) -> None:
+    another = server_side(trustme.CA().issue_cert("127.0.0.1"))
     with proxy({}, context=another) as between:
         url = f"https://127.0.0.1:{between.port}"
-        with pytest.raises(NetworkError, match="or the proxy's, was refused") as caught:
-            await ask(ClusterConfig(server="https://cluster.example", ca_data=pem(ca), proxy_url=url))
+        with pytest.raises(NetworkError, match="certificate of the server or the proxy is not valid") as caught:
+            await send_request(ClusterConfig(server="https://cluster.example", ca_data=pem(ca), proxy_url=url))
     assert not caught.value.sent
-    assert between.asked == []
+    assert between.requests == []
 
 
 @asynchronous
-async def test_credentials_go_to_the_proxy_alone(ca: trustme.CA, caplog: pytest.LogCaptureFixture) -> None:
+async def test_credentials_of_the_proxy_are_sent_only_to_it(
+    ca: trustme.CA, caplog: pytest.LogCaptureFixture
+) -> None:
     with (
-        loopback(serving(ca.issue_cert("cluster.example"))) as (port, seen),
+        loopback(server_side(ca.issue_cert("cluster.example"))) as (port, received),
         proxy({CLUSTER: port}, credentials="m@e:s3/cret") as between,
     ):
         common = {"server": "https://cluster.example", "ca_data": pem(ca)}
         with caplog.at_level(logging.DEBUG):
             url = f"http://m%40e:s3%2Fcret@127.0.0.1:{between.port}"
-            await ask(ClusterConfig(**common, proxy_url=url))
+            await send_request(ClusterConfig(**common, proxy_url=url))
             with pytest.raises(NetworkError) as caught:
-                await ask(ClusterConfig(**common, proxy_url=url.replace("s3", "s4")))
-    assert "proxy-authorization" not in seen[0].headers
+                await send_request(ClusterConfig(**common, proxy_url=url.replace("s3", "s4")))
+    assert "proxy-authorization" not in received[0].headers
     assert not caught.value.sent
-    words = (
-        f"through the proxy http://127.0.0.1:{between.port}: the proxy refused: 407 Proxy Authentication Required"
-    )
-    assert words in str(caught.value)
-    assert caught.value.hint == "The proxy is named by the configuration: its proxy-url."
+    through = f"through the proxy http://127.0.0.1:{between.port}"
+    assert f"{through}: the proxy rejected the request: 407 Proxy Authentication Required" in str(caught.value)
+    assert caught.value.hint == "The proxy is set by the configuration: its proxy-url."
     for text in (caplog.text, str(caught.value), repr(caught.value)):
         assert "cret" not in text
 
 
 @asynchronous
-async def test_a_proxy_that_is_not_there_is_named(ca: trustme.CA) -> None:
+async def test_the_error_for_an_unreachable_proxy_contains_its_address(ca: trustme.CA) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{bound.getsockname()[1]}"
         with pytest.raises(NetworkError) as caught:
-            await ask(ClusterConfig(server="https://cluster.example", ca_data=pem(ca), proxy_url=address))
+            await send_request(ClusterConfig(server="https://cluster.example", ca_data=pem(ca), proxy_url=address))
     assert f"cannot reach https://cluster.example through the proxy {address}: Connection refused" in str(
         caught.value
     )
@@ -299,41 +301,44 @@ async def test_a_proxy_that_is_not_there_is_named(ca: trustme.CA) -> None:
 
 
 @asynchronous
-async def test_a_plain_http_server_behind_a_proxy() -> None:
-    with loopback() as (port, seen), proxy({"cluster.example:8080": port, "[2001:db8::1]:8080": port}) as between:
+async def test_a_plain_http_server_is_reached_through_a_proxy() -> None:
+    with (
+        loopback() as (port, received),
+        proxy({"cluster.example:8080": port, "[2001:db8::1]:8080": port}) as between,
+    ):
         for host in ("cluster.example", "[2001:db8::1]"):
             server, address = f"http://{host}:8080", f"http://127.0.0.1:{between.port}"
-            await ask(ClusterConfig(server=server, auth=BearerToken("t0ken"), proxy_url=address))
+            await send_request(ClusterConfig(server=server, auth=BearerToken("t0ken"), proxy_url=address))
     path = "/api/v1/namespaces/ns/pods/a"
-    assert between.asked == [
+    assert between.requests == [
         f"GET http://cluster.example:8080{path} HTTP/1.1",
         f"GET http://[2001:db8::1]:8080{path} HTTP/1.1",
     ]
-    assert [request.path for request in seen] == [path, path]
-    assert "authorization" not in seen[0].headers
+    assert [request.path for request in received] == [path, path]
+    assert "authorization" not in received[0].headers
 
 
 @asynchronous
-async def test_the_environments_proxy_is_used(ca: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> None:
-    with loopback(serving(ca.issue_cert("cluster.example"))) as (port, _), proxy({CLUSTER: port}) as between:
+async def test_the_proxy_of_the_environment_is_used(ca: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> None:
+    with loopback(server_side(ca.issue_cert("cluster.example"))) as (port, _), proxy({CLUSTER: port}) as between:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{between.port}")
         monkeypatch.delenv("NO_PROXY", raising=False)
         monkeypatch.delenv("no_proxy", raising=False)
-        await ask(ClusterConfig(server="https://cluster.example", ca_data=pem(ca)))
-    assert len(between.asked) == 1
+        await send_request(ClusterConfig(server="https://cluster.example", ca_data=pem(ca)))
+    assert len(between.requests) == 1
 
 
 @asynchronous
-async def test_opening_a_tunnel_is_not_measured(ca: trustme.CA) -> None:
-    """Two answers came, the proxy's and the server's, and one round trip was counted."""
+async def test_the_round_trip_does_not_include_opening_a_tunnel(ca: trustme.CA) -> None:
+    """There are two responses, from the proxy and from the server, and one round trip."""
     counted = Counting()
-    context = ssl_context(ClusterConfig(server="https://cluster.example", ca_data=pem(ca)))
-    with loopback(serving(ca.issue_cert("cluster.example"))) as (port, _), proxy({CLUSTER: port}) as between:
-        transport = network_transport(context, parse_proxy(f"http://127.0.0.1:{between.port}", "here"))
+    config = ClusterConfig(server="https://cluster.example", ca_data=pem(ca))
+    with loopback(server_side(ca.issue_cert("cluster.example"))) as (port, _), proxy({CLUSTER: port}) as between:
+        transport = network_transport(config, parse_proxy(f"http://127.0.0.1:{between.port}", "here"))
         async with httpx.AsyncClient(transport=transport, trust_env=False) as client:
-            answer = await client.get("https://cluster.example/", extensions={"trace": trace_listener(counted)})
-            # A dead proxy is found as a dead server is.
-            connection = answer.extensions["network_stream"].get_extra_info("socket")
+            response = await client.get("https://cluster.example/", extensions={"trace": trace_listener(counted)})
+            # TCP keepalive detects a dead proxy too.
+            connection = response.extensions["network_stream"].get_extra_info("socket")
             assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
     assert counted.times == 1
 
@@ -347,24 +352,24 @@ class Counting(RoundTrip):
 
 
 @asynchronous
-async def test_a_proxy_may_take_no_longer_to_open_a_tunnel_than_a_connection_may() -> None:
-    """Though the request itself, a followed log, has no limit on silence."""
+async def test_the_connect_timeout_limits_opening_a_tunnel() -> None:
+    """This is so even for a request without a read timeout, such as a followed log."""
     limits = httpx.Timeout(connect=0.05, read=None, write=None, pool=None)
-    context = ssl_context(ClusterConfig(server="https://cluster.example"))
+    config = ClusterConfig(server="https://cluster.example")
     with proxy({}, silent=True) as between:
-        transport = network_transport(context, parse_proxy(f"http://127.0.0.1:{between.port}", "here"))
+        transport = network_transport(config, parse_proxy(f"http://127.0.0.1:{between.port}", "here"))
         async with httpx.AsyncClient(transport=transport, timeout=limits, trust_env=False) as client:
             with pytest.raises(httpx.ReadTimeout):
                 await client.get("https://cluster.example/", extensions={"trace": trace_listener(None)})
 
 
 @asynchronous
-async def test_a_cancelled_request_leaves_no_connection_to_the_proxy_open(ca: trustme.CA) -> None:
-    """A warning about a socket that was not closed would fail the test."""
+async def test_a_cancelled_request_closes_the_connection_to_the_proxy(ca: trustme.CA) -> None:
+    """An open socket would cause a warning, which fails the test."""
     with proxy({}, silent=True) as between:
         with anyio.move_on_after(0.05) as scope:
             url = f"http://127.0.0.1:{between.port}"
-            await ask(ClusterConfig(server="https://cluster.example", ca_data=pem(ca), proxy_url=url))
+            await send_request(ClusterConfig(server="https://cluster.example", ca_data=pem(ca), proxy_url=url))
         assert scope.cancelled_caught
 
 
@@ -373,7 +378,7 @@ async def test_a_cancelled_request_leaves_no_connection_to_the_proxy_open(ca: tr
 async def test_a_socks5_proxy_resolves_the_name(ca: trustme.CA, credentials: str | None) -> None:
     pytest.importorskip("socksio", reason="httpx[socks] is not installed")
     with (
-        loopback(serving(ca.issue_cert("kubernetes"))) as (port, seen),
+        loopback(server_side(ca.issue_cert("kubernetes"))) as (port, received),
         proxy({"cluster.example:6443": port}, kind="socks5", credentials=credentials) as between,
     ):
         login = f"{credentials}@" if credentials else ""
@@ -383,28 +388,27 @@ async def test_a_socks5_proxy_resolves_the_name(ca: trustme.CA, credentials: str
             tls_server_name="kubernetes",
             proxy_url=f"socks5://{login}127.0.0.1:{between.port}",
         )
-        await ask(config)
+        await send_request(config)
         delete_jobs_sync(config, "ns", ["a"])
-    assert between.asked == ["cluster.example:6443"] * 2
+    assert between.requests == ["cluster.example:6443"] * 2
     assert between.credentials == ([credentials] * 2 if credentials else [])
-    assert [request.method for request in seen] == ["GET", "DELETE"]
+    assert [request.method for request in received] == ["GET", "DELETE"]
 
 
-def test_a_socks5_proxy_without_the_package_for_it_is_an_error_that_says_so(
+def test_a_socks5_proxy_without_its_package_is_a_config_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "socksio", None)
-    context = ssl_context(ClusterConfig(server="https://c"))
-    with pytest.raises(ConfigError, match="HTTPS_PROXY: a socks5 proxy needs the package socksio") as caught:
-        network_transport(context, Proxy("socks5", "p", 1080, source="HTTPS_PROXY"))
+    with pytest.raises(ConfigError, match="HTTPS_PROXY: a socks5 proxy requires the package socksio") as caught:
+        network_transport(ClusterConfig(server="https://c"), Proxy("socks5", "p", 1080, source="HTTPS_PROXY"))
     assert "httpx[socks]" in caught.value.hint
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_deleting_at_exit_goes_the_same_way(ca: trustme.CA, scheme: str, caplog: pytest.LogCaptureFixture) -> None:
-    own = serving(ca.issue_cert("127.0.0.1")) if scheme == "https" else None
+def test_deleting_at_exit_uses_the_proxy(ca: trustme.CA, scheme: str, caplog: pytest.LogCaptureFixture) -> None:
+    own = server_side(ca.issue_cert("127.0.0.1")) if scheme == "https" else None
     with (
-        loopback(serving(ca.issue_cert("kubernetes"))) as (port, seen),
+        loopback(server_side(ca.issue_cert("kubernetes"))) as (port, received),
         proxy({CLUSTER: port}, context=own, credentials="me:s3cret") as between,
     ):
         config = ClusterConfig(
@@ -415,7 +419,7 @@ def test_deleting_at_exit_goes_the_same_way(ca: trustme.CA, scheme: str, caplog:
             proxy_url=f"{scheme}://me:s3cret@127.0.0.1:{between.port}",
         )
         delete_jobs_sync(config, "ns", ["a", "b"])
-    assert [request.path.rsplit("/", 1)[-1] for request in seen] == ["a", "b"]
-    assert seen[0].headers["authorization"] == "Bearer t0ken"
-    assert between.asked == ["CONNECT cluster.example:443 HTTP/1.1"]
+    assert [request.path.rsplit("/", 1)[-1] for request in received] == ["a", "b"]
+    assert received[0].headers["authorization"] == "Bearer t0ken"
+    assert between.requests == ["CONNECT cluster.example:443 HTTP/1.1"]
     assert caplog.records == []

@@ -1,4 +1,4 @@
-"""Deleting without an event loop."""
+"""Deleting Jobs without an event loop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gke_sandbox.kube.http.sync_delete import delete_jobs_sync
 
 
 class Server(HTTPServer):
-    """Answers 403 for a name that begins with ``no``, 404 for ``gone``, else 200."""
+    """Responds with 403 to names starting with ``no``, 404 to ``gone``, else 200."""
 
     deleted: list[tuple[str, dict[str, str]]]
     headers: list[Message]
@@ -34,10 +34,10 @@ class Handler(BaseHTTPRequestHandler):
         name = self.path.rsplit("/", 1)[-1]
         self.send_response(403 if name.startswith("no") else 404 if name == "gone" else 200)
         self.end_headers()
-        self.wfile.write(b"words of the server")
+        self.wfile.write(b"message of the server")
 
     def log_message(self, *args: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def address(server: Server) -> str:
     return f"http://127.0.0.1:{server.server_address[1]}/prefix"
 
 
-def test_each_name_gets_one_delete_with_everything_that_belongs_to_it(server: Server) -> None:
+def test_each_job_is_deleted_with_background_propagation(server: Server) -> None:
     delete_jobs_sync(ClusterConfig(server=address(server)), "ns", ["a", "b"])
     body = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
     assert server.deleted == [
@@ -64,7 +64,7 @@ def test_each_name_gets_one_delete_with_everything_that_belongs_to_it(server: Se
     ]
 
 
-def test_it_is_the_user_who_is_impersonated_that_deletes(server: Server) -> None:
+def test_the_requests_have_the_impersonation_headers(server: Server) -> None:
     who = Impersonation("jürgen", groups=("a", "b"))
     delete_jobs_sync(ClusterConfig(server=address(server), impersonation=who), "ns", ["a"])
     headers = server.headers[0]
@@ -72,14 +72,18 @@ def test_it_is_the_user_who_is_impersonated_that_deletes(server: Server) -> None
     assert headers.get_all("Impersonate-Group") == ["a", "b"]
 
 
-def test_a_refusal_is_logged_and_the_others_are_deleted(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_rejected_deletion_is_logged_and_the_others_continue(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, "gke_sandbox"):
         delete_jobs_sync(ClusterConfig(server=address(server)), "ns", ["no", "gone", "b"])
     assert len(server.deleted) == 3
-    assert [record.message for record in caplog.records] == ["Job no was not deleted at exit: words of the server"]
+    assert [record.message for record in caplog.records] == [
+        "Job no was not deleted at exit: message of the server"
+    ]
 
 
-def test_a_server_that_is_not_there_is_logged_with_the_names_that_are_left(
+def test_an_unreachable_server_is_logged_with_the_remaining_names(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with socket.socket() as closed:

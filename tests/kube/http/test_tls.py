@@ -1,4 +1,4 @@
-"""Real connections on loopback: whom we trust, what we show, what is measured, and that all is closed."""
+"""Real connections on loopback: trusted certificates, client certificates, round trips, and closing."""
 
 from __future__ import annotations
 
@@ -54,57 +54,56 @@ def client_certificate(ca: trustme.CA) -> ClientCertificate:
     return ClientCertificate(leaf.cert_chain_pems[0].bytes(), leaf.private_key_pem.bytes())
 
 
-async def ask(config: ClusterConfig) -> None:
+async def send_request(config: ClusterConfig) -> None:
     async with KubeClient(config) as client:
         await client.get(PODS, "ns", "a")
 
 
-async def test_a_server_with_a_certificate_of_the_clusters_ca(ca: trustme.CA) -> None:
-    with loopback(server_side(ca.issue_cert("127.0.0.1"))) as (port, seen):
-        await ask(
+async def test_a_server_certificate_of_the_clusters_ca_is_trusted(ca: trustme.CA) -> None:
+    with loopback(server_side(ca.issue_cert("127.0.0.1"))) as (port, received):
+        await send_request(
             ClusterConfig(server=f"https://127.0.0.1:{port}/prefix", ca_data=pem(ca), auth=BearerToken("t0ken"))
         )
-    assert (seen[0].path, seen[0].headers["authorization"]) == (
+    assert (received[0].path, received[0].headers["authorization"]) == (
         "/prefix/api/v1/namespaces/ns/pods/a",
         "Bearer t0ken",
     )
 
 
-async def test_another_ca_is_refused_before_anything_is_sent(ca: trustme.CA) -> None:
-    with loopback(server_side(ca.issue_cert("127.0.0.1"))) as (port, seen):
-        with pytest.raises(NetworkError, match="certificate was refused") as caught:
-            await ask(ClusterConfig(server=f"https://127.0.0.1:{port}", ca_data=pem(trustme.CA())))
+async def test_a_certificate_of_another_ca_is_rejected_before_sending(ca: trustme.CA) -> None:
+    with loopback(server_side(ca.issue_cert("127.0.0.1"))) as (port, received):
+        with pytest.raises(NetworkError, match="certificate of the server is not valid") as caught:
+            await send_request(ClusterConfig(server=f"https://127.0.0.1:{port}", ca_data=pem(trustme.CA())))
         assert not caught.value.sent
         assert caught.value.hint
-    assert seen == []
+    assert received == []
 
 
-async def test_the_systems_certificates_are_not_trusted_beside_the_clusters(
+async def test_the_systems_certificates_are_trusted_only_without_a_ca_of_the_cluster(
     ca: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are when the cluster names no CA."""
     bundle = tmp_path / "system.pem"
     bundle.write_bytes(pem(ca))
     monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
     with loopback(server_side(ca.issue_cert("127.0.0.1"))) as (port, _):
         server = f"https://127.0.0.1:{port}"
-        await ask(ClusterConfig(server=server))
-        with pytest.raises(NetworkError, match="certificate was refused"):
-            await ask(ClusterConfig(server=server, ca_data=pem(trustme.CA())))
+        await send_request(ClusterConfig(server=server))
+        with pytest.raises(NetworkError, match="certificate of the server is not valid"):
+            await send_request(ClusterConfig(server=server, ca_data=pem(trustme.CA())))
 
 
-async def test_a_wrong_name_is_refused_and_tls_server_name_mends_it(ca: trustme.CA) -> None:
+async def test_a_certificate_for_another_name_requires_tls_server_name(ca: trustme.CA) -> None:
     with loopback(server_side(ca.issue_cert("kubernetes.default.svc"))) as (port, _):
         server = f"https://127.0.0.1:{port}"
-        with pytest.raises(NetworkError, match="certificate was refused"):
-            await ask(ClusterConfig(server=server, ca_data=pem(ca)))
-        await ask(ClusterConfig(server=server, ca_data=pem(ca), tls_server_name="kubernetes.default.svc"))
+        with pytest.raises(NetworkError, match="certificate of the server is not valid"):
+            await send_request(ClusterConfig(server=server, ca_data=pem(ca)))
+        await send_request(ClusterConfig(server=server, ca_data=pem(ca), tls_server_name="kubernetes.default.svc"))
 
 
-async def test_an_intermediate_alone_is_trusted_as_it_is(ca: trustme.CA) -> None:
+async def test_an_intermediate_certificate_is_trusted_without_its_root(ca: trustme.CA) -> None:
     intermediate = ca.create_child_ca()
     with loopback(server_side(intermediate.issue_cert("127.0.0.1"))) as (port, _):
-        await ask(ClusterConfig(server=f"https://127.0.0.1:{port}", ca_data=pem(intermediate)))
+        await send_request(ClusterConfig(server=f"https://127.0.0.1:{port}", ca_data=pem(intermediate)))
 
 
 async def test_insecure_skip_tls_verify_warns_each_time_a_client_is_opened(
@@ -115,25 +114,25 @@ async def test_insecure_skip_tls_verify_warns_each_time_a_client_is_opened(
             server=f"https://127.0.0.1:{port}", insecure_skip_tls_verify=True, source="context c"
         )
         for times in (1, 2):
-            await ask(config)
+            await send_request(config)
             warnings = [record.message for record in caplog.records if record.name == "gke_sandbox"]
             assert len(warnings) == times
     assert warnings[0].startswith("context c: insecure-skip-tls-verify: ")
 
 
-async def test_nothing_is_warned_of_where_there_is_no_tls_to_verify(caplog: pytest.LogCaptureFixture) -> None:
+async def test_insecure_skip_tls_verify_does_not_warn_for_plain_http(caplog: pytest.LogCaptureFixture) -> None:
     with loopback() as (port, _):
-        await ask(ClusterConfig(server=f"http://127.0.0.1:{port}", insecure_skip_tls_verify=True))
+        await send_request(ClusterConfig(server=f"http://127.0.0.1:{port}", insecure_skip_tls_verify=True))
     assert caplog.records == []
 
 
 @pytest.mark.parametrize("insecure", [False, True])
-async def test_the_tls_server_name_is_what_the_server_is_asked_for(ca: trustme.CA, insecure: bool) -> None:
-    asked: list[str | None] = []
+async def test_the_tls_server_name_is_sent_as_sni(ca: trustme.CA, insecure: bool) -> None:
+    requested: list[str | None] = []
     context = server_side(ca.issue_cert("kubernetes.default.svc"))
-    context.sni_callback = lambda _, name, __: asked.append(name)
+    context.sni_callback = lambda _, name, __: requested.append(name)
     with loopback(context) as (port, _):
-        await ask(
+        await send_request(
             ClusterConfig(
                 server=f"https://127.0.0.1:{port}",
                 ca_data=None if insecure else pem(ca),
@@ -141,64 +140,66 @@ async def test_the_tls_server_name_is_what_the_server_is_asked_for(ca: trustme.C
                 tls_server_name="kubernetes.default.svc",
             )
         )
-    assert asked == ["kubernetes.default.svc"]
+    assert requested == ["kubernetes.default.svc"]
 
 
-async def test_an_expired_certificate_is_refused(ca: trustme.CA) -> None:
+async def test_an_expired_certificate_is_rejected(ca: trustme.CA) -> None:
     yesterday = datetime.now(timezone.utc) - timedelta(days=1)
     expired = ca.issue_cert("127.0.0.1", not_before=yesterday - timedelta(days=9), not_after=yesterday)
-    words = "certificate was refused: certificate has expired"
-    with loopback(server_side(expired)) as (port, _), pytest.raises(NetworkError, match=words):
-        await ask(ClusterConfig(server=f"https://127.0.0.1:{port}", ca_data=pem(ca)))
+    message = "certificate of the server is not valid: certificate has expired"
+    with loopback(server_side(expired)) as (port, _), pytest.raises(NetworkError, match=message):
+        await send_request(ClusterConfig(server=f"https://127.0.0.1:{port}", ca_data=pem(ca)))
 
 
-async def test_any_ca_of_a_bundle_will_do(ca: trustme.CA) -> None:
+async def test_each_ca_of_a_bundle_is_trusted(ca: trustme.CA) -> None:
     bundle = b"# one\n" + pem(trustme.CA()) + b"# and another\n" + pem(ca)
     with loopback(server_side(ca.issue_cert("127.0.0.1"))) as (port, _):
-        await ask(ClusterConfig(server=f"https://127.0.0.1:{port}", ca_data=bundle))
+        await send_request(ClusterConfig(server=f"https://127.0.0.1:{port}", ca_data=bundle))
 
 
-async def test_a_client_certificate_is_shown(ca: trustme.CA) -> None:
-    with loopback(server_side(ca.issue_cert("127.0.0.1"), client_ca=ca)) as (port, seen):
+async def test_a_client_certificate_is_sent(ca: trustme.CA) -> None:
+    with loopback(server_side(ca.issue_cert("127.0.0.1"), client_ca=ca)) as (port, received):
         server = f"https://127.0.0.1:{port}"
-        await ask(ClusterConfig(server=server, ca_data=pem(ca), client_certificate=client_certificate(ca)))
+        await send_request(
+            ClusterConfig(server=server, ca_data=pem(ca), client_certificate=client_certificate(ca))
+        )
         with pytest.raises(NetworkError):
-            await ask(ClusterConfig(server=server, ca_data=pem(ca)))
-    assert len(seen) == 1
+            await send_request(ClusterConfig(server=server, ca_data=pem(ca)))
+    assert len(received) == 1
 
 
-def test_a_client_key_leaves_no_file_behind(
+def test_no_file_with_the_client_key_remains(
     ca: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    good = client_certificate(ca)
-    ssl_context(ClusterConfig(server="https://h", client_certificate=good))
+    valid = client_certificate(ca)
+    ssl_context(ClusterConfig(server="https://h", client_certificate=valid))
     other = client_certificate(ca)
-    for bad in (
+    for invalid in (
         ClientCertificate(b"no PEM", b"k3y-s3cret"),
-        ClientCertificate(good.certificate, b""),
-        ClientCertificate(good.certificate, other.key),
-        ClientCertificate(good.certificate, encrypted(good.key)),
+        ClientCertificate(valid.certificate, b""),
+        ClientCertificate(valid.certificate, other.key),
+        ClientCertificate(valid.certificate, encrypted(valid.key)),
     ):
-        with pytest.raises(ConfigError, match="client certificate and its key cannot be used") as caught:
-            ssl_context(ClusterConfig(server="https://h", client_certificate=bad, source="context c"))
+        with pytest.raises(ConfigError, match="client certificate or its key is not valid") as caught:
+            ssl_context(ClusterConfig(server="https://h", client_certificate=invalid, source="context c"))
         assert "context c" in str(caught.value)
         assert "s3cret" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="no files in memory on this system")
-def test_a_client_key_is_never_on_a_disk_where_there_are_files_in_memory(
+def test_a_client_key_is_not_written_to_disk_if_files_in_memory_are_supported(
     ca: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a container whose root is read-only, and which has no /tmp."""
+    """This also works in a container with a read-only root and without /tmp."""
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
     before = len(os.listdir("/proc/self/fd"))
     ssl_context(ClusterConfig(server="https://h", client_certificate=client_certificate(ca)))
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_client_key_is_in_a_file_of_its_owners_where_there_are_none_in_memory(
+def test_a_client_key_is_in_a_private_file_if_files_in_memory_are_not_supported(
     ca: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -225,12 +226,12 @@ def encrypted(key: bytes) -> bytes:
     )
 
 
-def test_a_ca_may_stand_among_other_text_and_must_be_one(ca: trustme.CA) -> None:
+def test_text_around_the_certificates_of_a_ca_bundle_is_ignored(ca: trustme.CA) -> None:
     text = "# unsere CA: für alle\n".encode() + pem(ca) + b"\n# and another\n" + pem(trustme.CA())
     assert ssl_context(ClusterConfig(server="https://h", ca_data=text)).cert_store_stats()["x509_ca"] == 2
-    for bad in (b"", b"-----BEGIN CERTIFICATE-----\nQQ==\n-----END CERTIFICATE-----\n"):
-        with pytest.raises(ConfigError, match="certificate authority cannot be used"):
-            ssl_context(ClusterConfig(server="https://h", ca_data=bad))
+    for invalid in (b"", b"-----BEGIN CERTIFICATE-----\nQQ==\n-----END CERTIFICATE-----\n"):
+        with pytest.raises(ConfigError, match="certificate authority is not valid"):
+            ssl_context(ClusterConfig(server="https://h", ca_data=invalid))
 
 
 def test_tls_is_1_2_or_newer(ca: trustme.CA) -> None:
@@ -239,10 +240,10 @@ def test_tls_is_1_2_or_newer(ca: trustme.CA) -> None:
     assert (context.check_hostname, context.verify_mode) == (True, ssl.CERT_REQUIRED)
 
 
-async def test_plain_http_is_possible_without_credentials() -> None:
-    with loopback() as (port, seen):
-        await ask(ClusterConfig(server=f"http://127.0.0.1:{port}", auth=BearerToken("t0ken")))
-    assert "authorization" not in seen[0].headers
+async def test_plain_http_is_supported_without_credentials() -> None:
+    with loopback() as (port, received):
+        await send_request(ClusterConfig(server=f"http://127.0.0.1:{port}", auth=BearerToken("t0ken")))
+    assert "authorization" not in received[0].headers
 
 
 @pytest.fixture
@@ -252,14 +253,14 @@ def unused_port() -> Iterator[int]:
         yield bound.getsockname()[1]
 
 
-async def test_a_refused_connection_says_so(unused_port: int) -> None:
+async def test_a_refused_connection_is_a_network_error_with_a_hint(unused_port: int) -> None:
     with pytest.raises(NetworkError, match="refused") as caught:
-        await ask(ClusterConfig(server=f"http://127.0.0.1:{unused_port}"))
+        await send_request(ClusterConfig(server=f"http://127.0.0.1:{unused_port}"))
     assert not caught.value.sent
     assert caught.value.hint
 
 
-async def test_round_trips_are_measured_without_the_connections_set_up() -> None:
+async def test_the_round_trip_does_not_include_opening_the_connection() -> None:
     with loopback() as (port, _):
         async with KubeClient(ClusterConfig(server=f"http://127.0.0.1:{port}")) as client:
             assert client.round_trip is None
@@ -271,8 +272,8 @@ async def test_round_trips_are_measured_without_the_connections_set_up() -> None
             assert 0 < client.round_trip <= last
 
 
-async def test_an_endless_log_is_left_without_a_trace(ca: trustme.CA) -> None:
-    """No connection and no generator is left suspended, on either event loop (a warning would fail the test)."""
+async def test_closing_an_endless_log_closes_its_connection(ca: trustme.CA) -> None:
+    """An open connection or a suspended generator would cause a warning, which fails the test."""
     with loopback(server_side(ca.issue_cert("127.0.0.1")), endless=True) as (port, _):
         config = ClusterConfig(server=f"https://127.0.0.1:{port}", ca_data=pem(ca))
         async with KubeClient(config) as client:
@@ -285,18 +286,18 @@ async def test_an_endless_log_is_left_without_a_trace(ca: trustme.CA) -> None:
                             continue
 
 
-async def test_a_dead_peer_is_found_by_tcps_keepalive() -> None:
-    transport = network_transport(ssl_context(ClusterConfig(server="https://h")))
+async def test_tcp_keepalive_is_enabled() -> None:
+    transport = network_transport(ClusterConfig(server="https://h"))
     with loopback() as (port, _):
         async with httpx.AsyncClient(transport=transport, trust_env=False) as client:
-            answer = await client.get(f"http://127.0.0.1:{port}/")
-            connection = answer.extensions["network_stream"].get_extra_info("socket")
+            response = await client.get(f"http://127.0.0.1:{port}/")
+            connection = response.extensions["network_stream"].get_extra_info("socket")
             assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
             if hasattr(socket, "TCP_KEEPIDLE"):
                 assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
 
 
-async def test_a_task_cancelled_during_the_handshake_leaves_no_connection_open(ca: trustme.CA) -> None:
+async def test_a_task_cancelled_during_the_handshake_closes_the_connection(ca: trustme.CA) -> None:
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listening:
         port = listening.extra(anyio.abc.SocketAttribute.local_port)
         ended = anyio.Event()
@@ -304,7 +305,7 @@ async def test_a_task_cancelled_during_the_handshake_leaves_no_connection_open(c
 
             async def serve(connection: anyio.abc.SocketStream) -> None:
                 async with connection:
-                    # The client's hello is not answered.
+                    # Do not respond to the ClientHello.
                     assert await connection.receive()
                     scope.cancel()
                     with anyio.CancelScope(shield=True), pytest.raises(anyio.EndOfStream):
@@ -313,6 +314,6 @@ async def test_a_task_cancelled_during_the_handshake_leaves_no_connection_open(c
 
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(listening.serve, serve)
-                await ask(ClusterConfig(server=f"https://127.0.0.1:{port}", ca_data=pem(ca)))
+                await send_request(ClusterConfig(server=f"https://127.0.0.1:{port}", ca_data=pem(ca)))
     gc.collect()
     assert ended.is_set()

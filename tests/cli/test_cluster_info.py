@@ -252,13 +252,13 @@ def test_without_a_cluster_there_is_an_error_with_a_hint(capfd: pytest.CaptureFi
 
 UNUSABLE: list[tuple[dict[str, Any], dict[str, Any] | None, str]] = [
     ({"certificate-authority-data": "QQ=="}, None, "certificate-authority"),
-    ({"proxy-url": "socks6://x"}, None, 'scheme "socks6"'),
+    ({"proxy-url": "socks6://x"}, None, 'got "socks6"'),
     ({"server": "ftp://x"}, None, "is not an http or https URL"),
     ({}, {"token": "a", "username": "b", "password": "c"}, "only one is allowed"),
     (
         {},
         {"client-certificate-data": "QQ==", "client-key-data": "QQ=="},
-        "client certificate and its key cannot be",
+        "client certificate or its key is not valid",
     ),
 ]
 

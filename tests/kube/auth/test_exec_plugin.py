@@ -160,7 +160,7 @@ WRITTEN: list[tuple[str, object, str]] = [
     ("token with a line break", credential({"token": "a\nb"}), "the token contains white space"),
     ("certificate alone", credential({**T, "clientCertificateData": "c"}), "only one of"),
     ("key alone", credential({"clientKeyData": "k"}), "only one of"),
-    ("bad PEM", credential({"clientCertificateData": "bad", "clientKeyData": "k3y-s3cret"}), "cannot be used"),
+    ("bad PEM", credential({"clientCertificateData": "bad", "clientKeyData": "k3y-s3cret"}), "is not valid"),
     ("bad time", credential({**T, "expirationTimestamp": "tomorrow"}), "expirationTimestamp"),
     ("no such day", credential({**T, "expirationTimestamp": "2030-02-31T00:00:00Z"}), "expirationTimestamp"),
     ("time as a number", credential({**T, "expirationTimestamp": 5}), "expirationTimestamp is not text"),

@@ -440,7 +440,7 @@ class Fault:
     """Something that goes wrong: an action, and when it applies."""
 
     action: Action
-    """What goes wrong."""
+    """The action of the fault."""
     match: Match = field(default_factory=Match)
     """Which requests or pods it applies to; all by default."""
     times: int | None = 1

@@ -1,4 +1,4 @@
-"""What the tests of the embedded cluster share: a cluster with a client, and requests in one line each."""
+"""Helpers for tests of the embedded cluster: a cluster with a client, and short functions for requests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SLEEPS = Script()
 def job(
     name: str = "job", *, container: dict[str, Any] | None = None, pod: dict[str, Any] | None = None, **spec: Any
 ) -> dict[str, Any]:
-    """A Job that would run under Pod Security `restricted`."""
+    """Return a Job that Pod Security `restricted` admits."""
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -80,7 +80,7 @@ def env_from(config: str, key: str, **more: Any) -> dict[str, Any]:
 
 
 on_both_loops = pytest.mark.anyio
-"""Runs an async test on asyncio and on trio, at the pace of use, where steps take no time."""
+"""Runs an async test on asyncio and on trio, without latency."""
 
 
 def on_a_jumping_clock(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
@@ -118,7 +118,7 @@ class Kit:
         return await self.client.request("DELETE", path, json={**BACKGROUND, **options})
 
     async def until(self, what: Callable[[], Any], seconds: float = 5.0) -> Any:
-        """Wait until `what` gives something true, and return it."""
+        """Wait until `what` returns a true value, and return it."""
         return await self.cluster.until(what, seconds)
 
     def pods(self) -> list[dict[str, Any]]:
@@ -129,7 +129,7 @@ class Kit:
         return pod
 
     def state(self) -> tuple[str, str, dict[str, Any]]:
-        """Of the only pod: its phase, its container's state, what that says."""
+        """Return the phase of the only pod, and the kind and content of its container's state."""
         status = self.pod()["status"]
         ((kind, container),) = status["containerStatuses"][0]["state"].items()
         return status["phase"], kind, container
@@ -168,7 +168,7 @@ class Kit:
 
     @asynccontextmanager
     async def stream(self, path: str, **query: Any) -> AsyncIterator[Stream]:
-        """A streamed answer. It can be left at any time."""
+        """Yield a streamed response. It can be closed at any time."""
         async with (
             self.client.stream("GET", path, params=query) as response,
             # Not aiter_raw: it does not close the generator inside of httpx that it reads.
@@ -185,7 +185,7 @@ class Kit:
 
 
 class Stream:
-    """An answer that comes piece by piece: as pieces, or as the events of a watch."""
+    """A streamed response, as chunks or as the events of a watch."""
 
     def __init__(self, response: httpx.Response, pieces: AsyncIterator[bytes]) -> None:
         self.response = response
@@ -201,7 +201,7 @@ class Stream:
         return found
 
     async def events(self, count: int | None = None) -> list[dict[str, Any]]:
-        """So many events, or all until the end."""
+        """Return this number of events, or all until the end."""
         found = []
         while count is None or len(found) < count:
             try:
@@ -211,12 +211,12 @@ class Stream:
         return found
 
     async def all(self) -> bytes:
-        """Everything that is still to come."""
+        """Read the rest."""
         return b"".join([piece async for piece in self.pieces])
 
 
 def refusal(response: httpx.Response) -> tuple[int, str, str]:
-    """Code, reason and message of a Status; the code must be the answer's."""
+    """Return code, reason and message of a Status; the code must be that of the response."""
     body = response.json()
     assert (body["kind"], body["code"]) == ("Status", response.status_code)
     return response.status_code, body["reason"], body["message"]
@@ -231,7 +231,7 @@ async def running(
     timeout: httpx.Timeout | None = None,
     **settings: Any,
 ) -> AsyncIterator[Kit]:
-    """A cluster that is closed in the end, and that then runs no container any more."""
+    """Yield a cluster. After it is closed, no container may run."""
     runtime = ScriptedRuntime(script)
     begin, started = datetime(2026, 11, 22, tzinfo=timezone.utc), anyio.current_time()
     cluster = LocalTransport(

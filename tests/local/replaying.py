@@ -63,7 +63,7 @@ def load(scenario: str) -> list[dict[str, Any]]:
 
 @dataclass
 class Got:
-    """What the embedded cluster answered to one recorded request."""
+    """The response of the embedded cluster to one recorded request."""
 
     status: int = 0
     headers: httpx.Headers = field(default_factory=httpx.Headers)
@@ -139,7 +139,7 @@ def pace_for(created: int, pods: Sequence[list[tuple[int, dict[str, Any]]]]) -> 
 
 
 def script_of(states: list[tuple[int, dict[str, Any]]], log: list[tuple[int, str]], pace: Pace) -> Script:
-    """What the recorded container did, in times from when it was seen running."""
+    """Return the behaviour of the recorded container, with times from its Running state."""
     failed = next((one for _, one in states if one["reason"] == "StartError"), None)
     if failed is not None:
         text = "".join(text for _, text in log).encode("utf-8", "surrogateescape")
@@ -199,7 +199,7 @@ class Player:
             # That pod was deleted before it started, and its kubelet took its time.
             pace = replace(pace, observe=0.5, stopped=1.2)
         started = anyio.current_time()
-        # The fraction of the second matters to a Job's deadline; the recording began at this one.
+        # The fraction of a second affects the Job's deadline; this is the recorded one.
         begin = datetime(2026, 11, 22, 21, 20, 0, 100_000, tzinfo=timezone.utc)
         return LocalTransport(
             scripted(self.exchanges, pace),
@@ -275,7 +275,7 @@ class Player:
         assert watch_events([(0, rest)]) == []
 
     def _learn(self, exchange: dict[str, Any], got: Got) -> None:
-        """Remember what the embedded cluster calls what the recorded one had called otherwise."""
+        """Remember the names of the embedded cluster for the recorded names."""
         recorded = exchange["response"].get("body")
         if not isinstance(recorded, dict) or got.status not in (200, 201):
             return
@@ -318,7 +318,7 @@ def _times(exchange: dict[str, Any]) -> list[int]:
 
 
 def _body_of_size(text: str) -> dict[str, Any]:
-    """A ConfigMap whose JSON has the size that the recording only tells: ``<1048762 bytes of JSON>``."""
+    """Return a ConfigMap whose JSON has the size in the recording's ``<1048762 bytes of JSON>``."""
     size = int(text.split()[0].lstrip("<"))
     body: dict[str, Any] = {
         "apiVersion": "v1",

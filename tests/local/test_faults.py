@@ -1,4 +1,4 @@
-"""Each way in which the embedded cluster can be told to misbehave."""
+"""All faults of the embedded cluster."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ SHORT = httpx.Timeout(0.05, pool=1.0)
 # What is hit, and how often.
 
 
-async def test_a_fault_happens_as_often_as_it_says_to_what_it_matches() -> None:
+async def test_a_fault_applies_to_matching_requests_as_often_as_configured() -> None:
     fault = Fault(Respond.internal_error(), Match("create", "configmaps", name=None), times=2, skip=1)
     async with running(faults=[fault]) as kit:
         codes = []
@@ -84,7 +84,7 @@ async def test_matches(match: Match, fits: bool) -> None:
     assert match.matches("get", "pods/log", "default", "gke-sandbox-1") is fits
 
 
-def test_several_faults_hit_one_request() -> None:
+def test_several_faults_apply_to_one_request() -> None:
     async def main() -> None:
         faults = [Fault(Delay(20.0)), Fault(Respond.unavailable(retry_after=3))]
         async with running(faults=faults) as kit:
@@ -106,7 +106,7 @@ async def test_faults_can_be_added_and_cleared_while_the_cluster_runs() -> None:
         assert (await kit.client.get("/version")).status_code == 200
 
 
-async def test_one_misbehaviour_counts_for_each_of_its_faults_alone() -> None:
+async def test_a_fault_plan_counts_each_fault_separately() -> None:
     first, second = Fault(Refuse(), Match("get")), Fault(Drop(), Match("list"))
     plan = FaultPlan(first, second)
     assert list(plan.actions_for("request", "get", "pods", "default", "a")) == [first.action]
@@ -125,7 +125,7 @@ async def test_a_refused_connection_sends_nothing() -> None:
 
 
 @pytest.mark.parametrize("carried_out", [True, False])
-async def test_a_dropped_answer_leaves_the_caller_in_the_dark(carried_out: bool) -> None:
+async def test_a_dropped_response_does_not_show_whether_the_request_was_processed(carried_out: bool) -> None:
     async with running(faults=[Fault(Drop(carried_out), CREATE)]) as kit:
         with pytest.raises(httpx.ReadError):
             await kit.client.post(CONFIG_MAPS, json=config_map())
@@ -140,7 +140,7 @@ async def test_a_dropped_answer_leaves_the_caller_in_the_dark(carried_out: bool)
         (Delay(9.0, at="response"), httpx.ReadTimeout, True),
     ],
 )
-async def test_a_delay_over_the_clients_timeout_is_a_timeout(
+async def test_a_delay_beyond_the_clients_timeout_is_a_timeout(
     delay: Delay, error: type[Exception], done: bool
 ) -> None:
     async with running(faults=[Fault(delay, CREATE)], timeout=SHORT) as kit:
@@ -160,7 +160,7 @@ async def test_a_delay_over_the_clients_timeout_is_a_timeout(
         (Respond(410, "Expired", "too old resource version: 1 (2)"), 410, "Expired"),
     ],
 )
-async def test_an_answer_instead_of_the_real_one_is_a_status(answer: Action, code: int, reason: str) -> None:
+async def test_a_replaced_response_is_a_status(answer: Action, code: int, reason: str) -> None:
     async with running(faults=[Fault(answer, CREATE)]) as kit:
         response = await kit.client.post(CONFIG_MAPS, json=config_map())
         assert refusal(response)[:2] == (code, reason)
@@ -175,20 +175,20 @@ async def test_an_answer_instead_of_the_real_one_is_a_status(answer: Action, cod
         (Respond.bad_gateway(), 502, None),
     ],
 )
-async def test_some_answers_are_no_status(answer: Respond, code: int, retry_after: str | None) -> None:
+async def test_some_responses_are_plain_text(answer: Respond, code: int, retry_after: str | None) -> None:
     async with running(faults=[Fault(answer)]) as kit:
         response = await kit.client.get("/version")
         assert (response.status_code, response.headers.get("retry-after")) == (code, retry_after)
         assert response.headers["content-type"].startswith("text/")
 
 
-async def test_a_gateway_timeout_may_come_after_the_work_was_done() -> None:
+async def test_a_gateway_timeout_can_follow_a_processed_request() -> None:
     async with running(faults=[Fault(Respond.timed_out(), CREATE)]) as kit:
         assert (await kit.client.post(CONFIG_MAPS, json=config_map())).status_code == 504
         assert len(kit.cluster.leftovers()) == 1
 
 
-async def test_no_permission_names_the_verb_and_the_resource() -> None:
+async def test_forbid_names_the_verb_and_the_resource() -> None:
     async with running(faults=[Fault(Forbid(), Match("get", "pods/log"), times=None)]) as kit:
         message = refusal(await kit.client.get(f"{PODS}/x/log"))[2]
         assert 'cannot get resource "pods/log" in API group "" in the namespace "default"' in message
@@ -197,7 +197,7 @@ async def test_no_permission_names_the_verb_and_the_resource() -> None:
 # Bodies.
 
 
-async def test_a_body_can_break_off_in_the_middle() -> None:
+async def test_a_body_can_break() -> None:
     async with running(faults=[Fault(CutBody(after=10))]) as kit:
         with pytest.raises(httpx.ReadError):
             await kit.client.get("/version")
@@ -212,7 +212,7 @@ async def test_a_body_can_break_off_in_the_middle() -> None:
         (GarbleBody(after=2, garbage=b"]"), b'{"]'),
     ],
 )
-async def test_a_body_can_be_cut_or_garbled_without_a_sign(fault: Action, body: bytes) -> None:
+async def test_a_body_can_be_cut_or_garbled_without_an_error(fault: Action, body: bytes) -> None:
     async with running(faults=[Fault(fault)]) as kit:
         response = await kit.client.get("/version")
         assert (response.status_code, response.content) == (200, body)
@@ -224,7 +224,7 @@ async def test_a_body_can_stall() -> None:
             await kit.client.get("/version")
 
 
-async def test_a_followed_log_can_break_off_and_be_read_again() -> None:
+async def test_a_followed_log_can_break_and_be_read_again() -> None:
     script = Script(chunks=[(0.0, b"one\n"), (0.0, b"two\n")], ends_at=0.05)
     async with running(script, [Fault(CutBody(after=5), Match("get", "pods/log"))]) as kit:
         await kit.create(JOBS, job())
@@ -241,9 +241,9 @@ async def test_a_followed_log_can_break_off_and_be_read_again() -> None:
 
 
 async def watched(fault: Action) -> tuple[list[str], bool]:
-    """What a watch shows while ConfigMaps a, b, c and d are made: their names, or the types of other events.
+    """Return the events of a watch while ConfigMaps a to d are created: their names, or the types of other events.
 
-    And whether it ended before its timeout.
+    Also return whether it ended before its timeout.
     """
     async with running(faults=[Fault(fault, Match("watch"))]) as kit:
         version = (await kit.get(CONFIG_MAPS))["metadata"]["resourceVersion"]
@@ -269,11 +269,11 @@ async def watched(fault: Action) -> tuple[list[str], bool]:
         (EndWatch(after=2), ["a", "b"], True),
     ],
 )
-def test_a_watchs_events_can_be_tampered_with(fault: Action, seen: list[str], ends: bool) -> None:
+def test_events_of_a_watch_can_be_lost_repeated_or_swapped(fault: Action, seen: list[str], ends: bool) -> None:
     assert run_on_mock_clock(watched, fault) == (seen, ends)
 
 
-async def test_a_watch_can_be_refused_as_expired() -> None:
+async def test_a_watch_can_be_rejected_as_expired() -> None:
     async with running(faults=[Fault(ExpireWatch(status=True), Match("watch", "pods"))]) as kit:
         response = await kit.client.get(PODS, params={"watch": "true", "resourceVersion": "1"})
         assert refusal(response)[:2] == (410, "Expired")
@@ -290,7 +290,7 @@ async def test_a_watch_can_be_refused_as_expired() -> None:
         (RefusePod.pod_security, 'violates PodSecurity "restricted:latest"'),
     ],
 )
-async def test_a_pod_can_be_refused_for_a_while(refuse: Callable[[], RefusePod], message: str) -> None:
+async def test_a_pod_can_be_rejected_for_a_while(refuse: Callable[[], RefusePod], message: str) -> None:
     async with running(faults=[Fault(refuse())], pace=Pace(create_retry=0.02)) as kit:
         await kit.create(JOBS, job())
         await kit.phase("Succeeded")
@@ -326,7 +326,7 @@ async def test_policies_can_change_a_pod_one_after_the_other() -> None:
         assert kit.pod()["spec"]["schedulerName"] == "default-scheduler"
 
 
-async def test_what_a_policy_makes_of_a_job_is_validated() -> None:
+async def test_a_job_changed_by_a_policy_is_validated() -> None:
     def change(found: dict[str, Any]) -> None:
         found["spec"]["parallelism"] = -1
 

@@ -44,7 +44,7 @@ def test_resource_versions_grow_with_every_change_of_any_kind() -> None:
     assert versions == [store.revision - 1, store.revision]
 
 
-def test_an_update_that_changes_nothing_is_none() -> None:
+def test_an_update_without_changes_has_no_effect() -> None:
     store = new_store()
     key = add(store, "a")
     before = store.revision
@@ -63,7 +63,7 @@ def test_a_new_object_has_uid_creation_time_in_whole_seconds_and_generation_if_i
     assert "generation" not in config["metadata"]
 
 
-def test_a_name_can_be_taken_once() -> None:
+def test_a_name_can_be_used_once() -> None:
     store = new_store()
     add(store, "a")
     with pytest.raises(StatusError, match="already exists"):
@@ -79,7 +79,7 @@ def test_objects_are_listed_by_name_in_one_namespace_or_in_all() -> None:
     assert len(store.select(CONFIG_MAPS)) == 4
 
 
-def test_an_object_that_is_being_deleted_goes_with_its_last_finalizer() -> None:
+def test_an_object_that_is_being_deleted_is_removed_with_its_last_finalizer() -> None:
     store = new_store()
     key = add(store, "a", finalizers=["x/y"])
     changed(store, key, deletionTimestamp="now", deletionGracePeriodSeconds=0)
@@ -88,14 +88,14 @@ def test_an_object_that_is_being_deleted_goes_with_its_last_finalizer() -> None:
     assert store.get(key) is None
 
 
-def test_a_pod_in_its_grace_stays_without_finalizers() -> None:
+def test_a_pod_in_its_grace_period_stays_without_finalizers() -> None:
     store = new_store()
     key = add(store, "a", PODS)
     changed(store, key, deletionTimestamp="soon", deletionGracePeriodSeconds=1)
     assert store.get(key) is not None
 
 
-def test_listeners_hear_of_each_change_with_the_object_before_and_after() -> None:
+def test_listeners_get_each_change_with_the_object_before_and_after() -> None:
     store = new_store()
     heard: list[Change] = []
     store.listen(heard.append)
@@ -107,7 +107,7 @@ def test_listeners_hear_of_each_change_with_the_object_before_and_after() -> Non
     assert heard[2].object["metadata"]["resourceVersion"] == str(heard[2].revision)
 
 
-def test_dependents_are_found_by_their_owners_uid_as_long_as_they_name_it() -> None:
+def test_dependents_are_found_by_the_uid_of_their_owner() -> None:
     store = new_store()
     key = add(store, "a", ownerReferences=[{"uid": "u1"}, {"uid": "u2"}])
     assert store.dependents("u1") == store.dependents("u2") == [key]
@@ -133,7 +133,7 @@ def test_history_continues_after_a_revision() -> None:
     assert history.get(history.end) is None
 
 
-def test_history_forgets_what_is_older_than_its_window_and_says_up_to_where() -> None:
+def test_history_drops_changes_beyond_its_window_and_reports_the_last_dropped_one() -> None:
     history = History(window=3, revision=100)
     for revision in range(101, 107):
         history.append(change(revision))
@@ -166,7 +166,7 @@ def test_label_selectors(selector: str, matches: bool) -> None:
 
 
 @pytest.mark.parametrize("selector", ["a b", "=x", "app in (x)", "app", "!app", "a=b=c", "-bad=x"])
-def test_a_label_selector_that_cannot_be_read_is_a_bad_request(selector: str) -> None:
+def test_an_invalid_label_selector_is_a_bad_request(selector: str) -> None:
     with pytest.raises(StatusError, match="unable to parse requirement") as refused:
         parse(PODS, selector, "")
     assert (refused.value.code, refused.value.reason) == (400, "BadRequest")
@@ -193,6 +193,6 @@ def test_field_selectors(served: ResourceType, selector: str, matches: bool) -> 
 
 
 @pytest.mark.parametrize("selector", ["spec.nosuch=1", "status.phase"])
-def test_a_field_selector_that_the_kind_does_not_know_is_a_bad_request(selector: str) -> None:
+def test_an_unsupported_field_selector_is_a_bad_request(selector: str) -> None:
     with pytest.raises(StatusError, match="Unable to find"):
         parse(PODS, "", selector)

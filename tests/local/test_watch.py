@@ -14,7 +14,7 @@ from .kit import CONFIG_MAPS, HELLO, JOBS, PODS, SLEEPS, config_map, job, runnin
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_watch_from_the_start_shows_what_there_is_and_marks_its_end() -> None:
+async def test_a_watch_without_a_version_lists_all_objects_and_marks_their_end() -> None:
     async with running() as kit:
         await kit.create(CONFIG_MAPS, config_map())
         async with kit.watch(CONFIG_MAPS, allowWatchBookmarks="true") as watch:
@@ -65,7 +65,7 @@ def test_a_watch_ends_after_its_timeout() -> None:
     run_on_mock_clock(run)
 
 
-async def test_a_watch_from_before_the_history_gets_one_error_event_and_ends() -> None:
+async def test_a_watch_from_an_expired_version_gets_one_error_event_and_ends() -> None:
     async with running() as kit:
         version = (await kit.get(PODS))["metadata"]["resourceVersion"]
         await kit.create(CONFIG_MAPS, config_map())
@@ -75,7 +75,7 @@ async def test_a_watch_from_before_the_history_gets_one_error_event_and_ends() -
     assert (event["type"], event["object"]["code"], event["object"]["reason"]) == ("ERROR", 410, "Expired")
 
 
-async def test_a_watch_may_be_left_at_any_time() -> None:
+async def test_a_watch_can_be_closed_at_any_time() -> None:
     async with running() as kit:
         async with kit.watch(CONFIG_MAPS) as watch:
             with anyio.move_on_after(0.02):
@@ -94,7 +94,7 @@ async def test_a_read_timeout_ends_a_quiet_stream() -> None:
 # The transport.
 
 
-async def test_leaving_the_cluster_ends_streams_requests_and_containers() -> None:
+async def test_closing_the_cluster_ends_streams_requests_and_containers() -> None:
     async with running(SLEEPS) as kit:
         await kit.create(JOBS, job())
         await kit.phase("Running")
@@ -111,7 +111,7 @@ async def test_leaving_the_cluster_ends_streams_requests_and_containers() -> Non
     assert len(kit.cluster.objects("jobs")) == 1
 
 
-async def test_an_exception_leaves_the_cluster_as_it_is() -> None:
+async def test_an_exception_leaves_the_context_unchanged() -> None:
     async def fail() -> None:
         async with running(SLEEPS) as kit:
             await kit.create(JOBS, job())

@@ -1,4 +1,4 @@
-"""Make ``recorded/*.json`` out of full recordings: what `test_recordings.py` compares, and no more.
+"""Trim full recordings to ``recorded/*.json``, with only the data that `test_recordings.py` compares.
 
 Run it from the repository's root with the directory that holds the recordings::
 
@@ -32,7 +32,7 @@ def without_managed_fields(value: Any) -> Any:
 
 
 def state(event: dict[str, Any]) -> dict[str, Any]:
-    """What is compared of one watch event."""
+    """Return the compared parts of one watch event."""
     obj = event["object"]
     metadata, status = obj.get("metadata", {}), obj.get("status", {})
     if event["type"] in ("BOOKMARK", "ERROR"):
@@ -61,7 +61,7 @@ def state(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def watch_events(chunks: list[tuple[int, str]]) -> list[tuple[int, dict[str, Any]]]:
-    """The events of a watch, each with the time when its line was complete."""
+    """Return the events of a watch, each with the time at which its line was complete."""
     events, rest = [], ""
     for at, text in chunks:
         *lines, rest = (rest + text).split("\n")

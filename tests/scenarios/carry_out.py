@@ -1,4 +1,4 @@
-"""Carry a scenario out with a Sandbox, and compare what came out with what must."""
+"""Run a scenario with a Sandbox, and compare the outcome with the expected one."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ __all__ = ["Order", "Outcome", "carry_out", "check"]
 Order = Literal["at once", "backwards", "one by one"]
 
 SETTLE_SECONDS = 0.2
-"""What a Sandbox has begun besides (its list, its watch) is sent and answered in this time, and so recorded."""
+"""Seconds in which the Sandbox's other requests (its list and watch) are sent and recorded."""
 
 
 @dataclass
 class Outcome:
-    """How one run ended, and what it told on its way."""
+    """The result and the events of one run."""
 
     result: ExecutionResult | None = None
     error: SandboxError | None = None

@@ -1,4 +1,4 @@
-"""The clusters that scenarios run on: each plays a scenario and tells what came out."""
+"""The clusters on which scenarios run, and their outcomes."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class Fixtures:
 
 @dataclass(frozen=True)
 class Played:
-    """What came of a scenario, and what a recorder around the cluster saw, if there was one."""
+    """The outcomes of a scenario, and the recording if there is one."""
 
     outcomes: Sequence[Outcome]
     recorded: Cassette | None = None
 
 
 class ScenarioCluster(Protocol):
-    """One that plays scenarios. `not_here` says why it cannot play that one; empty: it can."""
+    """Runs scenarios. `not_here` returns why it cannot run one, or an empty string."""
 
     name: str
 
@@ -77,7 +77,7 @@ class Replay:
 
 
 class _Unsaved(Recorder):
-    """One that is to be looked at only."""
+    """A recording that is only compared."""
 
     def save(self) -> None:
         """Write nothing."""

@@ -25,7 +25,7 @@ _LIVE_SECONDS = 300
 
 @dataclass
 class Comparing:
-    """What --verify and --record do with what was played."""
+    """The effect of --verify and --record on a recording."""
 
     fixtures: Fixtures
     verify: bool
@@ -35,7 +35,7 @@ class Comparing:
     def take(
         self, scenario: str, cluster: ScenarioCluster, played: Played, tell: Callable[[str, object], None]
     ) -> None:
-        """Called once what came out was right; `tell` is record_property. Fails on drift that is not expected."""
+        """Compare a correct run; `tell` is record_property. Fails on unexpected drift."""
         if played.recorded is None:
             return
         recorded = self.fixtures.path(scenario)

@@ -58,7 +58,7 @@ class Recordings:
         return str(self._load(name)["server"]["gitVersion"])
 
     def exchanges(self, name: str) -> list[Exchange]:
-        """What was asked and answered; the first request is sent at 0 s."""
+        """Return the exchanges; the first request is sent at 0 s."""
         recorded = self._load(name)["exchanges"]
         began = recorded[0]["at_ms"]
         return [_exchange(each, began) for each in recorded]
@@ -111,7 +111,7 @@ def _kind(exchange: Exchange) -> str:
     return f"{request.verb} {request.resource}"
 
 
-# -- the requests are ours ------------------------------------------------------------------------------------
+# -- requests of this library ------------------------------------------------------------------------------------
 
 
 def _with_our_requests(exchanges: Sequence[Exchange], scenario: Scenario) -> list[Exchange]:
@@ -129,7 +129,7 @@ def _session(exchanges: Sequence[Exchange]) -> str:
 
 
 def _manifests(exchanges: Sequence[Exchange], scenario: Scenario, session: str) -> dict[str, Manifests]:
-    """What this library would have sent, by the recorded Job's name."""
+    """Return the manifests of this library, by the name of the recorded Job."""
     settings = Settings().override(**scenario.all_settings)
     names = {_name(each): None for each in exchanges if _kind(each) == "create jobs"}
     made = {}
@@ -257,7 +257,7 @@ def _hardened(exchanges: list[Exchange], recordings: Recordings) -> list[Exchang
 
 
 def _stops_the_runner(exchanges: list[Exchange], recordings: Recordings) -> list[Exchange]:
-    """The recorder deleted the Job before it was told of the container's end; this library waits for that."""
+    """The recorder deleted the Job before it saw the container's exit; this library waits for it."""
     watch, delete = _find(exchanges, "watch pods"), _find(exchanges, "delete jobs")
     lines = b"".join(data for _, data in watch.chunks).splitlines()
     ended = next(
@@ -347,7 +347,7 @@ def _forbidden(exchanges: list[Exchange], recordings: Recordings) -> list[Exchan
 
 @dataclass(frozen=True)
 class Conversion:
-    """How a recording becomes a cassette.
+    """The conversion of a recording to a cassette.
 
     `notes` say what was changed, beyond the requests; without them nothing was. `left_out` are of the usual
     requests those that this library does not send in this scenario; `also` are recorded requests that it sends
@@ -500,7 +500,7 @@ def _unfollowed(exchange: Exchange) -> bool:
 
 
 def _began(exchanges: Sequence[Exchange]) -> datetime:
-    """The calendar time of the recording's beginning, as far as objects tell it."""
+    """Return the time at which the recording started, from timestamps of its objects."""
     for exchange in exchanges:
         told = parse_json(b"".join(data for _, data in exchange.chunks)) or {}
         created = told.get("metadata", {}).get("creationTimestamp")

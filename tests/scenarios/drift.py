@@ -1,6 +1,6 @@
-"""How two recordings of the same scenario differ in shape: the server has changed, or it is another one. Pure.
+"""Compare the shapes of two recordings of a scenario, from different servers or versions. Pure.
 
-Values are nobody's business here: names, times, messages, quantities. What is compared is whether the same
+Values such as names, times, messages and quantities are ignored. What is compared is whether the same
 requests came, and of each answer its status, its headers' names, its fields and their types, and the words that
 programs act on (`reason`, `phase`, ...); of a watch the order of each pod's phases; of a log the order of its
 frames.
@@ -20,11 +20,11 @@ from gke_sandbox.cassette.placeholders import PLACEHOLDER
 
 __all__ = ["Drift", "drift"]
 
-# Fields whose values are words of the API's own, and numbers that stand for such.
+# Fields whose values are constants of the API, and numbers with a fixed meaning.
 _WORDS = frozenset(
     {"apiVersion", "kind", "code", "exitCode", "phase", "qosClass", "reason", "restartPolicy", "status", "type"}
 )
-# What tells the items of a list apart.
+# The fields that identify the items of a list.
 _KEYS = ("type", "name", "key", "field")
 _Shape = dict[str, set[str]]
 """A field's path, and what was seen there: its types, or its words."""
@@ -44,9 +44,9 @@ class Drift:
 
 
 def drift(recorded: Cassette, found: Cassette) -> list[Drift]:
-    """Where `found` is not of the shape of `recorded`, in the order of the recorded steps.
+    """Return the differences of the shape of `found` from `recorded`, in the order of the recorded steps.
 
-    How often a client looked at what it waited for is no difference.
+    The number of polls is not compared.
 
     Where a client hung up, what the other one went on to see is no difference; nor is how far a pod had come when
     its client deleted it.
@@ -68,7 +68,7 @@ def drift(recorded: Cassette, found: Cassette) -> list[Drift]:
 
 @dataclass(frozen=True)
 class _Side:
-    """What is to be known of one of the two recordings: when its Jobs were deleted, what the other calls them."""
+    """Data about one of the two recordings: the deletions of its Jobs, and their names in the other one."""
 
     deletions: Mapping[str, int]
     names: Mapping[str, str]
@@ -78,7 +78,7 @@ _Sides = tuple[_Side, _Side]
 
 
 def _job_names(recorded: Cassette, found: Cassette) -> dict[str, str]:
-    """Which recorded Job each found one is: one with the same program, else the next."""
+    """Map each found Job to a recorded one: with the same program, else the next."""
     before, after = _programs(recorded), _programs(found)
     free = list(before)
     names = {}
@@ -150,7 +150,7 @@ def _kind_of_body(step: Step) -> str:
 
 
 def _of_shapes(step: str, where: str, before: _Shape, after: _Shape, *, whole: bool = True) -> Iterator[Drift]:
-    """What differs. If it is not `whole`, one of them did not see all, and no field can be said to be missing."""
+    """Return the differences. Unless `whole`, one of them is incomplete, and missing fields are not reported."""
     told: list[str] = []
     for path in [*before, *(path for path in after if path not in before)]:
         one, other = before.get(path), after.get(path)
@@ -158,7 +158,7 @@ def _of_shapes(step: str, where: str, before: _Shape, after: _Shape, *, whole: b
             within = any(path.startswith((f"{each}.", f"{each}[")) for each in told)
             if not whole or within:
                 continue
-            # What is in it is no news beside it.
+            # Its content is part of this difference.
             told.append(path)
         elif one & other:
             continue
@@ -170,7 +170,7 @@ def _text(seen: set[str] | None) -> str:
 
 
 def _shape(value: Any, shape: _Shape | None = None) -> _Shape:
-    """Every field's path and what stands there, added to `shape`."""
+    """Add the path and the values of each field to `shape`."""
     shape = {} if shape is None else shape
     for path, what in _fields(value, ""):
         shape.setdefault(path, set()).add(what)
@@ -231,7 +231,7 @@ def _frames(step: Step) -> list[str]:
 
 @dataclass
 class _Phase:
-    """What a watch shows of an object for a while, and the fields of all its events in that time."""
+    """A phase of an object in a watch, and the fields of all its events in that phase."""
 
     shown: str
     shape: _Shape

@@ -30,13 +30,13 @@ from tests.local.trim_recordings import state
 
 __all__ = ["BEGAN", "embedded"]
 
-# The recordings began at this fraction of a second, and a Job's deadline goes by it.
+# The recordings started at this fraction of a second, which affects the deadline of a Job.
 BEGAN = datetime(2026, 11, 22, 21, 20, 0, 100_000, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
 class _State:
-    """What is not as usual."""
+    """Deviations from the default state."""
 
     faults: tuple[Fault, ...] = ()
     caller: Caller = RUNNER
@@ -84,7 +84,7 @@ def embedded(scenario: str, cassette: Cassette) -> LocalTransport:
 
 
 def _states(cassette: Cassette) -> dict[str, list[tuple[int, dict[str, Any]]]]:
-    """What the watches show of the pod of each Job, by the Job's placeholder, with times in milliseconds."""
+    """Return the states of the pod of each Job in the watches, by placeholder, with times in milliseconds."""
     found: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for step in cassette.steps:
         for chunk in step.response.chunks or ():
@@ -112,7 +112,7 @@ def _code(step: Step) -> str:
 
 
 def _log(cassette: Cassette, job: str) -> list[tuple[int, str]]:
-    """What the container printed, and when. A log that is opened again starts at its beginning."""
+    """Return the output of the container with its times. A log that is opened again starts at its beginning."""
     found: list[tuple[int, bytes]] = []
     for step in cassette.steps:
         if step.job == job and step.path.endswith("/log"):

@@ -1,4 +1,4 @@
-"""The table in fixtures/README.md: every cassette, and where it came from, as its header says."""
+"""The table in fixtures/README.md: every cassette and its source, from its header."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _COMMON: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What must come out. Without `status` and `error` the run was cancelled.
+    """The expected outcome. Without `status` and `error` the run was cancelled.
 
     `stderr` and `reason` are patterns, `made` are files, `cause` is a name in the table of causes. `words` must
     stand in the error with its hint, or in the result's message; `waits` are reasons that the run must have told
@@ -75,7 +75,7 @@ class Scenario:
 
     @property
     def all_settings(self) -> dict[str, Any]:
-        """What a Sandbox is made with, but for its namespace."""
+        """The settings of the Sandbox without its namespace."""
         return {**_COMMON, **self.settings}
 
 

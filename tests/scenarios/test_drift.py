@@ -1,4 +1,4 @@
-"""Two recordings of one scenario are compared in shape: what a server says may change, how it says it is told."""
+"""Two recordings of one scenario are compared in shape, not in values."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_recording_does_not_differ_from_itself(recorded: Cassette) -> None:
     assert drift(recorded, recorded) == []
 
 
-def test_names_times_texts_and_output_may_be_others(recorded: Cassette, tmp_path: Path) -> None:
+def test_names_times_texts_and_output_can_differ(recorded: Cassette, tmp_path: Path) -> None:
     record(tmp_path / "c.yaml", one, script=program(out("1"), out("\n"), at=0.7), namespace="elsewhere")
     other = load(tmp_path / "c.yaml")
     assert other.header.namespace == "elsewhere"
@@ -61,12 +61,12 @@ def test_names_times_texts_and_output_may_be_others(recorded: Cassette, tmp_path
     assert told(other, with_json(other, "delete-jobs-1", lambda body: {**body, "message": "it is gone"})) == []
 
 
-def test_another_status_is_told_and_not_the_whole_body_with_it(recorded: Cassette) -> None:
+def test_another_status_is_reported_without_the_differences_of_the_body(recorded: Cassette) -> None:
     other = changed(recorded, "delete-jobs-1", lambda answer: replace(answer, status=202, json={"kind": "Job"}))
     assert told(recorded, other) == ["delete-jobs-1: status: recorded 200, found 202"]
 
 
-def test_fields_that_come_go_or_have_another_type_are_told(recorded: Cassette) -> None:
+def test_added_and_removed_fields_and_other_types_are_reported(recorded: Cassette) -> None:
     def change(job: Any) -> Any:
         spec = {**job["spec"], "backoffLimit": "0", "newer": {"much": {"in": "it"}}}
         del spec["suspend"]
@@ -79,7 +79,7 @@ def test_fields_that_come_go_or_have_another_type_are_told(recorded: Cassette) -
     ]
 
 
-def test_items_of_a_list_are_told_apart_by_their_names_and_not_by_their_order(recorded: Cassette) -> None:
+def test_items_of_a_list_are_identified_by_name_and_not_by_order(recorded: Cassette) -> None:
     def listed(*items: Any) -> Cassette:
         return with_json(recorded, "list-pods", lambda body: {**body, "conditions": list(items)})
 
@@ -90,7 +90,7 @@ def test_items_of_a_list_are_told_apart_by_their_names_and_not_by_their_order(re
     ]
 
 
-def test_a_reason_is_a_word_and_a_message_is_not(recorded: Cassette) -> None:
+def test_reasons_are_compared_and_messages_are_not(recorded: Cassette) -> None:
     def refused(reason: str, message: str) -> Cassette:
         status = {"kind": "Status", "status": "Failure", "reason": reason, "message": message, "code": 403}
         return changed(recorded, "delete-jobs-1", lambda answer: replace(answer, status=403, json=status))
@@ -101,12 +101,12 @@ def test_a_reason_is_a_word_and_a_message_is_not(recorded: Cassette) -> None:
     ]
 
 
-def test_a_header_that_is_new_is_told(recorded: Cassette) -> None:
+def test_a_new_header_is_reported(recorded: Cassette) -> None:
     other = changed(recorded, "create-jobs-1", lambda answer: replace(answer, headers={"warning": '299 - "x"'}))
     assert told(recorded, other) == ["create-jobs-1: headers: recorded [], found ['warning']"]
 
 
-def test_requests_that_came_in_one_only_are_told(recorded: Cassette, tmp_path: Path) -> None:
+def test_requests_in_only_one_recording_are_reported(recorded: Cassette, tmp_path: Path) -> None:
     record(tmp_path / "c.yaml", one, Fault(Drop(), Match("create", "configmaps")), script=program(out("1\n")))
     assert told(recorded, load(tmp_path / "c.yaml")) == [
         "create-configmaps-1: the answer: recorded 201, found ReadError",
@@ -117,7 +117,7 @@ def test_requests_that_came_in_one_only_are_told(recorded: Cassette, tmp_path: P
     )
 
 
-def test_the_order_of_a_pods_phases_is_told(recorded: Cassette, tmp_path: Path) -> None:
+def test_the_order_of_the_phases_of_a_pod_is_reported(recorded: Cassette, tmp_path: Path) -> None:
     killed = Script([(0.0, START), (0.1, out("1\n"))], 0.5, ContainerExit(128, "OOMKilled"))
     record(tmp_path / "c.yaml", one, script=killed)
     memory = load(tmp_path / "c.yaml")
@@ -128,8 +128,8 @@ def test_the_order_of_a_pods_phases_is_told(recorded: Cassette, tmp_path: Path) 
     assert difference.found.endswith("Running running > Running terminated Error 3")
 
 
-def test_where_a_client_hung_up_the_rest_is_no_difference(recorded: Cassette) -> None:
-    """How far a pod had come when its client was done is a matter of moments."""
+def test_events_after_the_client_closed_a_watch_are_not_compared(recorded: Cassette) -> None:
+    """The state of a pod when the client closes the watch depends on timing."""
 
     def shorter(answer: RecordedResponse) -> RecordedResponse:
         assert answer.chunks is not None
@@ -143,7 +143,7 @@ def test_where_a_client_hung_up_the_rest_is_no_difference(recorded: Cassette) ->
     assert [each.path for each in drift(whole, ended)] == ["phases of pod 1 of <job-1>"]
 
 
-def test_a_field_of_an_event_is_told_with_the_phase_in_which_it_comes(recorded: Cassette) -> None:
+def test_a_field_of_an_event_is_reported_with_its_phase(recorded: Cassette) -> None:
     def change(answer: RecordedResponse) -> RecordedResponse:
         assert answer.chunks is not None
         return replace(answer, chunks=tuple(map(without_node, answer.chunks)))
@@ -159,7 +159,7 @@ def test_a_field_of_an_event_is_told_with_the_phase_in_which_it_comes(recorded: 
     assert found[1] == "watch-pods: Pending waiting ContainerCreating: spec.nodeName: recorded text, found nothing"
 
 
-def test_the_frames_of_a_log_are_told_and_not_how_often_they_came(recorded: Cassette) -> None:
+def test_the_kinds_of_frames_of_a_log_are_compared_and_not_their_number(recorded: Cassette) -> None:
     def logged(*frames: bytes) -> Cassette:
         chunks = tuple(Chunk(0, frame) for frame in frames)
         return changed(

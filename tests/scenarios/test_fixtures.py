@@ -20,7 +20,7 @@ from .readme import table
 from .renew_requests import renewed
 from .table import SCENARIOS
 
-# In google/: they have the form of secrets and are none.
+# In google/: strings with the form of secrets.
 MADE_UP = (
     "ya29.impersonated",
     base64.b64encode(b"-----BEGIN CERTIFICATE-----\nMIIBtest\n-----END CERTIFICATE-----\n").decode(),
@@ -39,7 +39,7 @@ def test_every_scenario_has_a_cassette_and_a_conversion_and_every_cassette_a_sce
 
 
 @pytest.mark.parametrize("path", CASSETTES, ids=lambda path: path.stem)
-def test_a_cassette_says_where_it_came_from(path: Path) -> None:
+def test_a_cassette_has_the_source_of_its_recording(path: Path) -> None:
     header = load(path, scenario=path.stem).header
     assert header.server
     assert header.recorded_at
@@ -59,7 +59,7 @@ def test_a_cassettes_requests_are_those_that_this_library_sends_today(path: Path
     assert changed == [], "run python -m tests.scenarios.renew_requests fixtures/"
 
 
-def test_the_readme_lists_every_cassette_as_its_header_says() -> None:
+def test_the_readme_lists_every_cassette_with_its_header() -> None:
     assert table(FIXTURES) in (FIXTURES / "README.md").read_text(encoding="utf-8"), (
         "run python -m tests.scenarios.readme"
     )
@@ -78,7 +78,7 @@ def refusal(path: Path) -> str:
     return ""
 
 
-def test_no_cassette_holds_a_secret() -> None:
+def test_no_cassette_contains_a_secret() -> None:
     assert {path.parent for path in SHIPPED} > {FIXTURES, ROOT / "tests" / "adk" / "cassettes"}
     texts = {path: find_secret(path.read_text(encoding="utf-8")) for path in SHIPPED}
     assert {path.name: secret for path, secret in texts.items() if secret} == {}
@@ -86,7 +86,7 @@ def test_no_cassette_holds_a_secret() -> None:
     assert {path.name: said for path, said in refusals.items() if said} == {}
 
 
-def test_no_other_file_in_fixtures_holds_a_secret() -> None:
+def test_no_other_file_in_fixtures_contains_a_secret() -> None:
     found = {}
     for path in others():
         text = re.sub("|".join(map(re.escape, MADE_UP)), "", path.read_text(encoding="utf-8"))
@@ -94,7 +94,7 @@ def test_no_other_file_in_fixtures_holds_a_secret() -> None:
     assert {path.name: secret for path, secret in found.items() if secret} == {}
 
 
-def test_what_the_recordings_knew_of_their_node_is_not_there() -> None:
+def test_cassettes_contain_no_data_about_the_recorded_node() -> None:
     words = ("hostIP", "podIP", "containerID", "imageID", "managedFields", "uuid")
     for path in CASSETTES:
         text = path.read_text(encoding="utf-8")

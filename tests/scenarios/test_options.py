@@ -1,4 +1,4 @@
-"""The options of the scenarios do what they say under workers too, or say that they do not."""
+"""The options of the scenarios work with workers too, or are a usage error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=FIXTURES.parent, capture_output=True, text=True, timeout=50, check=False)
 
 
-def test_the_drift_that_a_worker_finds_is_told() -> None:
+def test_drift_found_by_a_worker_is_reported() -> None:
     ran = run(
         *("-n1", "tests/scenarios/test_scenarios.py", "--cluster=embedded", "--verify"),
         *("-k", "what_comes_out and (already-exists or invalid-job or forbidden)"),
@@ -39,7 +39,7 @@ def test_the_drift_that_a_worker_finds_is_told() -> None:
         ("--cluster=live --record -n2", "--record writes what other workers read: add -n0"),
     ],
 )
-def test_an_option_that_would_do_nothing_or_harm_is_a_usage_error(
+def test_an_option_without_effect_is_a_usage_error(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, arguments: str, message: str
 ) -> None:
     monkeypatch.syspath_prepend(str(FIXTURES.parent))

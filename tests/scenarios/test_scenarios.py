@@ -41,7 +41,7 @@ def test_two_executions_get_their_own_results_in_every_order(
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_the_embedded_cluster_answers_in_the_recorded_shape(
+def test_the_embedded_cluster_responds_in_the_recorded_shape(
     scenario: str, embedded_cluster: Embedded, fixtures: Fixtures
 ) -> None:
     recorded = embedded_cluster.play(scenario).recorded
@@ -50,9 +50,7 @@ def test_the_embedded_cluster_answers_in_the_recorded_shape(
     assert not left, "\n".join(map(str, left))
 
 
-def test_every_allowed_difference_is_there_and_has_a_reason(
-    embedded_cluster: Embedded, fixtures: Fixtures
-) -> None:
+def test_every_allowed_difference_exists_and_has_a_reason(embedded_cluster: Embedded, fixtures: Fixtures) -> None:
     stale = list(ALLOWED)
     for scenario in SCENARIOS:
         recorded = embedded_cluster.play(scenario).recorded

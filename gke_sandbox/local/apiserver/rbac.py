@@ -93,7 +93,7 @@ class Caller:
         return any(rule.allows(verb, group, resource) for rule in self.rules)
 
     def denial(self, verb: str, group: str, resource: str, namespace: str) -> str:
-        """What a 403 says after ``is forbidden:``."""
+        """Return the text of a 403 after ``is forbidden:``."""
         scope = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
         return f'User "{self.user}" cannot {verb} resource "{resource}" in API group "{group}" {scope}'
 

@@ -1,4 +1,4 @@
-"""The API server: verbs, refusals in its own words, watches, timeouts."""
+"""The API server: verbs, errors, lists and permissions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 # Creating: decoding and validation.
 
 
-async def test_an_unknown_field_is_refused_warned_of_or_dropped_as_field_validation_says() -> None:
+async def test_field_validation_decides_whether_an_unknown_field_is_an_error_a_warning_or_ignored() -> None:
     body = {**job(), "extra": 1}
     body["spec"]["template"]["spec"]["containers"][0]["imagee"] = "x"
     async with running() as kit:
@@ -38,7 +38,7 @@ async def test_an_unknown_field_is_refused_warned_of_or_dropped_as_field_validat
         assert "extra" not in ignored.json()
 
 
-async def test_a_field_that_comes_twice_is_a_strict_error() -> None:
+async def test_a_duplicate_field_is_a_strict_error() -> None:
     text = json.dumps(config_map()).replace('"kind"', '"immutable": true, "immutable": true, "kind"', 1)
     async with running() as kit:
         response = await kit.client.post(CONFIG_MAPS, content=text, params={"fieldValidation": "Strict"})
@@ -89,14 +89,14 @@ async def test_a_value_of_the_wrong_type_is_a_bad_request(spec: dict[str, Any], 
         (b'{"kind": "Job", "apiVersion": "v1"}', "does not match the expected API version (batch/v1)"),
     ],
 )
-async def test_a_body_that_is_no_job_is_a_bad_request(content: bytes, message: str) -> None:
+async def test_a_body_that_does_not_contain_a_job_is_a_bad_request(content: bytes, message: str) -> None:
     async with running() as kit:
         code, reason, text = refusal(await kit.client.post(JOBS, content=content))
     assert (code, reason) == (400, "BadRequest")
     assert message in text
 
 
-async def test_a_body_of_another_type_is_not_taken() -> None:
+async def test_a_body_with_another_content_type_is_rejected() -> None:
     async with running() as kit:
         response = await kit.client.post(JOBS, content=b"x", headers={"content-type": "text/plain"})
     assert refusal(response)[:2] == (415, "UnsupportedMediaType")
@@ -136,7 +136,7 @@ async def test_a_body_of_another_type_is_not_taken() -> None:
         ({"pod": {"runtimeClassName": ""}}, "runtimeClassName", "a lowercase RFC 1123 subdomain"),
     ],
 )
-async def test_a_pod_template_that_breaks_a_rule_is_refused_with_the_fields_path(
+async def test_an_invalid_pod_template_is_rejected_with_the_path_of_the_field(
     change: dict[str, Any], field: str, detail: str
 ) -> None:
     async with running() as kit:
@@ -154,7 +154,7 @@ async def test_a_pod_template_that_breaks_a_rule_is_refused_with_the_fields_path
         ({"activeDeadlineSeconds": -5}, "spec.activeDeadlineSeconds: Invalid value: -5"),
     ],
 )
-async def test_a_job_that_breaks_a_rule_is_refused(spec: dict[str, Any], detail: str) -> None:
+async def test_an_invalid_job_is_rejected(spec: dict[str, Any], detail: str) -> None:
     async with running() as kit:
         assert detail in refusal(await kit.client.post(JOBS, json=job(**spec)))[2]
 
@@ -168,13 +168,13 @@ async def test_a_job_that_breaks_a_rule_is_refused(spec: dict[str, Any], detail:
         ({"name": "a" * 254}, "metadata.name: Invalid value"),
     ],
 )
-async def test_metadata_that_breaks_a_rule_is_refused(metadata: dict[str, Any], detail: str) -> None:
+async def test_invalid_metadata_is_rejected(metadata: dict[str, Any], detail: str) -> None:
     async with running() as kit:
         response = await kit.client.post(CONFIG_MAPS, json={**config_map(), "metadata": metadata})
     assert detail in refusal(response)[2]
 
 
-async def test_a_name_is_made_from_generate_name() -> None:
+async def test_generate_name_is_the_prefix_of_a_new_name() -> None:
     async with running() as kit:
         body = {**config_map(), "metadata": {"generateName": "run-"}}
         names = {(await kit.create(CONFIG_MAPS, body))["metadata"]["name"] for _ in range(3)}
@@ -192,14 +192,14 @@ async def test_config_map_keys_and_base64_are_checked() -> None:
         assert "illegal base64 data at input byte 0" in refusal(not_base64)[2]
 
 
-async def test_a_config_map_holds_a_mebibyte_of_decoded_values_and_no_more() -> None:
+async def test_a_config_map_can_have_one_mebibyte_of_decoded_values() -> None:
     async with running() as kit:
         await kit.create(CONFIG_MAPS, config_map("full", data={"a": "x" * 1_048_573}, binaryData={"b": "AAAA"}))
         over = await kit.client.post(CONFIG_MAPS, json=config_map("over", data={"a": "ä" * 524_289}))
         assert refusal(over)[0] == 422
 
 
-async def test_quantities_come_back_in_their_canonical_form() -> None:
+async def test_quantities_are_returned_in_their_canonical_form() -> None:
     resources = {"limits": {"cpu": "1500m", "memory": "1024Mi"}, "requests": {"cpu": 0.5}}
     async with running() as kit:
         created = await kit.create(JOBS, job(container={"resources": resources}))
@@ -207,7 +207,7 @@ async def test_quantities_come_back_in_their_canonical_form() -> None:
     assert container["resources"] == {"limits": {"cpu": "1500m", "memory": "1Gi"}, "requests": {"cpu": "500m"}}
 
 
-async def test_half_a_character_is_replaced_as_gos_decoder_does() -> None:
+async def test_half_a_surrogate_pair_is_replaced_as_in_go() -> None:
     async with running() as kit:
         response = await kit.client.post(
             CONFIG_MAPS, content=b'{"metadata": {"name": "a"}, "data": {"k": "a\\ud800b"}}'
@@ -215,14 +215,14 @@ async def test_half_a_character_is_replaced_as_gos_decoder_does() -> None:
     assert response.json()["data"] == {"k": "a\ufffdb"}
 
 
-async def test_the_bodys_namespace_must_be_the_paths() -> None:
+async def test_the_namespace_of_the_body_must_match_the_path() -> None:
     async with running() as kit:
         body = config_map()
         body["metadata"]["namespace"] = "other"
         assert "namespace of the provided object" in refusal(await kit.client.post(CONFIG_MAPS, json=body))[2]
 
 
-async def test_nothing_is_created_in_a_namespace_that_is_not_there() -> None:
+async def test_creation_in_a_missing_namespace_fails() -> None:
     async with running() as kit:
         response = await kit.client.post(JOBS.replace("default", "nowhere"), json=job())
         assert refusal(response) == (404, "NotFound", 'namespaces "nowhere" not found')
@@ -243,7 +243,7 @@ async def test_a_dry_run_changes_nothing() -> None:
 # Deleting.
 
 
-async def test_a_delete_can_demand_a_uid() -> None:
+async def test_a_delete_can_have_a_uid_as_a_precondition() -> None:
     async with running() as kit:
         created = await kit.create(CONFIG_MAPS, config_map())
         path = f"{CONFIG_MAPS}/config"
@@ -269,7 +269,7 @@ async def test_an_unsupported_propagation_policy_is_rejected() -> None:
 # Reading.
 
 
-async def test_a_list_comes_in_pages_whose_watch_misses_nothing() -> None:
+async def test_a_list_has_pages_with_the_same_resource_version() -> None:
     async with running() as kit:
         for name in "abcde":
             await kit.create(CONFIG_MAPS, config_map(name))
@@ -306,7 +306,7 @@ async def test_lists_can_be_selected_and_span_namespaces() -> None:
         assert [item["metadata"]["name"] for item in one["items"]] == ["b"]
 
 
-async def test_a_number_in_the_query_that_is_none_is_a_bad_request() -> None:
+async def test_an_invalid_number_in_the_query_is_a_bad_request() -> None:
     async with running() as kit:
         assert refusal(await kit.client.get(PODS, params={"limit": "many"}))[0] == 400
         version = await kit.client.get(PODS, params={"resourceVersion": "x"})
@@ -347,12 +347,12 @@ async def test_namespaces_nodes_and_runtime_classes_can_be_read() -> None:
         ("GET", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", 405),
     ],
 )
-async def test_what_is_not_served_is_told(method: str, path: str, code: int) -> None:
+async def test_unsupported_paths_and_methods_are_errors(method: str, path: str, code: int) -> None:
     async with running() as kit:
         assert (await kit.client.request(method, path)).status_code == code
 
 
-async def test_a_caller_without_permission_is_told_what_it_lacks() -> None:
+async def test_a_missing_permission_is_named_in_the_error() -> None:
     rules = (Rule(("get", "list"), ("",), ("pods",)),)
     async with running(caller=Caller.service_account("default", "reader", rules)) as kit:
         assert (await kit.client.get(PODS)).status_code == 200

@@ -84,7 +84,7 @@ async def test_a_job_keeps_as_many_pods_as_its_parallelism_until_enough_succeede
 
 
 @on_both_loops
-async def test_a_work_queue_replaces_nothing_after_the_first_success_and_ends_with_the_last_pod() -> None:
+async def test_a_work_queue_creates_no_pod_after_the_first_success_and_ends_with_the_last_pod() -> None:
     ends = iter((0.02, 0.2))
     async with running(lambda _: Script(ends_at=next(ends))) as kit:
         await kit.create(JOBS, job(parallelism=2))
@@ -93,7 +93,7 @@ async def test_a_work_queue_replaces_nothing_after_the_first_success_and_ends_wi
 
 
 @on_both_loops
-async def test_a_suspended_job_makes_no_pod() -> None:
+async def test_a_suspended_job_creates_no_pod() -> None:
     async with running() as kit:
         await kit.create(JOBS, job(suspend=True))
         await kit.condition("Suspended")
@@ -116,7 +116,7 @@ async def test_a_job_past_its_deadline_deletes_its_pod_and_has_failed() -> None:
 
 
 @on_a_jumping_clock
-async def test_a_finished_job_is_collected_with_its_pod_and_config_map_after_its_time_to_live() -> None:
+async def test_a_finished_job_is_deleted_with_its_pod_and_config_map_after_its_ttl() -> None:
     async with running(HELLO) as kit:
         created = await kit.create(JOBS, job(ttlSecondsAfterFinished=60))
         await kit.create(CONFIG_MAPS, config_map(owner=created["metadata"]))
@@ -149,7 +149,7 @@ async def test_a_deleted_pod_counts_as_failed() -> None:
     ],
 )
 @on_both_loops
-async def test_a_pod_that_is_refused_shows_in_an_event_on_its_job_only(
+async def test_a_rejected_pod_is_only_reported_in_an_event_on_its_job(
     change: dict[str, Any], message: str
 ) -> None:
     async with running() as kit:
@@ -163,7 +163,7 @@ async def test_a_pod_that_is_refused_shows_in_an_event_on_its_job_only(
 
 
 @on_a_jumping_clock
-async def test_a_refused_pod_is_tried_again_and_comes_when_the_quota_allows_it() -> None:
+async def test_a_rejected_pod_is_retried_until_the_quota_allows_it() -> None:
     async with running(Script(ends_at=5.0), namespaces=[Namespace("default", quota=Quota("few", pods=1))]) as kit:
         await kit.create(JOBS, job("first"))
         await kit.phase("Running")
@@ -208,7 +208,7 @@ async def test_a_refused_pod_is_tried_again_and_comes_when_the_quota_allows_it()
     ],
 )
 @on_both_loops
-async def test_pod_security_restricted_warns_of_the_job_and_refuses_the_pod(
+async def test_pod_security_restricted_warns_about_the_job_and_rejects_the_pod(
     change: dict[str, Any], violation: str
 ) -> None:
     async with running(namespaces=[Namespace("default", pod_security="restricted")]) as kit:
@@ -224,7 +224,7 @@ async def test_pod_security_restricted_warns_of_the_job_and_refuses_the_pod(
 
 
 @on_both_loops
-async def test_background_deletion_takes_the_job_at_once_and_then_what_it_owned() -> None:
+async def test_background_deletion_removes_the_job_at_once_and_then_its_dependents() -> None:
     async with running(SLEEPS) as kit:
         created = await kit.create(JOBS, job())
         await kit.create(CONFIG_MAPS, config_map(owner=created["metadata"]))
@@ -242,7 +242,7 @@ async def version_of_removal(watch: Stream) -> int:
 
 
 @on_both_loops
-async def test_foreground_deletion_keeps_the_job_until_its_pod_is_gone() -> None:
+async def test_foreground_deletion_keeps_the_job_until_its_pod_is_removed() -> None:
     async with running(SLEEPS, pace=Pace(remove=0.1)) as kit:
         await kit.create(JOBS, job())
         await kit.phase("Running")
@@ -253,14 +253,14 @@ async def test_foreground_deletion_keeps_the_job_until_its_pod_is_gone() -> None
 
 
 @on_both_loops
-async def test_what_is_created_for_an_owner_that_is_gone_is_collected() -> None:
+async def test_a_dependent_of_a_missing_owner_is_deleted() -> None:
     async with running() as kit:
         await kit.create(CONFIG_MAPS, config_map(owner={"name": "job", "uid": "gone"}))
         await kit.until(lambda: kit.cluster.leftovers() == [])
 
 
 @on_both_loops
-async def test_what_has_another_owner_stays() -> None:
+async def test_a_dependent_with_another_owner_is_kept() -> None:
     async with running(SLEEPS) as kit:
         owners = [(await kit.create(JOBS, job(name)))["metadata"] for name in ("one", "two")]
         body = config_map(owner=owners[0])

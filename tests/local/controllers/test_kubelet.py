@@ -1,4 +1,4 @@
-"""The kubelet and the scheduler: a pod's way to a running container, and its end."""
+"""The kubelet and the scheduler: startup and end of pods."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_a_container_gets_its_environment_from_config_maps_with_references
 
 
 @on_both_loops
-async def test_a_config_map_that_comes_a_little_late_delays_nothing_by_environment_or_by_volume() -> None:
+async def test_a_slightly_late_config_map_causes_no_delay_in_environment_or_volume() -> None:
     volume = {"volumes": [{"name": "v", "configMap": {"name": "config"}}]}
     mounts = [{"name": "v", "mountPath": "/app"}]
     async with running() as kit:
@@ -72,7 +72,7 @@ async def test_a_config_map_that_comes_a_little_late_delays_nothing_by_environme
 
 
 @on_a_jumping_clock
-async def test_by_environment_a_late_config_map_costs_the_kubelets_next_try() -> None:
+async def test_a_late_config_map_in_the_environment_waits_for_the_kubelets_next_attempt() -> None:
     async with running(pace=Pace.recorded()) as kit:
         begin = anyio.current_time()
         await kit.create(JOBS, job(container={"env": [env_from("config", "key")]}))
@@ -84,7 +84,7 @@ async def test_by_environment_a_late_config_map_costs_the_kubelets_next_try() ->
 
 
 @on_a_jumping_clock
-async def test_by_volume_a_late_config_map_costs_pauses_that_double() -> None:
+async def test_a_late_config_map_in_a_volume_is_retried_with_doubled_delays() -> None:
     volume = {"volumes": [{"name": "v", "configMap": {"name": "config"}}]}
     async with running(pace=Pace.recorded()) as kit:
         begin = anyio.current_time()
@@ -107,7 +107,7 @@ async def test_by_volume_a_late_config_map_costs_pauses_that_double() -> None:
     ],
 )
 @on_both_loops
-async def test_a_value_that_is_not_there_is_a_configuration_error(reference: dict[str, Any], message: str) -> None:
+async def test_a_missing_key_is_a_configuration_error(reference: dict[str, Any], message: str) -> None:
     async with running() as kit:
         await kit.create(CONFIG_MAPS, config_map(data={"key": "v"}, binaryData={"binary": "AA=="}))
         await kit.create(JOBS, job(container={"env": [reference]}))
@@ -122,7 +122,7 @@ async def test_a_value_that_is_not_there_is_a_configuration_error(reference: dic
     ],
 )
 @on_both_loops
-async def test_root_is_refused_where_it_must_not_be(user: dict[str, Any], message: str) -> None:
+async def test_root_is_rejected_with_run_as_non_root(user: dict[str, Any], message: str) -> None:
     async with running() as kit:
         await kit.create(JOBS, job(pod={"securityContext": user}))
         assert (await kit.waiting("CreateContainerConfigError"))["message"].startswith(message)
@@ -159,7 +159,7 @@ async def test_an_image_that_cannot_be_pulled_backs_off_and_starts_nothing() -> 
 
 
 @on_both_loops
-async def test_a_name_that_is_no_images_is_told() -> None:
+async def test_an_invalid_image_name_is_reported() -> None:
     async with running() as kit:
         await kit.create(JOBS, job(container={"image": "UPPER"}))
         assert "invalid reference format" in (await kit.waiting("InvalidImageName"))["message"]
@@ -167,14 +167,14 @@ async def test_a_name_that_is_no_images_is_told() -> None:
 
 @pytest.mark.parametrize("image", ["python", "python:3.11-slim", "a.b:5000/c/d-e@sha256:" + "0" * 64, "a_b/c__d"])
 @on_both_loops
-async def test_ordinary_names_of_images_are_taken(image: str) -> None:
+async def test_valid_image_names_are_accepted(image: str) -> None:
     async with running() as kit:
         await kit.create(JOBS, job(container={"image": image}))
         await kit.phase("Succeeded")
 
 
 @on_both_loops
-async def test_a_container_that_cannot_start_says_so_and_its_pod_fails() -> None:
+async def test_a_container_that_cannot_start_fails_its_pod_with_start_error() -> None:
     script = Script(start_error=ContainerStartError("no such file", log=b"in the log\n"))
     async with running(script) as kit:
         await kit.create(JOBS, job())
@@ -191,7 +191,7 @@ async def test_a_container_that_cannot_start_says_so_and_its_pod_fails() -> None
 
 
 @on_both_loops
-async def test_a_pod_that_no_node_takes_stays_pending_without_a_node() -> None:
+async def test_a_pod_that_fits_no_node_stays_pending() -> None:
     async with running() as kit:
         await kit.create(JOBS, job(pod={"nodeSelector": {"zone": "elsewhere"}}))
         await kit.until(lambda: "FailedScheduling" in dict(kit.events()))
@@ -220,7 +220,7 @@ async def test_out_of_memory_is_seen_before_the_phase_changes() -> None:
 
 
 @on_both_loops
-async def test_an_eviction_is_the_pods_word_while_its_container_seems_to_wait() -> None:
+async def test_an_eviction_is_reported_on_the_pod_while_its_container_waits() -> None:
     async with running(Script(ends_at=0.0, exit=ContainerExit(137, "Evicted", "too much"))) as kit:
         await kit.create(JOBS, job())
         pod = await kit.phase("Failed")
@@ -247,7 +247,7 @@ async def test_a_log_larger_than_the_limit_of_ephemeral_storage_gets_the_pod_evi
 
 
 @on_a_jumping_clock
-async def test_a_pods_own_deadline_ends_it_with_its_grace() -> None:
+async def test_the_deadline_of_a_pod_ends_it_after_its_grace_period() -> None:
     async with running(Script(stops_after=0.5)) as kit:
         await kit.create(JOBS, job(pod={"activeDeadlineSeconds": 5}))
         pod = await kit.phase("Failed", 10)
@@ -263,7 +263,7 @@ async def test_a_pods_own_deadline_ends_it_with_its_grace() -> None:
         (Script(stops_after=30.0), 10.0, 137),
     ],
 )
-def test_a_pod_that_is_deleted_has_its_grace_to_end(script: Script, seconds: float, code: int) -> None:
+def test_a_deleted_pod_has_its_grace_period_to_exit(script: Script, seconds: float, code: int) -> None:
     async def main() -> None:
         async with running(script, pace=Pace(remove=0.5)) as kit:
             await kit.create(JOBS, job(pod={"terminationGracePeriodSeconds": 10}))
@@ -279,7 +279,7 @@ def test_a_pod_that_is_deleted_has_its_grace_to_end(script: Script, seconds: flo
 
 
 @on_a_jumping_clock
-async def test_a_second_deletion_may_shorten_the_grace_and_none_may_prolong_it() -> None:
+async def test_a_second_deletion_can_shorten_the_grace_period_but_not_extend_it() -> None:
     async with running(Script(stops_after=None), pace=Pace(remove=0.5)) as kit:
         await kit.create(JOBS, job(pod={"terminationGracePeriodSeconds": 10}))
         path = f"{PODS}/{(await kit.phase('Running'))['metadata']['name']}"
@@ -293,7 +293,7 @@ async def test_a_second_deletion_may_shorten_the_grace_and_none_may_prolong_it()
 
 
 @on_both_loops
-async def test_a_pod_deleted_by_force_is_gone_at_once_and_its_container_killed() -> None:
+async def test_a_force_deleted_pod_is_removed_at_once_and_its_container_killed() -> None:
     async with running(Script(stops_after=None)) as kit:
         await kit.create(JOBS, job())
         pod = await kit.phase("Running")

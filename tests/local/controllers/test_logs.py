@@ -1,4 +1,4 @@
-"""A container's log: lines, pieces, following, rotation, and the answers when there is none."""
+"""Container logs: lines, parts, following, rotation, and the errors for missing logs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def read(kit: Kit, **query: str) -> bytes:
         return await log.all()
 
 
-async def test_a_followed_log_brings_each_line_as_it_is_finished_and_ends_with_the_container() -> None:
+async def test_a_followed_log_delivers_each_complete_line_and_ends_with_the_container() -> None:
     script = Script(chunks=[(0.0, b"one\ntw"), (0.05, b"o\nthr"), (0.1, b"ee")], ends_at=0.15)
     async with running(script) as kit:
         await started(kit)
@@ -36,7 +36,7 @@ async def test_a_followed_log_brings_each_line_as_it_is_finished_and_ends_with_t
     assert pieces == [b"one\n", b"two\n", b"three"]
 
 
-async def test_a_log_that_is_not_followed_ends_where_it_is() -> None:
+async def test_a_log_that_is_not_followed_ends_at_its_current_end() -> None:
     async with running(Script(chunks=[(0.0, b"one\ntwo")])) as kit:
         await started(kit)
         async with kit.log(follow="true") as log:
@@ -44,7 +44,7 @@ async def test_a_log_that_is_not_followed_ends_where_it_is() -> None:
         assert await read(kit) == b"one\n"
 
 
-async def test_a_line_over_16_kib_goes_on_in_pieces_of_that_size_before_it_is_finished() -> None:
+async def test_a_line_over_16_kib_is_delivered_in_parts_before_it_is_complete() -> None:
     async with running(Script(chunks=[(0.0, b"x" * 40_000)])) as kit:
         await started(kit)
         async with kit.log(follow="true") as log:
@@ -53,7 +53,7 @@ async def test_a_line_over_16_kib_goes_on_in_pieces_of_that_size_before_it_is_fi
 
 
 @pytest.mark.parametrize("size", [7, 16_384, 16_385])
-async def test_the_log_is_the_same_however_the_output_is_cut(size: int) -> None:
+async def test_the_log_does_not_depend_on_the_chunks_of_the_output(size: int) -> None:
     text = b"a\n\n" + b"b" * 16_384 + b"\n" + b"c" * 20_000 + b"\nrest"
     chunks = [(0.0, text[start : start + size]) for start in range(0, len(text), size)]
     async with running(Script(chunks=chunks, ends_at=0.0)) as kit:
@@ -97,7 +97,7 @@ async def test_invalid_log_options_are_rejected(query: dict[str, str], code: int
         assert message in refusal(response)[2]
 
 
-async def test_before_its_container_runs_a_pod_has_no_log_and_says_why() -> None:
+async def test_the_log_of_a_pod_whose_container_does_not_run_is_an_error_with_the_reason() -> None:
     env = {"env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "none", "key": "k"}}}]}
     images = {"image": "registry.invalid/x:1"}
     async with running(pace=Pace(config_wait=0.0, image_backoff=0.2)) as kit:
@@ -113,7 +113,7 @@ async def test_before_its_container_runs_a_pod_has_no_log_and_says_why() -> None
         assert refusal(await kit.client.get(path))[2].endswith("is waiting to start: image can't be pulled")
 
 
-async def test_a_pod_without_a_node_answers_with_nothing_at_all() -> None:
+async def test_the_log_of_a_pod_without_a_node_is_an_empty_response() -> None:
     async with running() as kit:
         await kit.create(JOBS, job(pod={"nodeSelector": {"a": "b"}}))
         await kit.until(kit.pods)
@@ -121,7 +121,7 @@ async def test_a_pod_without_a_node_answers_with_nothing_at_all() -> None:
         assert (response.status_code, response.content) == (204, b"")
 
 
-async def test_the_log_goes_with_its_pod_and_who_follows_it_comes_to_the_end() -> None:
+async def test_the_log_is_removed_with_its_pod_and_followed_logs_end() -> None:
     async with running(Script(chunks=[(0.0, b"one\n")], stops_after=None)) as kit:
         await started(kit)
         path = f"{PODS}/{kit.pod()['metadata']['name']}"
@@ -157,8 +157,8 @@ def test_the_followed_log_ends_some_time_after_the_container() -> None:
     run_on_mock_clock(main)
 
 
-def test_a_log_over_10_mib_is_rotated_at_the_kubelets_next_look() -> None:
-    """Who follows misses nothing; who comes later gets what came after, and later nothing at all."""
+def test_a_log_over_10_mib_is_rotated_at_the_kubelets_next_check() -> None:
+    """A reader that follows misses nothing; a later reader gets only the new file."""
     line = b"x" * 9_999 + b"\n"
     flood = line * (11 * MEBIBYTE // len(line))
     script = Script(chunks=[(1.0, flood), (11.0, b"after\n"), (21.0, b"more\n")])
@@ -188,7 +188,7 @@ def test_a_log_over_10_mib_is_rotated_at_the_kubelets_next_look() -> None:
     run_on_mock_clock(main)
 
 
-def test_a_rotated_log_is_empty_when_nothing_came_after() -> None:
+def test_a_rotated_log_without_later_output_is_empty() -> None:
     async def main() -> None:
         async with running(Script(chunks=[(1.0, b"x" * 11 * MEBIBYTE + b"\n")])) as kit:
             await started(kit)

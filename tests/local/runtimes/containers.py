@@ -20,7 +20,7 @@ def python(code: str, **fields: Any) -> ContainerSpec:
 
 
 async def run(runtime: Runtime, spec: ContainerSpec) -> tuple[ContainerExit, bytes]:
-    """Start a container, wait for its end, close it: how it ended and all that it printed."""
+    """Start a container, wait for its exit and close it. Return its exit and output."""
     started = await runtime.start(spec)
     try:
         output = [chunk async for chunk in started.output()]
@@ -31,7 +31,7 @@ async def run(runtime: Runtime, spec: ContainerSpec) -> tuple[ContainerExit, byt
 
 @asynccontextmanager
 async def running(runtime: Runtime, spec: ContainerSpec) -> AsyncIterator[tuple[RunningContainer, Lines]]:
-    """A container that is closed in the end, and the lines that it prints."""
+    """Yield a container and the lines of its output; close it afterwards."""
     started = await runtime.start(spec)
     try:
         yield started, Lines(started)
@@ -40,7 +40,7 @@ async def running(runtime: Runtime, spec: ContainerSpec) -> AsyncIterator[tuple[
 
 
 class Lines:
-    """What a container prints, line by line."""
+    """The output of a container, line by line."""
 
     def __init__(self, started: RunningContainer) -> None:
         self._chunks = started.output()
@@ -53,7 +53,7 @@ class Lines:
         return line.decode()
 
     async def rest(self) -> bytes:
-        """All that comes until nobody can print any more."""
+        """Return the rest of the output."""
         return self._rest + b"".join([chunk async for chunk in self._chunks])
 
 

@@ -1,4 +1,4 @@
-"""What every runtime of the embedded cluster does, whatever it starts containers with.
+"""Tests for all runtimes of the embedded cluster.
 
 The test modules of the runtimes import these tests and bring the fixture `runtime`, whose type says how it reports
 a container that was killed for its memory.
@@ -34,7 +34,7 @@ while True:
 """
 
 
-async def test_stdout_and_stderr_come_merged_in_order(runtime: RealRuntime) -> None:
+async def test_stdout_and_stderr_are_merged_in_order(runtime: RealRuntime) -> None:
     code = "import sys\nfor i in range(3): print('out', i); print('err', i, file=sys.stderr)"
     ended, output = await run(runtime, python(code))
     assert output == b"out 0\nerr 0\nout 1\nerr 1\nout 2\nerr 2\n"
@@ -58,16 +58,16 @@ async def test_a_command_that_does_not_exist_cannot_be_started(runtime: RealRunt
         await runtime.start(container("no-such-python", "-c", "1"))
 
 
-async def test_python3_is_the_python_that_runs_us(runtime: RealRuntime) -> None:
+async def test_python3_is_this_python_interpreter(runtime: RealRuntime) -> None:
     _, output = await run(runtime, python("import sys; print(sys.version)"))
     assert output.decode() == sys.version + "\n"
 
 
-async def test_without_a_command_the_image_s_own_runs_and_finds_an_empty_stdin(runtime: RealRuntime) -> None:
+async def test_without_a_command_python_runs_with_an_empty_stdin(runtime: RealRuntime) -> None:
     assert await run(runtime, container()) == (ContainerExit(0, "Completed"), b"")
 
 
-async def test_output_comes_while_the_program_runs_and_sigterm_reaches_it(runtime: RealRuntime) -> None:
+async def test_output_arrives_while_the_program_runs_and_sigterm_reaches_it(runtime: RealRuntime) -> None:
     async with running(runtime, python(UNTIL_TERMINATED)) as (started, lines):
         assert await lines.next() == "ready"
         await started.stop(30)
@@ -86,7 +86,7 @@ async def test_a_program_that_ignores_sigterm_is_killed_after_the_grace_period(r
         assert await started.wait() == ContainerExit(137, "Error")
 
 
-async def test_nothing_of_our_environment_reaches_the_program(
+async def test_the_program_does_not_inherit_the_environment(
     runtime: RealRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CLOUD_TOKEN", "secret")
@@ -106,7 +106,7 @@ async def test_a_large_environment_arrives_whole(runtime: RealRuntime) -> None:
     assert (await run(runtime, python(code, env=env)))[1] == b"True 6\n"
 
 
-async def test_mounted_files_lie_beside_the_script_and_are_read_only(runtime: RealRuntime) -> None:
+async def test_mounted_files_are_next_to_the_script_and_read_only(runtime: RealRuntime) -> None:
     code = """
 import os, sys
 folder = os.path.dirname(sys.argv[0])
@@ -139,8 +139,8 @@ async def test_a_program_that_holds_more_memory_than_its_limit_is_killed(runtime
     assert output == b"before\n"
 
 
-async def test_memory_within_the_limit_is_let_be(runtime: RealRuntime) -> None:
-    """Half the limit, shared by three processes: it counts once."""
+async def test_a_program_within_its_memory_limit_is_not_killed(runtime: RealRuntime) -> None:
+    """Memory shared by three processes counts once."""
     code = """
 import os
 held = b"x" * (60 << 20)
@@ -156,7 +156,7 @@ print([os.waitpid(pid, 0)[1] for pid in pids])
     assert (ended.reason, output) == ("Completed", b"[0, 0, 0]\n")
 
 
-async def test_closing_kills_frees_and_may_be_repeated(runtime: RealRuntime) -> None:
+async def test_closing_kills_and_frees_everything_and_is_idempotent(runtime: RealRuntime) -> None:
     await run(runtime, container())
     before = len(os.listdir("/proc/self/fd"))
     started = await runtime.start(python("print('ready')\nimport signal; signal.pause()"))
@@ -186,7 +186,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing(runtime: RealRuntime) ->
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-async def test_cancelling_who_waits_leaves_the_container_to_others(runtime: RealRuntime) -> None:
+async def test_cancelling_one_waiter_does_not_affect_others(runtime: RealRuntime) -> None:
     async with running(runtime, python(UNTIL_TERMINATED)) as (started, lines):
         await lines.next()
         async with anyio.create_task_group() as tasks:

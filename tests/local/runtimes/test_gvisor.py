@@ -1,4 +1,4 @@
-"""Containers under gVisor: what all runtimes do, and what only a sandbox can keep."""
+"""Containers under gVisor: the tests for all runtimes, and the isolation of the sandbox."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def sandboxes(temporary: Path) -> dict[int, str]:
     return found
 
 
-async def test_the_program_is_an_ordinary_user_and_alone(runtime: GVisorRuntime) -> None:
+async def test_the_program_runs_as_an_ordinary_user_without_other_processes(runtime: GVisorRuntime) -> None:
     code = """
 import os, socket
 print(os.getuid(), os.getgid(), os.getpid(), socket.gethostname(), os.getcwd())
@@ -77,7 +77,7 @@ print(sorted(name for name in os.listdir("/proc") if name.isdigit()))
     assert output.decode().splitlines() == ["1001 1001 1 job-x7x2p /", str(["0" * 16] * 3), "['1']"]
 
 
-async def test_there_is_no_network_but_loopback(runtime: GVisorRuntime) -> None:
+async def test_only_the_loopback_network_exists(runtime: GVisorRuntime) -> None:
     code = """
 import errno, socket
 server = socket.create_server(("127.0.0.1", 0))
@@ -90,7 +90,7 @@ print([name for _, name in socket.if_nameindex()])
     assert output == b"loopback\nTrue\n['lo']\n"
 
 
-async def test_of_this_machine_only_the_interpreter_and_usr_are_shown(
+async def test_only_the_interpreter_and_usr_of_this_machine_are_visible(
     runtime: GVisorRuntime, tmp_path: Path
 ) -> None:
     secret = tmp_path / "secret"
@@ -116,7 +116,7 @@ print("secret" if os.path.exists(sys.argv[1]) else "")
     assert secrets == ""
 
 
-async def test_packages_of_a_virtual_environment_are_not_shown(runtime: GVisorRuntime) -> None:
+async def test_packages_of_a_virtual_environment_are_not_visible(runtime: GVisorRuntime) -> None:
     _, output = await run(runtime, python("import sys; print(sys.prefix == sys.base_prefix, sys.executable)"))
     assert output.decode() == f"True {Interpreter.running().executable}\n"
 
@@ -173,8 +173,8 @@ async def test_five_start_at_once(runtime: GVisorRuntime) -> None:
     assert outputs == {b"%d\n" % number for number in range(5)}
 
 
-async def test_a_sandbox_that_hangs_is_ended(runtime: GVisorRuntime, tried: tuple[GVisorRuntime, Path]) -> None:
-    """Every process of runsc is stopped: nobody answers a SIGTERM any more."""
+async def test_a_hanging_sandbox_is_killed(runtime: GVisorRuntime, tried: tuple[GVisorRuntime, Path]) -> None:
+    """All processes of runsc are stopped and do not react to SIGTERM."""
     async with running(runtime, python("print('ready')\nimport signal; signal.pause()")) as (started, lines):
         await lines.next()
         for pid in sandboxes(tried[1]):
@@ -183,7 +183,7 @@ async def test_a_sandbox_that_hangs_is_ended(runtime: GVisorRuntime, tried: tupl
         assert await started.wait() == ContainerExit(137, "Error")
 
 
-async def test_kill_all_ends_everything_and_the_next_start_begins_anew(
+async def test_containers_can_be_started_after_kill_all(
     runtime: GVisorRuntime, tried: tuple[GVisorRuntime, Path]
 ) -> None:
     async with running(runtime, python("print('ready')\nimport signal; signal.pause()")) as (started, lines):
@@ -194,8 +194,8 @@ async def test_kill_all_ends_everything_and_the_next_start_begins_anew(
     assert (await run(runtime, python("print(1)")))[1] == b"1\n"
 
 
-async def test_it_runs_on_asyncio_too(runtime: GVisorRuntime) -> None:
-    """On an event loop of its own, in a thread, while trio runs this one."""
+async def test_it_runs_on_asyncio(runtime: GVisorRuntime) -> None:
+    """In a separate event loop in a thread, while trio runs this one."""
 
     async def main() -> tuple[ContainerExit, bytes]:
         return await run(runtime, python("print(1)"))
@@ -204,7 +204,7 @@ async def test_it_runs_on_asyncio_too(runtime: GVisorRuntime) -> None:
     assert ended == (ContainerExit(0, "Completed"), b"1\n")
 
 
-def test_an_interpreter_whose_prefix_holds_the_home_directory_is_not_shown(
+def test_an_interpreter_whose_prefix_contains_the_home_directory_is_not_mounted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", os.path.join(os.path.realpath(sys.base_prefix), "somebody"))
@@ -220,7 +220,7 @@ def test_without_runsc_the_reason_is_that_it_is_not_on_path(
         GVisorRuntime()
 
 
-def test_a_runsc_that_does_not_work_gives_its_own_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_broken_runsc_reports_its_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     runsc = tmp_path / "runsc"
     runsc.write_text("#!/bin/sh\necho creating sandbox: operation not permitted >&2\nexit 128\n")
     runsc.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Containers as plain processes: what all runtimes do, and that no process, file or descriptor is left."""
+"""Containers as plain processes: the tests for all runtimes, and no process, file or descriptor is left."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_a_daemon_dies_with_the_program_that_left_it(runtime: ProcessRunti
     assert not is_alive(int(output))
 
 
-async def test_a_daemon_is_dead_when_the_end_is_known(runtime: ProcessRuntime) -> None:
+async def test_a_daemon_is_dead_when_the_exit_is_reported(runtime: ProcessRuntime) -> None:
     async with running(runtime, python(ESCAPE + "os._exit(0)")) as (started, lines):
         daemon = int(await lines.next())
         await started.wait()
@@ -81,7 +81,7 @@ async def test_a_daemon_dies_when_the_container_is_stopped(runtime: ProcessRunti
         assert not is_alive(daemon)
 
 
-async def test_a_daemon_dies_when_the_container_is_closed_and_others_live(runtime: ProcessRuntime) -> None:
+async def test_a_daemon_dies_when_its_container_is_closed_and_others_survive(runtime: ProcessRuntime) -> None:
     async with (
         running(runtime, python(UNTIL_TERMINATED)) as (other, other_lines),
         running(runtime, python(ESCAPE + "import signal; signal.pause()")) as (started, lines),
@@ -94,8 +94,8 @@ async def test_a_daemon_dies_when_the_container_is_closed_and_others_live(runtim
         assert (await other.wait()).exit_code == 7
 
 
-async def test_a_program_that_forks_without_end_is_ended(runtime: ProcessRuntime) -> None:
-    """Each process is a session of its own, and starts another before it is killed."""
+async def test_a_fork_bomb_is_killed(runtime: ProcessRuntime) -> None:
+    """Each process starts another one in a new session before it is killed."""
     code = """
 import os, signal
 if os.fork():
@@ -118,7 +118,7 @@ def bystander() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-async def test_a_process_that_is_not_the_container_s_is_let_be(
+async def test_a_process_outside_of_the_container_is_not_killed(
     runtime: ProcessRuntime, bystander: subprocess.Popen[bytes]
 ) -> None:
     await run(runtime, python(ESCAPE))
@@ -161,7 +161,7 @@ async def test_many_at_once_take_no_threads_and_leave_no_descriptors(runtime: Pr
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
-async def test_the_working_directory_is_a_fresh_one(runtime: ProcessRuntime, temporary: Path) -> None:
+async def test_the_working_directory_is_new(runtime: ProcessRuntime, temporary: Path) -> None:
     _, output = await run(runtime, python("import os; print(os.getcwd(), os.listdir('.'))"))
     folder, names = output.decode().split(" ", 1)
     assert Path(folder).is_relative_to(temporary)
@@ -175,7 +175,7 @@ async def test_a_working_directory_at_a_mount_path_is_mapped(runtime: ProcessRun
         assert (await run(runtime, type(spec)(**fields)))[1] == b"True\n"
 
 
-async def test_no_mount_path_leads_out_of_the_container_s_directory(
+async def test_no_mount_path_leads_outside_of_the_containers_directory(
     runtime: ProcessRuntime, temporary: Path
 ) -> None:
     files = {"/app/../../../../../../outside": b"1"}
@@ -183,7 +183,7 @@ async def test_no_mount_path_leads_out_of_the_container_s_directory(
     assert not (temporary.parent / "outside").exists()
 
 
-async def test_arguments_that_only_look_like_mount_paths_stay(runtime: ProcessRuntime) -> None:
+async def test_arguments_that_only_resemble_mount_paths_are_not_mapped(runtime: ProcessRuntime) -> None:
     code = "import sys; print(sys.argv[1:])"
     spec = container("python3", "-c", code, "/application/x", "see /app/x", files={"/app/x": b""})
     assert (await run(runtime, spec))[1] == b"['/application/x', 'see /app/x']\n"
@@ -219,8 +219,8 @@ async def test_a_program_has_the_default_signal_handlers_and_no_open_files(runti
     assert output.split() == [b"4", b"SigBlk:", b"0" * 16, b"SigIgn:", b"0" * 16]
 
 
-async def test_whatever_a_program_leaves_in_its_directories_is_removed(runtime: ProcessRuntime) -> None:
-    """The fixture looks for what is left."""
+async def test_everything_that_a_program_leaves_in_its_directories_is_removed(runtime: ProcessRuntime) -> None:
+    """The fixture checks that nothing is left."""
     code = """
 import os
 for name in ["d" * 200] * 60:
@@ -234,7 +234,7 @@ os.chmod(".", 0)
     assert ended.exit_code == 0, output
 
 
-async def test_a_link_in_the_place_of_its_directory_is_removed_and_not_followed(
+async def test_a_link_that_replaces_its_directory_is_removed_and_not_followed(
     runtime: ProcessRuntime, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     kept = tmp_path_factory.mktemp("kept")
@@ -251,7 +251,7 @@ os.system("rm -r " + folder + "-moved")
     assert os.listdir(kept) == ["file"]
 
 
-def test_a_program_is_started_though_our_standard_streams_are_closed(temporary: Path) -> None:
+def test_a_program_starts_although_the_standard_streams_are_closed(temporary: Path) -> None:
     with another_python(temporary, "await container.aclose()", closed="<&- 2>&-") as process:
         output, _ = process.communicate()
     assert process.returncode == 0
@@ -259,9 +259,7 @@ def test_a_program_is_started_though_our_standard_streams_are_closed(temporary: 
     assert_all_ends(temporary)
 
 
-async def test_kill_all_ends_everything_and_the_next_start_begins_anew(
-    runtime: ProcessRuntime, temporary: Path
-) -> None:
+async def test_containers_can_be_started_after_kill_all(runtime: ProcessRuntime, temporary: Path) -> None:
     async with running(runtime, python(ESCAPE + "import signal; signal.pause()")) as (started, lines):
         daemon = int(await lines.next())
         runtime.kill_all()
@@ -278,7 +276,7 @@ async def test_a_program_that_stops_its_supervisor_can_be_closed(runtime: Proces
         await lines.next()
 
 
-async def test_a_program_that_kills_its_supervisor_dies_and_the_next_start_begins_anew(
+async def test_a_program_that_kills_its_supervisor_dies_and_others_can_be_started(
     runtime: ProcessRuntime,
 ) -> None:
     code = "import os, signal; print(os.getpid()); os.kill(os.getppid(), signal.SIGKILL); signal.pause()"
@@ -328,7 +326,7 @@ def assert_all_ends(temporary: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["sys.exit(3)", "os._exit(3)"])
-def test_nothing_is_left_when_python_ends_without_closing(temporary: Path, ending: str) -> None:
+def test_nothing_is_left_when_python_exits_without_closing(temporary: Path, ending: str) -> None:
     with another_python(temporary, ending) as process:
         output, _ = process.communicate()
     assert process.returncode == 3
@@ -344,7 +342,7 @@ def test_nothing_is_left_when_python_is_killed(temporary: Path) -> None:
     assert not is_alive(int(output))
 
 
-def test_a_forked_child_does_not_touch_its_parent_s_containers(temporary: Path) -> None:
+def test_a_forked_child_does_not_affect_its_parents_containers(temporary: Path) -> None:
     ending = """
 pid = os.fork()
 if pid == 0:
@@ -370,7 +368,7 @@ async def test_a_program_in_a_relative_entry_of_path_is_not_started(runtime: Pro
         await runtime.start(container("sh", "-c", "exit", env={"PATH": path.format(up="../" * 30)}))
 
 
-async def test_an_absolute_entry_of_path_that_comes_first_decides(runtime: ProcessRuntime) -> None:
+async def test_an_earlier_absolute_entry_of_path_wins(runtime: ProcessRuntime) -> None:
     ended, _ = await run(
         runtime, container("sh", "-c", "exit 3", env={"PATH": "no-such:/bin::" + "../" * 30 + "bin"})
     )

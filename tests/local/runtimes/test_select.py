@@ -1,4 +1,4 @@
-"""Which runtime is chosen, and what is said about it."""
+"""The selection of the runtime, and its warning."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ print([choose_runtime(isolation).name for isolation in sys.argv[1:]])
 
 
 def choose(path: Path, *isolation: str) -> tuple[str, str]:
-    """What a fresh Python chooses, and what it says on stderr."""
+    """Return the selected runtimes and the stderr of a new Python process."""
     command = [sys.executable, "-W", "error", "-c", CHOICES, *isolation]
     done = subprocess.run(
         command, env={**os.environ, "PATH": str(path)}, capture_output=True, text=True, check=True
@@ -29,7 +29,7 @@ def choose(path: Path, *isolation: str) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
-def test_without_runsc_auto_takes_processes_and_says_so_once(tmp_path: Path) -> None:
+def test_auto_uses_processes_without_runsc_and_warns_once(tmp_path: Path) -> None:
     chosen, said = choose(tmp_path, "auto", "auto", "process")
     assert chosen == "['process', 'process', 'process']\n"
     assert said == (
@@ -38,7 +38,7 @@ def test_without_runsc_auto_takes_processes_and_says_so_once(tmp_path: Path) -> 
     )
 
 
-def test_a_runsc_that_does_not_work_is_named_as_the_reason(tmp_path: Path) -> None:
+def test_a_broken_runsc_is_reported_as_the_reason(tmp_path: Path) -> None:
     runsc = tmp_path / "runsc"
     runsc.write_text("#!/bin/sh\necho no such luck >&2\nexit 1\n")
     runsc.chmod(0o755)
@@ -48,14 +48,14 @@ def test_a_runsc_that_does_not_work_is_named_as_the_reason(tmp_path: Path) -> No
     assert said.count("\n") == 1
 
 
-def test_processes_that_were_asked_for_are_warned_of_too(tmp_path: Path) -> None:
+def test_selecting_processes_also_causes_the_warning(tmp_path: Path) -> None:
     assert choose(tmp_path, "process")[1] == (
         "gke-sandbox: warning: isolation is 'process': the embedded cluster runs code as plain processes "
         "on this machine, without isolation\n"
     )
 
 
-def test_gvisor_as_a_must_fails_without_runsc_and_names_both_ways_out(
+def test_required_gvisor_fails_without_runsc_and_the_hint_has_both_solutions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -82,6 +82,6 @@ def test_a_runsc_in_an_empty_or_relative_entry_of_path_is_an_error_and_not_run(
     assert not (tmp_path / "was-run").exists()
 
 
-def test_an_unknown_isolation_is_refused() -> None:
+def test_an_unknown_isolation_is_rejected() -> None:
     with pytest.raises(ConfigError, match="must be auto, gvisor or process"):
         choose_runtime("docker")  # type: ignore[arg-type]

@@ -24,7 +24,7 @@ _FIRST_REVISION = 1000
 
 
 @dataclass(frozen=True)
-class Change:
+class StoreChange:
     """One change of one object. `before` is the previous version, None for a new object."""
 
     type: Literal["ADDED", "MODIFIED", "DELETED"]
@@ -39,14 +39,14 @@ class History:
 
     def __init__(self, window: int, revision: int) -> None:
         self._window = window
-        self._changes: list[Change] = []
+        self._changes: list[StoreChange] = []
         self._revisions: list[int] = []
         self._first = 0
         self.expired_to = revision
         """The revision of the last dropped change; a watch from an earlier revision has expired."""
         self.changed = Notifier()
 
-    def append(self, change: Change) -> None:
+    def append(self, change: StoreChange) -> None:
         """Add a change; drop the oldest ones beyond the window."""
         self._changes.append(change)
         self._revisions.append(change.revision)
@@ -77,7 +77,7 @@ class History:
         """Return the number of the first change after `revision`."""
         return self._first + bisect_right(self._revisions, revision)
 
-    def get(self, number: int) -> Change | None:
+    def get(self, number: int) -> StoreChange | None:
         """Return the change with this number, or None if it was dropped or does not exist yet."""
         index = number - self._first
         return self._changes[index] if 0 <= index < len(self._changes) else None
@@ -97,11 +97,11 @@ class Store:
         self._histories = {resource.plural: History(resource.window, _FIRST_REVISION) for resource in ALL}
         self._dependents: dict[str, dict[Key, None]] = {}
         self._uids: dict[str, Key] = {}
-        self._listeners: list[Callable[[Change], None]] = []
+        self._listeners: list[Callable[[StoreChange], None]] = []
         self.revision = _FIRST_REVISION
         self.changed = Notifier()
 
-    def listen(self, listener: Callable[[Change], None]) -> None:
+    def listen(self, listener: Callable[[StoreChange], None]) -> None:
         """Call `listener` with every later change, in order. It must not change objects."""
         self._listeners.append(listener)
 
@@ -199,7 +199,7 @@ class Store:
     def _record(
         self, kind: Literal["ADDED", "MODIFIED", "DELETED"], key: Key, obj: Json, before: Json | None
     ) -> None:
-        change = Change(kind, self.revision, key, obj, before)
+        change = StoreChange(kind, self.revision, key, obj, before)
         self._histories[key.plural].append(change)
         for listener in self._listeners:
             listener(change)

@@ -12,7 +12,7 @@ from gke_sandbox.local.apiserver.errors import StatusError
 from gke_sandbox.local.apiserver.resources import CONFIG_MAPS, EVENTS, JOBS, PODS, ResourceType
 from gke_sandbox.local.apiserver.selectors import parse
 from gke_sandbox.local.objects import Calendar, IdGenerator, Key
-from gke_sandbox.local.store import Change, History, Store
+from gke_sandbox.local.store import History, Store, StoreChange
 
 NOW = datetime(2026, 11, 22, 21, 20, 9, 750_000, tzinfo=timezone.utc)
 
@@ -97,7 +97,7 @@ def test_a_pod_in_its_grace_period_stays_without_finalizers() -> None:
 
 def test_listeners_get_each_change_with_the_object_before_and_after() -> None:
     store = new_store()
-    heard: list[Change] = []
+    heard: list[StoreChange] = []
     store.listen(heard.append)
     key = add(store, "a")
     changed(store, key, labels={"x": "1"})
@@ -118,8 +118,8 @@ def test_dependents_are_found_by_the_uid_of_their_owner() -> None:
     assert store.dependents("u2") == []
 
 
-def change(revision: int) -> Change:
-    return Change("ADDED", revision, Key("pods", "default", "a"), {}, None)
+def change(revision: int) -> StoreChange:
+    return StoreChange("ADDED", revision, Key("pods", "default", "a"), {}, None)
 
 
 def test_history_continues_after_a_revision() -> None:

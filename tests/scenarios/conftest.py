@@ -1,6 +1,6 @@
-"""Where scenarios run, and what becomes of a live cluster's recordings.
+"""Fixtures: the cluster on which scenarios run, and the handling of recordings of a live cluster.
 
-The options are in tests/conftest.py, and so is what is told in the end, when all workers are done.
+The options and the report at the end, after all workers, are in tests/conftest.py.
 """
 
 from __future__ import annotations

@@ -30,9 +30,8 @@ _COMMON: dict[str, Any] = {
 class Expected:
     """The expected outcome. Without `status` and `error` the run was cancelled.
 
-    `stderr` and `reason` are patterns, `made` are files, `cause` is a name in the table of causes. `words` must
-    stand in the error with its hint, or in the result's message; `waits` are reasons that the run must have told
-    of on its way.
+    `stderr` and `reason` are patterns, `made` are files, `cause` is a name in the table of causes. The error
+    with its hint, or the message of the result, contains `words`; `waits` are reasons of `PodWaiting` events.
     """
 
     status: str = ""
@@ -64,8 +63,7 @@ class Run:
 class Scenario:
     """Programs that run at once in one Sandbox with these settings.
 
-    `not_live` says why a live cluster cannot be brought to it by asking. `namespace` is the one to work in, if it
-    must not be the usual one.
+    `not_live` is the reason why it cannot run on a live cluster. `namespace` replaces the default namespace.
     """
 
     runs: tuple[Run, ...]

@@ -11,7 +11,7 @@ import anyio
 
 from ..._fakes.api_request import ApiRequest
 from ..cluster import ClusterState
-from ..controllers.logs import LogOptions, LogStream
+from ..controllers.logs import LogBody, LogOptions
 from ..controllers.pod_status import HOST_IP
 from ..objects import Json, Key
 from .errors import (
@@ -53,7 +53,7 @@ def pod_log(cluster: ClusterState, request: ApiRequest) -> Reply:
     _check_has_log(pod, container, request)
     if log is None:
         raise _not_started(container, request.name, "ContainerCreating")
-    return Reply(200, content_type="text/plain", source=LogStream(log, options))
+    return Reply(200, content_type="text/plain", source=LogBody(log, options))
 
 
 def _check_has_log(pod: Json, container: str, request: ApiRequest) -> None:

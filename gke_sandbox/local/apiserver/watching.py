@@ -15,7 +15,7 @@ import anyio
 from ..cluster import ClusterState
 from ..faults import Action, EndWatch, ExpireWatch, OmitEvents, RepeatEvents, SwapEvents
 from ..objects import Json
-from ..store import Change
+from ..store import StoreChange
 from .errors import failure
 from .resources import CONFIG_MAPS, JOBS, PODS, ResourceType
 from .selectors import Selector
@@ -105,7 +105,7 @@ class WatchStream:
                 return True
         return False
 
-    def _emit_if_selected(self, change: Change) -> bool:
+    def _emit_if_selected(self, change: StoreChange) -> bool:
         """Emit the change and return True if it concerns the selection; DELETED if the object leaves it."""
         options = self._options
         if options.namespace and change.key.namespace != options.namespace:

@@ -9,7 +9,7 @@ from ..cluster import ClusterState
 from ..faults import HideConfigMap
 from ..notify import Notifier
 from ..objects import Json, Key
-from ..store import Change
+from ..store import StoreChange
 
 
 class ConfigMapReader:
@@ -20,7 +20,7 @@ class ConfigMapReader:
         self._hidden_until: dict[Key, float] = {}
         self._waiting: dict[Key, Notifier] = {}
 
-    def on_change(self, change: Change) -> None:
+    def on_change(self, change: StoreChange) -> None:
         """Handle a change of a ConfigMap in the store."""
         key = change.key
         if change.type == "ADDED":

@@ -16,7 +16,7 @@ from ..apiserver.resources import ALL, PODS, ResourceType
 from ..cluster import ClusterState
 from ..notify import Notifier
 from ..objects import Json, Key, is_deleting, owner_uids, with_metadata
-from ..store import Change
+from ..store import StoreChange
 
 Propagation = Literal["Background", "Foreground"]
 
@@ -102,7 +102,7 @@ class GarbageCollector:
         self._cluster = cluster
         self._blocked: dict[str, Notifier] = {}
 
-    def on_change(self, change: Change) -> None:
+    def on_change(self, change: StoreChange) -> None:
         """Handle a change in the store."""
         obj = change.object
         uid = obj["metadata"]["uid"]

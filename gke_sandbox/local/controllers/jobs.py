@@ -18,7 +18,7 @@ from ..cluster import ClusterState
 from ..faults import EndJob
 from ..notify import Notifier
 from ..objects import Json, Key, controller_uid, is_deleting, with_metadata
-from ..store import Change
+from ..store import StoreChange
 from .gc import DeleteOptions, delete
 
 MAX_CREATE_RETRY = 60.0
@@ -39,7 +39,7 @@ class JobController:
         self._cluster = cluster
         self._workers: dict[str, _JobWorker] = {}
 
-    def on_change(self, change: Change) -> None:
+    def on_change(self, change: StoreChange) -> None:
         """Handle a change in the store."""
         if change.key.plural == JOBS.plural:
             uid = change.object["metadata"]["uid"]

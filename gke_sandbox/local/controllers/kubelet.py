@@ -17,7 +17,7 @@ from ..cluster import ClusterState
 from ..faults import Evict, Preempt, ShutDownNode, StopKubelet
 from ..objects import Json, is_deleting
 from ..runtimes.base import ContainerExit, ContainerStartError, RunningContainer
-from ..store import Change
+from ..store import StoreChange
 from .config_maps import ConfigMapReader
 from .gc import DeleteOptions, delete
 from .logs import ContainerLog
@@ -36,14 +36,14 @@ class Kubelet:
         self._workers: dict[str, PodWorker] = {}
         self._pod_count = 0
 
-    def on_change(self, change: Change) -> None:
+    def on_change(self, change: StoreChange) -> None:
         """Handle a change in the store."""
         if change.key.plural == PODS.plural:
             self._on_pod_change(change)
         elif change.key.plural == CONFIG_MAPS.plural:
             self._config_maps.on_change(change)
 
-    def _on_pod_change(self, change: Change) -> None:
+    def _on_pod_change(self, change: StoreChange) -> None:
         uid = change.object["metadata"]["uid"]
         worker = self._workers.get(uid)
         if worker is not None:

@@ -103,7 +103,7 @@ class LogOptions:
     limit_bytes: int | None = None
 
 
-class LogStream:
+class LogBody:
     """The body of the response to one log request."""
 
     def __init__(self, log: ContainerLog, options: LogOptions) -> None:

@@ -12,7 +12,7 @@ from ..apiserver.resources import NODES, PODS
 from ..cluster import NODE, ClusterState
 from ..faults import NoNode
 from ..objects import Json, Key, is_deleting
-from ..store import Change
+from ..store import StoreChange
 from .gc import DeleteOptions, delete
 from .pod_status import disrupted, scheduled, unschedulable
 
@@ -23,7 +23,7 @@ class Scheduler:
     def __init__(self, cluster: ClusterState) -> None:
         self._cluster = cluster
 
-    def on_change(self, change: Change) -> None:
+    def on_change(self, change: StoreChange) -> None:
         """Handle a change in the store."""
         if change.key.plural == PODS.plural and change.type == "ADDED":
             uid = change.object["metadata"]["uid"]

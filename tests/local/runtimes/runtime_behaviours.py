@@ -1,7 +1,6 @@
 """Tests for all runtimes of the embedded cluster.
 
-The test modules of the runtimes import these tests and bring the fixture `runtime`, whose type says how it reports
-a container that was killed for its memory.
+The test modules of the runtimes import these tests and define the fixture `runtime`.
 """
 
 from __future__ import annotations

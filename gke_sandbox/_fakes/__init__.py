@@ -1,1 +1,1 @@
-"""What the embedded cluster and the cassettes share: parsed API requests and response bodies."""
+"""Code that the embedded cluster and the cassettes share: parsed API requests and response bodies."""

@@ -1,4 +1,4 @@
-"""What a request is about: its verb, its resource, its place. Pure.
+"""The verb, resource, namespace and name of an API request. Pure.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-uris
 https://kubernetes.io/docs/reference/access-authn-authz/authorization/#determine-the-request-verb
@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class ApiRequest:
-    """One request as the API understands it.
+    """One request to the Kubernetes API.
 
-    `verb` and `resource` (with a subresource, as in ``pods/log``) are empty for a path that is no resource's.
+    `verb` and `resource` are empty for a path that is not the path of a resource.
     """
 
     method: str
@@ -31,9 +31,11 @@ class ApiRequest:
 
     @property
     def resource(self) -> str:
+        """The resource with its subresource, as in ``pods/log``."""
         return f"{self.plural}/{self.subresource}" if self.subresource else self.plural
 
     def flag(self, name: str) -> bool:
+        """Return whether a parameter of the query is true."""
         return self.query.get(name, "").lower() in ("true", "1")
 
 
@@ -41,6 +43,7 @@ _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 
 
 def parse(method: str, path: str, query: Mapping[str, str], body: bytes) -> ApiRequest:
+    """Return the parsed request."""
     parts = [part for part in path.split("/") if part]
     if parts[:1] == ["api"] and len(parts) > 2:
         group, version, rest = "", parts[1], parts[2:]
@@ -55,7 +58,7 @@ def parse(method: str, path: str, query: Mapping[str, str], body: bytes) -> ApiR
         return ApiRequest(method, path, query, body=body)
     plural, name, subresource = (*rest, "", "", "")[:3]
     if plural == "namespaces":
-        # A namespace is in itself, as far as permissions go.
+        # For permissions, a namespace is in itself.
         namespace = name
     return ApiRequest(
         method,

@@ -1,4 +1,4 @@
-"""The bodies of answers that no network brings, as httpx reads them, with the client's timeouts."""
+"""The bodies of responses without a network, as httpx reads them, with the timeouts of the client."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import httpx
 
 
 class Source(Protocol):
-    """The body of an answer that comes piece by piece."""
+    """The source of a streamed body."""
 
     async def next(self) -> bytes | None:
-        """The next piece, None at the end."""
+        """Return the next piece, None at the end."""
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds, None: no limit; as ``request.extensions["timeout"]`` has them.
+    """The timeouts of a request in seconds, None for no limit.
 
     https://www.python-httpx.org/advanced/timeouts/
     """
@@ -30,12 +30,13 @@ class Timeouts:
 
     @classmethod
     def of(cls, request: httpx.Request) -> Timeouts:
+        """Return the timeouts in the extensions of a request."""
         given = request.extensions.get("timeout", {})
         return cls(given.get("connect"), given.get("read"), given.get("write"))
 
 
 class Body(httpx.AsyncByteStream):
-    """A response's stream. It may be closed at any time, also while somebody waits for its next piece."""
+    """The stream of a response. It may be closed at any time, also during a read."""
 
     def __init__(
         self, source: Source, read_timeout: float | None, request: httpx.Request, closed: Callable[[Body], None]
@@ -69,7 +70,7 @@ class Body(httpx.AsyncByteStream):
         return piece
 
     def abort(self) -> None:
-        """The server goes away: who reads, now or later, gets httpx.ReadError."""
+        """Close the connection as a server would: every read, now or later, raises httpx.ReadError."""
         self._broken = True
         self._close()
 

@@ -407,11 +407,14 @@ def _check(cassette: Cassette) -> None:
     requests = ([step.path, dict(step.query), step.body] for step in cassette.steps)
     requested = {found.group() for request in requests for found in placeholders_in(request)}
 
+    # Equal parts of a file are the same object.
+    checked: set[int] = set()
+
     def check(step: Step, value: Any, after: Iterable[str] = (), line: int = 0) -> None:
         for name in after:
             if name not in names:
                 raise CassetteError(f"{cassette.where(step, line)}: after: unknown step {name!r}")
-        for found in placeholders_in(value):
+        for found in placeholders_in(value, checked):
             placeholder = found.group()
             if found["kind"] in CAPTURED and placeholder not in requested:
                 message = f"{placeholder} is never set: it does not occur in any request"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..errors import CassetteError
@@ -55,55 +56,131 @@ def _scalar(text: str, tag: str | None, plain: bool) -> Any:
 
 
 def dump(value: Any) -> str:
-    """`value` as one document that ends with ``...``; equal parts are written once and named."""
+    """Return `value` as one document that ends with ``...``; equal parts are written once, with an alias each."""
     import yaml
 
-    class Dumper(yaml.SafeDumper):
-        def generate_anchor(self, node: yaml.Node) -> str:  # noqa: ARG002 - theirs
-            self.last_anchor_id += 1
-            return f"same{self.last_anchor_id}"
-
-        def represent_text(self, text: str) -> yaml.Node:
-            # A block cannot hold what is not printable; nor can quotes without escapes, to every reader.
-            printable = all(one.isprintable() or one == "\n" for one in text)
-            block = printable and "\n" in text and bool(text.strip("\n"))
-            if _NUMBER.fullmatch(text):
-                # 1e3 is a number here, though not in YAML 1.1.
-                return self.represent_scalar("tag:yaml.org,2002:str", text, style="'")
-            style = "|" if block else '"' if "\n" in text or not printable else None
-            return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-        def represent_mapping_in_style(self, mapping: dict[str, Any]) -> yaml.Node:
-            return self.represent_mapping("tag:yaml.org,2002:map", mapping, flow_style=_flows(mapping.values()))
-
-        def represent_list_in_style(self, items: list[Any]) -> yaml.Node:
-            return self.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=_flows(items))
-
-    Dumper.add_representer(str, Dumper.represent_text)
-    Dumper.add_representer(dict, Dumper.represent_mapping_in_style)
-    Dumper.add_representer(list, Dumper.represent_list_in_style)
-    text: str = yaml.dump(
-        _shared(value, {}), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=10_000, explicit_end=True
-    )
-    return text
+    events = list(_Writer(_Sharing().shared(value)[0]).events())
+    texts = (event.value for event in events if isinstance(event, yaml.ScalarEvent))
+    # libyaml is faster, but escapes such characters.
+    astral = any(max(text, default="") > "\uffff" for text in texts)
+    dumper: Any = yaml.SafeDumper if astral else getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return str(yaml.emit(events, Dumper=dumper, allow_unicode=True, width=10_000))
 
 
-def _flows(items: Any) -> bool:
-    """Whether a collection stands in one line."""
+class _Sharing:
+    """Replaces equal parts by one object. A part is compared by the numbers of its own parts, in linear time."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Any, int] = {}
+        self._objects: dict[int, Any] = {}
+
+    def shared(self, value: Any) -> tuple[Any, int, int]:
+        """Return the same value, its number, which equal values have in common, and its length as JSON."""
+        key: Any
+        if isinstance(value, dict):
+            found = {name: self.shared(item) for name, item in value.items()}
+            new: Any = {name: part for name, (part, _, _) in found.items()}
+            key = frozenset((name, number) for name, (_, number, _) in found.items())
+            length = sum(len(_json_text(name)) + size + 4 for name, (_, _, size) in found.items())
+        elif isinstance(value, list):
+            parts = [self.shared(item) for item in value]
+            new = [part for part, _, _ in parts]
+            key = tuple(number for _, number, _ in parts)
+            length = sum(size + 2 for _, _, size in parts)
+        else:
+            key = _json_text(value)
+            return value, self._numbers.setdefault(key, len(self._numbers)), len(key)
+        number = self._numbers.setdefault(key, len(self._numbers))
+        if length >= _MIN_SHARED:
+            new = self._objects.setdefault(number, new)
+        return new, number, max(length, 2)
+
+
+_json_text = json.JSONEncoder().encode
+
+
+class _Writer:
+    """The events of a document, for the emitter of PyYAML."""
+
+    def __init__(self, value: Any) -> None:
+        import yaml
+
+        self._value = value
+        self._resolver: Any = yaml.resolver.Resolver()
+        # By id: the name of each object, empty if it occurs only once.
+        self._anchors: dict[int, str] = {}
+        self._written: set[int] = set()
+        self._count = 0
+
+    def events(self) -> Iterator[Any]:
+        import yaml
+
+        self._find(self._value)
+        yield yaml.StreamStartEvent()
+        yield yaml.DocumentStartEvent(explicit=False)
+        yield from self._events(self._value)
+        yield yaml.DocumentEndEvent(explicit=True)
+        yield yaml.StreamEndEvent()
+
+    def _find(self, value: Any) -> None:
+        """Find the objects that occur more than once."""
+        if not isinstance(value, (dict, list)):
+            return
+        if id(value) not in self._anchors:
+            self._anchors[id(value)] = ""
+            for item in value.values() if isinstance(value, dict) else value:
+                self._find(item)
+        elif not self._anchors[id(value)]:
+            self._count += 1
+            self._anchors[id(value)] = f"same{self._count}"
+
+    def _events(self, value: Any) -> Iterator[Any]:
+        import yaml
+
+        if not isinstance(value, (dict, list)):
+            yield self._scalar(value)
+            return
+        anchor = self._anchors[id(value)] or None
+        if id(value) in self._written:
+            yield yaml.AliasEvent(anchor)
+            return
+        self._written.add(id(value))
+        if isinstance(value, dict):
+            yield yaml.MappingStartEvent(anchor, None, True, flow_style=_is_flow(value.values()))
+            for key, item in value.items():
+                yield self._scalar(key)
+                yield from self._events(item)
+            yield yaml.MappingEndEvent()
+        else:
+            yield yaml.SequenceStartEvent(anchor, None, True, flow_style=_is_flow(value))
+            for item in value:
+                yield from self._events(item)
+            yield yaml.SequenceEndEvent()
+
+    def _scalar(self, value: Any) -> Any:
+        import yaml
+
+        if not isinstance(value, str):
+            # YAML 1.1 needs a point in a number with an exponent.
+            text = json.dumps(value)
+            text = text.replace("e", ".0e") if isinstance(value, float) and "." not in text else text
+            return yaml.ScalarEvent(None, None, (True, False), text)
+        # A block cannot contain what is not printable; nor can quotes without escapes, for every reader.
+        printable = all(one.isprintable() or one == "\n" for one in value)
+        style = None
+        if _NUMBER.fullmatch(value):
+            # 1e3 is a number here, though not in YAML 1.1.
+            style = "'"
+        elif "\n" in value or not printable:
+            style = "|" if printable and value.strip("\n") else '"'
+        plain = self._resolver.resolve(yaml.ScalarNode, value, (True, False)) == "tag:yaml.org,2002:str"
+        return yaml.ScalarEvent(None, None, (plain, True), value, style=style)
+
+
+def _is_flow(items: Iterable[Any]) -> bool:
+    """Return whether a collection is written in one line."""
     items = list(items)
     texts = [str(item) for item in items]
     simple = not any(isinstance(item, (dict, list)) and item for item in items)
     pairs = bool(items) and all(isinstance(item, list) and len(item) == 2 for item in items)
     return (simple or pairs) and sum(map(len, texts)) <= _MAX_FLOW and not any("\n" in text for text in texts)
-
-
-def _shared(value: Any, seen: dict[str, Any]) -> Any:
-    """The same, with one object for equal parts, so that YAML writes the later ones as aliases."""
-    if isinstance(value, dict):
-        value = {name: _shared(item, seen) for name, item in value.items()}
-    elif isinstance(value, list):
-        value = [_shared(item, seen) for item in value]
-    else:
-        return value
-    text = json.dumps(value, sort_keys=True)
-    return seen.setdefault(text, value) if len(text) >= _MIN_SHARED else value

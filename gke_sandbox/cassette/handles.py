@@ -1,7 +1,6 @@
-"""What `Cluster.replay` and `Cluster.record` hold: values that make transports when a Sandbox connects.
+"""The values that `Cluster.replay` and `Cluster.record` contain: they make a transport when a Sandbox connects.
 
-Copies, deep ones too, are one and the same: who copies an agent means the same run. What was pickled goes to
-another process, and begins anew.
+Copies share one run, so that copying an agent does not start another. Unpickling starts a new run.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ __all__ = ["RecordHandle", "ReplayHandle"]
 
 @dataclass
 class ReplayHandle:
-    """A cassette to be played: anew for each Sandbox, and checked when that closes.
+    """A cassette to replay: from its start for each Sandbox, and checked when the Sandbox closes.
 
-    With `shared` all Sandboxes share one playing, and whoever made this calls `finish` in the end.
+    With `shared` all Sandboxes share one replay, and the owner of the handle calls `finish` at the end.
     """
 
     path: str
@@ -34,7 +33,7 @@ class ReplayHandle:
     _player: Player | None = field(default=None, init=False, repr=False, compare=False)
 
     def open(self) -> tuple[httpx.AsyncBaseTransport, str | None]:
-        """A transport that replays, and the namespace that was recorded. Raises `CassetteError`."""
+        """Return a transport that replays, and the recorded namespace. Raises `CassetteError`."""
         player = self._player
         if player is None:
             cassette = load(self.path, scenario=self.scenario)
@@ -44,11 +43,11 @@ class ReplayHandle:
 
     @property
     def used(self) -> bool:
-        """With `shared`: whether a Sandbox has opened it."""
+        """Whether a Sandbox has opened it, if it is `shared`."""
         return self._player is not None
 
     def finish(self) -> None:
-        """With `shared`: raise `ReplayMismatch` if the run was not the recorded one."""
+        """Raise `ReplayMismatch` if a `shared` replay differed from the recording."""
         if self._player is not None:
             self._player.finish()
 
@@ -64,7 +63,7 @@ class ReplayHandle:
 
 @dataclass
 class RecordHandle:
-    """A file to record into. All Sandboxes that use it make one recording, written as each of them closes."""
+    """A file to record. All Sandboxes that use it make one recording, written when each of them closes."""
 
     path: str
     scenario: str | None = None
@@ -72,9 +71,9 @@ class RecordHandle:
     _recorder: Recorder | None = field(default=None, init=False, repr=False, compare=False)
 
     def wrap(self, inner: httpx.AsyncBaseTransport, base: str) -> httpx.AsyncBaseTransport:
-        """A transport that passes everything on to `inner` and records it; see there for `base`.
+        """Return a transport that passes everything on to `inner` and records it; see `RecordingTransport`.
 
-        Raises `CassetteError` if the file could not be written: better now than after the run.
+        Raises `CassetteError` if the file cannot be written: better now than after the run.
         """
         if self._recorder is None:
             check_writable(self.path)
@@ -82,7 +81,7 @@ class RecordHandle:
         return RecordingTransport(inner, self._recorder, base=base)
 
     def discard(self) -> None:
-        """Write nothing: what was in the file before stays."""
+        """Write nothing: the file keeps its previous content."""
         if self._recorder is not None:
             self._recorder.discarded = True
 

@@ -216,7 +216,8 @@ def job_of(path: str, query: Mapping[str, str], body: Any) -> str:
 
     An object belongs to the Job in its name, even if its program contains the names of other Jobs.
     """
-    return next(iter([*jobs_in(metadata_of(body).get("name")), *jobs_in([path, *query.values(), body])]), "")
+    named = jobs_in(metadata_of(body).get("name")) or jobs_in([path, *query.values(), body])
+    return named[0] if named else ""
 
 
 def query_text(query: Mapping[str, str]) -> str:

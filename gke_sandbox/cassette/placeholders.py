@@ -16,8 +16,9 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from operator import is_
 from typing import Any
 
 __all__ = [
@@ -68,28 +69,28 @@ def escape_literal(match: re.Match[str]) -> str:
     return f"<literal:{match.group()[1:]}"
 
 
-def placeholders_in(value: Any) -> Iterator[re.Match[str]]:
-    """Iterate over the placeholders in a value and in its keys, without literals."""
-    for text in _texts(value):
-        if "<" in text:
-            yield from (found for found in PLACEHOLDER.finditer(text) if not found["literal"])
+def placeholders_in(value: Any, seen: set[int] | None = None) -> Iterator[re.Match[str]]:
+    """Iterate over the placeholders in a value and in its keys, without literals.
+
+    Objects and arrays whose ids are in `seen` are skipped, and the others are added to it.
+    """
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, str):
+            if "<" in item:
+                yield from (found for found in PLACEHOLDER.finditer(item) if not found["literal"])
+        elif isinstance(item, (dict, list)) and (seen is None or id(item) not in seen):
+            if seen is not None:
+                seen.add(id(item))
+            parts = item if isinstance(item, list) else [part for pair in item.items() for part in pair]
+            # The last part is taken first.
+            left += parts[::-1]
 
 
 def jobs_in(value: Any) -> list[str]:
     """Return the placeholders of the Jobs that a value names."""
     return list(dict.fromkeys(found.group() for found in placeholders_in(value) if found["kind"] == "job"))
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield str(key)
-            yield from _texts(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item)
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,16 @@ class GeneratedNames:
 
     runner: str | None
     start: datetime
+    _known: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __call__(self, found: re.Match[str]) -> str:
         """Return the value of a placeholder; raise KeyError if the server does not choose it."""
+        name = found.group()
+        if name not in self._known:
+            self._known[name] = self._generate(found)
+        return self._known[name]
+
+    def _generate(self, found: re.Match[str]) -> str:
         kind = found["kind"]
         if found["offset"] is not None:
             return self._time(float(found["offset"]), found["offset"].partition(".")[2])
@@ -123,26 +131,39 @@ class GeneratedNames:
         return text.replace("+00:00", "Z")
 
 
-def render(value: Any, bindings: Mapping[str, str], generate: Callable[[re.Match[str]], str]) -> Any:
-    """Return `value` with the names of this run: from `bindings`, else from `generate`. Raises KeyError."""
+def render(
+    value: Any,
+    bindings: Mapping[str, str],
+    generate: Callable[[re.Match[str]], str],
+    constants: set[int] | None = None,
+) -> Any:
+    """Return `value` with the names of this run: from `bindings`, else from `generate`. Raises KeyError.
+
+    Objects and arrays without placeholders are not copied; their ids are added to `constants`.
+    """
 
     def replace(found: re.Match[str]) -> str:
         if found["literal"]:
             return f"<{found.group()[len('<literal:') :]}"
-        bound = bindings.get(found.group())
-        return generate(found) if bound is None else bound
+        try:
+            return bindings[found.group()]
+        except KeyError:
+            return generate(found)
 
     def rendered(value: Any) -> Any:
         if isinstance(value, str):
             return PLACEHOLDER.sub(replace, value) if "<" in value else value
-        if isinstance(value, Mapping):
-            return {
-                (PLACEHOLDER.sub(replace, key) if "<" in key else key): rendered(item)
-                for key, item in value.items()
-            }
-        if isinstance(value, list):
-            return [rendered(item) for item in value]
-        return value
+        if not isinstance(value, (dict, list)) or (constants is not None and id(value) in constants):
+            return value
+        if isinstance(value, dict):
+            new: Any = {rendered(key): rendered(item) for key, item in value.items()}
+            same = all(map(is_, new, value)) and all(map(is_, new.values(), value.values()))
+        else:
+            new = [rendered(item) for item in value]
+            same = all(map(is_, new, value))
+        if same and constants is not None:
+            constants.add(id(value))
+        return value if same else new
 
     return rendered(value)
 

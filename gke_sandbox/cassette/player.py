@@ -54,6 +54,8 @@ class Player:
         """The first error: the replay cannot go on."""
         self.logs: dict[str, list[_LogStream]] = {}
         """The open logs of each Job."""
+        # The parts of the cassette without placeholders.
+        self._constants: set[int] = set()
         self._generate = GeneratedNames(runner_text(), _START if start is None else start)
         known = self._generate if strict else GeneratedNames(None, self._generate.start)
         self.matcher = Matcher(cassette, strict=strict, generate=known)
@@ -178,7 +180,7 @@ class Player:
     def rendered(self, value: Any, jobs: Iterable[RecordedJob | str], step: Step, line: int = 0) -> Any:
         """Return `value`, which is in `step` at `line`, with the names of this run."""
         try:
-            return render(value, self.matcher.bindings(jobs), self._generate)
+            return render(value, self.matcher.bindings(jobs), self._generate, self._constants)
         except KeyError as error:
             raise self._break(
                 CassetteError(

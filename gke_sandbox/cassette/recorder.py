@@ -1,4 +1,4 @@
-"""The transport that records: everything goes on to the real one, and is written down as it passes."""
+"""The transport that records: it passes everything on to the real one, and keeps a copy."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ __all__ = ["Recorder", "RecordingTransport"]
 
 logger = logging.getLogger("gke_sandbox")
 
-_VERSION_SECONDS = 5.0
-# In a request's extensions: what it was recorded as.
+_VERSION_TIMEOUT = 5.0
+# The key of the Exchange in the extensions of a request.
 _EXCHANGE = "gke_sandbox.exchange"
 
 
 class Recorder:
-    """What was recorded so far, for one file. `save` may be called again and again as it grows.
+    """The recording so far, for one file. `save` may be called several times as it grows.
 
-    `now` is calendar time. One tape may take what several Sandboxes do, one after the other, or at once if their
-    event loops have the same clock (all of asyncio's have).
+    `now` returns calendar time. Several Sandboxes may use one recorder, one after the other, or at the same time
+    if their event loops have the same clock, as those of asyncio do.
     """
 
     def __init__(
@@ -46,77 +46,77 @@ class Recorder:
         self.path = os.fspath(path)
         self.server: str | None = None
         self.discarded = False
-        """Nothing is to be written."""
+        """Whether to write nothing."""
         self._scenario = os.path.basename(self.path).partition(".")[0] if scenario is None else scenario
         self._notes = notes
         self._now = now
-        self._began_at: datetime | None = None
-        self._began = 0.0
+        self._started_at: datetime | None = None
+        self._start = 0.0
         self._open = 0
         self._exchanges: list[Exchange] = []
 
     def opened(self) -> None:
-        """A Sandbox begins. Where the last one has ended, in another event loop perhaps, its time goes on."""
-        if not self._open and self._began_at is not None:
+        """Count an opened Sandbox. The time of the recording continues, even in another event loop."""
+        if not self._open and self._started_at is not None:
             last = max(max(each.at, each.ended_at or 0.0) for each in self._exchanges)
-            self._began = anyio.current_time() - last
+            self._start = anyio.current_time() - last
         self._open += 1
 
     def closed(self) -> None:
-        """A Sandbox has ended."""
+        """Count a closed Sandbox."""
         self._open -= 1
 
-    def begin(self, request: httpx.Request, path: str, body: bytes) -> Exchange:
-        """A request is about to be sent; `path` is its path as the API knows it."""
-        if self._began_at is None:
-            self._began_at, self._began = self._now(), anyio.current_time()
+    def start(self, request: httpx.Request, path: str, body: bytes) -> Exchange:
+        """Add a request before it is sent. `path` is its path in the API."""
+        if self._started_at is None:
+            self._started_at, self._start = self._now(), anyio.current_time()
         query = dict(request.url.params)
         exchange = Exchange(self.elapsed(), request.method, path, query, body)
         self._exchanges.append(exchange)
         return exchange
 
     def elapsed(self) -> float:
-        """Seconds since the first request."""
-        return anyio.current_time() - self._began
+        """Return the seconds since the first request."""
+        return anyio.current_time() - self._start
 
     def cassette(self) -> Cassette:
-        """What was recorded so far. Raises `CassetteError` if nothing was."""
-        if self._began_at is None:
+        """Return the recording so far. Raises `CassetteError` if no request was sent."""
+        if self._started_at is None:
             raise CassetteError(f"nothing was recorded for {self.path}: no request was sent")
         header = Header(
             scenario=self._scenario,
             namespace=self._namespace(),
-            recorded_at=self._began_at.date().isoformat(),
+            recorded_at=self._started_at.date().isoformat(),
             recorded_with=f"gke-sandbox {__version__}",
             server=self.server,
             notes=self._notes,
         )
-        return normalize(self._exchanges, header, self._began_at, self.path)
+        return normalize(self._exchanges, header, self._started_at, self.path)
 
     def _namespace(self) -> str | None:
-        """The one namespace that all requests were in, if there is one."""
+        """Return the namespace of all requests, None if there are several or none."""
         namespaces = {request_of(each).namespace for each in self._exchanges} - {""}
         return namespaces.pop() if len(namespaces) == 1 else None
 
     def save(self) -> None:
-        """Write the file. Raises `CassetteError` for a secret in it, and when it cannot be written."""
-        if self._began_at is not None and not self.discarded:
+        """Write the file. Raises `CassetteError` if it would contain a secret, or cannot be written."""
+        if self._started_at is not None and not self.discarded:
             save(self.cassette(), self.path)
 
 
 class RecordingTransport(httpx.AsyncBaseTransport):
-    """Around a transport to a cluster. What comes goes on at once, streams too; the tape is saved at the end,
-    unless an error leaves the block that is not of this package.
+    """Records what passes through a transport, without delaying it.
 
-    Headers of requests, and so all credentials, are not recorded; of answers only a few are. `base` is the path
-    below which the server has its API, as in ``https://host/k8s/clusters/c-1``; it is no part of what is recorded.
+    The recording is saved when the transport is left, except by an error from outside of this package. Headers of
+    requests, and so all credentials, are not recorded, and only a few headers of responses are. `base` is the path
+    of the server's API, as in ``https://host/k8s/clusters/c-1``; it is not recorded.
     """
 
     def __init__(self, inner: httpx.AsyncBaseTransport, tape: Recorder, *, base: str = "") -> None:
         self._inner = inner
         self._recorder = tape
         self._base = base
-        self._asked_version = False
+        self._version_requested = False
 
     async def __aenter__(self) -> RecordingTransport:
         await self._inner.__aenter__()
@@ -130,8 +130,8 @@ class RecordingTransport(httpx.AsyncBaseTransport):
         traceback: TracebackType | None = None,
     ) -> None:
         if exc_value is not None and not isinstance(exc_value, SandboxError):
-            # A run that its caller broke off is half a run; one that was refused or did not start is a whole one.
-            logger.warning("%s is not written: what was recorded was left by %r", self._recorder.path, exc_value)
+            # The caller stopped the run. A run that was refused or did not start is complete.
+            logger.warning("%s is not written: the run was stopped by %r", self._recorder.path, exc_value)
             self._recorder.discarded = True
         try:
             await self._inner.__aexit__(exc_type, exc_value, traceback)
@@ -140,17 +140,17 @@ class RecordingTransport(httpx.AsyncBaseTransport):
             self._recorder.save()
 
     async def aclose(self) -> None:
-        """Close what is behind; the tape is saved when the transport is left."""
+        """Close the inner transport. The recording is saved when the transport is left."""
         await self._inner.aclose()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Pass a request on, asking for an answer that is not compressed, and write both down."""
+        """Pass a request on, without compression, and record it and its response."""
         body = await request.aread()
-        # What is compressed cannot be read in review, and its names not be told.
+        # A compressed response cannot be reviewed, and names in it cannot be replaced.
         request.headers["accept-encoding"] = "identity"
-        await self._ask_version(request)
-        exchange = self._recorder.begin(request, request.url.path.removeprefix(self._base), body)
-        # The same request again: the client has renewed its credentials.
+        await self._request_version(request)
+        exchange = self._recorder.start(request, request.url.path.removeprefix(self._base), body)
+        # The same request is sent again with new credentials.
         earlier = request.extensions.get(_EXCHANGE)
         if earlier is not None:
             earlier.reauthenticated = True
@@ -166,26 +166,28 @@ class RecordingTransport(httpx.AsyncBaseTransport):
             (name.lower(), value) for name, value in response.headers.items() if name.lower() in ALLOWED_HEADERS
         ]
         assert isinstance(response.stream, httpx.AsyncByteStream)
-        stream = _Recorderd(response.stream, exchange, self._recorder)
+        stream = _RecordedBody(response.stream, exchange, self._recorder)
         return httpx.Response(
             response.status_code, headers=response.headers, stream=stream, extensions=response.extensions
         )
 
-    async def _ask_version(self, request: httpx.Request) -> None:
-        """Learn the server's version, once, with the credentials of the first request. It may refuse."""
-        if self._asked_version:
+    async def _request_version(self, request: httpx.Request) -> None:
+        """Request the server's version once, with the credentials of the first request. It may be forbidden."""
+        if self._version_requested:
             return
-        self._asked_version = True
+        self._version_requested = True
         url = request.url.copy_with(path=f"{self._base}/version", query=None)
-        asked = httpx.Request("GET", url, headers=_without_body(request.headers), extensions=request.extensions)
-        with contextlib.suppress(httpx.TransportError, ValueError), anyio.move_on_after(_VERSION_SECONDS):
-            response = await self._inner.handle_async_request(asked)
+        version_request = httpx.Request(
+            "GET", url, headers=_without_body(request.headers), extensions=request.extensions
+        )
+        with contextlib.suppress(httpx.TransportError, ValueError), anyio.move_on_after(_VERSION_TIMEOUT):
+            response = await self._inner.handle_async_request(version_request)
             try:
                 await response.aread()
-                told = response.json() if response.status_code == 200 else None
+                found = response.json() if response.status_code == 200 else None
             finally:
                 await response.aclose()
-            version = told.get("gitVersion") if isinstance(told, dict) else None
+            version = found.get("gitVersion") if isinstance(found, dict) else None
             self._recorder.server = version if isinstance(version, str) else None
 
 
@@ -196,7 +198,7 @@ def _without_body(headers: httpx.Headers) -> httpx.Headers:
     return kept
 
 
-class _Recorderd(httpx.AsyncByteStream):
+class _RecordedBody(httpx.AsyncByteStream):
     def __init__(self, inner: httpx.AsyncByteStream, exchange: Exchange, tape: Recorder) -> None:
         self._inner = inner
         self._exchange = exchange

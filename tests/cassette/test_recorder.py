@@ -347,7 +347,7 @@ def test_a_run_that_its_caller_broke_off_replaces_no_recording(
     with pytest.raises(RuntimeError, match="enough"):
         record(tmp_path / "c.yaml", breaks_off)
     assert (tmp_path / "c.yaml").read_text() == "a good one"
-    assert "c.yaml is not written: what was recorded was left by RuntimeError('enough')" in caplog.text
+    assert "c.yaml is not written: the run was stopped by RuntimeError('enough')" in caplog.text
 
 
 def test_a_run_that_was_refused_is_a_recording(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def dump(value: Any) -> str:
 
 
 class _Sharing:
-    """Replaces equal parts by one object. A part is compared by the numbers of its own parts, in linear time."""
+    """Replaces equal parts by one object. Parts are compared by the numbers of their elements, in linear time."""
 
     def __init__(self) -> None:
         self._numbers: dict[Any, int] = {}

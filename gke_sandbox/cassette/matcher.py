@@ -281,7 +281,7 @@ class Matcher:
     # -- what has arrived ---------------------------------------------------------------------------------
 
     def arrived_at(self, name: str) -> float | None:
-        """Return when a step's request arrived, with all those before it about the same Job; None: not yet."""
+        """Return when a step's request and all earlier ones about its Job had arrived. Return None before."""
         step = self.by_name[name]
         if not step.job:
             return self._shared_arrived.get(name)

@@ -123,7 +123,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class RecordedResponse:
-    """The response to a request. `status` is None if there was none; `ended_by` then names the error.
+    """The response to a request. Without a response, `status` is None and `ended_by` names the error.
 
     Times are milliseconds since the start of the recording. One of `json`, `data` and `chunks` is the body.
     """
@@ -141,7 +141,7 @@ class RecordedResponse:
 
 @dataclass(frozen=True)
 class Step:
-    """One request and its response. `job` is the placeholder of the Job that it is about, empty for none."""
+    """One request and its response. `job` is the placeholder of its Job, or empty."""
 
     name: str
     at: int

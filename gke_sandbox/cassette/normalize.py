@@ -65,7 +65,7 @@ def request_of(exchange: Exchange) -> ApiRequest:
 
 
 def parse_json(data: bytes) -> Any:
-    """Return the JSON object or array in `data`; None if there is none."""
+    """Return the JSON object or array in `data`. Return None for other data."""
     try:
         value = json.loads(data)
     except ValueError:

@@ -192,7 +192,7 @@ class _Stream:
         return self._pieces.pop(0)
 
     def _fill(self) -> bool:
-        """Add the pieces that are due; return False if there are none."""
+        """Add the pieces that are due, and return whether there were any."""
         raise NotImplementedError
 
     async def _ends(self) -> bool:

@@ -1,4 +1,4 @@
-"""Recordings of the embedded cluster with scripted pods, and their replay, in no time at all."""
+"""Recordings of the embedded cluster with scripted pods, and their replay, on a mock clock."""
 
 from __future__ import annotations
 

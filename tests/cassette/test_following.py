@@ -1,4 +1,4 @@
-"""A Sandbox's list and watch in a replay: how often there is one is a matter of time, and replays have another."""
+"""The lists and watches of a Sandbox in a replay, whose number depends on time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WATCH = Match("watch", "pods")
 
 
 def apart(gap: float, programs: tuple[str, ...] = ("print(1)", "print(2)")) -> Callable[..., Awaitable[list[str]]]:
-    """Programs one after the other, with pauses; a Sandbox that rests for a minute closes its watch."""
+    """Return a run of programs one after the other, with pauses. After a minute a Sandbox closes its watch."""
 
     async def main(sandbox: AsyncSandbox) -> list[str]:
         outputs = []
@@ -43,14 +43,14 @@ def names(path: Path, kind: str) -> list[str]:
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("recorded", [0, 70])
 @pytest.mark.parametrize("replayed", [0, 70, 200])
-def test_pauses_may_be_others(tmp_path: Path, recorded: float, replayed: float, strict: bool) -> None:
+def test_a_replay_may_have_other_pauses(tmp_path: Path, recorded: float, replayed: float, strict: bool) -> None:
     programs = ("print(1)", "print(2)", "print(3)")
     told = record(tmp_path / "c.yaml", apart(recorded, programs))
     assert len(names(tmp_path / "c.yaml", "watch")) == (1 if recorded == 0 else 3)
     assert replay(tmp_path / "c.yaml", apart(replayed, programs), strict=strict) == told
 
 
-def test_programs_that_ran_apart_may_run_at_once(tmp_path: Path) -> None:
+def test_programs_that_ran_apart_may_run_concurrently(tmp_path: Path) -> None:
     told = record(tmp_path / "c.yaml", apart(70))
 
     async def at_once(sandbox: AsyncSandbox) -> list[str]:
@@ -60,7 +60,7 @@ def test_programs_that_ran_apart_may_run_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"strict": True}, {"timing": True}], ids=str)
-def test_a_watch_that_was_renewed_during_a_long_run(tmp_path: Path, options: dict[str, bool]) -> None:
+def test_a_watch_that_was_renewed_during_a_long_run_is_replayed(tmp_path: Path, options: dict[str, bool]) -> None:
     script = Script([(0.0, START), (0.1, out("a")), (900.0, out("b")), (900.1, exit_frame())], 900.1)
 
     async def main(sandbox: AsyncSandbox) -> str:
@@ -85,7 +85,7 @@ def test_a_watch_that_was_renewed_during_a_long_run(tmp_path: Path, options: dic
     ],
     ids=lambda fault: str(fault.action) if isinstance(fault, Fault) else str(fault),
 )
-def test_a_watch_in_trouble_tells_all_the_same(tmp_path: Path, fault: Fault, replayed: float) -> None:
+def test_a_failing_watch_is_replayed_with_all_changes(tmp_path: Path, fault: Fault, replayed: float) -> None:
     told = record(tmp_path / "c.yaml", apart(70 - replayed), fault)
     assert replay(tmp_path / "c.yaml", apart(replayed)) == told
 
@@ -110,13 +110,13 @@ async def refused(sandbox: AsyncSandbox) -> list[str]:
     ],
     ids=["jobs", "configmaps", "all", "the first job"],
 )
-def test_a_run_that_is_refused_at_once_may_be_faster_than_its_list(tmp_path: Path, fault: Fault) -> None:
+def test_a_refusal_may_be_faster_than_the_list_of_pods(tmp_path: Path, fault: Fault) -> None:
     told = record(tmp_path / "c.yaml", refused, fault)
     for _ in range(5):
         assert replay(tmp_path / "c.yaml", refused) == told
 
 
-def test_a_refusal_is_replayed_to_threads_too(tmp_path: Path) -> None:
+def test_a_refusal_is_replayed_in_a_synchronous_sandbox(tmp_path: Path) -> None:
     record(
         tmp_path / "c.yaml", refused, Fault(Respond(403, "Forbidden", "no"), Match("create", "jobs"), times=None)
     )
@@ -129,14 +129,14 @@ def test_a_refusal_is_replayed_to_threads_too(tmp_path: Path) -> None:
 
 @pytest.fixture
 def random_order() -> Iterator[Callable[[int], None]]:
-    """Lets trio's tasks run in an order that is random, and the same for the same seed."""
+    """Run trio's tasks in a random order that depends on a seed."""
     state = trio._core._run._r.getstate()
     yield trio._core._run._r.seed
     trio._core._run._r.setstate(state)
 
 
 async def in_two_sandboxes(transport: Callable[[], httpx.AsyncBaseTransport], codes: list[str]) -> list[str]:
-    """Run each program in a Sandbox of its own, at once, twice."""
+    """Run each program twice, in two Sandboxes at the same time."""
     told: dict[str, str] = {}
 
     async def run(sandbox: AsyncSandbox, code: str) -> None:
@@ -163,7 +163,7 @@ async def in_two_sandboxes(transport: Callable[[], httpx.AsyncBaseTransport], co
     ],
     ids=["no trouble", "polling", "expired", "cut off"],
 )
-def test_two_sandboxes_on_one_recording_may_change_places(
+def test_two_sandboxes_on_one_recording_may_swap_programs(
     tmp_path: Path, faults: list[Fault], random_order: Callable[[int], None]
 ) -> None:
     codes = ["print(1)", "print(2)" + " " * 300]
@@ -188,7 +188,7 @@ def test_two_sandboxes_on_one_recording_may_change_places(
 
 
 @pytest.mark.parametrize("options", [{}, {"strict": True}, {"timing": True}], ids=str)
-def test_a_log_that_was_opened_again_after_a_silence(tmp_path: Path, options: dict[str, bool]) -> None:
+def test_a_log_that_was_opened_again_after_a_silence_is_replayed(tmp_path: Path, options: dict[str, bool]) -> None:
     script = Script([(0.0, START), (0.1, out("a")), (400.0, out("b")), (400.1, exit_frame())], 400.1)
     took = []
 
@@ -216,7 +216,7 @@ def test_a_log_that_was_opened_again_after_a_silence(tmp_path: Path, options: di
     ],
     ids=["no trouble", "a later watch", "a later list", "each watch", "polling"],
 )
-def test_the_order_and_the_pauses_may_be_others_whatever_befell_the_watch(
+def test_a_replay_may_have_another_order_and_other_pauses_with_every_failure(
     tmp_path: Path, fault: Fault | None, timing: bool
 ) -> None:
     told = record(tmp_path / "c.yaml", apart(70), *([] if fault is None else [fault]))

@@ -1,4 +1,4 @@
-"""Cassettes as files: what was written is read, and what cannot be read says why and where."""
+"""Cassettes as files: written ones are read unchanged, and invalid ones are errors with their place."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_cassette_comes_back_as_it_was_written(recorded: Path) -> None:
+def test_a_written_cassette_is_read_unchanged(recorded: Path) -> None:
     cassette = load(recorded)
     assert write(cassette) == recorded.read_text()
     assert [step.line for step in cassette.steps] == sorted(step.line for step in cassette.steps)
@@ -69,7 +69,7 @@ def test_a_cassette_that_was_written_by_hand_is_read() -> None:
     assert [chunk.data for chunk in chunks] == [b"hello\n", b"\xff\x00"]
 
 
-def test_a_file_is_replaced_whole_and_readable_for_others(recorded: Path, tmp_path: Path) -> None:
+def test_a_file_is_replaced_atomically_and_readable_for_others(recorded: Path, tmp_path: Path) -> None:
     target = tmp_path / "deep" / "c.yaml"
     save(load(recorded), target)
     target.write_text("old")
@@ -79,7 +79,7 @@ def test_a_file_is_replaced_whole_and_readable_for_others(recorded: Path, tmp_pa
     assert stat.S_IMODE(target.stat().st_mode) & 0o077 == 0o077 & 0o666 & ~_umask()
 
 
-def test_a_link_stays_and_the_file_that_it_leads_to_is_replaced(recorded: Path, tmp_path: Path) -> None:
+def test_a_symbolic_link_stays_and_its_target_is_replaced(recorded: Path, tmp_path: Path) -> None:
     link, target = tmp_path / "c.yaml", tmp_path / "elsewhere" / "c.yaml"
     link.symlink_to(target)
     save(load(recorded), link)

@@ -1,4 +1,4 @@
-"""`Cluster.replay` and `Cluster.record` as values: what their copies share."""
+"""`Cluster.replay` and `Cluster.record` as values: copies share one run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(cluster: Cluster, code: str) -> None:
         sandbox.run(code)
 
 
-def test_a_deep_copy_is_recorded_on_the_same_tape(tmp_path: Path) -> None:
+def test_a_deep_copy_is_part_of_the_same_recording(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     original = recording(path)
     copied = copy.deepcopy(original)
@@ -36,7 +36,7 @@ def test_a_deep_copy_is_recorded_on_the_same_tape(tmp_path: Path) -> None:
     assert "print(2)" in text
 
 
-def test_discarding_a_recording_is_for_its_deep_copies_too(tmp_path: Path) -> None:
+def test_discarding_a_recording_discards_its_deep_copies(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     original = recording(path)
     copied = copy.deepcopy(original)
@@ -47,7 +47,7 @@ def test_discarding_a_recording_is_for_its_deep_copies_too(tmp_path: Path) -> No
     assert not path.exists()
 
 
-def test_a_deep_copy_plays_on_where_the_cassette_is_played_once(tmp_path: Path) -> None:
+def test_a_deep_copy_continues_a_shared_replay(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     run(recording(path), "print(1)")
     replaying = ReplayHandle(str(path), shared=True)
@@ -59,7 +59,7 @@ def test_a_deep_copy_plays_on_where_the_cassette_is_played_once(tmp_path: Path) 
         run(original, "print(1)")
 
 
-def test_what_was_pickled_begins_anew(tmp_path: Path) -> None:
+def test_unpickling_starts_a_new_replay(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     run(recording(path), "print(1)")
     original = _Replay(ReplayHandle(str(path), shared=True))

@@ -1,4 +1,4 @@
-"""What passes through a recording transport goes on as it was, and is written down."""
+"""Recording: everything passes through unchanged, and is recorded."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def steps(path: Path) -> dict[str, Step]:
     return {step.name: step for step in load(path).steps}
 
 
-def test_the_header_says_what_and_when_and_with_what(tmp_path: Path) -> None:
+def test_the_header_contains_scenario_date_and_versions(tmp_path: Path) -> None:
     record(tmp_path / "hello.world.yaml", one, notes="tried out")
     header = load(tmp_path / "hello.world.yaml").header
     assert (header.scenario, header.namespace, header.recorded_at) == ("hello", "default", "2026-11-23")
@@ -55,7 +55,7 @@ def test_names_times_and_the_runner_are_placeholders(tmp_path: Path) -> None:
     result = record(tmp_path / "c.yaml", one)
     text = (tmp_path / "c.yaml").read_text()
     assert result.job not in text
-    assert "import select" not in text, "the runner's text is not there"
+    assert "import select" not in text, "the text of the runner is not recorded"
     assert "2026-11-23T" not in text
     found = steps(tmp_path / "c.yaml")
     job = found["create-jobs-1"].response.json
@@ -71,7 +71,7 @@ def test_names_times_and_the_runner_are_placeholders(tmp_path: Path) -> None:
     )
 
 
-def test_nodes_addresses_and_bookkeeping_are_left_out(tmp_path: Path) -> None:
+def test_nodes_addresses_and_bookkeeping_are_omitted(tmp_path: Path) -> None:
     record(tmp_path / "c.yaml", one)
     text = (tmp_path / "c.yaml").read_text()
     for word in (
@@ -88,7 +88,7 @@ def test_nodes_addresses_and_bookkeeping_are_left_out(tmp_path: Path) -> None:
     assert "nodeName: <node-1>" in text
 
 
-def test_a_stream_goes_on_while_it_is_recorded(tmp_path: Path) -> None:
+def test_a_stream_is_not_delayed_while_it_is_recorded(tmp_path: Path) -> None:
     script = Script([(0.0, START), *((at, out(f"{at}\n")) for at in (1.0, 2.0, 3.0)), (4.0, exit_frame())], 4.0)
 
     async def main(sandbox: AsyncSandbox) -> list[float]:
@@ -108,7 +108,7 @@ def test_a_stream_goes_on_while_it_is_recorded(tmp_path: Path) -> None:
     assert [second - first, third - first] == pytest.approx([1000, 2000], abs=100)
 
 
-def test_bytes_that_are_no_text_are_kept(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_are_kept(tmp_path: Path) -> None:
     result = record(tmp_path / "c.yaml", one, script=program(out("é"), out("x").replace(b"x", b"\xff")))
     assert result.stdout_bytes == "é".encode() + b"\xff"
     chunks = steps(tmp_path / "c.yaml")["get-pods-log-1"].response.chunks
@@ -116,7 +116,7 @@ def test_bytes_that_are_no_text_are_kept(tmp_path: Path) -> None:
     assert b"\xff" in b"".join(chunk.data for chunk in chunks)
 
 
-def test_what_failed_is_written_too(tmp_path: Path) -> None:
+def test_a_failed_start_is_recorded(tmp_path: Path) -> None:
     async def main(sandbox: AsyncSandbox) -> None:
         with pytest.raises(StartError):
             await one(sandbox)
@@ -133,7 +133,7 @@ def test_a_retry_after_is_kept(tmp_path: Path) -> None:
 
 
 class _Refusing(httpx.AsyncBaseTransport):
-    """Refuses the credentials that it is shown first."""
+    """A server that refuses the old credentials."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         refused = request.headers["Authorization"] == "old"
@@ -141,7 +141,7 @@ class _Refusing(httpx.AsyncBaseTransport):
 
 
 class _Renewing(httpx.Auth):
-    """As the client's own credentials do: the same request once more."""
+    """Credentials that are renewed after a 401, like those of the client."""
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         request.headers["Authorization"] = "old"
@@ -151,12 +151,12 @@ class _Renewing(httpx.Auth):
             yield request
 
 
-def test_a_refusal_counts_unless_the_same_request_was_sent_with_other_credentials(tmp_path: Path) -> None:
+def test_a_401_is_recorded_unless_the_request_was_sent_again_with_new_credentials(tmp_path: Path) -> None:
     async def main() -> list[int | None]:
         tape = Recorder(tmp_path / "c.yaml")
         async with httpx.AsyncClient(transport=RecordingTransport(_Refusing(), tape)) as client:
             await client.get("https://c/a", auth=_Renewing())
-            # Refused for good, and then, as another request of the same kind, not.
+            # Two separate requests: the first is refused, the second is not.
             await client.get("https://c/a", headers={"Authorization": "old"})
             await client.get("https://c/a", headers={"Authorization": "new"})
         return [step.response.status for step in tape.cassette().steps]
@@ -172,7 +172,7 @@ def test_a_secret_is_refused_and_not_repeated(tmp_path: Path, secret: str, kind:
         files = {"key.txt": secret.encode() + b"\n"} if place == "file" else {}
         await sandbox.run(code, files=files, env={"KEY": secret} if place == "env" else {})
 
-    # Whatever a program prints comes in pieces.
+    # Output arrives in pieces.
     printed = [out(secret[:9]), out(secret[9:])] if place == "printed" else [out("fine")]
     (tmp_path / "c.yaml").write_text("what was there before")
     with pytest.raises(CassetteError) as caught:
@@ -189,7 +189,7 @@ def test_a_recording_that_cannot_be_written_is_an_error_when_the_sandbox_closes(
         record(tmp_path / "file" / "c.yaml", one)
 
 
-def test_answers_are_asked_for_uncompressed(tmp_path: Path) -> None:
+def test_responses_are_requested_without_compression(tmp_path: Path) -> None:
     asked: list[str] = []
 
     async def main() -> None:
@@ -207,7 +207,7 @@ def test_answers_are_asked_for_uncompressed(tmp_path: Path) -> None:
     assert set(asked) == {"identity"}
 
 
-def test_headers_of_requests_are_never_seen(tmp_path: Path) -> None:
+def test_headers_of_requests_are_not_recorded(tmp_path: Path) -> None:
     async def main() -> None:
         def answer(request: httpx.Request) -> httpx.Response:
             return httpx.Response(200, json={"gitVersion": "v1"}, headers={"Set-Cookie": "secret", "X-Own": "1"})
@@ -240,14 +240,14 @@ def event(number: int, **more: Any) -> bytes:
     return json.dumps({"type": "ADDED", "object": {"n": number, **more}}, separators=(",", ":")).encode() + b"\n"
 
 
-def test_a_line_in_pieces_is_one_event_that_knows_its_cuts() -> None:
+def test_a_line_in_pieces_is_one_event_with_its_cuts() -> None:
     line = event(1)
     (chunk,) = watch_of((0.1, line[:7]), (0.2, line[7:12]), (0.3, line[12:]))
     assert chunk.event == {"type": "ADDED", "object": {"n": 1}}
     assert (chunk.at, chunk.split_at, chunk.coalesced) == (300, ((100, 7), (200, 12)), False)
 
 
-def test_lines_in_one_piece_are_joined_and_the_rest_of_one_is_cut() -> None:
+def test_lines_in_one_piece_are_coalesced_and_an_incomplete_one_is_cut() -> None:
     first, second, third = event(1), event(2), event(3)
     chunks = watch_of((0.1, first + second[:5]), (0.2, second[5:] + third))
     assert [(chunk.at, chunk.split_at, chunk.coalesced) for chunk in chunks] == [
@@ -257,26 +257,26 @@ def test_lines_in_one_piece_are_joined_and_the_rest_of_one_is_cut() -> None:
     ]
 
 
-def test_a_line_that_lost_its_bookkeeping_is_cut_in_proportion() -> None:
+def test_a_line_without_its_bookkeeping_is_cut_in_proportion() -> None:
     line = event(1, managedFields=["x" * 1000])
     (chunk,) = watch_of((0.1, line[: len(line) // 2]), (0.2, line[len(line) // 2 :]))
     assert chunk.event == {"type": "ADDED", "object": {"n": 1}}
     assert chunk.split_at[0][1] == pytest.approx(len(event(1)) // 2, abs=1)
 
 
-def test_what_is_no_event_is_kept_as_it_is() -> None:
+def test_lines_that_are_not_events_are_kept() -> None:
     chunks = watch_of((0.1, b"garbage\n"), (0.2, event(1)), (0.3, b'{"type": "ADD'))
     assert [chunk.data for chunk in chunks] == [b"garbage\n", b"", b'{"type": "ADD']
 
 
-def test_versions_are_counted_in_the_servers_order() -> None:
+def test_versions_are_numbered_in_the_order_of_the_server() -> None:
     answers = [b'{"metadata": {"resourceVersion": "%d"}}' % version for version in (1000, 99, 1000, 345)]
     exchanges = [Exchange(0, "GET", "/x", {}, status=200, chunks=[(0.0, answer)]) for answer in answers]
     versions = [step.response.json["metadata"]["resourceVersion"] for step in cassette_of(exchanges).steps]
     assert versions == ["<version-3>", "<version-1>", "<version-3>", "<version-2>"]
 
 
-def test_addresses_become_nobodys_and_texts_that_look_like_placeholders_stay_texts() -> None:
+def test_addresses_are_replaced_and_text_that_looks_like_a_placeholder_is_escaped() -> None:
     time = "2026-11-23T00:00:07Z"
     body = json.dumps({"message": f"dial 10.0.0.7:443 and 10.0.0.8, not <job-1>, at {time}", "t": time}).encode()
     (step,) = cassette_of([Exchange(0, "GET", "/x", {}, status=200, chunks=[(0.0, body)])]).steps
@@ -286,8 +286,8 @@ def test_addresses_become_nobodys_and_texts_that_look_like_placeholders_stay_tex
     }
 
 
-def test_a_programs_own_words_are_left_alone(tmp_path: Path) -> None:
-    """Whatever a node, an invocation or a date is called: in a program they are text."""
+def test_text_in_programs_is_not_replaced(tmp_path: Path) -> None:
+    """The names of nodes and invocations, and dates, are text in a program."""
     code = "local 10.0.0.7 1 2026-11-23T00:00:07Z <uid-1> 2026-99-99T00:00:00Z"
 
     async def main(sandbox: AsyncSandbox) -> str:
@@ -327,7 +327,7 @@ def test_a_recording_of_two_sandboxes_is_one(tmp_path: Path) -> None:
     ).keys()
 
 
-def test_nothing_is_written_when_nothing_was_asked(tmp_path: Path) -> None:
+def test_nothing_is_written_without_a_request(tmp_path: Path) -> None:
     async def main(sandbox: AsyncSandbox) -> None:
         return None
 
@@ -335,9 +335,7 @@ def test_nothing_is_written_when_nothing_was_asked(tmp_path: Path) -> None:
     assert not (tmp_path / "c.yaml").exists()
 
 
-def test_a_run_that_its_caller_broke_off_replaces_no_recording(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_stopped_run_does_not_replace_a_recording(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "c.yaml").write_text("a good one")
 
     async def breaks_off(sandbox: AsyncSandbox) -> None:
@@ -350,7 +348,7 @@ def test_a_run_that_its_caller_broke_off_replaces_no_recording(
     assert "c.yaml is not written: the run was stopped by RuntimeError('enough')" in caplog.text
 
 
-def test_a_run_that_was_refused_is_a_recording(tmp_path: Path) -> None:
+def test_a_refused_run_is_recorded(tmp_path: Path) -> None:
     with pytest.raises(Forbidden):
         record(tmp_path / "c.yaml", one, Fault(Respond(403, "Forbidden", "no"), Match("create", "jobs")))
     with pytest.raises(Forbidden):

@@ -1,4 +1,4 @@
-"""A cassette stands for the cluster that it was recorded of."""
+"""Replays of recordings of the embedded cluster."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def test_a_replayed_run_has_the_recorded_result(tmp_path: Path, strict: bool) ->
     second = replay(tmp_path / "c.yaml", one, strict=strict)
     assert (second.status, second.stdout, second.exit_code) == (first.status, first.stdout, first.exit_code)
     assert second.job != first.job
-    assert second.pod.startswith(second.job), "what is replayed has this run's names"
+    assert second.pod.startswith(second.job), "replayed responses contain the names of this run"
 
 
-def test_no_time_passes_in_a_replay_and_the_recorded_time_does_when_it_is_wanted(tmp_path: Path) -> None:
+def test_a_replay_takes_no_time_and_with_timing_the_recorded_time(tmp_path: Path) -> None:
     first = record(tmp_path / "c.yaml", one)
     assert first.timings.finished is not None
     assert first.timings.finished > 0.7
@@ -49,7 +49,7 @@ def test_no_time_passes_in_a_replay_and_the_recorded_time_does_when_it_is_wanted
     assert slow.timings.started == pytest.approx(first.timings.started, abs=0.01)
 
 
-def test_events_are_cut_and_joined_as_they_were(tmp_path: Path) -> None:
+def test_events_are_cut_and_coalesced_as_recorded(tmp_path: Path) -> None:
     record(tmp_path / "c.yaml", one)
     cassette = load(tmp_path / "c.yaml")
     watch = next(step for step in cassette.steps if step.name == "watch-pods")
@@ -68,7 +68,7 @@ def test_events_are_cut_and_joined_as_they_were(tmp_path: Path) -> None:
     run_on_mock_clock(main)
     again = next(step for step in load(tmp_path / "again.yaml").steps if step.name == "watch-pods")
     assert again.response.chunks is not None
-    # In proportion: the names of this run are longer than what stands for them.
+    # In proportion: the names of this run are longer than their placeholders.
     assert [place for _, place in again.response.chunks[0].split_at] == pytest.approx([10, 20], abs=3)
     assert [chunk.coalesced for chunk in again.response.chunks[:3]] == [False, True, False]
 
@@ -150,8 +150,8 @@ def test_executions_with_equal_code_are_interchangeable(tmp_path: Path) -> None:
     assert replay(tmp_path / "c.yaml", three, strict=True) == ["first", "second", "third"]
 
 
-def test_a_refused_job_among_others_is_the_refused_one_in_every_order(tmp_path: Path) -> None:
-    """Their first requests are equal, and only one of the answers is not: who has been refused stays refused."""
+def test_a_refused_config_map_is_refused_to_the_same_program_in_every_order(tmp_path: Path) -> None:
+    """Only one of the programs is refused, in both orders."""
 
     async def two(sandbox: AsyncSandbox, programs: list[str]) -> dict[str, str]:
         told = {}
@@ -169,7 +169,7 @@ def test_a_refused_job_among_others_is_the_refused_one_in_every_order(tmp_path: 
         assert told == {codes(2)[0]: "Forbidden", codes(2)[1]: f"ran {codes(2)[1]}"}
 
 
-def test_a_watch_that_was_opened_again_is_told_from_the_first(tmp_path: Path) -> None:
+def test_a_watch_that_was_opened_again_is_a_step_with_a_later_version(tmp_path: Path) -> None:
     record(tmp_path / "c.yaml", one, Fault(EndWatch(after=2), Match("watch", "pods")))
     watches = [step for step in load(tmp_path / "c.yaml").steps if step.name.startswith("watch")]
     assert [step.name for step in watches] == ["watch-pods", "watch-pods-again-2"]
@@ -177,7 +177,7 @@ def test_a_watch_that_was_opened_again_is_told_from_the_first(tmp_path: Path) ->
     assert replay(tmp_path / "c.yaml", one, strict=True).stdout == "ran print(1)"
 
 
-# -- what went wrong goes wrong again -------------------------------------------------------------------------
+# -- failures -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -193,20 +193,20 @@ def test_a_watch_that_was_opened_again_is_told_from_the_first(tmp_path: Path) ->
     ],
     ids=lambda fault: f"{type(fault.action).__name__}-{fault.match.verb}",
 )
-def test_a_failure_that_was_survived_is_survived_again(tmp_path: Path, fault: Fault) -> None:
+def test_a_failure_that_a_run_survived_is_survived_in_the_replay(tmp_path: Path, fault: Fault) -> None:
     first = record(tmp_path / "c.yaml", one, fault)
     assert first.stdout == "ran print(1)"
     second = replay(tmp_path / "c.yaml", one, strict=True)
     assert (second.status, second.stdout) == (first.status, first.stdout)
 
 
-# -- looks at what does not start -----------------------------------------------------------------------------
+# -- polls of a slow start ------------------------------------------------------------------------------------
 
 POD = Match(resource="pods")
 SLOW_NODE = Fault(NoNode.scaling_up(25), POD)
 
 
-def test_a_slow_start_is_replayed_at_once_without_its_looks(tmp_path: Path) -> None:
+def test_a_slow_start_is_replayed_immediately_without_its_polls(tmp_path: Path) -> None:
     first = record(tmp_path / "c.yaml", one, SLOW_NODE)
     looks = [step for step in load(tmp_path / "c.yaml").steps if step.is_status_poll]
     assert len(looks) > 10
@@ -217,15 +217,15 @@ def test_a_slow_start_is_replayed_at_once_without_its_looks(tmp_path: Path) -> N
     assert slow.timings.started == pytest.approx(first.timings.started, abs=0.01)
 
 
-def test_a_look_that_was_not_recorded_sees_nothing(tmp_path: Path) -> None:
-    """On a slow machine a client may look where the recording one did not have to."""
+def test_a_poll_that_was_not_recorded_returns_an_empty_list(tmp_path: Path) -> None:
+    """On a slow machine a client may poll where the recorded one did not."""
     record(tmp_path / "c.yaml", one, SLOW_NODE)
     cassette = load(tmp_path / "c.yaml")
     without = replace(cassette, steps=tuple(step for step in cassette.steps if not step.is_status_poll))
     assert replay(without, one, timing=True).status == "succeeded"
 
 
-def test_a_look_is_answered_again_and_ends_the_wait_as_it_did(tmp_path: Path) -> None:
+def test_a_poll_is_repeated_and_fails_the_start_as_recorded(tmp_path: Path) -> None:
     async def refused(sandbox: AsyncSandbox) -> StartError:
         with pytest.raises(StartError) as caught:
             await sandbox.run("print(1)", startup_timeout=30)
@@ -241,7 +241,7 @@ def test_a_look_is_answered_again_and_ends_the_wait_as_it_did(tmp_path: Path) ->
             assert replay(replayed, refused).cause == cause
 
 
-def test_a_failure_that_was_not_survived_is_raised_again(tmp_path: Path) -> None:
+def test_a_failure_that_ended_a_run_ends_the_replay(tmp_path: Path) -> None:
     async def fails(sandbox: AsyncSandbox) -> str:
         with pytest.raises(NetworkError) as caught:
             await one(sandbox)
@@ -252,14 +252,14 @@ def test_a_failure_that_was_not_survived_is_raised_again(tmp_path: Path) -> None
     assert replay(tmp_path / "c.yaml", fails, strict=True)
 
 
-def test_a_program_out_of_memory_is_out_of_memory_again(tmp_path: Path) -> None:
+def test_a_program_out_of_memory_is_out_of_memory_in_the_replay(tmp_path: Path) -> None:
     killed = Script([(0.0, START), (0.1, out("much"))], 0.5, ContainerExit(128, "OOMKilled"))
     first = record(tmp_path / "c.yaml", one, script=killed)
     second = replay(tmp_path / "c.yaml", one, strict=True)
     assert (first.status, first.stdout) == (second.status, second.stdout) == ("out_of_memory", "much")
 
 
-# -- a run that is not the recorded one -----------------------------------------------------------------------
+# -- mismatches -----------------------------------------------------------------------------------------------
 
 
 def test_an_unexpected_request_names_the_nearest_step_and_each_difference(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_an_unexpected_request_names_the_nearest_step_and_each_difference(tmp_pa
     assert "timeout: recorded 300.0, got 3" in said
 
 
-def test_a_swallowed_mismatch_still_fails_at_the_end(tmp_path: Path) -> None:
+def test_a_caught_mismatch_still_fails_at_the_end(tmp_path: Path) -> None:
     record(tmp_path / "c.yaml", one)
     seen = []
 
@@ -293,7 +293,7 @@ def test_a_swallowed_mismatch_still_fails_at_the_end(tmp_path: Path) -> None:
     assert caught.value is seen[0]
 
 
-def test_steps_that_were_not_played_fail_at_the_end(tmp_path: Path) -> None:
+def test_steps_that_were_not_replayed_fail_at_the_end(tmp_path: Path) -> None:
     record(tmp_path / "c.yaml", lambda sandbox: one_by_one(sandbox, ["a", "b"]))
     with pytest.raises(ReplayMismatch, match=r"of 10 recorded requests were not\s+sent") as caught:
         replay(tmp_path / "c.yaml", lambda sandbox: sandbox.run("a"))
@@ -313,7 +313,7 @@ def test_one_execution_too_many_is_unexpected(tmp_path: Path) -> None:
         replay(tmp_path / "c.yaml", twice)
 
 
-def test_what_the_caller_did_not_choose_may_change_unless_it_is_strict(tmp_path: Path) -> None:
+def test_fields_that_the_caller_did_not_choose_may_change_unless_it_is_strict(tmp_path: Path) -> None:
     record(tmp_path / "c.yaml", one)
     text = (tmp_path / "c.yaml").read_text()
     older = text.replace("terminationGracePeriodSeconds: 1\n", "terminationGracePeriodSeconds: 7\n")
@@ -335,7 +335,7 @@ def test_what_the_caller_did_not_choose_may_change_unless_it_is_strict(tmp_path:
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_what_the_caller_chose_must_match(tmp_path: Path, changed: dict, word: str) -> None:
+def test_settings_that_the_caller_chose_must_match(tmp_path: Path, changed: dict, word: str) -> None:
     record(tmp_path / "c.yaml", one)
 
     async def other(sandbox: AsyncSandbox) -> None:
@@ -346,7 +346,7 @@ def test_what_the_caller_chose_must_match(tmp_path: Path, changed: dict, word: s
     assert word in str(caught.value)
 
 
-def test_another_way_into_the_pod_is_no_other_program(tmp_path: Path) -> None:
+def test_another_delivery_is_the_same_program(tmp_path: Path) -> None:
     record(tmp_path / "c.yaml", one)
 
     async def mounted(sandbox: AsyncSandbox) -> str:
@@ -372,15 +372,15 @@ def test_cancelling_a_replayed_run_ends_it(tmp_path: Path) -> None:
     replay(tmp_path / "c.yaml", cancelled, strict=True)
 
 
-# -- names that programs know ---------------------------------------------------------------------------------
+# -- names in programs ----------------------------------------------------------------------------------------
 
 
-def test_a_program_may_know_the_name_of_an_earlier_job(tmp_path: Path) -> None:
+def test_a_program_may_contain_the_name_of_an_earlier_job(tmp_path: Path) -> None:
     async def main(sandbox: AsyncSandbox) -> list[str]:
         first = await sandbox.run("print(1)")
         second = await sandbox.run(f"x = '{first.job}'")
         third = await sandbox.run("print(3)", env={"A": first.job}, labels={"after": second.job})
-        # What a program prints is its own word, and no name of this run.
+        # Output is not replaced: it contains the recorded names.
         return [re.sub("gke-sandbox-[0-9a-f]+", "a job", result.stdout) for result in (first, second, third)]
 
     told = record(tmp_path / "c.yaml", main)
@@ -392,7 +392,7 @@ def test_a_program_may_know_the_name_of_an_earlier_job(tmp_path: Path) -> None:
 # -- errors that leave a Sandbox ------------------------------------------------------------------------------
 
 
-def test_an_error_that_leaves_the_block_is_not_hidden_by_what_did_not_come(tmp_path: Path) -> None:
+def test_an_error_that_leaves_the_block_is_not_hidden_by_missing_requests(tmp_path: Path) -> None:
     record(tmp_path / "c.yaml", one)
 
     async def fails(sandbox: AsyncSandbox) -> None:
@@ -404,7 +404,7 @@ def test_an_error_that_leaves_the_block_is_not_hidden_by_what_did_not_come(tmp_p
         raise AssertionError("the user's own")
 
 
-def test_a_mismatch_is_raised_though_something_else_came_of_it(tmp_path: Path) -> None:
+def test_a_mismatch_is_raised_instead_of_the_error_that_it_caused(tmp_path: Path) -> None:
     record(tmp_path / "c.yaml", one)
 
     async def fails(sandbox: AsyncSandbox) -> None:
@@ -426,7 +426,7 @@ def edited(path: Path, **changes: Callable[[Step], Step]) -> Cassette:
     return replace(cassette, steps=tuple(steps))
 
 
-def test_an_event_that_does_not_say_what_it_follows_follows_its_job(tmp_path: Path) -> None:
+def test_an_event_without_after_follows_the_creation_of_its_job(tmp_path: Path) -> None:
     record(tmp_path / "c.yaml", one)
 
     def forget(step: Step) -> Step:

@@ -1,4 +1,4 @@
-"""No secret gets into a cassette, however it travels; and what is none may be recorded."""
+"""Secrets: nothing that looks like one is written."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ def refused(path: Path, code: str = "x", printed: bytes = out("fine"), **given: 
 
 
 @pytest.mark.parametrize("padding", [b"x", b"\xff"], ids=["text", "bytes"])
-def test_a_secret_in_a_file_that_travels_compressed_is_found(tmp_path: Path, padding: bytes) -> None:
+def test_a_secret_in_a_compressed_file_is_found(tmp_path: Path, padding: bytes) -> None:
     error = refused(tmp_path, files={"f.bin": padding * LARGE + b"\n" + TOKEN.encode()})
     assert "contains a GitHub token, at " in str(error)
     assert "files.f.bin" in str(error)
 
 
-def test_a_secret_in_code_that_travels_compressed_is_found(tmp_path: Path) -> None:
+def test_a_secret_in_compressed_code_is_found(tmp_path: Path) -> None:
     assert "a GitHub token" in str(refused(tmp_path, f"{'#' * LARGE}\n'{TOKEN}'"))
 
 
-def test_a_secret_is_found_where_code_is_cut_into_pieces(tmp_path: Path) -> None:
+def test_a_secret_is_found_in_code_that_is_split(tmp_path: Path) -> None:
     assert "a GitHub token" in str(refused(tmp_path, f"{'#' * (CUT - 10)}\n'{TOKEN}'"))
 
 
-def test_a_secret_is_found_where_a_file_or_stdin_is_cut_into_pieces(tmp_path: Path) -> None:
+def test_a_secret_is_found_in_a_file_or_stdin_that_is_split(tmp_path: Path) -> None:
     content = b"\n" * (CUT // 4 * 3 - 10) + TOKEN.encode() + b"\xff"
     for given in ({"files": {"f": content}}, {"stdin": content}):
         assert "a GitHub token" in str(refused(tmp_path, **given))
@@ -60,7 +60,7 @@ def file_frame(name: str, content: bytes) -> bytes:
     return encode("file", base64.b64encode(zlib.compress(content)), name)
 
 
-def test_a_secret_is_found_in_every_file_that_a_run_may_bring_back(tmp_path: Path) -> None:
+def test_a_secret_is_found_in_every_output_file(tmp_path: Path) -> None:
     many = b"".join(file_frame(f"{number}.txt", b"x") for number in range(120))
     frames = many + file_frame("last.txt", TOKEN.encode())
     assert "a GitHub token, at last.txt" in str(refused(tmp_path, printed=frames, max_files=200))
@@ -68,7 +68,7 @@ def test_a_secret_is_found_in_every_file_that_a_run_may_bring_back(tmp_path: Pat
     assert "a GitHub token, at large" in str(refused(tmp_path, printed=large, max_file_bytes=8 << 20))
 
 
-def test_a_secret_is_found_wherever_it_stands_in_a_log() -> None:
+def test_a_secret_is_found_everywhere_in_a_log() -> None:
     half, rest = TOKEN[:9], TOKEN[9:]
     long = START + out("x\n" * (1 << 20)) + out(half) + out(rest)
     made = START + out(half) + out(rest) + file_frame("stdout", b"a file that is called so")
@@ -88,7 +88,7 @@ def test_a_secret_in_the_header_is_refused(tmp_path: Path, place: str) -> None:
         record(tmp_path / "c.yaml", main, **{place: f"see {TOKEN}"})
 
 
-def test_a_log_that_is_no_stream_is_searched_too(tmp_path: Path) -> None:
+def test_a_log_that_is_not_a_stream_is_searched(tmp_path: Path) -> None:
     async def main(sandbox: AsyncSandbox) -> None:
         await sandbox.run("x")
 
@@ -113,7 +113,7 @@ TEMPLATES = [
 
 
 @pytest.mark.parametrize("code", TEMPLATES)
-def test_a_template_for_an_address_is_no_secret(tmp_path: Path, code: str) -> None:
+def test_a_template_of_an_address_is_not_a_secret(tmp_path: Path, code: str) -> None:
     async def main(sandbox: AsyncSandbox) -> str:
         return (await sandbox.run(code)).stdout
 
@@ -137,7 +137,7 @@ def test_a_password_in_an_address_is_a_secret(address: str) -> None:
     assert found.what == "a password in an address"
 
 
-def test_long_texts_without_spaces_take_no_time() -> None:
+def test_long_texts_without_spaces_are_searched_quickly() -> None:
     assert find_secret("a-" * 200_000) is None
     assert find_secret("://" * 300_000) is None
 
@@ -184,39 +184,39 @@ def variable(name: str, value: str) -> Any:
 
 
 @pytest.mark.parametrize("name", VARIABLES.split())
-def test_a_variable_whose_name_speaks_of_a_secret_is_one(name: str) -> None:
+def test_a_variable_with_the_name_of_a_secret_is_a_secret(name: str) -> None:
     found = find_secret(variable(name, "hunter2hunter2"))
     assert found is not None
     assert (found.path, found.what) == ("spec.env[1]", f"the value of the variable {name}")
 
 
 @pytest.mark.parametrize("name", OTHERS.split())
-def test_a_variable_that_only_sounds_like_a_secret_is_none(name: str) -> None:
+def test_a_variable_that_is_only_named_similarly_is_not_a_secret(name: str) -> None:
     assert find_secret(variable(name, "/run/there")) is None
 
 
 @pytest.mark.parametrize("name", COUNTS.split())
 @pytest.mark.parametrize("value", ["8000", "90s", "0.5"])
-def test_a_count_is_no_secret(name: str, value: str) -> None:
+def test_a_count_is_not_a_secret(name: str, value: str) -> None:
     assert find_secret(variable(name, value)) is None
 
 
 @pytest.mark.parametrize("value", PLACEHOLDERS)
-def test_a_placeholder_in_a_variable_is_no_secret(value: str) -> None:
+def test_a_placeholder_in_a_variable_is_not_a_secret(value: str) -> None:
     assert find_secret(variable("DB_PASSWORD", value)) is None
 
 
 @pytest.mark.parametrize("value", ["hunter2", "correct-horse", "dummyhunter2", "x1y", "$ecret", "12345678", "t"])
-def test_what_is_no_placeholder_is_a_secret(value: str) -> None:
+def test_a_value_that_is_not_a_placeholder_is_a_secret(value: str) -> None:
     assert find_secret(variable("DB_PASSWORD", value)) is not None
 
 
-def test_a_variable_without_a_value_of_its_own_is_no_secret() -> None:
+def test_a_variable_from_a_config_map_is_not_a_secret() -> None:
     source = {"configMapKeyRef": {"name": "c", "key": "password"}}
     assert find_secret({"env": [{"name": "DB_PASSWORD", "valueFrom": source}]}) is None
 
 
-def test_a_secret_variable_is_refused_and_the_hint_says_how_to_record_without_it(tmp_path: Path) -> None:
+def test_a_secret_variable_is_refused_with_a_hint_how_to_record_without_it(tmp_path: Path) -> None:
     error = refused(tmp_path, env={"DB_PASSWORD": "hunter2hunter2"})
     assert "c.yaml is not written: step create-jobs-1 (POST " in str(error)
     assert "contains the value of the variable DB_PASSWORD" in str(error)

@@ -13,10 +13,10 @@ from .kit import CONFTEST
 
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Import all that a project's tests will need.
+    """Import everything that the tests of a project need.
 
-    pytester forgets what is imported within it. That takes time, and the binding to libyaml cannot be imported
-    twice: it would hand out classes of a module that nobody knows any more.
+    pytester forgets modules that are imported within it. Importing them again takes time, and the binding to
+    libyaml cannot be imported twice: its classes would belong to a forgotten module.
     """
     path = tmp_path_factory.mktemp("cassettes") / "c.yaml"
     cluster = Cluster.transport(LocalTransport(ScriptedRuntime(program(out("x")))))

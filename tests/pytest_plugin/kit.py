@@ -1,4 +1,4 @@
-"""A project of its own for each test, and pytest runs in it."""
+"""Temporary projects, and runs of pytest in them."""
 
 from __future__ import annotations
 

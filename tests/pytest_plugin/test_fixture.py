@@ -11,7 +11,7 @@ import pytest
 from .kit import CONFTEST, TEST, cassettes, installed, run
 
 
-def test_nothing_but_pytest_is_imported_with_it() -> None:
+def test_the_plugin_imports_only_pytest() -> None:
     code = (
         "import sys, pytest; before = set(sys.modules); import gke_sandbox.pytest_plugin; "
         "print(sorted(name for name in set(sys.modules) - before if not name.startswith('gke_sandbox')))"
@@ -20,7 +20,7 @@ def test_nothing_but_pytest_is_imported_with_it() -> None:
     assert ran.stdout.strip() == "[]"
 
 
-def test_a_test_is_recorded_once_and_replayed_ever_after(project: pytest.Pytester) -> None:
+def test_a_test_is_recorded_once_and_then_replayed(project: pytest.Pytester) -> None:
     project.makepyfile(test_a=TEST)
     missing = run(project)
     missing.assert_outcomes(errors=1)
@@ -36,7 +36,7 @@ def test_a_test_is_recorded_once_and_replayed_ever_after(project: pytest.Pyteste
     run(project).assert_outcomes(passed=1)
 
 
-def test_all_records_anew_and_a_test_that_fails_changes_nothing(project: pytest.Pytester) -> None:
+def test_all_records_again_and_a_failing_test_changes_nothing(project: pytest.Pytester) -> None:
     project.makepyfile(test_a=TEST)
     run(project, "--gke-sandbox-record=once").assert_outcomes(passed=1)
     path = project.path / "cassettes/test_a.test_it.yaml"
@@ -50,7 +50,7 @@ def test_all_records_anew_and_a_test_that_fails_changes_nothing(project: pytest.
     assert "print(2)" in path.read_text()
 
 
-def test_another_program_fails_even_if_the_test_swallows_the_error(project: pytest.Pytester) -> None:
+def test_another_program_fails_even_if_the_test_catches_the_error(project: pytest.Pytester) -> None:
     project.makepyfile(test_a=TEST)
     run(project, "--gke-sandbox-record=once").assert_outcomes(passed=1)
     project.makepyfile(
@@ -68,7 +68,7 @@ def test_another_program_fails_even_if_the_test_swallows_the_error(project: pyte
     result.stdout.fnmatch_lines(["*code: recorded 'print(1)', got 'print(2)'"])
 
 
-def test_steps_that_are_not_played_and_cassettes_that_are_not_opened_fail(project: pytest.Pytester) -> None:
+def test_steps_that_are_not_replayed_and_cassettes_that_are_not_opened_fail(project: pytest.Pytester) -> None:
     twice = TEST + "        assert sandbox.run('print(2)').stdout == 'ran print(2)'\n"
     project.makepyfile(test_a=twice)
     run(project, "--gke-sandbox-record=once").assert_outcomes(passed=1)
@@ -108,7 +108,7 @@ def test_several_sandboxes_one_after_the_other_are_one_recording(project: pytest
     run(project).assert_outcomes(passed=1)
 
 
-def test_a_second_sandbox_in_another_thread_is_refused_clearly(project: pytest.Pytester) -> None:
+def test_a_second_sandbox_in_another_thread_is_refused(project: pytest.Pytester) -> None:
     project.makepyfile(test_a=TEST)
     run(project, "--gke-sandbox-record=once").assert_outcomes(passed=1)
     project.makepyfile(
@@ -128,7 +128,7 @@ def test_a_second_sandbox_in_another_thread_is_refused_clearly(project: pytest.P
     run(project).assert_outcomes(passed=1)
 
 
-def test_names_tell_classes_and_parameters_apart_and_suit_any_file_system(project: pytest.Pytester) -> None:
+def test_names_contain_classes_and_parameters_and_are_valid_on_every_file_system(project: pytest.Pytester) -> None:
     project.makepyfile(
         test_a="""
         import pytest
@@ -171,7 +171,9 @@ def test_a_cassette_for_another_test_is_refused(project: pytest.Pytester) -> Non
     ("arguments", "workers"),
     [("", "-n0"), ("", "-n1"), ("('')", "-n0"), ("('a', 'b')", "-n0"), ("(1)", "-n0"), ("(name='a')", "-n0")],
 )
-def test_a_marker_without_one_name_fails_its_test(project: pytest.Pytester, arguments: str, workers: str) -> None:
+def test_a_marker_without_exactly_one_name_fails_its_test(
+    project: pytest.Pytester, arguments: str, workers: str
+) -> None:
     marked = f"import pytest\n@pytest.mark.gke_sandbox_cassette{arguments}\n{TEST[TEST.index('def') :]}"
     project.makepyfile(test_a=marked)
     result = run(project, workers)
@@ -179,7 +181,7 @@ def test_a_marker_without_one_name_fails_its_test(project: pytest.Pytester, argu
     result.stdout.fnmatch_lines(["the marker gke_sandbox_cassette needs exactly one name"])
 
 
-def test_two_runs_that_record_the_same_cassette_at_once_do_not_disturb_each_other(
+def test_concurrent_recordings_of_one_cassette_do_not_interfere(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugins = [] if installed() else ["-p", "gke_sandbox.pytest_plugin"]
@@ -204,7 +206,7 @@ def test_two_runs_that_record_the_same_cassette_at_once_do_not_disturb_each_othe
     assert cassettes(project) == ["test_a.test_it.yaml"]
 
 
-def test_a_deep_copy_of_the_cluster_plays_the_same_cassette(project: pytest.Pytester) -> None:
+def test_a_deep_copy_of_the_cluster_replays_the_same_cassette(project: pytest.Pytester) -> None:
     project.makepyfile(
         test_a=TEST.replace("Sandbox(gke", "Sandbox(__import__('copy').deepcopy(gke").replace("te) as", "te)) as")
     )

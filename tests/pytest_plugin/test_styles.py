@@ -81,13 +81,13 @@ def test_a_doctest_is_recorded_and_replayed(project: pytest.Pytester) -> None:
     run(project, "--gke-sandbox-unused=fail").assert_outcomes(passed=1)
 
 
-def test_where_a_subtest_failed_nothing_is_recorded(project: pytest.Pytester) -> None:
+def test_nothing_is_recorded_if_a_subtest_failed(project: pytest.Pytester) -> None:
     project.makepyfile(test_a=UNITTEST.replace('f"ran print({each})"', '"ran print(2)"'))
     assert run(project, "--gke-sandbox-record=once", "-k", "TestIt").ret == 1
     assert cassettes(project) == []
 
 
-def test_a_failed_subtest_does_not_also_fail_for_what_did_not_come(project: pytest.Pytester) -> None:
+def test_a_failed_subtest_does_not_also_fail_for_missing_requests(project: pytest.Pytester) -> None:
     project.makepyfile(test_a=UNITTEST)
     run(project, "--gke-sandbox-record=once", "-k", "TestIt")
     early = UNITTEST.replace(
@@ -98,7 +98,7 @@ def test_a_failed_subtest_does_not_also_fail_for_what_did_not_come(project: pyte
 
 
 @pytest.mark.parametrize("mode", ["prepend", "append", "importlib"])
-def test_cassettes_are_beside_the_test_however_it_is_imported_and_wherever_pytest_starts(
+def test_cassettes_are_next_to_the_test_for_every_import_mode_and_working_directory(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     for name in ("one", "two"):
@@ -111,13 +111,13 @@ def test_cassettes_are_beside_the_test_however_it_is_imported_and_wherever_pytes
     run(project, *arguments, "--gke-sandbox-unused=fail").assert_outcomes(passed=2)
 
 
-def test_a_tests_group_under_xdist_is_no_part_of_its_cassettes_name(project: pytest.Pytester) -> None:
+def test_the_xdist_group_of_a_test_is_not_part_of_the_name(project: pytest.Pytester) -> None:
     project.makepyfile(test_a="import pytest\n" + TEST.replace("def ", "@pytest.mark.xdist_group('g')\ndef "))
     run(project, "--gke-sandbox-record=once").assert_outcomes(passed=1)
     run(project, "-n1", "--dist=loadgroup").assert_outcomes(passed=1)
 
 
-def test_a_directory_that_cannot_be_written_is_told_before_the_test_runs(project: pytest.Pytester) -> None:
+def test_a_directory_that_cannot_be_written_is_reported_before_the_test_runs(project: pytest.Pytester) -> None:
     project.makepyfile(test_a=TEST)
     (project.path / "cassettes").write_text("")
     result = run(project, "--gke-sandbox-record=once")
@@ -126,7 +126,7 @@ def test_a_directory_that_cannot_be_written_is_told_before_the_test_runs(project
     result.stdout.no_fnmatch_line("*another exception*")
 
 
-def test_a_directory_that_cannot_be_written_is_no_matter_for_a_replay(project: pytest.Pytester) -> None:
+def test_a_replay_does_not_need_a_writable_directory(project: pytest.Pytester) -> None:
     project.makepyfile(test_a=TEST)
     run(project, "--gke-sandbox-record=once").assert_outcomes(passed=1)
     directory = project.path / "cassettes"
@@ -136,7 +136,7 @@ def test_a_directory_that_cannot_be_written_is_no_matter_for_a_replay(project: p
     assert directory.stat().st_mtime_ns == before
 
 
-def test_messages_name_the_cassette_from_where_pytest_was_started(project: pytest.Pytester) -> None:
+def test_messages_contain_the_path_relative_to_the_start_of_pytest(project: pytest.Pytester) -> None:
     chdir = "\n    import os; os.chdir('/')"
     project.makepyfile(test_a=ASKS.replace("\n    with", chdir + "\n    with"))
     run(project).stdout.fnmatch_lines(["the cassette cassettes/test_a.test_it.yaml does not exist;*"])

@@ -23,13 +23,13 @@ def put(project: pytest.Pytester, *paths: str, text: str = "gke_sandbox_cassette
 
 
 def unused(result: pytest.RunResult) -> list[str]:
-    """What is named below the heading."""
+    """Return the cassettes below the heading."""
     lines = result.outlines
     places = [number for number, line in enumerate(lines) if "unused cassettes" in line]
     return [line for line in lines[places[0] + 1 :] if line.endswith(".yaml")] if places else []
 
 
-def test_they_are_named_or_fail_the_run_or_are_ignored(project: pytest.Pytester) -> None:
+def test_unused_cassettes_are_listed_or_fail_the_run_or_are_ignored(project: pytest.Pytester) -> None:
     project.makepyfile(test_a=USES, test_b=PASSES)
     put(project, "cassettes/old.yaml", "cassettes/test_a.test_it.yaml")
     result = run(project)
@@ -39,7 +39,7 @@ def test_they_are_named_or_fail_the_run_or_are_ignored(project: pytest.Pytester)
     assert (result.ret, unused(result)) == (0, [])
 
 
-def test_workers_know_together_what_is_used(project: pytest.Pytester) -> None:
+def test_a_cassette_that_one_worker_uses_is_used(project: pytest.Pytester) -> None:
     asks = TEST.replace("gke_sandbox_cassette)", "request)", 1).replace(
         "    with", "    gke_sandbox_cassette = request.getfixturevalue('gke_sandbox_cassette')\n    with", 1
     )
@@ -53,20 +53,20 @@ def test_workers_know_together_what_is_used(project: pytest.Pytester) -> None:
     assert unused(result) == ["cassettes/old.yaml", "cassettes/test_d.test_other.yaml"]
 
 
-def test_a_worker_that_crashed_has_perhaps_used_what_its_tests_are_called_after(project: pytest.Pytester) -> None:
+def test_a_crashed_worker_may_have_used_the_cassettes_of_its_tests(project: pytest.Pytester) -> None:
     project.makepyfile(test_a="import os\ndef test_it(request): os._exit(1)", test_b=PASSES)
     put(project, "cassettes/test_a.test_it.yaml", "cassettes/old.yaml")
     assert unused(run(project, "-n1")) == ["cassettes/old.yaml"]
 
 
 @pytest.mark.parametrize("name", ["cassettes/deep/er/old.yaml", "gone/cassettes/old.yaml"])
-def test_they_are_found_in_every_directory_below(project: pytest.Pytester, name: str) -> None:
+def test_unused_cassettes_are_found_in_subdirectories(project: pytest.Pytester, name: str) -> None:
     project.makepyfile(test_a="import pytest\n@pytest.mark.gke_sandbox_cassette('deep/it')" + USES[13:])
     put(project, "cassettes/deep/it.yaml", name)
     assert unused(run(project)) == [name]
 
 
-def test_files_of_others_are_left_alone(project: pytest.Pytester) -> None:
+def test_files_of_other_tools_are_ignored(project: pytest.Pytester) -> None:
     project.makepyfile(test_a=PASSES)
     project.makeini("[pytest]\nnorecursedirs = vendored .*\n")
     put(project, "cassettes/vcr.yaml", text="interactions:\n- request: {body: 'gke_sandbox_cassette: 1'}\n")
@@ -76,7 +76,7 @@ def test_files_of_others_are_left_alone(project: pytest.Pytester) -> None:
     assert (result.ret, unused(result)) == (0, [])
 
 
-def test_a_cassette_with_a_comment_or_a_byte_order_mark_before_its_first_line_is_one(
+def test_a_comment_or_a_byte_order_mark_may_precede_the_first_line(
     project: pytest.Pytester,
 ) -> None:
     project.makepyfile(test_a=PASSES)
@@ -98,13 +98,13 @@ def test_a_cassette_with_a_comment_or_a_byte_order_mark_before_its_first_line_is
         "cassettes",
     ],
 )
-def test_none_is_named_where_some_tests_were_left_out(project: pytest.Pytester, arguments: str) -> None:
+def test_nothing_is_listed_if_tests_were_skipped(project: pytest.Pytester, arguments: str) -> None:
     project.makepyfile(test_a=USES, test_b=PASSES)
     put(project, "cassettes/old.yaml")
     assert unused(run(project, *arguments.split(), "--gke-sandbox-unused=fail")) == []
 
 
-def test_of_a_directory_all_of_whose_tests_were_collected_they_are(project: pytest.Pytester) -> None:
+def test_unused_cassettes_of_a_completely_collected_directory_are_listed(project: pytest.Pytester) -> None:
     for name in ("one", "two", "three"):
         put(project, f"{name}/test_{name}.py", text=PASSES)
         put(project, f"{name}/cassettes/old.yaml")
@@ -113,30 +113,30 @@ def test_of_a_directory_all_of_whose_tests_were_collected_they_are(project: pyte
 
 
 @pytest.mark.parametrize(("option", "silent"), [("--lf", True), ("--sw", True), ("--ff", False), ("--nf", False)])
-def test_those_that_failed_last_are_not_all_tests(project: pytest.Pytester, option: str, silent: bool) -> None:
+def test_last_failed_tests_are_not_all_tests(project: pytest.Pytester, option: str, silent: bool) -> None:
     project.makeini("[pytest]\n")
     project.makepyfile(test_a=PASSES, test_b="def test_it(): assert 0", test_c=USES)
     put(project, "cassettes/old.yaml")
     for _ in range(2):
-        run(project, option)  # --sw knows of its own failures only
+        run(project, option)  # --sw remembers only failures of runs with --sw
     assert unused(run(project, option)) == ([] if silent else ["cassettes/old.yaml"])
 
 
 @pytest.mark.parametrize("skip", ["pytest.importorskip('no_such_module')", "pytest.skip(allow_module_level=True)"])
-def test_a_module_that_is_skipped_as_a_whole_may_use_them(project: pytest.Pytester, skip: str) -> None:
+def test_a_module_that_is_skipped_completely_may_use_cassettes(project: pytest.Pytester, skip: str) -> None:
     project.makepyfile(test_a=PASSES, test_c=f"import pytest\n{skip}\n" + USES)
     put(project, "cassettes/test_c.test_it.yaml", "other/cassettes/old.yaml")
     assert unused(run(project)) == ["other/cassettes/old.yaml"]
 
 
-def test_a_module_that_cannot_be_imported_may_use_them(project: pytest.Pytester) -> None:
+def test_a_module_that_cannot_be_imported_may_use_cassettes(project: pytest.Pytester) -> None:
     project.makepyfile(test_a=PASSES, test_c="import no_such_module")
     put(project, "cassettes/test_c.test_it.yaml")
     for more in ([], ["--continue-on-collection-errors"]):
         assert unused(run(project, *more)) == []
 
 
-def test_what_a_conftest_takes_out_without_a_word_was_not_collected(project: pytest.Pytester) -> None:
+def test_files_that_a_conftest_ignores_were_not_collected(project: pytest.Pytester) -> None:
     project.makeconftest("def pytest_collection_modifyitems(items): del items[-1]")
     project.makepyfile(test_a=PASSES, test_b=USES)
     put(project, "cassettes/test_b.test_it.yaml")
@@ -154,7 +154,7 @@ def test_what_a_conftest_takes_out_without_a_word_was_not_collected(project: pyt
         (ASKS, "--setup-plan"),
     ],
 )
-def test_a_test_that_did_not_pass_might_have_asked_for_its_own(
+def test_a_test_that_did_not_pass_may_use_its_cassette(
     project: pytest.Pytester, test: str, arguments: str
 ) -> None:
     project.makepyfile(test_a=test)
@@ -162,13 +162,13 @@ def test_a_test_that_did_not_pass_might_have_asked_for_its_own(
     assert unused(run(project, *arguments.split())) == ["cassettes/old.yaml"]
 
 
-def test_a_test_that_passed_without_asking_has_no_use_for_its_own(project: pytest.Pytester) -> None:
+def test_a_test_that_passed_without_the_fixture_does_not_use_its_cassette(project: pytest.Pytester) -> None:
     project.makepyfile(test_b=PASSES)
     put(project, "cassettes/test_b.test_other.yaml")
     assert unused(run(project)) == ["cassettes/test_b.test_other.yaml"]
 
 
-def test_they_are_named_from_where_pytest_was_started(
+def test_unused_cassettes_are_listed_relative_to_the_start_of_pytest(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(project, "tests/test_a.py", text="import os\ndef test_it(tmp_path): os.chdir(tmp_path)")
@@ -179,7 +179,7 @@ def test_they_are_named_from_where_pytest_was_started(
     assert unused(run(project, "../tests")) == ["../tests/cassettes/old.yaml"]
 
 
-def test_they_are_found_through_a_link_to_the_tests(project: pytest.Pytester) -> None:
+def test_unused_cassettes_are_found_through_a_symbolic_link(project: pytest.Pytester) -> None:
     put(project, "tests/test_a.py", text=PASSES)
     put(project, "tests/cassettes/old.yaml")
     (project.path / "link").symlink_to("tests")

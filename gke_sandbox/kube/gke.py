@@ -1,4 +1,4 @@
-"""A GKE cluster by its name: where it is, from Google's API, and who we are there."""
+"""Find the endpoint and the CA of a GKE cluster by its name, with Google's API."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import httpx
@@ -28,15 +29,15 @@ logger = logging.getLogger("gke_sandbox")
 Endpoint = Literal["auto", "ip", "private", "dns"]
 
 API = "https://container.googleapis.com"
-_LOOKS = "It is PROJECT/LOCATION/NAME, such as my-project/europe-west1/my-cluster."
-# Seconds between the tries when Google is busy.
-_PAUSES = (0.5, 2.0)
-_AGAIN = {429, 500, 502, 503, 504}
+_FORMAT_HINT = "Use the form PROJECT/LOCATION/NAME, such as my-project/europe-west1/my-cluster."
+RETRY_DELAYS = (0.5, 2.0)
+"""Seconds before each retry if Google's API is busy."""
+RETRYABLE_STATUS = {429, 500, 502, 503, 504}
 MAX_LISTED = 10
 
 
 class GkeName(NamedTuple):
-    """Which cluster. Its text is ``PROJECT/LOCATION/NAME``."""
+    """The name of a cluster; as text ``PROJECT/LOCATION/NAME``."""
 
     project: str
     location: str
@@ -47,12 +48,12 @@ class GkeName(NamedTuple):
 
     @property
     def path(self) -> str:
-        """The cluster's resource name in Google's API."""
+        """The resource name of the cluster in Google's API."""
         return f"projects/{self.project}/locations/{self.location}/clusters/{self.name}"
 
 
 def parse_gke(text: str) -> GkeName:
-    """``PROJECT/LOCATION/NAME``, or Google's own ``projects/P/locations/L/clusters/C``. Raises `ConfigError`."""
+    """Parse ``PROJECT/LOCATION/NAME`` or ``projects/P/locations/L/clusters/C``. Raise `ConfigError`."""
     parts = text.strip().split("/")
     if len(parts) == 6 and parts[0::2] in (
         ["projects", "locations", "clusters"],
@@ -65,23 +66,27 @@ def parse_gke(text: str) -> GkeName:
     context = text.strip().split("_")
     if len(context) == 4 and context[0] == "gke":
         raise ConfigError(
-            f"{shown} is the name of a kubeconfig's context, not of a GKE cluster",
-            hint=f"The cluster's is {'/'.join(context[1:])}; a context is used with its kubeconfig.",
+            f"{shown} is the name of a context in a kubeconfig, not of a GKE cluster",
+            hint=f"Use {'/'.join(context[1:])}, or use the context with its kubeconfig.",
         )
-    raise ConfigError(f"{shown} does not name a GKE cluster: it has {len(parts)} parts, not 3", hint=_LOOKS)
+    raise ConfigError(
+        f"{shown} is not the name of a GKE cluster: it must have 3 parts, got {len(parts)}", hint=_FORMAT_HINT
+    )
 
 
 def check_gke(project: str, location: str, name: str, endpoint: str = "auto") -> GkeName:
-    """The three as a `GkeName`. Raises `ConfigError` for what can be no project, location, cluster or endpoint."""
+    """Return a `GkeName`. Raise `ConfigError` for an invalid project, location, name or endpoint."""
     if endpoint not in get_args(Endpoint):
-        raise ConfigError(f"endpoint is {endpoint!r}, not one of {', '.join(get_args(Endpoint))}")
-    for kind, value in (("project", project), ("location", location), ("cluster's name", name)):
+        raise ConfigError(f"endpoint: must be one of {', '.join(get_args(Endpoint))}, got {endpoint!r}")
+    for kind, value in (("project", project), ("location", location), ("name", name)):
         if not value:
-            raise ConfigError(f"the {kind} of the GKE cluster is empty", hint=_LOOKS)
-        # A project may be of a domain (example.com:my-project); "-" would mean every location.
+            raise ConfigError(f"the {kind} of the GKE cluster is empty", hint=_FORMAT_HINT)
+        # A project may have a domain (example.com:my-project); "-" would mean every location.
         allowed = r"[a-z0-9][a-z0-9.:-]*" if kind == "project" else r"[a-z0-9][a-z0-9-]*"
         if len(value) > 100 or not re.fullmatch(allowed, value):
-            raise ConfigError(f"{plain(repr(value), 120)} cannot be the {kind} of a GKE cluster", hint=_LOOKS)
+            raise ConfigError(
+                f"{plain(repr(value), 120)} is not a valid {kind} of a GKE cluster", hint=_FORMAT_HINT
+            )
     return GkeName(project, location, name)
 
 
@@ -94,25 +99,28 @@ def gke_config(
     auth: GoogleAuth | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> ClusterConfig:
-    """Ask Google where the cluster is. Blocks; one request, and one more for the words of an error.
+    """Get the endpoint and CA of a cluster from Google's API. Blocks for one request, or two if the first fails.
 
-    `endpoint` is ``ip``, ``private`` (the IP address within the VPC), ``dns``, or ``auto``: the IP endpoint that
-    gcloud would use, and the DNS endpoint where IP endpoints are switched off. `auth` are Application Default
-    Credentials if not given. Raises `ConfigError` for a cluster that does not exist, cannot be looked at, does not
-    run or cannot be reached so; `NetworkError` when Google does not answer.
+    `endpoint` is ``ip``, ``private`` (the IP address within the VPC), ``dns``, or ``auto``: the IP endpoint, as in
+    gcloud, or the DNS endpoint if IP endpoints are disabled. `auth` defaults to Application Default Credentials.
+    Raise `ConfigError` if the cluster does not exist, is not accessible or running, or does not have this
+    endpoint; `NetworkError` if Google does not respond.
     """
     which = check_gke(project, location, name, endpoint)
     auth = auth or google_auth()
     with google_http(auth) as http:
-        found = _get(http, auth, which, f"/v1/{which.path}", sleep)
-    return _cluster_config(found, which, endpoint, auth)
+        try:
+            cluster = _get(http, auth, f"/v1/{which.path}", sleep)
+        except _GoogleError as error:
+            raise _error_for(error, which, partial(_clusters, http, auth, which.project, sleep)) from None
+    return _cluster_config(cluster, which, endpoint, auth)
 
 
-# -- asking Google ------------------------------------------------------------------------------------------
+# -- requests to Google's API -------------------------------------------------------------------------------
 
 
-class _Refused(Exception):
-    """Google's answer is an error; https://cloud.google.com/apis/design/errors."""
+class _GoogleError(Exception):
+    """An error response of Google's API; https://cloud.google.com/apis/design/errors."""
 
     def __init__(self, code: int, message: str, reason: str) -> None:
         super().__init__(message)
@@ -121,50 +129,40 @@ class _Refused(Exception):
         self.reason = reason
 
 
-def _get(
-    http: httpx.Client, auth: GoogleAuth, which: GkeName, path: str, sleep: Callable[[float], None]
-) -> Mapping[str, Any]:
-    try:
-        return _ask(http, auth, path, sleep)
-    except _Refused as refused:
-        error = refused
-    raise _explained(error, which, lambda: _clusters(http, auth, which.project, sleep))
-
-
-def _ask(http: httpx.Client, auth: GoogleAuth, path: str, sleep: Callable[[float], None]) -> Mapping[str, Any]:
-    # Known only when the credentials have been found.
+def _get(http: httpx.Client, auth: GoogleAuth, path: str, sleep: Callable[[float], None]) -> Mapping[str, Any]:
+    # The quota project is known once there is a token.
     auth.token()
     headers = {"X-Goog-User-Project": auth.quota_project} if auth.quota_project else {}
     host = API.removeprefix("https://")
-    for pause in (*_PAUSES, None):
+    for delay in (*RETRY_DELAYS, None):
         try:
-            answer = http.get(API + path, headers=headers)
+            response = http.get(API + path, headers=headers)
         except httpx.HTTPError as error:
             reason = plain(str(error), 300) or type(error).__name__
             raise NetworkError(
                 f"cannot reach Google's API at {host}: {reason}",
                 sent=not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)),
                 request=f"GET {API}{path}",
-                hint="Is there a way to Google's APIs from here (DNS, proxy, firewall, Private Google Access)?",
+                hint="Check that you can reach Google's APIs (DNS, proxy, firewall, Private Google Access).",
             ) from error
-        if pause is None or answer.status_code not in _AGAIN:
+        if delay is None or response.status_code not in RETRYABLE_STATUS:
             break
-        sleep(pause)
-    return _understood(answer, host)
+        sleep(delay)
+    return _parse(response, host)
 
 
-def _understood(answer: httpx.Response, host: str) -> Mapping[str, Any]:
+def _parse(response: httpx.Response, host: str) -> Mapping[str, Any]:
     try:
-        content = answer.json()
+        content = response.json()
     except ValueError:
         content = None
     if not isinstance(content, dict):
         raise NetworkError(
-            f"{host} answered with HTTP {answer.status_code} and something that is not JSON",
+            f"{host} sent HTTP {response.status_code} with a body that is not JSON",
             sent=True,
-            hint="Is there a proxy or a log-in page between here and Google?",
+            hint="A proxy or a login page may have sent this response.",
         )
-    if answer.is_success:
+    if response.is_success:
         return content
     error = content.get("error")
     error = error if isinstance(error, dict) else {}
@@ -174,88 +172,79 @@ def _understood(answer: httpx.Response, host: str) -> Mapping[str, Any]:
         for detail in (details if isinstance(details, list) else [])
         if isinstance(detail, dict) and detail.get("reason")
     ]
-    message = plain(str(error.get("message") or f"HTTP {answer.status_code}"), 500)
-    raise _Refused(answer.status_code, message, reasons[0] if reasons else str(error.get("status") or ""))
+    message = plain(str(error.get("message") or f"HTTP {response.status_code}"), 500)
+    raise _GoogleError(response.status_code, message, reasons[0] if reasons else str(error.get("status") or ""))
 
 
 def _clusters(
     http: httpx.Client, auth: GoogleAuth, project: str, sleep: Callable[[float], None]
-) -> list[GkeName] | None:
-    """All clusters of a project; None if they cannot be listed."""
+) -> list[str] | None:
+    """Return the names of all clusters of a project, or None if they cannot be listed."""
     try:
-        content = _ask(http, auth, f"/v1/projects/{project}/locations/-/clusters", sleep)
-    except (_Refused, SandboxError):
+        content = _get(http, auth, f"/v1/projects/{project}/locations/-/clusters", sleep)
+    except (_GoogleError, SandboxError):
         return None
-    listed = content.get("clusters")
+    clusters = content.get("clusters")
     return [
-        GkeName(project, str(cluster.get("location")), str(cluster.get("name")))
-        for cluster in (listed if isinstance(listed, list) else [])
+        f"{project}/{cluster.get('location')}/{cluster.get('name')}"
+        for cluster in (clusters if isinstance(clusters, list) else [])
         if isinstance(cluster, dict)
     ]
 
 
-def _explained(error: _Refused, which: GkeName, clusters: Callable[[], list[GkeName] | None]) -> SandboxError:
-    said = f"{which}: {error.message}"
+def _error_for(error: _GoogleError, which: GkeName, clusters: Callable[[], list[str] | None]) -> SandboxError:
+    details = f"{which}: {error.message}"
     if error.code == 401:
         return ConfigError(
-            f"Google does not accept the credentials for the cluster {said}",
-            hint="Log in again (gcloud auth application-default login), or check what "
-            "GOOGLE_APPLICATION_CREDENTIALS names.",
+            f"Google rejected the credentials for the cluster {details}",
+            hint="Log in again (gcloud auth application-default login), or check the file in "
+            "GOOGLE_APPLICATION_CREDENTIALS.",
         )
     if error.code == 403:
-        return _forbidden(error, which, said)
+        return _forbidden(error, which, details)
     if error.code == 404 or (error.code == 400 and "ocation" in error.message):
-        return _absent(error, which, clusters())
-    if error.code in _AGAIN:
-        return NetworkError(f"Google's API is in trouble, HTTP {error.code}: {said}", sent=True)
-    return ConfigError(f"Google refuses to tell where the cluster is, HTTP {error.code}: {said}")
+        return ConfigError(f"no such GKE cluster: {details}", hint=_similar_clusters(which, clusters()))
+    if error.code in RETRYABLE_STATUS:
+        return NetworkError(f"Google's API failed with HTTP {error.code}: {details}", sent=True)
+    return ConfigError(f"Google's API rejected the request, HTTP {error.code}: {details}")
 
 
-def _forbidden(error: _Refused, which: GkeName, said: str) -> ConfigError:
-    words = error.message.lower()
-    if "quota project" in words or error.reason == "USER_PROJECT_DENIED":
+def _forbidden(error: _GoogleError, which: GkeName, details: str) -> ConfigError:
+    message = error.message.lower()
+    if "quota project" in message or error.reason == "USER_PROJECT_DENIED":
         return ConfigError(
-            f"no usable quota project for the cluster {said}",
-            hint=f"gcloud auth application-default set-quota-project {which.project} (or another project in which "
-            "you have roles/serviceusage.serviceUsageConsumer)",
+            f"no usable quota project for the cluster {details}",
+            hint=f"Run: gcloud auth application-default set-quota-project {which.project} (or another project "
+            "where you have roles/serviceusage.serviceUsageConsumer).",
         )
-    if error.reason in {"SERVICE_DISABLED", "accessNotConfigured"} or "api is not enabled" in words:
+    if error.reason in {"SERVICE_DISABLED", "accessNotConfigured"} or "api is not enabled" in message:
         return ConfigError(
-            f"the Kubernetes Engine API is not enabled for the cluster {said}",
-            hint=f"gcloud services enable container.googleapis.com --project {which.project}",
+            f"the Kubernetes Engine API is not enabled for the cluster {details}",
+            hint=f"Run: gcloud services enable container.googleapis.com --project {which.project}.",
         )
-    if error.reason == "ACCESS_TOKEN_SCOPE_INSUFFICIENT" or "authentication scopes" in words:
+    if error.reason == "ACCESS_TOKEN_SCOPE_INSUFFICIENT" or "authentication scopes" in message:
         return ConfigError(
-            f"the credentials' access scopes do not reach the cluster {said}",
-            hint="Give the machine, or the log-in, the scope cloud-platform, or use Workload Identity.",
+            f"the access scopes of the credentials are not sufficient for the cluster {details}",
+            hint="Add the scope cloud-platform to the machine or the login, or use Workload Identity.",
         )
     return ConfigError(
-        f"may not look at the GKE cluster {said}",
-        hint=f"The permission container.clusters.get is missing in the project {which.project} (or there is no "
-        "such project): roles/container.clusterViewer has it, and roles/container.developer lets you use the "
-        "cluster too.",
+        f"access denied to the GKE cluster {details}",
+        hint=f"You need the permission container.clusters.get in the project {which.project} (does it exist?). "
+        "roles/container.clusterViewer contains it; roles/container.developer also lets you use the cluster.",
     )
 
 
-def _absent(error: _Refused, which: GkeName, clusters: list[GkeName] | None) -> ConfigError:
-    message = f"there is no GKE cluster {which}: {error.message}"
+def _similar_clusters(which: GkeName, clusters: list[str] | None) -> str:
     if clusters is None:
-        return ConfigError(message, hint=f"See gcloud container clusters list --project {which.project}")
+        return f"List the clusters with: gcloud container clusters list --project {which.project}."
     if not clusters:
-        return ConfigError(message, hint=f"The project {which.project} has no GKE cluster that you may see.")
-    nearest = sorted(
-        clusters, key=lambda cluster: (-_alike(cluster.name, which.name), -_alike(cluster, which), cluster)
-    )
-    shown = ", ".join(plain(str(cluster), 200) for cluster in nearest[:MAX_LISTED])
-    more = f" and {len(nearest) - MAX_LISTED} more" if len(nearest) > MAX_LISTED else ""
-    return ConfigError(message, hint=f"There is: {shown}{more}")
+        return f"The project {which.project} has no GKE clusters, or you have no access to them."
+    similar = difflib.get_close_matches(str(which), clusters, n=MAX_LISTED, cutoff=0.0)
+    more = f" and {len(clusters) - MAX_LISTED} more" if len(clusters) > MAX_LISTED else ""
+    return f"The clusters are: {', '.join(plain(cluster, 200) for cluster in similar)}{more}."
 
 
-def _alike(one: object, other: object) -> float:
-    return difflib.SequenceMatcher(None, str(one), str(other)).ratio()
-
-
-# -- what Google says ---------------------------------------------------------------------------------------
+# -- the cluster resource ------------------------------------------------------------------------------------
 
 
 def _cluster_config(
@@ -265,23 +254,23 @@ def _cluster_config(
 
     _check_status(cluster, which)
     control_plane = _part(cluster, "controlPlaneEndpointsConfig")
-    # Clusters older than the field have an IP endpoint.
+    # Clusters that are older than this field have an IP endpoint.
     ip_enabled = _part(control_plane, "ipEndpointsConfig").get("enabled", True) is not False
     has_dns_only = _text(cluster, "endpoint") is None and "dnsEndpointConfig" in control_plane
     if endpoint == "dns" or (endpoint == "auto" and (has_dns_only or not ip_enabled)):
-        # As gcloud: this endpoint's certificate is signed by a public authority.
-        host, ca_data, phrase = _dns_endpoint(control_plane, which, ip_enabled), None, "DNS endpoint"
+        # As in gcloud: a public authority signed the certificate of this endpoint.
+        host, ca_data, kind = _dns_endpoint(control_plane, which, ip_enabled), None, "DNS endpoint"
     else:
         host = _ip_endpoint(cluster, which, endpoint, ip_enabled)
         ca_data = _certificate_authority(cluster, which)
-        phrase = "private IP endpoint" if endpoint == "private" else "IP endpoint"
+        kind = "private IP endpoint" if endpoint == "private" else "IP endpoint"
     return ClusterConfig(
         server=f"https://[{host}]" if ":" in host else f"https://{host}",
         ca_data=ca_data,
         auth=auth,
-        source=f"the {phrase} of the GKE cluster {which}",
+        source=f"the {kind} of the GKE cluster {which}",
         context="_".join(("gke", *which)),
-        ca_source="the system's certificates" if ca_data is None else "the GKE cluster's own",
+        ca_source="the system's certificates" if ca_data is None else "the GKE cluster",
         credentials=f"Google credentials: {auth.description}",
     )
 
@@ -289,47 +278,47 @@ def _cluster_config(
 def _check_status(cluster: Mapping[str, Any], which: GkeName) -> None:
     # https://cloud.google.com/kubernetes-engine/docs/reference/rest/v1/projects.locations.clusters#status
     status = cluster.get("status")
-    trouble = _trouble(cluster)
+    details = _conditions(cluster)
     if status == "PROVISIONING":
-        raise ConfigError(f"the GKE cluster {which} is still being made", hint="Try again in some minutes.")
+        raise ConfigError(f"the GKE cluster {which} is still being created", hint="Try again in a few minutes.")
     if status == "STOPPING":
         raise ConfigError(f"the GKE cluster {which} is being deleted")
     if status == "ERROR":
         raise ConfigError(
-            f"the GKE cluster {which} is broken, status ERROR{trouble}",
-            hint=f"See gcloud container clusters describe {which.name} --location {which.location} "
-            f"--project {which.project}",
+            f"the GKE cluster {which} has the status ERROR{details}",
+            hint=f"Run: gcloud container clusters describe {which.name} --location {which.location} "
+            f"--project {which.project}.",
         )
     if status == "DEGRADED":
-        logger.warning("the GKE cluster %s is degraded%s", which, trouble)
+        logger.warning("the GKE cluster %s is degraded%s", which, details)
 
 
-def _trouble(cluster: Mapping[str, Any]) -> str:
+def _conditions(cluster: Mapping[str, Any]) -> str:
     conditions = cluster.get("conditions")
     messages = [
         str(condition["message"])
         for condition in (conditions if isinstance(conditions, list) else [])
         if isinstance(condition, dict) and condition.get("message")
     ]
-    # The older field, superseded by the conditions.
-    words = "; ".join(messages) or str(cluster.get("statusMessage") or "")
-    return f": {plain(words, 500)}" if words else ""
+    # statusMessage is the older field.
+    text = "; ".join(messages) or str(cluster.get("statusMessage") or "")
+    return f": {plain(text, 500)}" if text else ""
 
 
 def _dns_endpoint(control_plane: Mapping[str, Any], which: GkeName, ip_enabled: bool) -> str:
     dns = _part(control_plane, "dnsEndpointConfig")
     host = _text(dns, "endpoint")
-    others = "" if ip_enabled else ", and its IP endpoints are switched off"
+    others = "" if ip_enabled else ", and its IP endpoints are disabled"
     update = (
         f"gcloud container clusters update {which.name} --location {which.location} --project {which.project} "
         "--enable-dns-access"
     )
     if host is None:
-        raise ConfigError(f"the GKE cluster {which} has no DNS endpoint{others}", hint=f"Switch one on: {update}")
+        raise ConfigError(f"the GKE cluster {which} has no DNS endpoint{others}", hint=f"Enable it: {update}.")
     if dns.get("allowExternalTraffic") is not True:
         raise ConfigError(
-            f"the DNS endpoint of the GKE cluster {which} lets no traffic in from outside of Google{others}",
-            hint=f"Open it: {update}",
+            f"the DNS endpoint of the GKE cluster {which} does not allow external traffic{others}",
+            hint=f"Allow it: {update}.",
         )
     return host
 
@@ -337,7 +326,7 @@ def _dns_endpoint(control_plane: Mapping[str, Any], which: GkeName, ip_enabled: 
 def _ip_endpoint(cluster: Mapping[str, Any], which: GkeName, endpoint: Endpoint, enabled: bool) -> str:
     if not enabled:
         raise ConfigError(
-            f"the IP endpoints of the GKE cluster {which} are switched off", hint="Use the endpoint dns."
+            f"the IP endpoints of the GKE cluster {which} are disabled", hint="Use the endpoint dns."
         )
     addresses = _part(_part(cluster, "controlPlaneEndpointsConfig"), "ipEndpointsConfig")
     if endpoint == "private":
@@ -351,7 +340,7 @@ def _ip_endpoint(cluster: Mapping[str, Any], which: GkeName, endpoint: Endpoint,
     if host is None:
         raise ConfigError(
             f"the GKE cluster {which} has no IP endpoint; its status: {plain(str(cluster.get('status')), 40)}",
-            hint="Try again in some minutes.",
+            hint="Try again in a few minutes.",
         )
     return host
 
@@ -363,8 +352,8 @@ def _certificate_authority(cluster: Mapping[str, Any], which: GkeName) -> bytes:
     except (binascii.Error, ValueError):
         pem = b""
     if b"-----BEGIN CERTIFICATE-----" not in pem:
-        # Without it, any certificate of the system's authorities would do.
-        raise ConfigError(f"Google names no certificate authority for the GKE cluster {which}")
+        # Without a CA, any certificate that the system trusts would be accepted.
+        raise ConfigError(f"Google returned no certificate authority for the GKE cluster {which}")
     return pem
 
 

@@ -1,4 +1,4 @@
-"""Which changes of a Job and of its pod by mutating admission are unsafe."""
+"""Safe and unsafe changes of a Job and its pod by mutating admission."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ SENT_POD = {"spec": SENT["spec"]["template"]["spec"]}
 
 
 def changed(obj: dict[str, Any], path: str, value: object) -> dict[str, Any]:
-    """A copy with the value at ``spec.containers.0.name`` set, or removed."""
-    made = copy.deepcopy(obj)
-    place: Any = made
+    """Return a copy with the value at a path like ``spec.containers.0.name`` replaced or removed."""
+    result = copy.deepcopy(obj)
+    place: Any = result
     *parents, last = path.split(".")
     for part in parents:
         place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
@@ -37,7 +37,7 @@ def changed(obj: dict[str, Any], path: str, value: object) -> dict[str, Any]:
         del place[last]
     else:
         place[last] = value
-    return made
+    return result
 
 
 def of_job(path: str, value: object) -> list[Change]:
@@ -49,7 +49,7 @@ def of_pod(path: str, value: object) -> list[Change]:
 
 
 def with_volume(source: dict[str, Any], mount_path: str = "/x", container: int = 0) -> dict[str, Any]:
-    """The pod with one more volume, mounted into a container; the second one is a sidecar."""
+    """Return the pod with another volume, mounted into a container; container 1 is a sidecar."""
     pod = copy.deepcopy(SENT_POD)
     pod["spec"]["containers"].append({"name": "sidecar", "volumeMounts": []})
     pod["spec"]["volumes"].append({"name": "more", **source})
@@ -137,21 +137,21 @@ def test_a_pod_with_less_protection_is_unsafe_in_the_job_and_in_the_pod(path: st
     assert in_job.path == in_pod.path.replace("spec.", "spec.template.spec.", 1)
 
 
-def test_host_users_must_stay_false_only_if_it_was_sent_so() -> None:
+def test_host_users_must_stay_false_only_if_it_was_sent_as_false() -> None:
     assert of_pod("spec.hostUsers", True) == []
     sent = changed(SENT, "spec.template.spec.hostUsers", False)
     (change,) = pod_changes(sent, SENT_POD, CONTAINER)
     assert change == Change("hostUsers", "spec.hostUsers", False, None)
 
 
-def test_a_removed_security_context_is_one_change_for_each_field_of_it() -> None:
+def test_a_removed_security_context_is_one_change_for_each_of_its_fields() -> None:
     found = {change.field for change in of_pod("spec.securityContext", REMOVED)}
     assert found == {"runAsNonRoot", "runAsUser", "runAsGroup", "seccompProfile"}
     found = {change.field for change in of_pod("spec.containers.0.securityContext", REMOVED)}
     assert found == {"allowPrivilegeEscalation", "readOnlyRootFilesystem", "capabilities"}
 
 
-def test_a_missing_container_cannot_be_accepted() -> None:
+def test_a_missing_container_has_no_field_that_could_be_accepted() -> None:
     assert of_pod("spec.containers.0.name", "main") == [Change("", "spec.containers", [CONTAINER], ["main"])]
 
 
@@ -199,7 +199,7 @@ def test_a_rule_of_another_container_that_restarts_every_container_is_unsafe(kin
     ]
 
 
-def test_the_nodes_files_in_the_container_are_unsafe() -> None:
+def test_a_host_path_in_the_container_is_unsafe() -> None:
     (change,) = pod_changes(SENT, with_volume({"hostPath": {"path": "/"}}), CONTAINER)
     assert change == Change("hostPath", "spec.volumes[2].hostPath", None, {"path": "/"})
 
@@ -256,7 +256,7 @@ def test_a_harmless_or_stricter_change_of_a_pod_is_safe(path: str, value: object
     assert of_job(f"spec.template.spec.{path}", value) == []
 
 
-def test_a_sidecar_in_front_with_its_token_and_the_nodes_files_is_safe() -> None:
+def test_a_sidecar_before_the_container_with_a_token_or_a_host_path_is_safe() -> None:
     for source in (TOKEN, {"hostPath": {"path": "/var/log"}}):
         pod = with_volume(source, container=1)
         pod["spec"]["containers"].reverse()
@@ -269,16 +269,16 @@ def test_hardening_may_move_from_the_pod_to_the_container() -> None:
     assert pod_changes(SENT, changed(pod, "spec.containers.0.securityContext", own), CONTAINER) == []
 
 
-def test_what_was_not_sent_may_be_set_by_the_cluster() -> None:
+def test_the_cluster_may_set_fields_that_were_not_sent() -> None:
     sent = build(Settings(runtime_class_name=None), Program(code="pass"), name="job-1", session="s").job
     assert job_changes(sent, changed(sent, "spec.template.spec.runtimeClassName", "kata"), CONTAINER) == []
 
 
-# -- what servers return --------------------------------------------------------------------------------------
+# -- responses of real servers --------------------------------------------------------------------------------
 
 
 def recorded_jobs() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Each Job that a recorder posted, and what the real server returned."""
+    """Yield each recorded Job as sent, and as returned by the real server."""
     for path in sorted(RECORDED.glob("*.json")):
         for each in json.loads(path.read_text()).get("exchanges", ()):
             sent, received = each.get("request", {}).get("body"), each.get("response", {}).get("body")
@@ -294,7 +294,7 @@ def test_the_jobs_that_a_real_server_returned_are_safe() -> None:
 
 
 def test_the_pods_of_every_cassette_are_safe() -> None:
-    """But for the fields in which the recorder's Jobs were other ones."""
+    """Except for the fields in which the Jobs of the recorder were different."""
     pods = 0
     for path in sorted(FIXTURES.glob("*.yaml")):
         steps = load(path).steps
@@ -328,7 +328,7 @@ def test_any_json_can_be_compared(path: str, value: object) -> None:
         assert change.path in str(change)
 
 
-# -- names and texts ------------------------------------------------------------------------------------------
+# -- field names and messages ----------------------------------------------------------------------------------
 
 
 def test_the_setting_accepts_every_field_that_is_compared() -> None:

@@ -1,4 +1,4 @@
-"""One execution on an embedded cluster where one thing goes wrong, or two, and what came of it."""
+"""One execution on an embedded cluster with one or two faults, and its outcome."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from tests.clock import run_on_mock_clock
 from tests.pods import START, exit_frame, out
 
 TIMEOUT, STARTUP_TIMEOUT = 20.0, 40.0
-HASTY = 12.0
-"""A startup_timeout that is shorter than the client's own timeouts."""
+SHORT_STARTUP_TIMEOUT = 12.0
+"""A startup_timeout that is shorter than the timeouts of the HTTP client."""
 
 DEADLINE = STARTUP_TIMEOUT + TIMEOUT + 30.0 + 60.0 + 30.0
-"""By then a Job is gone that nobody deleted: activeDeadlineSeconds, ttlSecondsAfterFinished, and some slack."""
+"""By then the cluster has removed a Job by itself: activeDeadlineSeconds, ttlSecondsAfterFinished, and slack."""
 
 OUTPUT = ("the ", "out", "put")
 FRAMES = [START, *(out(text) for text in OUTPUT), exit_frame()]
@@ -55,17 +55,17 @@ REQUESTS = {
     "list events": Match("list", "events"),
 }
 
-# What has to go wrong before a request is made at all: Events are read of a pod that does not start, and a Job
-# after the answer to its POST was lost.
+# Faults that make the client send the request at all: it lists Events if a pod does not start, and reads a Job if
+# the response to its POST was lost.
 BEFORE = {
     "list events": Fault(NoNode.scaling_up(6), Match(resource="pods")),
     "get job": Fault(Drop(carried_out=True), Match("create", "jobs")),
 }
 
-ANSWERS: dict[str, Action] = {
+RESPONSES: dict[str, Action] = {
     "connection refused": Refuse(),
-    "reset before the answer, carried out": Drop(carried_out=True),
-    "reset before the answer, not carried out": Drop(carried_out=False),
+    "reset before the response, carried out": Drop(carried_out=True),
+    "reset before the response, not carried out": Drop(carried_out=False),
     "reset in the middle": CutBody(after=40),
     "401": Respond.unauthorized(),
     "403": Forbid(),
@@ -90,7 +90,7 @@ ANSWERS: dict[str, Action] = {
 }
 
 EVENTS: dict[str, Action] = {
-    "410 as the answer": ExpireWatch(status=True),
+    "410 as the response": ExpireWatch(status=True),
     **{f"410 after {count} events": ExpireWatch(after=count) for count in range(6)},
     **{f"the watch ends after {count} events": EndWatch(after=count) for count in range(6)},
     **{f"event {number} is missing": OmitEvents(number) for number in range(6)},
@@ -100,15 +100,15 @@ EVENTS: dict[str, Action] = {
 
 
 def _cuts() -> Iterator[tuple[str, Action]]:
-    """The log breaks off after each of its frames, and in the middle of each."""
-    begins = 0
+    """Yield faults that end the log after each of its frames, and in the middle of each."""
+    offset = 0
     for number, frame in enumerate(FRAMES):
-        for where, after in (("in", begins + len(frame) // 2), ("after", begins + len(frame))):
+        for where, after in (("in", offset + len(frame) // 2), ("after", offset + len(frame))):
             if number or where == "after":
                 yield f"reset {where} frame {number}", CutBody(after)
                 yield f"cut short {where} frame {number}", CutBody(after, clean=True)
                 yield f"stall {where} frame {number}", StallBody(after)
-        begins += len(frame)
+        offset += len(frame)
 
 
 LOG: dict[str, Action] = dict(_cuts())
@@ -116,7 +116,7 @@ LOG: dict[str, Action] = dict(_cuts())
 
 @dataclass(frozen=True)
 class Cell:
-    """One fault, once or each time; and perhaps another, once."""
+    """One fault that happens once or on each request, and optionally a second one that happens once."""
 
     request: str
     fault: str
@@ -126,8 +126,8 @@ class Cell:
 
     @property
     def faults(self) -> list[Fault]:
-        """What goes wrong, the fault that the cell is about first."""
-        actions = {**ANSWERS, **EVENTS, **LOG}
+        """The faults of this cell; the one under test is first."""
+        actions = {**RESPONSES, **EVENTS, **LOG}
         faults = [Fault(actions[self.fault], REQUESTS[self.request], times=None if self.always else 1)]
         if self.and_then is not None:
             request, fault = self.and_then
@@ -135,23 +135,23 @@ class Cell:
         return faults
 
     def __str__(self) -> str:
-        said = f"{self.request}: {self.fault}{', each time' if self.always else ''}"
+        text = f"{self.request}: {self.fault}{', each time' if self.always else ''}"
         if self.and_then is not None:
-            said += f" and {': '.join(self.and_then)}"
-        return said if self.startup_timeout == STARTUP_TIMEOUT else f"{said}, in haste"
+            text += f" and {': '.join(self.and_then)}"
+        return text if self.startup_timeout == STARTUP_TIMEOUT else f"{text}, short startup_timeout"
 
 
 WATCHES = [
     ("stall before the first byte", True),
-    ("410 as the answer", True),
+    ("410 as the response", True),
     ("403", True),
     ("event 3 is missing", False),
 ]
 OTHERS = [
-    ("create job", "reset before the answer, carried out"),
+    ("create job", "reset before the response, carried out"),
     ("create job", "429 with Retry-After"),
-    ("create configmap", "reset before the answer, carried out"),
-    ("create configmap", "reset before the answer, not carried out"),
+    ("create configmap", "reset before the response, carried out"),
+    ("create configmap", "reset before the response, not carried out"),
     ("create configmap", "connection refused"),
     ("create configmap", "stall in the middle"),
     ("list pods", "503"),
@@ -160,9 +160,9 @@ OTHERS = [
     ("read log", "429 with Retry-After"),
     ("delete job", "500"),
 ]
-IN_HASTE = [
-    "reset before the answer, carried out",
-    "reset before the answer, not carried out",
+SHORT_STARTUP_FAULTS = [
+    "reset before the response, carried out",
+    "reset before the response, not carried out",
     "429 with Retry-After",
     "stall before the first byte",
     "stall in the middle",
@@ -170,18 +170,18 @@ IN_HASTE = [
 
 
 def all_cells() -> Iterator[Cell]:
-    """Every cell of the matrix, once."""
+    """Yield every cell of the matrix once."""
     for always in (False, True):
         for request in REQUESTS:
-            for fault in ANSWERS:
+            for fault in RESPONSES:
                 yield Cell(request, fault, always)
         for fault in EVENTS:
             yield Cell("watch pods", fault, always)
         for fault in LOG:
             yield Cell("read log", fault, always)
         for request in ("list pods", "create job", "create configmap"):
-            for fault in IN_HASTE:
-                yield Cell(request, fault, always, startup_timeout=HASTY)
+            for fault in SHORT_STARTUP_FAULTS:
+                yield Cell(request, fault, always, startup_timeout=SHORT_STARTUP_TIMEOUT)
     for fault, always in WATCHES:
         for other in OTHERS:
             yield Cell("watch pods", fault, always, and_then=other)
@@ -189,10 +189,10 @@ def all_cells() -> Iterator[Cell]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it.
+    """The outcome of one cell.
 
-    `ended_after` is seconds, `left` is what nobody had collected at the very end, `started` how many containers
-    were started in all.
+    `ended_after` is in seconds, `left` are the objects that still exist after `DEADLINE`, and `started` is the
+    number of containers that were started.
     """
 
     result: ExecutionResult | None
@@ -213,7 +213,7 @@ class Outcome:
 
 
 def run(cell: Cell) -> Outcome:
-    """Run one program that prints in three pieces, in the cell's bad luck."""
+    """Run a program that prints three chunks, with the faults of the cell."""
 
     async def main() -> Outcome:
         faults = cell.faults
@@ -223,14 +223,14 @@ def run(cell: Cell) -> Outcome:
         cluster = LocalTransport(runtime, faults=plan, pace=Pace.recorded())
         result, error = None, None
         async with cluster:
-            began = anyio.current_time()
+            started_at = anyio.current_time()
             limits = {"timeout": TIMEOUT, "startup_timeout": cell.startup_timeout}
             async with AsyncSandbox(Cluster.transport(cluster), **limits) as sandbox:
                 try:
                     result = await sandbox.run("print('the output')")
                 except SandboxError as caught:
                     error = caught
-                ended = anyio.current_time() - began
+                ended = anyio.current_time() - started_at
             at_close = cluster.leftovers()
             happened = plan.count(faults[0])
             requests = len(cluster.requests)

@@ -1,4 +1,4 @@
-"""An embedded cluster behind a socket, with a clock that can be put forward, so that its deadlines can pass."""
+"""An embedded cluster behind a socket, with a clock that tests can advance past its deadlines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.http_cluster import Answering, serve_connection
 
 
 class Served:
-    """A cluster that listens on `port`. Its methods are for other threads than its own."""
+    """A cluster that listens on `port`. Call its methods from other threads, not from the one that serves it."""
 
     def __init__(self, port: int, transport: LocalTransport, clock: trio.testing.MockClock) -> None:
         self.port = port
@@ -24,13 +24,13 @@ class Served:
         self._clock = clock
         self._token = trio.lowlevel.current_trio_token()
 
-    def put_forward(self, seconds: float, step: float = 1.0) -> None:
-        """Let `seconds` pass, and all happen that is due in them."""
+    def advance(self, seconds: float, step: float = 1.0) -> None:
+        """Advance the clock by `seconds` and run everything that is due in that time."""
 
         async def jump() -> None:
             for _ in range(round(seconds / step)):
                 self._clock.jump(step)
-                # Connections that wait for a client keep their tasks blocked; everything else runs dry.
+                # Tasks of idle connections stay blocked; all others run until they block.
                 await trio.testing.wait_all_tasks_blocked(0.001)
 
         trio.from_thread.run(jump, trio_token=self._token)
@@ -44,7 +44,7 @@ class Served:
 def served(
     transport: LocalTransport, around: Callable[[LocalTransport], Answering] | None = None
 ) -> Iterator[Served]:
-    """Serve `transport`, or what is `around` it, while the block runs; its clock is right until put forward."""
+    """Serve `transport`, wrapped by `around`, while the block runs. The clock runs in real time until advanced."""
     ready = threading.Event()
     found: list[Served] = []
     stop: list[Callable[[], None]] = []
@@ -52,13 +52,13 @@ def served(
 
     async def main() -> None:
         async with transport, await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
-            answering = transport if around is None else around(transport)
+            handler = transport if around is None else around(transport)
             found.append(Served(listener.extra(anyio.abc.SocketAttribute.local_port), transport, clock))
             token = trio.lowlevel.current_trio_token()
             with trio.CancelScope() as scope:
                 stop.append(lambda: trio.from_thread.run_sync(scope.cancel, trio_token=token))
                 ready.set()
-                await listener.serve(lambda stream: serve_connection(stream, answering))
+                await listener.serve(lambda stream: serve_connection(stream, handler))
 
     thread = threading.Thread(target=lambda: trio.run(main, clock=clock), name="served cluster")
     thread.start()

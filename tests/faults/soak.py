@@ -1,12 +1,12 @@
-"""Thousands of executions in bad luck: nothing grows, and nothing is left.
+"""Thousands of executions with random faults: nothing grows, and nothing is left.
 
 ::
 
     python -m tests.faults.soak --executions 2000
 
 Runs programs through one `Sandbox` from many threads, over real connections to an embedded cluster in another
-process, where every few requests something goes wrong. Threads, tasks, open files and memory are compared after
-a first part and at the end. Exits with 1, and says why, if anything grew or was left.
+process, where every few requests a fault is injected. Threads, tasks, open files and memory are compared after a
+warm-up and at the end. Exits with 1 and prints the reasons if anything grew or was left.
 """
 
 from __future__ import annotations
@@ -40,30 +40,30 @@ if TYPE_CHECKING:
 
 WORKERS = 16
 WARM_UP = 0.25
-"""The part of the executions after which everything that is made once has been made."""
-BYTES_AN_EXECUTION = 1000
-"""What an execution may leave in memory. What the watch knows, and connections, come and go: some hundred KB."""
-OWN_BYTES_AN_EXECUTION = 50
-"""What it may leave of what this package's own lines have made: its name, if the Job could not be deleted."""
-FAULTY = 0.15
-"""So many requests meet a fault; an execution makes four or more."""
+"""Fraction of the executions after which everything that is created once exists."""
+MAX_BYTES_PER_EXECUTION = 1000
+"""Maximum growth of memory. The state of the watch and the connections vary by some hundred KB."""
+MAX_OWN_BYTES_PER_EXECUTION = 50
+"""Maximum growth of memory allocated by this package: the name of the Job, if it could not be deleted."""
+FAULT_PROBABILITY = 0.15
+"""Fraction of the requests before which a fault is injected; an execution sends four or more requests."""
 
 
-# -- the cluster, in a process of its own ---------------------------------------------------------------------
+# -- the cluster, in a separate process -----------------------------------------------------------------------
 
 
 def serve(seed: int) -> None:
-    """Print the port, and answer until stdin ends."""
+    """Print the port, and serve until the end of stdin."""
     from gke_sandbox.local.runtimes.scripted import ScriptedRuntime
     from gke_sandbox.local.transport import LocalTransport
     from tests.pods import out, program
 
     from .served import served
 
-    faults = Unlucky(random.Random(seed))
+    faults = RandomFaults(random.Random(seed))
     transport = LocalTransport(ScriptedRuntime(program(out("the output"), at=0.01)), faults=faults.plan)
 
-    def around(inner: LocalTransport) -> Unlucky:
+    def around(inner: LocalTransport) -> RandomFaults:
         faults.inner = inner
         return faults
 
@@ -72,13 +72,13 @@ def serve(seed: int) -> None:
         for line in sys.stdin:
             if line.startswith("forward"):
                 faults.plan.clear()
-                faults.lucky = True
-                cluster.put_forward(float(line.split()[1]))
+                faults.paused = True
+                cluster.advance(float(line.split()[1]))
             print(json.dumps({"left": cluster.leftovers(), "faults": faults.count}), flush=True)
 
 
-class Unlucky:
-    """Answers as `inner` does, but that now and then it prepares something bad for the next requests."""
+class RandomFaults:
+    """Forwards requests to `inner`, and sometimes injects a fault into one of the next requests."""
 
     def __init__(self, chance: random.Random) -> None:
         from gke_sandbox.local.faults import FaultPlan
@@ -86,21 +86,21 @@ class Unlucky:
         self.plan = FaultPlan()
         self.inner: LocalTransport | None = None
         self.count = 0
-        self.lucky = False
+        self.paused = False
         self._chance = chance
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         from gke_sandbox.local.faults import Fault
 
-        from .cells import ANSWERS, EVENTS, REQUESTS
+        from .cells import EVENTS, REQUESTS, RESPONSES
 
-        if not self.lucky and self._chance.random() < FAULTY:
+        if not self.paused and self._chance.random() < FAULT_PROBABILITY:
             self.count += 1
-            # Silence is tried on a clock that jumps, in the matrix: here it would only take time.
-            answers = [fault for fault in ANSWERS if not fault.startswith("stall")]
-            name = self._chance.choice([*answers, *EVENTS])
+            # The matrix tests stalls, on a mock clock: here they would only take time.
+            responses = [fault for fault in RESPONSES if not fault.startswith("stall")]
+            name = self._chance.choice([*responses, *EVENTS])
             where = "watch pods" if name in EVENTS else self._chance.choice(list(REQUESTS))
-            action = {**ANSWERS, **EVENTS}[name]
+            action = {**RESPONSES, **EVENTS}[name]
             self.plan.clear()
             self.plan.add(Fault(action, REQUESTS[where]))
         assert self.inner is not None
@@ -112,14 +112,14 @@ class Unlucky:
 
 @dataclass(frozen=True)
 class Use:
-    """What this process holds."""
+    """The resources that this process uses."""
 
     threads: int
     tasks: int
     files: int
     memory: int
     own: int
-    """Bytes that this package's own lines have asked for; `memory` is all."""
+    """Bytes allocated by the code of this package; `memory` is the total."""
 
     @classmethod
     def now(cls) -> Use:
@@ -128,8 +128,8 @@ class Use:
         tasks = sum(isinstance(one, asyncio.Task) and not one.done() for one in gc.get_objects())
         memory, _ = tracemalloc.get_traced_memory()
         files = len(os.listdir("/proc/self/fd"))
-        ours = tracemalloc.Filter(inclusive=True, filename_pattern=f"{os.path.dirname(gke_sandbox.__file__)}/*")
-        own = tracemalloc.take_snapshot().filter_traces([ours])
+        package = tracemalloc.Filter(inclusive=True, filename_pattern=f"{os.path.dirname(gke_sandbox.__file__)}/*")
+        own = tracemalloc.take_snapshot().filter_traces([package])
         size = sum(each.size for each in own.statistics("filename"))
         return cls(threading.active_count(), tasks, files, memory, size)
 
@@ -145,17 +145,17 @@ def cluster(seed: int) -> Iterator[subprocess.Popen[str]]:
             process.stdin.close()
 
 
-def ask(process: subprocess.Popen[str], what: str) -> dict[str, object]:
+def send(process: subprocess.Popen[str], command: str) -> dict[str, object]:
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(what + "\n")
+    process.stdin.write(command + "\n")
     process.stdin.flush()
-    answer: dict[str, object] = json.loads(process.stdout.readline())
-    return answer
+    reply: dict[str, object] = json.loads(process.stdout.readline())
+    return reply
 
 
 def soak(executions: int, seed: int) -> list[str]:
-    """Run, print what happened, and return what was wrong."""
+    """Run the executions, print a summary, and return the problems."""
     from gke_sandbox import Cluster, ResultLost, Sandbox, SandboxError, StartError
     from gke_sandbox.errors import Forbidden, Unauthorized
 
@@ -172,8 +172,7 @@ def soak(executions: int, seed: int) -> list[str]:
             try:
                 result = sandbox.run("print('the output')", timeout=20, startup_timeout=20)
             except (StartError, ResultLost) as error:
-                # A fault of one request should lead to neither, unless it is a refusal; whoever reads the output
-                # wants to know.
+                # A fault of one request should cause these errors only if it is a refusal, so print the others.
                 if isinstance(error.__cause__, (Forbidden, Unauthorized)):
                     return f"{type(error).__name__} from {type(error.__cause__).__name__}"
                 print(f"{type(error).__name__}: {error}")
@@ -185,7 +184,7 @@ def soak(executions: int, seed: int) -> list[str]:
             return result.status
 
         tracemalloc.start()
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         first = round(executions * WARM_UP)
         with (
             Sandbox(Cluster.kubeconfig(path), namespace="default") as sandbox,
@@ -194,33 +193,33 @@ def soak(executions: int, seed: int) -> list[str]:
             outcomes.update(pool.map(run, range(first)))
             before = Use.now()
             outcomes.update(pool.map(run, range(executions - first)))
-            # Deletions go on after the results, with retries.
-            give_up = time.monotonic() + 15
-            while (after := Use.now()).tasks > before.tasks and time.monotonic() < give_up:
+            # Jobs are deleted in the background, with retries.
+            deadline = time.monotonic() + 15
+            while (after := Use.now()).tasks > before.tasks and time.monotonic() < deadline:
                 time.sleep(0.1)
-        seconds = time.perf_counter() - began
-        at_close = ask(process, "look")
-        in_the_end = ask(process, "forward 240")
+        seconds = time.perf_counter() - started_at
+        at_close = send(process, "look")
+        at_end = send(process, "forward 240")
     grown = (after.memory - before.memory) / (executions - first)
     own_grown = (after.own - before.own) / (executions - first)
     print(f"{executions} executions, {at_close['faults']} faults, {seconds:.1f} s, {dict(outcomes.most_common())}")
     print(f"after {first}: {before}\nafter {executions}: {after}")
-    print(f"{grown:.0f} bytes an execution, {own_grown:.0f} of them the package's own")
-    print(f"left at close: {len(at_close['left'])}, after the deadlines: {len(in_the_end['left'])}")  # type: ignore[arg-type]
+    print(f"{grown:.0f} bytes per execution, {own_grown:.0f} of them allocated by the package")
+    print(f"left at close: {len(at_close['left'])}, after the deadlines: {len(at_end['left'])}")  # type: ignore[arg-type]
     for name in ("threads", "tasks"):
         if getattr(after, name) > getattr(before, name):
             wrong.append(f"{name} grew from {getattr(before, name)} to {getattr(after, name)}")
     if after.files > before.files + WORKERS:
         wrong.append(f"open files grew from {before.files} to {after.files}")
-    if grown > BYTES_AN_EXECUTION:
-        wrong.append(f"memory grew by {grown:.0f} bytes an execution, more than {BYTES_AN_EXECUTION}")
-    if own_grown > OWN_BYTES_AN_EXECUTION:
+    if grown > MAX_BYTES_PER_EXECUTION:
+        wrong.append(f"memory grew by {grown:.0f} bytes per execution; the maximum is {MAX_BYTES_PER_EXECUTION}")
+    if own_grown > MAX_OWN_BYTES_PER_EXECUTION:
         wrong.append(
-            f"the package's own memory grew by {own_grown:.0f} bytes an execution, more than "
-            f"{OWN_BYTES_AN_EXECUTION}"
+            f"the memory of the package grew by {own_grown:.0f} bytes per execution; "
+            f"the maximum is {MAX_OWN_BYTES_PER_EXECUTION}"
         )
-    if in_the_end["left"]:
-        wrong.append(f"left in the cluster: {in_the_end['left']}")
+    if at_end["left"]:
+        wrong.append(f"left in the cluster: {at_end['left']}")
     wrong += [outcome for outcome in outcomes if outcome.startswith("wrong")]
     if outcomes["succeeded"] < executions * 0.7:
         wrong.append(f"only {outcomes['succeeded']} of {executions} succeeded")

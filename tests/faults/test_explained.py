@@ -1,4 +1,4 @@
-"""Why a sandbox did not start, or was ended: the cause, soon after the cluster knows it, with few requests."""
+"""The cause of a failed start or a killed pod is found soon after the cluster reports it, with few requests."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Failure:
 
     @property
     def extra(self) -> list[str]:
-        """The requests that a run without trouble does not make."""
+        """The requests that a successful run does not send."""
         rest = list(self.requests)
         for usual in HAPPY:
             if usual in rest:
@@ -59,15 +59,15 @@ class Failure:
 
 
 def failure(*faults: Fault, script: Script | None = None, **settings: Any) -> Failure:
-    """How a run ends that does not start; the cluster must be empty soon after."""
+    """Run a program that does not start, check that the cluster is empty soon after, and return the failure."""
 
     async def main() -> Failure:
         settings.setdefault("startup_timeout", STARTUP_TIMEOUT)
         async with pods(script or program(), *faults, **settings) as cluster:
-            began = anyio.current_time()
+            started_at = anyio.current_time()
             with pytest.raises(SandboxError) as caught:
                 await cluster.sandbox.run("pass")
-            after = anyio.current_time() - began
+            after = anyio.current_time() - started_at
             await anyio.sleep(10)
             assert cluster.left() == []
             assert cluster.sandbox.leftovers == []
@@ -82,7 +82,7 @@ def always(action: Action) -> Fault:
 
 QUOTA = "exceeded quota: small, requested: pods=1, used: pods=5, limited: pods=5"
 
-AT_ONCE = {
+PERMANENT = {
     "registry_not_found": always(BadImage()),
     "image_not_found": always(BadImage('failed to resolve reference "python:nope": python:nope: not found')),
     "image_pull_denied": always(BadImage("pull access denied, repository does not exist or may require login")),
@@ -95,10 +95,10 @@ AT_ONCE = {
 }
 
 
-@pytest.mark.parametrize("name", AT_ONCE)
-def test_what_no_waiting_mends_ends_the_wait_within_seconds(name: str) -> None:
-    """The cluster knows each of these within half a second or so of the Job's creation."""
-    seen = failure(AT_ONCE[name])
+@pytest.mark.parametrize("name", PERMANENT)
+def test_a_permanent_cause_ends_the_wait_within_seconds(name: str) -> None:
+    """The cluster reports each of these within about half a second after the Job is created."""
+    seen = failure(PERMANENT[name])
     assert isinstance(seen.error, StartError)
     assert seen.error.cause == name
     assert cause(name).summary in str(seen.error)
@@ -107,7 +107,7 @@ def test_what_no_waiting_mends_ends_the_wait_within_seconds(name: str) -> None:
     assert len(seen.extra) <= 2, seen.extra
 
 
-WAITED_FOR = {
+NOT_STARTED_IN_TIME = {
     "image_pull_throttled": always(BadImage("toomanyrequests: You have reached your pull rate limit")),
     "image_pull_failed": always(BadImage("context deadline exceeded")),
     "no_gvisor_node": always(NoNode()),
@@ -119,19 +119,19 @@ WAITED_FOR = {
 }
 
 
-@pytest.mark.parametrize("name", WAITED_FOR)
-def test_what_may_pass_is_waited_for_and_then_told_as_it_was_seen_last(name: str) -> None:
-    seen = failure(WAITED_FOR[name])
+@pytest.mark.parametrize("name", NOT_STARTED_IN_TIME)
+def test_a_temporary_cause_is_reported_after_startup_timeout(name: str) -> None:
+    seen = failure(NOT_STARTED_IN_TIME[name])
     assert isinstance(seen.error, StartError)
     assert seen.error.cause == name
     assert f"within {STARTUP_TIMEOUT:g} s (startup_timeout)" in str(seen.error)
     assert cause(name).summary in str(seen.error)
     assert STARTUP_TIMEOUT <= seen.after < STARTUP_TIMEOUT + 3.5
-    # Of the Events every two seconds, of the pod every ten; a Job without a pod is asked for it each time.
+    # Events are listed every two seconds and pods every ten; for a Job without a pod, pods are listed each time.
     assert len(seen.extra) <= 2 * STARTUP_TIMEOUT / 2 + 2, seen.extra
 
 
-def test_a_configmap_that_is_late_to_be_mounted_has_its_name_too() -> None:
+def test_a_late_configmap_that_is_mounted_has_the_same_cause() -> None:
     seen = failure(Fault(HideConfigMap(1000), Match(resource="configmaps")), delivery="mount")
     assert isinstance(seen.error, StartError)
     assert seen.error.cause == "config_map_late"
@@ -145,7 +145,7 @@ def test_a_configmap_that_is_late_to_be_mounted_has_its_name_too() -> None:
         ('exec: "/usr/bin/python3": permission denied', "permission_denied"),
     ],
 )
-def test_a_container_that_cannot_start_says_why(message: str, name: str) -> None:
+def test_a_container_that_cannot_start_has_a_cause(message: str, name: str) -> None:
     seen = failure(script=Script(start_error=ContainerStartError(message)))
     assert isinstance(seen.error, StartError)
     assert seen.error.cause == name
@@ -158,7 +158,7 @@ def host_network(pod: dict[str, Any]) -> None:
     pod["spec"]["hostNetwork"] = True
 
 
-CONCLUDED: dict[str, Any] = {
+INFERRED: dict[str, Any] = {
     "unsafe_admission_change": {"faults": [always(Mutate(host_network))]},
     "runner_failed": {"script": Script(ends_at=0.1, exit=ContainerExit(1, "Error"))},
     "no_pod": {"faults": [always(RefusePod(QUOTA)), Fault(Forbid(), Match("list", "events"), times=None)]},
@@ -167,19 +167,19 @@ CONCLUDED: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", CONCLUDED)
-def test_what_the_client_concludes_says_whether_the_program_ran(name: str) -> None:
-    asked = dict(CONCLUDED[name])
-    seen = failure(*asked.pop("faults", ()), **asked)
+@pytest.mark.parametrize("name", INFERRED)
+def test_a_cause_that_the_client_infers_has_may_have_run(name: str) -> None:
+    arguments = dict(INFERRED[name])
+    seen = failure(*arguments.pop("faults", ()), **arguments)
     assert isinstance(seen.error, (StartError, ResultLost))
     assert seen.error.cause == name
     assert seen.error.may_have_run == (cause(name).ran is not False)
 
 
-# -- what passes ------------------------------------------------------------------------------------------
+# -- temporary causes -------------------------------------------------------------------------------------
 
 
-PASSES = {
+TEMPORARY = {
     "a node that is being made": Fault(NoNode.scaling_up(25), Match(resource="pods")),
     "a quota that gets room": Fault(RefusePod(QUOTA), Match(resource="pods")),
     "a pull that is throttled for a while": Fault(
@@ -192,12 +192,12 @@ PASSES = {
 }
 
 
-@pytest.mark.parametrize("what", PASSES)
-def test_what_passes_is_told_while_it_lasts_and_ends_well(what: str) -> None:
+@pytest.mark.parametrize("name", TEMPORARY)
+def test_a_temporary_cause_is_reported_as_a_wait_and_the_run_succeeds(name: str) -> None:
     async def main() -> None:
         script = program(out("ran"))
         async with (
-            pods(script, PASSES[what], startup_timeout=120) as cluster,
+            pods(script, TEMPORARY[name], startup_timeout=120) as cluster,
             cluster.sandbox.stream("pass") as events,
         ):
             seen = [event async for event in events]
@@ -211,7 +211,7 @@ def test_what_passes_is_told_while_it_lasts_and_ends_well(what: str) -> None:
 
 
 @mock_clock
-async def test_a_run_without_trouble_asks_nothing_more_than_it_must() -> None:
+async def test_a_successful_run_sends_only_the_necessary_requests() -> None:
     async with pods(program(out("x"))) as cluster:
         await cluster.sandbox.run("pass")
         await anyio.sleep(10)
@@ -223,13 +223,13 @@ async def test_a_run_without_trouble_asks_nothing_more_than_it_must() -> None:
 
 @pytest.mark.parametrize("fault", [Forbid(), Respond.internal_error()], ids=["forbidden", "broken"])
 @pytest.mark.parametrize("name", ["cannot_scale_up", "pod_security"])
-def test_without_the_events_the_wait_goes_on_and_the_error_says_what_was_not_read(
+def test_without_events_the_wait_continues_and_the_error_names_the_missing_permission(
     name: str, fault: Action, caplog: pytest.LogCaptureFixture
 ) -> None:
-    seen = failure(AT_ONCE[name], Fault(fault, Match("list", "events"), times=None))
+    seen = failure(PERMANENT[name], Fault(fault, Match("list", "events"), times=None))
     assert isinstance(seen.error, StartError)
     assert seen.after >= STARTUP_TIMEOUT
-    # The pod itself still says that no node takes it; a Job without a pod says nothing.
+    # The pod status still reports that it is unschedulable; a Job without a pod reports nothing.
     assert seen.error.cause == {"cannot_scale_up": "no_gvisor_node", "pod_security": "no_pod"}[name]
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
     if isinstance(fault, Forbid):
@@ -242,7 +242,7 @@ def test_without_the_events_the_wait_goes_on_and_the_error_says_what_was_not_rea
 
 
 @mock_clock
-async def test_many_that_wait_do_not_ask_more_often_together() -> None:
+async def test_many_pending_pods_do_not_increase_the_request_rate() -> None:
     async with pods(program(), always(NoNode()), startup_timeout=STARTUP_TIMEOUT) as cluster:
         async with anyio.create_task_group() as tasks:
 
@@ -253,21 +253,21 @@ async def test_many_that_wait_do_not_ask_more_often_together() -> None:
             for _ in range(100):
                 tasks.start_soon(fails)
         asked = cluster.requests.count("GET events")
-    # And once each, at the end.
+    # Plus one request for each, at the end.
     assert asked <= STARTUP_TIMEOUT / POLL_INTERVAL_PER_PENDING + 100
 
 
-@pytest.mark.parametrize("asked", ["events", "pods"])
-def test_questions_wait_for_as_long_as_the_server_wants(asked: str) -> None:
-    # The first list of pods is the watch's.
-    busy = Fault(Respond.unavailable(10), Match("list", asked), None, skip=asked == "pods")
-    more = [Fault(Forbid(), Match("list", "events"), None)] if asked == "pods" else []
-    seen = failure(AT_ONCE["pod_security"], busy, *more)
-    # Once after each ten seconds, and once more at the end.
-    assert seen.requests.count(f"GET {asked}") <= 1 + STARTUP_TIMEOUT / 10 + 1
+@pytest.mark.parametrize("resource", ["events", "pods"])
+def test_polling_respects_retry_after(resource: str) -> None:
+    # The first list of pods belongs to the watch.
+    busy = Fault(Respond.unavailable(10), Match("list", resource), None, skip=resource == "pods")
+    more = [Fault(Forbid(), Match("list", "events"), None)] if resource == "pods" else []
+    seen = failure(PERMANENT["pod_security"], busy, *more)
+    # Once every ten seconds, and once more at the end.
+    assert seen.requests.count(f"GET {resource}") <= 1 + STARTUP_TIMEOUT / 10 + 1
 
 
-# -- ended from outside -----------------------------------------------------------------------------------
+# -- killed by the cluster --------------------------------------------------------------------------------
 
 
 def ended(action: Action | None, script: Script, **settings: Any) -> ExecutionResult:
@@ -282,7 +282,7 @@ def ended(action: Action | None, script: Script, **settings: Any) -> ExecutionRe
     return run_on_mock_clock(main)
 
 
-RUNS_ON = Script(chunks=[(0.0, START), (0.1, out("so far"))])
+KEEPS_RUNNING = Script(chunks=[(0.0, START), (0.1, out("so far"))])
 
 
 @pytest.mark.parametrize(
@@ -294,8 +294,8 @@ RUNS_ON = Script(chunks=[(0.0, START), (0.1, out("so far"))])
         ("node_lost", ShutDownNode(after=3), "killed"),
     ],
 )
-def test_a_program_that_was_ended_from_outside_says_by_what(name: str, action: Action, status: str) -> None:
-    result = ended(action, RUNS_ON)
+def test_a_program_killed_by_the_cluster_has_a_cause(name: str, action: Action, status: str) -> None:
+    result = ended(action, KEEPS_RUNNING)
     assert (result.status, result.cause, result.stdout) == (status, name, "so far")
     assert result.message
     assert result.timings.returned < 12
@@ -308,55 +308,55 @@ def test_a_program_that_was_ended_from_outside_says_by_what(name: str, action: A
         ("killed_by_signal", ContainerExit(137, "Error"), "killed"),
     ],
 )
-def test_a_container_that_was_killed_says_by_what(name: str, exit_: ContainerExit, status: str) -> None:
+def test_a_killed_container_has_a_cause(name: str, exit_: ContainerExit, status: str) -> None:
     script = Script(chunks=[(0.0, START), (0.1, out("so far"))], ends_at=0.2, exit=exit_)
     result = ended(None, script)
     assert (result.status, result.cause, result.stdout) == (status, name, "so far")
 
 
 @mock_clock
-async def test_a_pod_that_somebody_deleted_says_so() -> None:
-    async with pods(RUNS_ON) as cluster, anyio.create_task_group() as tasks:
+async def test_a_pod_deleted_by_another_client_has_the_cause_deleted() -> None:
+    async with pods(KEEPS_RUNNING) as cluster, anyio.create_task_group() as tasks:
         tasks.start_soon(_after, 3.0, cluster)
         result = await cluster.sandbox.run("pass")
     assert (result.status, result.cause, result.stdout) == ("killed", "deleted", "so far")
 
 
-class WithoutLastWords(Shared):
-    """A watch on which deleted pods go at once, as with `kubectl delete --force`: no kubelet is heard."""
+class WithoutFinalStatus(Shared):
+    """A watch on which deleted pods disappear without a final status, as with `kubectl delete --force`."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         response = await super().handle_async_request(request)
         if "watch" in request.url.params:
             assert isinstance(response.stream, httpx.AsyncByteStream)
-            response.stream = self._Heard(response.stream)
+            response.stream = self._Events(response.stream)
         return response
 
-    class _Heard(httpx.AsyncByteStream):
-        def __init__(self, told: httpx.AsyncByteStream) -> None:
-            self._told = told
+    class _Events(httpx.AsyncByteStream):
+        def __init__(self, inner: httpx.AsyncByteStream) -> None:
+            self._inner = inner
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
-            rest, gone = b"", False
-            async for piece in self._told:
+            rest, deleted_before = b"", False
+            async for piece in self._inner:
                 *lines, rest = (rest + piece).split(b"\n")
                 for event in map(json.loads, lines):
                     deleted = bool(event["object"]["metadata"].get("deletionTimestamp"))
                     if deleted:
                         event["object"]["status"] = {"phase": "Pending"}
-                    if not (deleted and gone):
+                    if not (deleted and deleted_before):
                         yield (
                             json.dumps({**event, "type": "DELETED" if deleted else event["type"]}).encode() + b"\n"
                         )
-                    gone = gone or deleted
+                    deleted_before = deleted_before or deleted
 
         async def aclose(self) -> None:
-            await self._told.aclose()
+            await self._inner.aclose()
 
 
 @mock_clock
-async def test_a_pod_that_goes_without_a_last_word_before_it_was_seen_running_may_have_run() -> None:
-    async with pods(RUNS_ON, around=WithoutLastWords) as cluster, anyio.create_task_group() as tasks:
+async def test_a_pod_deleted_without_a_final_status_before_it_was_seen_running_may_have_run() -> None:
+    async with pods(KEEPS_RUNNING, around=WithoutFinalStatus) as cluster, anyio.create_task_group() as tasks:
         tasks.start_soon(_after, 0.3, cluster)
         with pytest.raises(
             ResultLost, match=r"somebody deleted the pod.*whether the program had started"

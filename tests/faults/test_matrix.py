@@ -1,4 +1,4 @@
-"""Every request of an execution, and every way in which it can fail: what comes of it, and nothing is left."""
+"""Each request of an execution fails in each possible way: check the outcome, and that nothing is left."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 from gke_sandbox import ResultLost
 
 from .cells import (
-    ANSWERS,
     DEADLINE,
     EVENTS,
-    HASTY,
-    IN_HASTE,
     LOG,
     OTHERS,
     OUTPUT,
     REQUESTS,
+    RESPONSES,
+    SHORT_STARTUP_FAULTS,
+    SHORT_STARTUP_TIMEOUT,
     TIMEOUT,
     WATCHES,
     Cell,
@@ -34,48 +34,48 @@ EXISTS = {"409": "AlreadyExists"}
 CONFLICT = {"409, Conflict": "Conflict"}
 EXPIRED = {"410": "Expired"}
 
-# A fault that strikes once and is not in here costs nothing but time.
+# Outcomes of faults that happen once. If a fault is not listed, the run succeeds, only later.
 ONCE: dict[str, dict[str, str]] = {
     "list pods": {**REFUSED, **EXISTS},
-    # A watch that is forbidden is done without: the pods are listed again and again.
+    # If watching is forbidden, the pods are listed periodically instead.
     "watch pods": {**REFUSED, **EXISTS, "403": SUCCESS},
     "create job": {**REFUSED, **EXISTS, **EXPIRED},
     "get job": {**REFUSED, **EXISTS, **EXPIRED},
     "create configmap": {**REFUSED, **EXISTS, **EXPIRED},
     # A 404 that does not name the pod is retried.
-    # A log that begins with something else at the second reading counts as rotated.
-    # Without the permission to read it the result of a program that has run is lost.
+    # A log that starts with other bytes when it is read again counts as rotated.
+    # Without permission to read the log, the result of a program that ran is lost.
     "read log": {
         "401": "ResultLost",
         "403": "ResultLost",
         **dict.fromkeys(["garbage", "garbage from the start"], "succeeded, output may be missing"),
     },
-    # The result is there before the deletion, whose failure leaves the Job to its deadline.
+    # The result is known before the deletion. If the deletion fails, the Job ends at its deadline.
     "delete job": {},
-    # Without them less is known, and nothing is lost.
+    # Without Events only the cause may be missing.
     "list events": {},
 }
 
-# What cannot be had at all. A fault that strikes each time and is not in here is survived.
-BROKEN = [fault for fault in ANSWERS if fault not in {**REFUSED, **EXISTS, **EXPIRED}]
+# Faults after which a request has no usable response, by kind.
+BROKEN = [fault for fault in RESPONSES if fault not in {**REFUSED, **EXISTS, **EXPIRED}]
 NETWORK = [fault for fault in BROKEN if fault.startswith(("connection", "reset", "stall"))]
 SERVER = [fault for fault in BROKEN if fault.startswith("5")]
 BUSY = [fault for fault in BROKEN if fault.startswith("429")]
 
 
-def by(faults: list[str], what: str) -> dict[str, str]:
-    return dict.fromkeys(faults, what)
+def by(faults: list[str], outcome: str) -> dict[str, str]:
+    return dict.fromkeys(faults, outcome)
 
 
-# An answer that cannot be read is asked for again: 409, and then the object is there to be read.
-NOT_MADE = {
+# If a response cannot be read, the request is retried, gets 409, and the existing object is read.
+NOT_CREATED = {
     **by(NETWORK, "NetworkError"),
     **by(SERVER, "ServerError"),
     **by(BUSY, "TooManyRequests"),
     **CONFLICT,
 }
-# What arrived though its answer did not makes the program run, and that is seen. What may have arrived must not be
-# begun anew, nor called a program that has not run.
+# If the request arrived and only its response was lost, the program runs, and the client sees that. If the request
+# may have arrived, the client must neither start over nor report that the program has not run.
 ARRIVED = [fault for fault in BROKEN if ", carried out" in fault or fault.startswith("stall")]
 NO_PROGRAM = {
     **by([*NETWORK, *SERVER], "ResultLost"),
@@ -85,21 +85,21 @@ NO_PROGRAM = {
     "connection refused": "NetworkError",
 }
 ALWAYS: dict[str, dict[str, str]] = {
-    # Without lists nobody can see the pods: the program may have run.
+    # Without lists the client never sees the pods: the program may have run.
     "list pods": {**ONCE["list pods"], **by([*BROKEN, "410"], "ResultLost")},
-    # A watch that never works is made up for by looking at the pods, which takes a second.
+    # If the watch never works, listing the pods replaces it, which takes a second.
     "watch pods": ONCE["watch pods"],
-    "create job": {**ONCE["create job"], **NOT_MADE},
-    "get job": {**ONCE["get job"], **by([*BROKEN], "ServerError"), **NOT_MADE},
+    "create job": {**ONCE["create job"], **NOT_CREATED},
+    "get job": {**ONCE["get job"], **by([*BROKEN], "ServerError"), **NOT_CREATED},
     "create configmap": {**ONCE["create configmap"], **NO_PROGRAM},
-    # The pod's word alone, without the log's end, is no success.
+    # The status of the pod is not a success without the end of the log.
     "read log": {
         **ONCE["read log"],
         **by([*BROKEN, "404", *EXISTS, *EXPIRED], "ResultLost"),
         **by([cut for cut in LOG if not cut.endswith("after frame 4")], "ResultLost"),
     },
     "delete job": {},
-    # Without them less is known, and nothing is lost.
+    # Without Events only the cause may be missing.
     "list events": {},
 }
 
@@ -107,34 +107,38 @@ CELLS = list(all_cells())
 
 
 def expected(cell: Cell) -> str:
-    if cell.request == "create job" and cell.startup_timeout == HASTY and cell.fault.startswith("stall"):
-        # The client's own timeout, after which it would ask again, is longer.
+    if (
+        cell.request == "create job"
+        and cell.startup_timeout == SHORT_STARTUP_TIMEOUT
+        and cell.fault.startswith("stall")
+    ):
+        # The timeout of the HTTP client, after which it would retry, is longer.
         return "NetworkError"
     table = ALWAYS if cell.always else ONCE
     return table[cell.request].get(cell.fault, SUCCESS)
 
 
 @pytest.fixture(autouse=True)
-def quiet(caplog: pytest.LogCaptureFixture) -> None:
+def no_log_output(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "gke_sandbox")
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=str)
-def test_each_failure_ends_in_the_result_or_in_one_error_and_leaves_nothing(
+def test_each_fault_ends_in_the_expected_result_or_error_and_leaves_nothing(
     cell: Cell, record_property: Callable[[str, object], None]
 ) -> None:
     outcome = run(cell)
-    # Counted and told at the end of the test run: see tests/conftest.py.
+    # Printed at the end of the test run: see tests/conftest.py.
     record_property("leftovers", len(outcome.left))
     if cell.request == "list events":
-        assert outcome.ended_after < 12, "the pod is seen to start, whatever becomes of the Events"
-    assert outcome.happened, "the fault did not happen: this cell shows nothing"
+        assert outcome.ended_after < 12, "the client sees that the pod starts, with or without Events"
+    assert outcome.happened, "the fault did not happen: this cell tests nothing"
     assert str(outcome) == expected(cell)
     assert outcome.started <= 1, "no program runs twice"
     assert outcome.ended_after <= cell.startup_timeout + TIMEOUT + 30
     if cell.request in ("create job", "get job", "create configmap") and outcome.result is None:
         assert outcome.ended_after <= cell.startup_timeout + 3.5
-    # Where nothing is seen two questions are asked every two seconds.
+    # A client that cannot see the pod sends two requests every two seconds.
     assert outcome.requests <= (60 if cell.request.startswith("list") else 40)
     assert outcome.left == [], f"still there after {DEADLINE:g} s"
     if cell.request != "delete job":
@@ -148,8 +152,8 @@ def check_result(outcome: Outcome) -> None:
         assert outcome.result.stdout == "".join(OUTPUT), "no byte twice, none missing"
 
 
-# What the message says of the request, and of what went wrong with it.
-ABOUT = {
+# Parts of the message that identify the request and the failure.
+REQUEST_TEXTS = {
     "list pods": "/pods",
     "watch pods": "/pods",
     "create job": "/jobs",
@@ -157,7 +161,7 @@ ABOUT = {
     "create configmap": "/configmaps",
     "read log": "/log",
 }
-WENT_WRONG = {
+FAILURE_PATTERNS = {
     "connection refused": "cannot reach",
     "reset": "no complete response from .*(broke|closed)",
     "stall": "fell silent|no complete response (with)?in",
@@ -165,26 +169,26 @@ WENT_WRONG = {
     "garbage": "not a JSON object",
     **{f"{code}": f"{code}" for code in (401, 403, 404, 409, 410, 429, 500, 502, 503, 504)},
 }
-# A log may hold and lack whatever it likes.
+# These faults only change the content of a log: no request fails.
 NO_ERROR = ("truncated", "garbage", "stall", "cut short")
 
 
 def check_error(cell: Cell, outcome: Outcome) -> None:
-    """The message names what failed: the request, and what the server or the network said."""
+    """Check that the message names the request and the error of the server or the network."""
     if outcome.error is None:
         return
-    said = str(outcome.error)
+    message = str(outcome.error)
     if cell.request == "read log" and cell.fault.startswith(NO_ERROR):
-        assert "log does not contain the result" in said
+        assert "log does not contain the result" in message
     else:
-        assert ABOUT[cell.request] in said, said
-        wrong = next(words for fault, words in WENT_WRONG.items() if cell.fault.startswith(fault))
-        assert re.search(wrong, said), said
+        assert REQUEST_TEXTS[cell.request] in message, message
+        pattern = next(pattern for fault, pattern in FAILURE_PATTERNS.items() if cell.fault.startswith(fault))
+        assert re.search(pattern, message), message
     if isinstance(outcome.error, ResultLost):
         assert "may have run" in outcome.error.hint
-    assert len(said) < 600, said
+    assert len(message) < 600, message
 
 
-def test_the_matrix_is_whole() -> None:
-    each = len(REQUESTS) * len(ANSWERS) + len(EVENTS) + len(LOG) + 3 * len(IN_HASTE)
+def test_the_matrix_has_every_cell() -> None:
+    each = len(REQUESTS) * len(RESPONSES) + len(EVENTS) + len(LOG) + 3 * len(SHORT_STARTUP_FAULTS)
     assert len(CELLS) == len(set(CELLS)) == 2 * each + len(WATCHES) * len(OTHERS) > 500

@@ -1,4 +1,4 @@
-"""A client that is killed outright, at any point of a run: its cluster cleans up by itself, at the deadlines."""
+"""A client is killed with SIGKILL at any point of a run: the cluster cleans up by itself at the deadlines."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ POINTS = [
     *(("piece", "watch", "pods", number) for number in (1, 2, 4, 6)),
     *(("piece", "get", "pods/log", number) for number in (1, 2, 4, 6)),
 ]
-"""Before a request is carried out; after it, the answer still to be sent; after so many pieces of a stream."""
+"""Before a request is carried out; after that, before the response is sent; after N pieces of a stream."""
 
 PROGRAM = Script(
     [(0.0, START), *((0.02 * number, out(f"{number}\n")) for number in range(1, 6)), (0.15, exit_frame())], 0.15
 )
 
-# One process that has imported everything, and forks a client for each point.
+# One process imports everything, and forks a client for each point.
 CLIENTS = """
 import os, sys
 import anyio, httpx
@@ -71,19 +71,19 @@ for _ in range(count):
 
 @dataclass
 class Killer:
-    """Answers as `inner` does, and kills the client of each namespace when it comes to its point."""
+    """Forwards requests to `inner`, and kills the client of each namespace when it reaches its point."""
 
     inner: LocalTransport
     pids: dict[str, int]
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         parsed = parse(request.method, request.url.path, dict(request.url.params), b"")
-        here = (parsed.verb, parsed.resource)
-        await self._at(parsed.namespace, ("before", *here, 0))
+        verb_and_resource = (parsed.verb, parsed.resource)
+        await self._at(parsed.namespace, ("before", *verb_and_resource, 0))
         response = await self.inner.handle_async_request(request)
-        await self._at(parsed.namespace, ("after", *here, 0))
+        await self._at(parsed.namespace, ("after", *verb_and_resource, 0))
         assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = _Counting(response.stream, self, parsed.namespace, here)
+        response.stream = _Counting(response.stream, self, parsed.namespace, verb_and_resource)
         return response
 
     async def _at(self, namespace: str, point: tuple[str, str, str, int]) -> None:
@@ -95,12 +95,12 @@ class Killer:
 
 class _Counting(httpx.AsyncByteStream):
     def __init__(
-        self, inner: httpx.AsyncByteStream, killer: Killer, namespace: str, here: tuple[str, str]
+        self, inner: httpx.AsyncByteStream, killer: Killer, namespace: str, verb_and_resource: tuple[str, str]
     ) -> None:
         self._inner = inner
         self._killer = killer
         self._namespace = namespace
-        self._here = here
+        self._here = verb_and_resource
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         number = 0
@@ -140,9 +140,9 @@ def test_a_client_killed_at_any_of_twenty_points_leaves_nothing_after_its_deadli
                     pids[f"kill-{first}"] = int(second)
         assert len(POINTS) == 20
         killed = {POINTS[int(name.removeprefix("kill-"))] for name, pid in pids.items() if ended[pid] == -9}
-        assert killed == set(POINTS), "each was killed, and at its point"
+        assert killed == set(POINTS), "each client was killed at its point"
         before = cluster.leftovers()
-        assert len([left for left in before if left.startswith("jobs/")]) >= 10, "there was something to collect"
-        cluster.put_forward(20 + 20 + 30 + 60 + 20)
+        assert len([left for left in before if left.startswith("jobs/")]) >= 10, "there were Jobs to clean up"
+        cluster.advance(20 + 20 + 30 + 60 + 20)
         assert cluster.leftovers() == []
         print(f"\nSIGKILL at {len(killed)} points: {len(before)} objects before the deadlines, 0 after")

@@ -23,7 +23,7 @@ Chunk = bytes | float | Exception
 
 
 @dataclass
-class Answer:
+class ScriptedResponse:
     """A scripted response. `delay` is the time before its headers, in seconds."""
 
     status: int = 200
@@ -39,7 +39,7 @@ class Answer:
 
 
 class _Stream(httpx.AsyncByteStream):
-    def __init__(self, server: Memory, parts: Sequence[Chunk], timeout: float | None) -> None:
+    def __init__(self, server: MemoryTransport, parts: Sequence[Chunk], timeout: float | None) -> None:
         self._server = server
         self._parts = parts
         self._timeout = timeout
@@ -68,29 +68,31 @@ class _Stream(httpx.AsyncByteStream):
             self._server.open_streams -= 1
 
 
-class Memory(httpx.AsyncBaseTransport):
+class MemoryTransport(httpx.AsyncBaseTransport):
     """A transport that responds from a list or a function. It records requests, their times, and open streams.
 
     An exception in place of a response is raised. After the end of the list, requests have no response.
     """
 
     def __init__(
-        self, answers: Sequence[Answer | Exception] | Callable[[httpx.Request], Answer | Exception]
+        self,
+        responses: Sequence[ScriptedResponse | Exception]
+        | Callable[[httpx.Request], ScriptedResponse | Exception],
     ) -> None:
-        self._answers = answers if callable(answers) else self._next
-        self._left = [] if callable(answers) else list(answers)
+        self._responses = responses if callable(responses) else self._next
+        self._remaining = [] if callable(responses) else list(responses)
         self.requests: list[httpx.Request] = []
         self.times: list[float] = []
         self.open_streams = 0
         self.entered = 0
         self.closed = 0
 
-    def _next(self, request: httpx.Request) -> Answer | Exception:
-        if not self._left:
-            return Answer(delay=FOREVER)
-        return self._left.pop(0)
+    def _next(self, request: httpx.Request) -> ScriptedResponse | Exception:
+        if not self._remaining:
+            return ScriptedResponse(delay=FOREVER)
+        return self._remaining.pop(0)
 
-    async def __aenter__(self) -> Memory:
+    async def __aenter__(self) -> MemoryTransport:
         self.entered += 1
         return self
 
@@ -101,16 +103,19 @@ class Memory(httpx.AsyncBaseTransport):
         await request.aread()
         self.requests.append(request)
         self.times.append(anyio.current_time())
-        answer = self._answers(request)
-        if isinstance(answer, Exception):
-            raise answer
+        scripted = self._responses(request)
+        if isinstance(scripted, Exception):
+            raise scripted
         timeout = request.extensions["timeout"]["read"]
         with anyio.move_on_after(timeout) as scope:
-            await anyio.sleep(answer.delay)
+            await anyio.sleep(scripted.delay)
         if scope.cancelled_caught:
             raise httpx.ReadTimeout("")
         return httpx.Response(
-            answer.status, headers=answer.headers, stream=_Stream(self, answer.parts(), timeout), request=request
+            scripted.status,
+            headers=scripted.headers,
+            stream=_Stream(self, scripted.parts(), timeout),
+            request=request,
         )
 
     @property

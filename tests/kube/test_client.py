@@ -27,7 +27,7 @@ from gke_sandbox.kube.status import RequestInfo
 
 from ..clock import run_on_mock_clock
 from .recordings import recorded, recorded_errors
-from .servers import FOREVER, Answer, Memory
+from .servers import FOREVER, MemoryTransport, ScriptedResponse
 
 pytestmark = pytest.mark.anyio
 
@@ -35,12 +35,12 @@ CONFIG = ClusterConfig(server="https://cluster:6443")
 JOB = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}}
 
 
-def client(server: Memory, config: ClusterConfig = CONFIG) -> KubeClient:
+def client(server: MemoryTransport, config: ClusterConfig = CONFIG) -> KubeClient:
     return KubeClient(config, transport=server)
 
 
 async def test_the_transport_is_entered_and_closed_with_the_client() -> None:
-    server = Memory([])
+    server = MemoryTransport([])
     async with client(server):
         assert (server.entered, server.closed) == (1, 0)
     assert (server.entered, server.closed) == (1, 1)
@@ -52,7 +52,7 @@ async def test_the_repr_is_the_address() -> None:
 
 
 async def test_a_client_that_was_not_entered_cannot_be_used() -> None:
-    outside = client(Memory([]))
+    outside = client(MemoryTransport([]))
     with pytest.raises(RuntimeError, match="async with"):
         await outside.get(PODS, "ns", "a")
 
@@ -105,7 +105,7 @@ REQUESTS: list[tuple[Callable[[KubeClient], Awaitable[object]], str, str, dict[s
 async def test_each_method_sends_the_right_request(
     send: Callable[[KubeClient], Awaitable[object]], method: str, path: str, query: dict[str, str], body: Any
 ) -> None:
-    server = Memory([Answer(body={"kind": "Answer"})])
+    server = MemoryTransport([ScriptedResponse(body={"kind": "Answer"})])
     async with client(server) as c:
         assert await send(c) == {"kind": "Answer"}
     request = server.requests[0]
@@ -119,14 +119,14 @@ async def test_each_method_sends_the_right_request(
 async def test_the_delete_options_equal_those_of_a_recording() -> None:
     document = json.loads((Path(__file__).with_name("recorded") / "already-exists.json").read_text())
     sent = next(e["request"]["body"] for e in document["exchanges"] if "body" in e["request"])
-    server = Memory([Answer(body={})])
+    server = MemoryTransport([ScriptedResponse(body={})])
     async with client(server) as c:
         await c.delete(JOBS, "ns", "j", propagation_policy="Background")
     assert json.loads(server.requests[0].content) == sent
 
 
 async def test_requests_have_a_user_agent_and_accept_json() -> None:
-    server = Memory([Answer(body={})])
+    server = MemoryTransport([ScriptedResponse(body={})])
     async with client(server) as c:
         await c.get(PODS, "ns", "a")
     headers = server.requests[0].headers
@@ -136,7 +136,9 @@ async def test_requests_have_a_user_agent_and_accept_json() -> None:
 
 @pytest.mark.parametrize("allowed", [True, False])
 async def test_complete_responses_may_be_compressed_and_streams_may_not(allowed: bool) -> None:
-    server = Memory([Answer(body={}), Answer(body=b"line\n"), Answer(body=b"")])
+    server = MemoryTransport(
+        [ScriptedResponse(body={}), ScriptedResponse(body=b"line\n"), ScriptedResponse(body=b"")]
+    )
     async with client(server, replace(CONFIG, disable_compression=not allowed)) as c:
         await c.get(PODS, "ns", "a")
         async with c.log("ns", "a") as chunks:
@@ -150,14 +152,14 @@ async def test_complete_responses_may_be_compressed_and_streams_may_not(allowed:
 async def test_a_compressed_response_is_decompressed() -> None:
     packed = gzip.compress(json.dumps({"kind": "Pod", "text": "x" * 1000}).encode())
     chunks = [packed[at : at + 7] for at in range(0, len(packed), 7)]
-    server = Memory([Answer(200, chunks=chunks, headers=[("content-encoding", "gzip")])])
+    server = MemoryTransport([ScriptedResponse(200, chunks=chunks, headers=[("content-encoding", "gzip")])])
     async with client(server) as c:
         assert await c.get(PODS, "ns", "a") == {"kind": "Pod", "text": "x" * 1000}
 
 
 async def test_a_compressed_error_response_is_decompressed() -> None:
     packed = gzip.compress(b'{"kind":"Status","code":404,"reason":"NotFound","message":"no such pod"}')
-    server = Memory([Answer(404, packed, headers=[("content-encoding", "gzip")])])
+    server = MemoryTransport([ScriptedResponse(404, packed, headers=[("content-encoding", "gzip")])])
     async with client(server) as c:
         with pytest.raises(NotFound, match="no such pod"):
             await c.get(PODS, "ns", "a")
@@ -166,7 +168,7 @@ async def test_a_compressed_error_response_is_decompressed() -> None:
 @pytest.mark.parametrize("damage", [lambda packed: packed[:-3], lambda packed: b"\x1f\x8b", lambda packed: b"{}"])
 async def test_a_damaged_compressed_response_is_a_network_error(damage: Callable[[bytes], bytes]) -> None:
     packed = damage(gzip.compress(b'{"kind":"Pod"}'))
-    server = Memory([Answer(200, packed, headers=[("content-encoding", "gzip")])])
+    server = MemoryTransport([ScriptedResponse(200, packed, headers=[("content-encoding", "gzip")])])
     async with client(server) as c:
         with pytest.raises(
             NetworkError, match="no complete response from https://cluster:6443: the compressed response"
@@ -187,14 +189,14 @@ async def test_decompression_stops_at_the_size_limit() -> None:
 
 @pytest.mark.parametrize("prefix", ["/v1/projects/7/gkeMemberships/m", "/v1/projects/7/gkeMemberships/m/"])
 async def test_the_path_of_the_servers_address_is_kept(prefix: str) -> None:
-    server = Memory([Answer(body={})])
+    server = MemoryTransport([ScriptedResponse(body={})])
     async with client(server, ClusterConfig(server=f"https://gateway{prefix}")) as c:
         await c.get(PODS, "ns", "a")
     assert server.requests[0].url.path == "/v1/projects/7/gkeMemberships/m/api/v1/namespaces/ns/pods/a"
 
 
 async def test_an_invalid_name_is_rejected_before_any_request() -> None:
-    server = Memory([])
+    server = MemoryTransport([])
     async with client(server) as c:
         with pytest.raises(SpecError):
             await c.get(PODS, "../..", "a")
@@ -216,21 +218,21 @@ async def test_an_invalid_name_is_rejected_before_any_request() -> None:
     ],
 )
 async def test_credentials_are_sent_over_https(auth: httpx.Auth | None, expected: str | None) -> None:
-    server = Memory([Answer(body={})])
+    server = MemoryTransport([ScriptedResponse(body={})])
     async with client(server, ClusterConfig(server="https://cluster", auth=auth)) as c:
         await c.get(PODS, "ns", "a")
     assert server.requests[0].headers.get("authorization") == expected
 
 
 async def test_credentials_are_not_sent_over_plain_http() -> None:
-    server = Memory([Answer(body={})])
+    server = MemoryTransport([ScriptedResponse(body={})])
     async with client(server, ClusterConfig(server="http://cluster", auth=BearerToken("t0ken"))) as c:
         await c.get(PODS, "ns", "a")
     assert "authorization" not in server.requests[0].headers
 
 
 async def test_a_redirect_is_not_followed() -> None:
-    server = Memory([Answer(302, headers=[("location", "http://elsewhere/")])])
+    server = MemoryTransport([ScriptedResponse(302, headers=[("location", "http://elsewhere/")])])
     async with client(server, ClusterConfig(server="https://cluster", auth=BearerToken("t0ken"))) as c:
         with pytest.raises(ServerError, match="redirect"):
             await c.get(PODS, "ns", "a")
@@ -242,14 +244,14 @@ async def test_a_netrc_is_never_used(tmp_path: Path, monkeypatch: pytest.MonkeyP
     netrc.write_text("machine cluster login me password secret\n")
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
-    server = Memory([Answer(body={})])
+    server = MemoryTransport([ScriptedResponse(body={})])
     async with client(server) as c:
         await c.get(PODS, "ns", "a")
     assert "authorization" not in server.requests[0].headers
 
 
 async def test_a_missing_token_file_is_a_config_error(tmp_path: Path) -> None:
-    server = Memory([Answer(body={})])
+    server = MemoryTransport([ScriptedResponse(body={})])
     auth = TokenFile(tmp_path / "token", source="tokenFile of u")
     async with client(server, ClusterConfig(server="https://cluster", auth=auth)) as c:
         with pytest.raises(ConfigError, match="tokenFile of u"):
@@ -261,7 +263,9 @@ async def test_a_missing_token_file_is_a_config_error(tmp_path: Path) -> None:
 
 async def test_a_recorded_error_response_is_raised() -> None:
     exchange = recorded_errors("forbidden")[0]
-    server = Memory([Answer(exchange.status, exchange.body, headers=list(exchange.headers.items()))])
+    server = MemoryTransport(
+        [ScriptedResponse(exchange.status, exchange.body, headers=list(exchange.headers.items()))]
+    )
     async with client(server) as c:
         with pytest.raises(Forbidden) as caught:
             await c.create(JOBS, "agent-sandbox", JOB)
@@ -271,14 +275,14 @@ async def test_a_recorded_error_response_is_raised() -> None:
 
 @pytest.mark.parametrize("body", [b"", b'{"kind": "Jo', b"<html>"])
 async def test_a_2xx_response_without_an_object_is_a_server_error(body: bytes) -> None:
-    async with client(Memory([Answer(201, body)])) as c:
+    async with client(MemoryTransport([ScriptedResponse(201, body)])) as c:
         with pytest.raises(ServerError):
             await c.create(JOBS, "ns", JOB)
 
 
 @pytest.mark.parametrize(("encoding", "allowed"), [("gzip", False), ("br", True), ("deflate", True)])
 async def test_a_compression_that_was_not_requested_is_a_server_error(encoding: str, allowed: bool) -> None:
-    server = Memory([Answer(200, b"\x1f\x8b", headers=[("content-encoding", encoding)])])
+    server = MemoryTransport([ScriptedResponse(200, b"\x1f\x8b", headers=[("content-encoding", encoding)])])
     async with client(server, replace(CONFIG, disable_compression=not allowed)) as c:
         with pytest.raises(ServerError, match="compressed"):
             await c.get(PODS, "ns", "a")
@@ -318,7 +322,7 @@ async def test_pytest_httpx_can_replace_the_network(httpx_mock: HTTPXMock) -> No
     ids=lambda value: type(value).__name__,
 )
 async def test_each_error_of_httpx_is_a_network_error(error: Exception, sent: bool) -> None:
-    async with client(Memory([error])) as c:
+    async with client(MemoryTransport([error])) as c:
         with pytest.raises(NetworkError) as caught:
             await c.create(JOBS, "ns", JOB)
     assert caught.value.sent is sent
@@ -328,7 +332,7 @@ async def test_each_error_of_httpx_is_a_network_error(error: Exception, sent: bo
 
 
 async def test_after_a_truncated_response_the_request_counts_as_sent() -> None:
-    server = Memory([Answer(chunks=[b'{"kind"', httpx.RemoteProtocolError("cut")])])
+    server = MemoryTransport([ScriptedResponse(chunks=[b'{"kind"', httpx.RemoteProtocolError("cut")])])
     async with client(server) as c:
         with pytest.raises(NetworkError) as caught:
             await c.create(JOBS, "ns", JOB)
@@ -340,7 +344,7 @@ async def test_the_message_contains_the_error_of_the_operating_system() -> None:
     broken = httpx.ConnectError("All connection attempts failed")
     broken.__cause__ = OSError("All connection attempts failed")
     broken.__cause__.__cause__ = ConnectionRefusedError(111, "Connection refused")
-    async with client(Memory([broken])) as c:
+    async with client(MemoryTransport([broken])) as c:
         try:
             raise FileNotFoundError(2, "No such file")
         except FileNotFoundError:
@@ -353,14 +357,14 @@ async def test_the_message_contains_the_error_of_the_operating_system() -> None:
 
 
 async def client_of(error: Exception) -> None:
-    async with client(Memory([error])) as c:
+    async with client(MemoryTransport([error])) as c:
         await c.get(PODS, "ns", "a")
 
 
 async def test_the_message_for_a_name_that_does_not_resolve_contains_the_cause() -> None:
     broken = httpx.ConnectError("[Errno -2] Name or service not known")
     broken.__cause__ = socket.gaierror(-2, "Name or service not known")
-    async with client(Memory([broken])) as c:
+    async with client(MemoryTransport([broken])) as c:
         with pytest.raises(NetworkError, match="Name or service not known"):
             await c.get(PODS, "ns", "a")
 
@@ -368,12 +372,12 @@ async def test_the_message_for_a_name_that_does_not_resolve_contains_the_cause()
 # Warnings
 
 
-def warning(*texts: str) -> Answer:
-    return Answer(body={}, headers=[("warning", ", ".join(f'299 - "{text}"' for text in texts))])
+def warning(*texts: str) -> ScriptedResponse:
+    return ScriptedResponse(body={}, headers=[("warning", ", ".join(f'299 - "{text}"' for text in texts))])
 
 
 async def test_each_warning_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    server = Memory([warning("one", "two"), warning("two"), warning("three")])
+    server = MemoryTransport([warning("one", "two"), warning("two"), warning("three")])
     async with client(server) as c:
         for _ in range(3):
             await c.get(PODS, "ns", "a")
@@ -385,7 +389,7 @@ async def test_each_warning_is_logged_once(caplog: pytest.LogCaptureFixture) -> 
 async def test_warnings_that_differ_only_in_the_name_of_the_object_are_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    server = Memory([warning("adjusted job-1"), warning("adjusted job-2")])
+    server = MemoryTransport([warning("adjusted job-1"), warning("adjusted job-2")])
     async with client(server) as c:
         for name in ("job-1", "job-2"):
             await c.create(JOBS, "ns", {"metadata": {"name": name}})
@@ -395,7 +399,9 @@ async def test_warnings_that_differ_only_in_the_name_of_the_object_are_logged_on
 @pytest.mark.parametrize("scenario", ["pod-security-violation", "already-exists"])
 async def test_recorded_warnings_are_logged(scenario: str, caplog: pytest.LogCaptureFixture) -> None:
     exchange = next(e for e in recorded(scenario) if "warning" in e.headers)
-    server = Memory([Answer(exchange.status, exchange.body, headers=[("warning", exchange.headers["warning"])])])
+    server = MemoryTransport(
+        [ScriptedResponse(exchange.status, exchange.body, headers=[("warning", exchange.headers["warning"])])]
+    )
     async with client(server) as c:
         if exchange.status < 400:
             await c.create(JOBS, "ns", JOB)
@@ -408,19 +414,21 @@ async def test_recorded_warnings_are_logged(scenario: str, caplog: pytest.LogCap
 # Logs
 
 
-async def read_log(server: Memory, **options: Any) -> list[bytes]:
+async def read_log(server: MemoryTransport, **options: Any) -> list[bytes]:
     async with client(server) as c, c.log("ns", "p", container="code-runner", **options) as chunks:
         return [chunk async for chunk in chunks]
 
 
-@pytest.mark.parametrize("answer", [Answer(204, chunks=[]), Answer(200, chunks=[]), Answer(200, b"")])
-async def test_a_log_may_be_empty(answer: Answer) -> None:
-    assert b"".join(await read_log(Memory([answer]))) == b""
+@pytest.mark.parametrize(
+    "response", [ScriptedResponse(204, chunks=[]), ScriptedResponse(200, chunks=[]), ScriptedResponse(200, b"")]
+)
+async def test_a_log_may_be_empty(response: ScriptedResponse) -> None:
+    assert b"".join(await read_log(MemoryTransport([response]))) == b""
 
 
 async def test_a_log_is_the_chunks_as_they_arrive() -> None:
     parts = [b"\x1eout 3\nab", b"\r\x85\xff", b"\n"]
-    server = Memory([Answer(chunks=parts)])
+    server = MemoryTransport([ScriptedResponse(chunks=parts)])
     assert await read_log(server) == parts
     assert dict(server.requests[0].url.params) == {"container": "code-runner"}
     assert server.open_streams == 0
@@ -428,14 +436,14 @@ async def test_a_log_is_the_chunks_as_they_arrive() -> None:
 
 async def test_the_log_of_a_container_that_has_not_started_is_a_bad_request() -> None:
     exchange = recorded_errors("log-errors")[0]
-    server = Memory([Answer(exchange.status, exchange.body)])
+    server = MemoryTransport([ScriptedResponse(exchange.status, exchange.body)])
     with pytest.raises(BadRequest, match="is waiting to start: ContainerCreating"):
         await read_log(server, follow=True)
     assert server.open_streams == 0
 
 
 async def test_a_followed_log_yields_its_chunks_before_the_error() -> None:
-    server = Memory([Answer(chunks=[b"one\n", httpx.RemoteProtocolError("cut")])])
+    server = MemoryTransport([ScriptedResponse(chunks=[b"one\n", httpx.RemoteProtocolError("cut")])])
     async with client(server) as c, c.log("ns", "p", follow=True) as chunks:
         assert await anext(chunks) == b"one\n"
         with pytest.raises(NetworkError):
@@ -444,7 +452,7 @@ async def test_a_followed_log_yields_its_chunks_before_the_error() -> None:
 
 
 async def test_a_followed_log_can_be_closed_before_its_end() -> None:
-    server = Memory([Answer(chunks=[b"exit\n", b"more\n", FOREVER])])
+    server = MemoryTransport([ScriptedResponse(chunks=[b"exit\n", b"more\n", FOREVER])])
     async with client(server) as c, c.log("ns", "p", follow=True) as chunks:
         assert await anext(chunks) == b"exit\n"
     assert server.requests[0].url.params["follow"] == "true"
@@ -452,7 +460,7 @@ async def test_a_followed_log_can_be_closed_before_its_end() -> None:
 
 
 async def test_a_cancelled_log_is_closed() -> None:
-    server = Memory([Answer(chunks=[b"one\n", FOREVER])])
+    server = MemoryTransport([ScriptedResponse(chunks=[b"one\n", FOREVER])])
     async with client(server) as c:
         with anyio.move_on_after(0.01):
             async with c.log("ns", "p", follow=True) as chunks:
@@ -463,9 +471,9 @@ async def test_a_cancelled_log_is_closed() -> None:
 
 def test_only_a_followed_log_may_be_silent_for_hours() -> None:
     async def main() -> None:
-        server = Memory([Answer(chunks=[b"one\n", 7200.0, b"two\n"])])
+        server = MemoryTransport([ScriptedResponse(chunks=[b"one\n", 7200.0, b"two\n"])])
         assert await read_log(server, follow=True) == [b"one\n", b"two\n"]
-        server = Memory([Answer(chunks=[b"one\n", 31.0, b"two\n"])])
+        server = MemoryTransport([ScriptedResponse(chunks=[b"one\n", 31.0, b"two\n"])])
         with pytest.raises(NetworkError, match="silent"):
             await read_log(server)
 
@@ -474,7 +482,7 @@ def test_only_a_followed_log_may_be_silent_for_hours() -> None:
 
 def test_a_request_waits_30_seconds_for_its_response() -> None:
     async def main() -> float:
-        async with client(Memory([Answer(delay=FOREVER)])) as c:
+        async with client(MemoryTransport([ScriptedResponse(delay=FOREVER)])) as c:
             before = anyio.current_time()
             with pytest.raises(NetworkError, match="silent") as caught:
                 await c.create(CONFIG_MAPS, "ns", {})
@@ -485,7 +493,7 @@ def test_a_request_waits_30_seconds_for_its_response() -> None:
 
 
 async def test_there_is_no_limit_on_waiting_for_a_connection() -> None:
-    server = Memory([Answer(body={})])
+    server = MemoryTransport([ScriptedResponse(body={})])
     async with client(server) as c:
         await c.get(PODS, "ns", "a")
     assert server.requests[0].extensions["timeout"] == {"connect": 10.0, "read": 30.0, "write": 30.0, "pool": None}
@@ -496,14 +504,14 @@ async def test_there_is_no_limit_on_waiting_for_a_connection() -> None:
 
 async def test_a_watch_yields_error_events() -> None:
     exchange = next(e for e in recorded("watch-expired") if e.chunks)
-    server = Memory([Answer(chunks=exchange.chunks)])
+    server = MemoryTransport([ScriptedResponse(chunks=exchange.chunks)])
     async with client(server) as c, c.watch(PODS, "ns", resource_version="1", timeout_seconds=3) as events:
         yielded = [event async for event in events]
     assert [(event.type, event.object["reason"]) for event in yielded] == [("ERROR", "Expired")]
 
 
 async def test_a_watch_requests_bookmarks_and_has_a_limit_on_silence() -> None:
-    server = Memory([Answer(chunks=[])])
+    server = MemoryTransport([ScriptedResponse(chunks=[])])
     async with client(server) as c, c.watch(PODS, None, timeout_seconds=50) as events:
         assert [event async for event in events] == []
     assert dict(server.requests[0].url.params) == {
@@ -515,7 +523,7 @@ async def test_a_watch_requests_bookmarks_and_has_a_limit_on_silence() -> None:
 
 
 async def test_round_trips_are_measured_only_on_the_network() -> None:
-    server = Memory([Answer(body={})])
+    server = MemoryTransport([ScriptedResponse(body={})])
     async with client(server) as c:
         await c.get(PODS, "ns", "a")
         assert c.round_trip is None

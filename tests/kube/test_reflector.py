@@ -20,7 +20,7 @@ from gke_sandbox.kube.watch import WatchEvent
 
 from ..clock import run_on_mock_clock
 from .recordings import recorded
-from .servers import FOREVER, Answer, Memory
+from .servers import FOREVER, MemoryTransport, ScriptedResponse
 
 CONFIG = ClusterConfig(server="http://cluster")
 
@@ -31,8 +31,10 @@ def pod(name: str, version: int, uid: str = "") -> dict[str, Any]:
     }
 
 
-def listed(version: int, *pods: dict[str, Any]) -> Answer:
-    return Answer(body={"kind": "PodList", "metadata": {"resourceVersion": str(version)}, "items": list(pods)})
+def listed(version: int, *pods: dict[str, Any]) -> ScriptedResponse:
+    return ScriptedResponse(
+        body={"kind": "PodList", "metadata": {"resourceVersion": str(version)}, "items": list(pods)}
+    )
 
 
 def line(kind: str, body: dict[str, Any]) -> bytes:
@@ -43,12 +45,12 @@ def bookmark(version: int) -> bytes:
     return line("BOOKMARK", {"metadata": {"resourceVersion": str(version)}})
 
 
-def watched(*chunks: bytes | float | Exception) -> Answer:
-    return Answer(chunks=chunks)
+def watched(*chunks: bytes | float | Exception) -> ScriptedResponse:
+    return ScriptedResponse(chunks=chunks)
 
 
-def error_response(code: int, reason: str, **more: object) -> Answer:
-    return Answer(code, {"kind": "Status", "code": code, "reason": reason, "message": "no", **more})
+def error_response(code: int, reason: str, **more: object) -> ScriptedResponse:
+    return ScriptedResponse(code, {"kind": "Status", "code": code, "reason": reason, "message": "no", **more})
 
 
 def expired() -> bytes:
@@ -61,7 +63,9 @@ def summary(event: WatchEvent) -> str:
     return " ".join(filter(None, [event.type, metadata.get("name"), metadata.get("resourceVersion")]))
 
 
-def events_within(server: Memory, seconds: float, uniform: Callable[[], float] = lambda: 0.0) -> list[str]:
+def events_within(
+    server: MemoryTransport, seconds: float, uniform: Callable[[], float] = lambda: 0.0
+) -> list[str]:
     """Return the events that a Reflector yields within `seconds`. Raise its errors."""
 
     async def main() -> list[str]:
@@ -78,7 +82,7 @@ def events_within(server: Memory, seconds: float, uniform: Callable[[], float] =
 
 
 def test_a_list_is_followed_by_its_changes() -> None:
-    server = Memory(
+    server = MemoryTransport(
         [
             listed(5, pod("a", 3), pod("b", 4)),
             watched(
@@ -109,16 +113,16 @@ def test_a_list_is_followed_by_its_changes() -> None:
 def test_an_event_may_arrive_in_many_chunks() -> None:
     text = line("ADDED", pod("a", 6))
     chunks = [text[i : i + 1] for i in range(len(text))]
-    assert events_within(Memory([listed(5), watched(*chunks, FOREVER)]), 1) == ["SYNCED 5", "ADDED a 6"]
+    assert events_within(MemoryTransport([listed(5), watched(*chunks, FOREVER)]), 1) == ["SYNCED 5", "ADDED a 6"]
 
 
 def test_an_empty_list_may_be_null() -> None:
     body = {"metadata": {"resourceVersion": "5"}, "items": None}
-    assert events_within(Memory([Answer(body=body)]), 1) == ["SYNCED 5"]
+    assert events_within(MemoryTransport([ScriptedResponse(body=body)]), 1) == ["SYNCED 5"]
 
 
 def test_a_watch_that_ends_is_reopened_at_the_last_version() -> None:
-    server = Memory(
+    server = MemoryTransport(
         [
             listed(5),
             watched(line("ADDED", pod("a", 6)), 240.0),
@@ -131,19 +135,19 @@ def test_a_watch_that_ends_is_reopened_at_the_last_version() -> None:
 
 
 def test_the_length_of_a_watch_is_random() -> None:
-    server = Memory([listed(5)])
+    server = MemoryTransport([listed(5)])
     events_within(server, 1, uniform=lambda: 1.0)
     assert server.requests[1].url.params["timeoutSeconds"] == "300"
 
 
 @pytest.mark.parametrize(
-    "answer", [watched(expired()), error_response(410, "Expired"), error_response(410, "Gone")]
+    "response", [watched(expired()), error_response(410, "Expired"), error_response(410, "Gone")]
 )
-def test_an_expired_version_lists_again_and_yields_the_differences(answer: Answer) -> None:
-    server = Memory(
+def test_an_expired_version_lists_again_and_yields_the_differences(response: ScriptedResponse) -> None:
+    server = MemoryTransport(
         [
             listed(5, pod("same", 1), pod("changed", 2), pod("gone", 3), pod("replaced", 4, "u-1")),
-            answer,
+            response,
             listed(50, pod("same", 1), pod("changed", 40), pod("replaced", 41, "u-2"), pod("new", 42)),
             watched(FOREVER),
         ]
@@ -162,12 +166,14 @@ def test_an_expired_version_lists_again_and_yields_the_differences(answer: Answe
 
 def test_a_version_newer_than_the_servers_lists_again() -> None:
     exchange = recorded("watch-expired")[1]
-    server = Memory([listed(999), Answer(exchange.status, exchange.body), listed(5), watched(FOREVER)])
+    server = MemoryTransport(
+        [listed(999), ScriptedResponse(exchange.status, exchange.body), listed(5), watched(FOREVER)]
+    )
     assert events_within(server, 10) == ["SYNCED 999", "SYNCED 5"]
 
 
 def test_a_version_is_yielded_once() -> None:
-    server = Memory(
+    server = MemoryTransport(
         [
             listed(5, pod("a", 3)),
             watched(
@@ -187,14 +193,14 @@ def test_a_version_is_yielded_once() -> None:
         error_response(500, "InternalError"),
         error_response(503, "ServiceUnavailable"),
         error_response(429, "TooManyRequests"),
-        Answer(502, b"<html>bad gateway</html>"),
-        Answer(200, b"not json"),
-        Answer(200, {"kind": "PodList"}),
+        ScriptedResponse(502, b"<html>bad gateway</html>"),
+        ScriptedResponse(200, b"not json"),
+        ScriptedResponse(200, {"kind": "PodList"}),
     ],
     ids=repr,
 )
-def test_a_failed_list_is_retried(failure: Answer | Exception) -> None:
-    server = Memory([failure, failure, failure, listed(5, pod("a", 3))])
+def test_a_failed_list_is_retried(failure: ScriptedResponse | Exception) -> None:
+    server = MemoryTransport([failure, failure, failure, listed(5, pod("a", 3))])
     assert events_within(server, 60) == ["ADDED a 3", "SYNCED 5"]
     assert server.request_lines == ["list", "list", "list", "list", "watch 5"]
 
@@ -212,8 +218,8 @@ def test_a_failed_list_is_retried(failure: Answer | Exception) -> None:
     ],
     ids=lambda failure: repr(failure)[:60],
 )
-def test_a_failed_watch_is_reopened_at_the_last_version(failure: Answer | Exception) -> None:
-    server = Memory(
+def test_a_failed_watch_is_reopened_at_the_last_version(failure: ScriptedResponse | Exception) -> None:
+    server = MemoryTransport(
         [
             listed(5),
             watched(line("ADDED", pod("a", 6)), 2.0, httpx.ReadError("reset")),
@@ -228,12 +234,12 @@ def test_a_failed_watch_is_reopened_at_the_last_version(failure: Answer | Except
 
 def test_a_truncated_line_is_yielded_by_the_next_watch() -> None:
     text = line("ADDED", pod("a", 6))
-    server = Memory([listed(5), watched(bookmark(5), text[:-10]), watched(text, FOREVER)])
+    server = MemoryTransport([listed(5), watched(bookmark(5), text[:-10]), watched(text, FOREVER)])
     assert events_within(server, 60) == ["SYNCED 5", "ADDED a 6"]
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind"),
+    ("response", "kind"),
     [
         (error_response(401, "Unauthorized"), Unauthorized),
         (error_response(403, "Forbidden"), Forbidden),
@@ -241,17 +247,19 @@ def test_a_truncated_line_is_yielded_by_the_next_watch() -> None:
         (error_response(400, "BadRequest"), BadRequest),
     ],
 )
-def test_an_error_that_a_retry_does_not_resolve_is_raised(answer: Answer, kind: type[SandboxError]) -> None:
+def test_an_error_that_a_retry_does_not_resolve_is_raised(
+    response: ScriptedResponse, kind: type[SandboxError]
+) -> None:
     with pytest.raises(kind):
-        events_within(Memory([answer]), 60)
-    server = Memory([listed(5), answer])
+        events_within(MemoryTransport([response]), 60)
+    server = MemoryTransport([listed(5), response])
     with pytest.raises(kind):
         events_within(server, 60)
     assert server.open_streams == 0
 
 
 def test_a_watch_that_ends_immediately_is_reopened_slowly() -> None:
-    server = Memory(lambda request: watched() if request.url.params.get("watch") else listed(5))
+    server = MemoryTransport(lambda request: watched() if request.url.params.get("watch") else listed(5))
     events_within(server, 60)
     watches = [at for at, kind in zip(server.times, server.request_lines, strict=True) if kind != "list"]
     assert all(later - earlier >= 1 for earlier, later in pairwise(watches))
@@ -259,7 +267,7 @@ def test_a_watch_that_ends_immediately_is_reopened_slowly() -> None:
 
 
 def test_a_version_that_is_always_expired_is_listed_slowly() -> None:
-    server = Memory(lambda request: watched(expired()) if request.url.params.get("watch") else listed(5))
+    server = MemoryTransport(lambda request: watched(expired()) if request.url.params.get("watch") else listed(5))
     assert events_within(server, 60).count("SYNCED 5") < 10
     assert len(server.requests) < 20
 
@@ -267,19 +275,19 @@ def test_a_version_that_is_always_expired_is_listed_slowly() -> None:
 def test_a_watch_that_ends_after_each_event_is_reopened_once_a_second() -> None:
     versions = iter(range(6, 1000))
 
-    def answer(request: httpx.Request) -> Answer:
+    def response(request: httpx.Request) -> ScriptedResponse:
         if request.url.params.get("watch"):
             return watched(line("MODIFIED", pod("a", next(versions))))
         return listed(5)
 
-    server = Memory(answer)
+    server = MemoryTransport(response)
     assert len(events_within(server, 10)) == 11
     assert len(server.requests) == 11
 
 
 def test_back_off_grows_to_30_seconds_and_is_reset_by_an_event() -> None:
-    down: list[Answer | Exception] = [httpx.ConnectError("refused")] * 8
-    server = Memory([listed(5), *down, watched(bookmark(6), httpx.ReadError("reset")), watched(FOREVER)])
+    down: list[ScriptedResponse | Exception] = [httpx.ConnectError("refused")] * 8
+    server = MemoryTransport([listed(5), *down, watched(bookmark(6), httpx.ReadError("reset")), watched(FOREVER)])
     events_within(server, 200, uniform=lambda: 1.0)
     gaps = [later - earlier for earlier, later in pairwise(server.times)]
     assert gaps == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0, 1.0]
@@ -288,13 +296,13 @@ def test_back_off_grows_to_30_seconds_and_is_reset_by_an_event() -> None:
 @pytest.mark.parametrize(("seconds", "waited"), [(7, 7.0), (100_000, 120.0)])
 def test_retry_after_is_respected_up_to_two_minutes(seconds: int, waited: float) -> None:
     busy = error_response(429, "TooManyRequests", details={"retryAfterSeconds": seconds})
-    server = Memory([busy, listed(5)])
+    server = MemoryTransport([busy, listed(5)])
     events_within(server, 200)
     assert server.times[1] - server.times[0] == waited
 
 
 def test_a_watch_without_bookmarks_or_events_is_replaced() -> None:
-    server = Memory([listed(5), watched(60.0, bookmark(6), 60.0, bookmark(7), FOREVER), watched(FOREVER)])
+    server = MemoryTransport([listed(5), watched(60.0, bookmark(6), 60.0, bookmark(7), FOREVER), watched(FOREVER)])
     events_within(server, 250)
     assert server.request_lines[:3] == ["list", "watch 5", "watch 7"]
     silence = server.times[2] - server.times[1] - 120.0
@@ -305,7 +313,7 @@ def test_a_quiet_watch_with_bookmarks_stays_open() -> None:
     stream = next(e for e in recorded("watch-quiet") if e.chunks)
     pauses = (59.1, 60.9, 28.0)
     chunks: Sequence[Any] = [part for pair in zip(pauses, stream.chunks, strict=True) for part in pair]
-    server = Memory([listed(5), watched(*chunks, 2.0)])
+    server = MemoryTransport([listed(5), watched(*chunks, 2.0)])
     events_within(server, 149)
     assert server.request_lines == ["list", "watch 5"]
 
@@ -314,7 +322,7 @@ def test_cancellation_closes_all_streams() -> None:
     """Cancel at each of the first 40 checkpoints in turn."""
 
     async def main(steps: int) -> bool:
-        server = Memory(
+        server = MemoryTransport(
             [listed(5, pod("a", 3)), watched(line("ADDED", pod("b", 6)), line("ADDED", pod("c", 7)), FOREVER)]
         )
         with anyio.CancelScope() as scope:
@@ -337,7 +345,7 @@ def test_cancellation_closes_all_streams() -> None:
 
 def test_a_cancelled_wait_for_an_event_loses_nothing() -> None:
     async def main() -> list[str]:
-        server = Memory(
+        server = MemoryTransport(
             [
                 listed(5),
                 watched(line("ADDED", pod("a", 6)), FOREVER),
@@ -359,7 +367,9 @@ def test_a_cancelled_wait_for_an_event_loses_nothing() -> None:
 
 @pytest.mark.anyio
 async def test_iteration_can_stop_early_on_every_event_loop() -> None:
-    server = Memory([listed(5), watched(line("ADDED", pod("a", 6)) + line("ADDED", pod("b", 7)), FOREVER)])
+    server = MemoryTransport(
+        [listed(5), watched(line("ADDED", pod("a", 6)) + line("ADDED", pod("b", 7)), FOREVER)]
+    )
     async with KubeClient(CONFIG, transport=server) as client, Reflector(client, PODS, "ns") as events:
         async for event in events:
             if event.type == "ADDED":

@@ -29,7 +29,7 @@ from gke_sandbox.kube.config.types import ClusterConfig
 from gke_sandbox.kube.http.rotating import RotatingTransport
 from gke_sandbox.kube.resources import PODS
 
-from ..servers import Answer, Memory
+from ..servers import MemoryTransport, ScriptedResponse
 from .plugins import TOKEN, Plugin, Server, ask, ask_async, auth, config, pair, write_plugin
 
 pytestmark = pytest.mark.anyio
@@ -184,7 +184,7 @@ def test_google_credentials_replace_no_other_plugin(tmp_path: Path) -> None:
 
 async def test_a_create_request_is_repeated_with_its_body_after_a_401(tmp_path: Path) -> None:
     plugin = write_plugin(tmp_path, TOKEN)
-    server = Memory([Answer(401, {"kind": "Status"}), Answer(201, {"kind": "Pod"})])
+    server = MemoryTransport([ScriptedResponse(401, {"kind": "Status"}), ScriptedResponse(201, {"kind": "Pod"})])
     cluster = ClusterConfig(server="https://cluster:6443", auth=auth(plugin))
     body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}}
     async with KubeClient(cluster, transport=server) as client:
@@ -196,13 +196,13 @@ async def test_a_create_request_is_repeated_with_its_body_after_a_401(tmp_path: 
 # The transport
 
 
-def rotating(shown: list[ClientCertificate | None]) -> tuple[RotatingTransport, dict[str, Memory]]:
+def rotating(shown: list[ClientCertificate | None]) -> tuple[RotatingTransport, dict[str, MemoryTransport]]:
     """Return a transport for the last certificate of `shown`, and those that it opened, by certificate."""
-    opened: dict[str, Memory] = {}
+    opened: dict[str, MemoryTransport] = {}
 
-    def open_for(certificate: ClientCertificate | None) -> Memory:
+    def open_for(certificate: ClientCertificate | None) -> MemoryTransport:
         name = certificate.certificate.decode() if certificate else "none"
-        opened[name] = Memory(lambda _: Answer(body={"kind": "Pod"}))
+        opened[name] = MemoryTransport(lambda _: ScriptedResponse(body={"kind": "Pod"}))
         return opened[name]
 
     return RotatingTransport(open_for, lambda: shown[-1]), opened
@@ -242,8 +242,10 @@ async def test_closing_the_transport_closes_running_requests() -> None:
 
 async def test_a_failed_request_does_not_keep_an_old_transport_open() -> None:
     shown: list[ClientCertificate | None] = [None]
-    broken = Memory([httpx.ConnectError("refused")])
-    transport = RotatingTransport(lambda c: Memory([Answer(body={})]) if c else broken, lambda: shown[-1])
+    broken = MemoryTransport([httpx.ConnectError("refused")])
+    transport = RotatingTransport(
+        lambda c: MemoryTransport([ScriptedResponse(body={})]) if c else broken, lambda: shown[-1]
+    )
     async with transport:
         request = httpx.Request("GET", "https://cluster/", extensions={"timeout": {"read": 1}})
         with pytest.raises(httpx.ConnectError):

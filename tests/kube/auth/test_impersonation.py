@@ -12,7 +12,7 @@ from gke_sandbox.kube.client import KubeClient
 from gke_sandbox.kube.config.types import ClusterConfig
 from gke_sandbox.kube.resources import PODS
 
-from ..servers import Answer, Memory
+from ..servers import MemoryTransport, ScriptedResponse
 
 pytestmark = pytest.mark.anyio
 
@@ -83,7 +83,7 @@ def test_invalid_impersonation_is_refused(fields: dict[str, object]) -> None:
 
 
 async def sent(config: ClusterConfig) -> httpx.Headers:
-    server = Memory([Answer(body={"kind": "Pod"})])
+    server = MemoryTransport([ScriptedResponse(body={"kind": "Pod"})])
     async with KubeClient(config, transport=server) as client:
         await client.get(PODS, "ns", "a")
     return server.requests[0].headers

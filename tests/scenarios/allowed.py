@@ -1,4 +1,4 @@
-"""Where the embedded cluster (or any) may answer in another shape than the recorded server did, and why."""
+"""Allowed differences between recorded responses and those of the embedded or a live cluster, with reasons."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["ALLOWED", "Allowed", "unexpected"]
 
 @dataclass(frozen=True)
 class Allowed:
-    """A difference with its reason. `scenarios` and `path` are patterns; `step` is the recorded step's name.
+    """A difference with its reason. `scenarios` and `path` are patterns; `step` is the name of the recorded step.
 
-    With `everywhere` it lies in the cassette, and a live cluster may differ from it as well.
+    If `everywhere`, the cassette is the cause, and a live cluster may differ from it as well.
     """
 
     scenarios: str
@@ -32,8 +32,8 @@ class Allowed:
         )
 
 
-_RECORDER = "the recorder took the program in by environment and by volume, this library by volume alone"
-_FAULT = "this refusal is told of the embedded cluster by a fault, and a fault's Status has no details"
+_RECORDER = "the recorder passed the program by environment and by volume, this library by volume only"
+_FAULT = "in the embedded cluster a fault returns this refusal, and the Status of a fault has no details"
 
 ALLOWED = (
     *(
@@ -64,26 +64,26 @@ ALLOWED = (
         "execution-out-of-memory|program-stops-the-runner",
         "watch-pods",
         r"Running terminated .*: status\.conditions\[PodReadyToStartContainers\]\.status",
-        "the kubelet says in one event that the container has ended and its sandbox is gone, where the embedded "
-        "one says the second with the phase",
+        "the kubelet reports in one event that the container has ended and its sandbox is gone; the embedded one "
+        "reports the latter together with the phase",
     ),
     Allowed(
         "deadline-exceeded",
         "watch-pods",
         r"Failed terminated .*: status\.resources\..*",
-        "the kubelet takes a pod that ends apart piece by piece, and its status.resources too",
+        "the kubelet removes the resources of a finished pod step by step, and so its status.resources",
     ),
     Allowed(
         "deadline-exceeded",
         "get-jobs-1",
         r"status\.conditions\[Failed\]",
-        "the recorder asked a second after the pod's end; this library asks at once, and FailureTarget is there",
+        "the recorder read the Job a second after the end of the pod; this library reads it at once",
     ),
     Allowed(
         "pod-security-violation",
         "create-jobs-1",
         r"headers|.*securityContext\.capabilities\.drop",
-        "the recorded Job violates the standard, and the server warns of it; one of this library does not",
+        "the recorded Job violates the standard, and the server warns of it; a Job of this library does not",
     ),
     Allowed(
         "kubelet-restart",
@@ -97,12 +97,12 @@ ALLOWED = (
         "already-exists",
         "get-jobs-1",
         r"status\..*",
-        "the cassette's answer to this GET is that of the POST, when the Job had no status yet",
+        "the recorded response to this GET is that of the POST, when the Job had no status yet",
     ),
 )
 
 
 def unexpected(scenario: str, differences: Sequence[Drift], *, live: bool = False) -> list[Drift]:
-    """The differences that no entry of `ALLOWED` covers."""
+    """Return the differences that no entry of `ALLOWED` covers."""
     allowed = [one for one in ALLOWED if one.everywhere or not live]
     return [each for each in differences if not any(one.covers(scenario, each) for one in allowed)]

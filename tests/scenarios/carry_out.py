@@ -44,7 +44,7 @@ class Outcome:
 async def carry_out(
     sandbox: AsyncSandbox, scenario: Scenario, order: Order = "at once", settle: float = SETTLE_SECONDS
 ) -> list[Outcome]:
-    """Run the scenario's programs; the outcomes are in the order of its runs."""
+    """Run the programs of the scenario, and return the outcomes in the order of its runs."""
     outcomes = [Outcome() for _ in scenario.runs]
     pairs = list(zip(scenario.runs, outcomes, strict=True))
     if order == "one by one":
@@ -54,7 +54,7 @@ async def carry_out(
         async with anyio.create_task_group() as tasks:
             for run, outcome in pairs[::-1] if order == "backwards" else pairs:
                 tasks.start_soon(_run, sandbox, run, outcome)
-                # They start in this order, not in the event loop's.
+                # Start them in this order; the event loop may choose another one.
                 await anyio.sleep(0.001)
     await anyio.sleep(settle)
     return outcomes
@@ -77,14 +77,14 @@ async def _run(sandbox: AsyncSandbox, run: Run, outcome: Outcome) -> None:
 
 
 def check(scenario: Scenario, outcomes: Sequence[Outcome]) -> None:
-    """Raise AssertionError, with all of it, if something else came out than must."""
+    """Raise AssertionError with all differences if an outcome is not the expected one."""
     for run, outcome in zip(scenario.runs, outcomes, strict=True):
         wrong = [*_differences(run.expected, outcome)]
         assert not wrong, "\n".join([f"{run.code!r:.60}:", *wrong, f"{outcome}"])
 
 
 def _differences(expected: Expected, outcome: Outcome) -> list[str]:
-    found = _said(outcome)
+    found = _fields(outcome)
     wanted: dict[str, object] = {
         "error": expected.error and expected.error.__name__,
         "status": expected.status,
@@ -107,14 +107,14 @@ def _differences(expected: Expected, outcome: Outcome) -> list[str]:
     words = f"{found['words']}"
     wrong += [f"  {word!r} is not in {words!r}" for word in expected.words if word not in words]
     wrong += [
-        f"  it did not tell of {reason}: {outcome.waits}"
+        f"  no wait for {reason} was reported: {outcome.waits}"
         for reason in expected.waits
         if reason not in outcome.waits
     ]
     return wrong
 
 
-def _said(outcome: Outcome) -> dict[str, object]:
+def _fields(outcome: Outcome) -> dict[str, object]:
     result, error = outcome.result, outcome.error
     reason = error.reason if isinstance(error, (ApiError, StartError)) else ""
     return {

@@ -15,7 +15,7 @@ from gke_sandbox.cassette import Cassette, Player, Recorder, RecordingTransport,
 from tests.clock import run_on_mock_clock
 
 from .carry_out import SETTLE_SECONDS, Order, Outcome, carry_out
-from .embedded import BEGAN, embedded
+from .embedded import STARTED_AT, embedded
 from .table import SCENARIOS
 
 __all__ = ["FIXTURES", "Embedded", "Fixtures", "Live", "Played", "Replay", "ScenarioCluster"]
@@ -57,7 +57,7 @@ class ScenarioCluster(Protocol):
 
 @dataclass
 class Replay:
-    """The cassettes, compared as strictly as can be, in no time."""
+    """The cassettes, replayed in strict mode on a mock clock."""
 
     fixtures: Fixtures
     name: str = "replay"
@@ -85,7 +85,7 @@ class _Unsaved(Recorder):
 
 @dataclass
 class Embedded:
-    """The embedded cluster, whose pods do what the cassettes show, on a clock that jumps."""
+    """The embedded cluster, whose pods behave as in the cassettes, on a mock clock."""
 
     fixtures: Fixtures
     name: str = "embedded"
@@ -101,20 +101,20 @@ class Embedded:
 
     def _play(self, scenario: str, order: Order) -> Played:
         cassette = self.fixtures.load(scenario)
-        tape = _Unsaved(f"{scenario}.yaml", now=lambda: BEGAN)
+        recorder = _Unsaved(f"{scenario}.yaml", now=lambda: STARTED_AT)
 
         async def main() -> Sequence[Outcome]:
             inner = embedded(scenario, cassette)
-            cluster = Cluster.transport(RecordingTransport(inner, tape))
+            cluster = Cluster.transport(RecordingTransport(inner, recorder))
             return await _carry_out(cluster, cassette.header.namespace, scenario, order)
 
         outcomes = run_on_mock_clock(main)
-        return Played(outcomes, tape.cassette())
+        return Played(outcomes, recorder.cassette())
 
 
 @dataclass
 class Live:
-    """A cluster out there, in real time."""
+    """A live cluster, in real time."""
 
     cluster: Cluster
     namespace: str | None

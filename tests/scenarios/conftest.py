@@ -19,7 +19,7 @@ from .clusters import FIXTURES, Embedded, Fixtures, Live, Played, Replay, Scenar
 from .drift import drift
 from .readme import write_table
 
-# Some scenarios wait: for an image, for an eviction.
+# Some scenarios wait for an image or for an eviction.
 _LIVE_SECONDS = 300
 
 
@@ -33,18 +33,22 @@ class Comparing:
     renewed: set[str] = field(default_factory=set)
 
     def take(
-        self, scenario: str, cluster: ScenarioCluster, played: Played, tell: Callable[[str, object], None]
+        self,
+        scenario: str,
+        cluster: ScenarioCluster,
+        played: Played,
+        record_property: Callable[[str, object], None],
     ) -> None:
-        """Compare a correct run; `tell` is record_property. Fails on unexpected drift."""
+        """Compare the recording of a correct run with the cassette, and fail on unexpected drift."""
         if played.recorded is None:
             return
         recorded = self.fixtures.path(scenario)
         if self.verify and recorded.exists():
             differences = drift(self.fixtures.load(scenario), played.recorded)
             for each in differences:
-                tell("drift", f"{scenario} on {cluster.name}: {each}")
+                record_property("drift", f"{scenario} on {cluster.name}: {each}")
             left = unexpected(scenario, differences, live=isinstance(cluster, Live))
-            assert not left, "\n".join(["the answers have another shape:", *map(str, left)])
+            assert not left, "\n".join(["the responses have another shape:", *map(str, left)])
         if self.record and isinstance(cluster, Live):
             shutil.copyfile(cluster.recorded_to / recorded.name, recorded)
             self.renewed.add(scenario)
@@ -83,7 +87,7 @@ def live_cluster(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture
 def cluster(request: pytest.FixtureRequest) -> ScenarioCluster:
-    """The cluster that a test runs on; the test is skipped if its scenario cannot be had there."""
+    """Return the cluster that the test runs on, or skip the test if its scenario cannot run there."""
     found: ScenarioCluster = request.getfixturevalue(f"{request.param}_cluster")
     callspec = getattr(request.node, "callspec", None)
     why = found.not_here(callspec.params["scenario"]) if callspec and "scenario" in callspec.params else ""

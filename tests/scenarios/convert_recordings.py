@@ -1,13 +1,13 @@
-"""Make the cassettes in fixtures/ out of raw recordings of a server.
+"""Convert raw recordings of a server to the cassettes in fixtures/.
 
-Run it from the repository's root, with the directory that holds the recordings and the one for the cassettes::
+Run it from the root of the repository, with the directories of the recordings and of the cassettes::
 
     python -m tests.scenarios.convert_recordings RECORDINGS fixtures/
 
-A raw recording has other requests than this library: what this library does not send is left out, and the rest
-has its bodies and queries, made by the library's own builders for the scenario in `table.SCENARIOS`. Answers stay
-as they were recorded; what one scenario takes from another's recording, or from nowhere, its `notes` say. A
-recording that is a cassette of this library (`CONTINUATIONS`) keeps its requests.
+The requests in a raw recording differ from those of this library: requests that this library does not send are
+dropped, and the bodies and queries of the others are built by this library for the scenario in `table.SCENARIOS`.
+Responses are not changed. The `notes` of a scenario list parts that are written by hand or come from another
+recording. A recording that is a cassette of this library (`CONTINUATIONS`) keeps its requests.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .table import SCENARIOS, Run, Scenario
 
 __all__ = ["CONTINUATIONS", "CONVERSIONS", "convert", "main"]
 
-# What this library sends in every run; other requests of a recording are left out.
+# The requests that this library sends in every run; others are dropped from a recording.
 _SENT = (
     "create jobs",
     "create configmaps",
@@ -60,17 +60,17 @@ class Recordings:
     def exchanges(self, name: str) -> list[Exchange]:
         """Return the exchanges; the first request is sent at 0 s."""
         recorded = self._load(name)["exchanges"]
-        began = recorded[0]["at_ms"]
-        return [_exchange(each, began) for each in recorded]
+        started_at = recorded[0]["at_ms"]
+        return [_exchange(each, started_at) for each in recorded]
 
     def _load(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self._directory / f"{name}.json").read_text())
         return found
 
 
-def _exchange(recorded: dict[str, Any], began: int) -> Exchange:
+def _exchange(recorded: dict[str, Any], started_at: int) -> Exchange:
     request, response = recorded["request"], recorded["response"]
-    at = (recorded["at_ms"] - began) / 1000
+    at = (recorded["at_ms"] - started_at) / 1000
     body = request.get("body")
     exchange = Exchange(
         at=at,
@@ -82,17 +82,17 @@ def _exchange(recorded: dict[str, Any], began: int) -> Exchange:
         headers=list(response.get("headers", {}).items()),
     )
     if "chunks" in response:
-        # When the headers came was not recorded.
+        # The time of the headers was not recorded.
         exchange.responded_at = at
-        exchange.chunks = [((each["at_ms"] - began) / 1000, _bytes(each)) for each in response["chunks"]]
+        exchange.chunks = [((each["at_ms"] - started_at) / 1000, _bytes(each)) for each in response["chunks"]]
         exchange.ended_by = response["ended_by"]
         if exchange.ended_by == "server":
             exchange.ended_at = exchange.chunks[-1][0]
         return exchange
-    # In milliseconds: what was sent when the answer came was sent after it.
-    exchange.responded_at = exchange.ended_at = (recorded["at_ms"] - began + response["took_ms"]) / 1000
-    told = response["body"]
-    exchange.chunks = [(exchange.responded_at, told.encode() if isinstance(told, str) else _json(told))]
+    # In milliseconds: a request sent in the same millisecond as the response was sent after it.
+    exchange.responded_at = exchange.ended_at = (recorded["at_ms"] - started_at + response["took_ms"]) / 1000
+    body = response["body"]
+    exchange.chunks = [(exchange.responded_at, body.encode() if isinstance(body, str) else _json(body))]
     exchange.ended_by = "server"
     return exchange
 
@@ -114,10 +114,10 @@ def _kind(exchange: Exchange) -> str:
 # -- requests of this library ------------------------------------------------------------------------------------
 
 
-def _with_our_requests(exchanges: Sequence[Exchange], scenario: Scenario) -> list[Exchange]:
+def _with_new_requests(exchanges: Sequence[Exchange], scenario: Scenario) -> list[Exchange]:
     session = _session(exchanges)
     made = _manifests(exchanges, scenario, session)
-    return [_with_our_request(each, made, session) for each in exchanges]
+    return [_with_new_request(each, made, session) for each in exchanges]
 
 
 def _session(exchanges: Sequence[Exchange]) -> str:
@@ -151,7 +151,7 @@ def _name(exchange: Exchange) -> str:
     return str(parse_json(exchange.body)["metadata"]["name"])
 
 
-def _with_our_request(exchange: Exchange, made: dict[str, Manifests], session: str) -> Exchange:
+def _with_new_request(exchange: Exchange, made: dict[str, Manifests], session: str) -> Exchange:
     selector = {"labelSelector": f"{SESSION_LABEL}={session}"}
     kind = _kind(exchange)
     if kind == "create jobs":
@@ -181,9 +181,9 @@ def _with_our_request(exchange: Exchange, made: dict[str, Manifests], session: s
     return exchange
 
 
-# -- what a recording lacks -----------------------------------------------------------------------------------
+# -- changes to recordings ------------------------------------------------------------------------------------
 
-Mend = Callable[[list[Exchange], Recordings], list[Exchange]]
+Edit = Callable[[list[Exchange], Recordings], list[Exchange]]
 
 
 def _find(exchanges: Sequence[Exchange], kind: str, number: int = 0) -> Exchange:
@@ -200,31 +200,32 @@ def _pod(exchanges: Sequence[Exchange]) -> str:
 
 
 def _at(exchange: Exchange, at: float, **changes: Any) -> Exchange:
-    """The same, sent at another time; an answer that comes whole keeps its distance."""
+    """Return the exchange with another time of the request; the response is moved by the same amount."""
     assert exchange.responded_at is not None
-    answered = at + exchange.responded_at - exchange.at
-    chunks = [(answered, data) for _, data in exchange.chunks]
-    return replace(exchange, **{"at": at, "answered": answered, "ended": answered, "chunks": chunks, **changes})
+    responded_at = at + exchange.responded_at - exchange.at
+    chunks = [(responded_at, data) for _, data in exchange.chunks]
+    times = {"at": at, "responded_at": responded_at, "ended_at": responded_at}
+    return replace(exchange, **{**times, "chunks": chunks, **changes})
 
 
 def _renamed(exchange: Exchange, before: str, after: str) -> Exchange:
-    """The same about another object."""
+    """Return the exchange with another object name."""
     old, new = before.encode(), after.encode()
     chunks = [(at, data.replace(old, new)) for at, data in exchange.chunks]
     return replace(exchange, chunks=chunks, path=exchange.path.replace(before, after))
 
 
-def _answered_with(exchange: Exchange, answer: Exchange) -> Exchange:
-    """`exchange`'s request with the answer to another one."""
+def _with_response_of(exchange: Exchange, other: Exchange) -> Exchange:
+    """Return the request of `exchange` with the response of `other`."""
     at = exchange.at + 0.003
-    chunks = [(at, data) for _, data in answer.chunks]
+    chunks = [(at, data) for _, data in other.chunks]
     return replace(
-        exchange, status=answer.status, headers=answer.headers, responded_at=at, ended_at=at, chunks=chunks
+        exchange, status=other.status, headers=other.headers, responded_at=at, ended_at=at, chunks=chunks
     )
 
 
 def _base(recordings: Recordings) -> list[Exchange]:
-    """An execution that goes well, for scenarios that show one step of it."""
+    """Return a successful execution, for scenarios that differ from it in one step."""
     return recordings.exchanges("execution-success")
 
 
@@ -265,24 +266,24 @@ def _stops_the_runner(exchanges: list[Exchange], recordings: Recordings) -> list
     )
     del ended["metadata"]["deletionTimestamp"], ended["metadata"]["deletionGracePeriodSeconds"]
     ended["status"]["phase"] = "Running"
-    told = (delete.at - 0.005, event_line("MODIFIED", ended))
+    exited = (delete.at - 0.005, event_line("MODIFIED", ended))
     number = next(number for number, (at, _) in enumerate(watch.chunks) if at > delete.at)
-    chunks = [*watch.chunks[:number], told, *watch.chunks[number:]]
+    chunks = [*watch.chunks[:number], exited, *watch.chunks[number:]]
     return [replace(each, chunks=chunks) if each is watch else each for each in exchanges]
 
 
 def _forges_frames(exchanges: list[Exchange], recordings: Recordings) -> list[Exchange]:
-    """The recorder took the forged exit frame for the end."""
+    """The recorder stopped at the forged exit frame."""
     log = _find(exchanges, "get pods/log")
     last = log.chunks[-1][0]
-    said = {"code": 0, "signal": None, "timed_out": False, "seconds": 0.1, "dropped": {"out": 0, "err": 0}}
-    more = [
+    fields = {"code": 0, "signal": None, "timed_out": False, "seconds": 0.1, "dropped": {"out": 0, "err": 0}}
+    added = [
         (last + 0.001, encode("out", b"done\n")),
-        (last + 0.004, encode("exit", json.dumps(said).encode())),
+        (last + 0.004, encode("exit", json.dumps(fields).encode())),
     ]
     delete = _find(exchanges, "delete jobs")
     later = _at(delete, delete.at + 0.005)
-    changed = {id(log): replace(log, chunks=[*log.chunks, *more]), id(delete): later}
+    changed = {id(log): replace(log, chunks=[*log.chunks, *added]), id(delete): later}
     return [changed.get(id(each), each) for each in exchanges]
 
 
@@ -298,7 +299,7 @@ def _already_exists(exchanges: list[Exchange], recordings: Recordings) -> list[E
     post = _find(base, "create jobs")
     job = _job(base)
     lost = replace(post, status=None, responded_at=None, chunks=[], ended_by="ReadError", ended_at=post.at + 0.001)
-    again = _renamed(_answered_with(replace(post, at=post.at + 0.001), refused), _name(refused), job)
+    again = _renamed(_with_response_of(replace(post, at=post.at + 0.001), refused), _name(refused), job)
     read = replace(
         post, method="GET", path=f"{post.path}/{job}", query={}, body=b"", at=post.at + 0.005, status=200
     )
@@ -310,7 +311,7 @@ def _log_errors(exchanges: list[Exchange], recordings: Recordings) -> list[Excha
     early = next(each for each in exchanges if each.status == 400)
     base = _base(recordings)
     log = _find(base, "get pods/log")
-    refused = _answered_with(replace(log, ended_by="server"), early)
+    refused = _with_response_of(replace(log, ended_by="server"), early)
     refused = _renamed(refused, request_of(early).name, _pod(base))
     later = log.at + 0.005
     number = base.index(log)
@@ -322,7 +323,11 @@ def _invalid_job(exchanges: list[Exchange], recordings: Recordings) -> list[Exch
     base = _base(recordings)
     post = _find(base, "create jobs")
     watch = replace(_find(base, "watch pods"), chunks=[])
-    return [_find(base, "list pods"), watch, _renamed(_answered_with(post, refused), _name(refused), _job(base))]
+    return [
+        _find(base, "list pods"),
+        watch,
+        _renamed(_with_response_of(post, refused), _name(refused), _job(base)),
+    ]
 
 
 def _config_map_too_large(exchanges: list[Exchange], recordings: Recordings) -> list[Exchange]:
@@ -334,7 +339,7 @@ def _config_map_too_large(exchanges: list[Exchange], recordings: Recordings) -> 
         _find(base, "list pods"),
         replace(watch, chunks=waiting),
         _find(base, "create jobs"),
-        _renamed(_answered_with(post, refused), "gke-sandbox-big", _job(base)),
+        _renamed(_with_response_of(post, refused), "gke-sandbox-big", _job(base)),
         _at(delete, post.at + 0.012),
     ]
 
@@ -349,38 +354,36 @@ def _forbidden(exchanges: list[Exchange], recordings: Recordings) -> list[Exchan
 class Conversion:
     """The conversion of a recording to a cassette.
 
-    `notes` say what was changed, beyond the requests; without them nothing was. `left_out` are of the usual
-    requests those that this library does not send in this scenario; `also` are recorded requests that it sends
-    besides the usual ones, with the recorder's query, as in ``also=("list events", "get jobs")``.
+    `notes` describe the changes other than those of requests, if there are any. `left_out` are usual requests that
+    this library does not send in this scenario; `also` are other requests that it sends, with the recorded
+    query, as in ``also=("list events", "get jobs")``.
     """
 
     notes: str = ""
-    mend: Mend = lambda exchanges, _: exchanges
+    edit: Edit = lambda exchanges, _: exchanges
     left_out: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
 
 
-_IMAGE = "The request names an image without Python, the recorder asked for a command that is not in its image."
-_ONE_STEP = "Fused: the execution is that of execution-success,"
+_IMAGE = "The request names an image without Python; the recorder used a command that is missing in its image."
+_ONE_STEP = "Combined: the execution is that of execution-success;"
 
 CONVERSIONS: dict[str, Conversion] = {
     "already-exists": Conversion(
-        f"{_ONE_STEP} the answer to its first POST is lost (by hand), the second is answered as recorded (409), "
-        "and what GET tells of the Job is what POST had told.",
-        mend=_already_exists,
+        f"{_ONE_STEP} the response to its first POST is lost (by hand), the second has the recorded one (409), "
+        "and the response to the GET of the Job is that of the POST.",
+        edit=_already_exists,
         also=("get jobs",),
     ),
     "configmap-too-large": Conversion(
-        f"{_ONE_STEP} the answer to the POST of the ConfigMap is as recorded (422), for a program that is not too "
-        "large.",
-        mend=_config_map_too_large,
+        f"{_ONE_STEP} the response to the POST of the ConfigMap is the recorded one (422), although the program "
+        "is not too large.",
+        edit=_config_map_too_large,
     ),
     "deadline-exceeded": Conversion(
-        "The recorded Job had a deadline of 3 s; one of this library has a longer one.", also=("get jobs",)
+        "The recorded Job had a deadline of 3 s; a Job of this library has a longer one.", also=("get jobs",)
     ),
-    "evicted": Conversion(
-        "The followed log is written by hand: the recorder had not asked for it.", mend=_evicted
-    ),
+    "evicted": Conversion("The followed log is written by hand: the recorder did not request it.", edit=_evicted),
     "execution-bytes": Conversion(),
     "execution-exit-3": Conversion(),
     "execution-files": Conversion(),
@@ -394,38 +397,38 @@ CONVERSIONS: dict[str, Conversion] = {
     "execution-time-limit": Conversion(),
     "execution-traceback": Conversion(),
     "forbidden": Conversion(
-        "By hand: the recorder had watched the pods without a list; its 403 says list here.", mend=_forbidden
+        "By hand: the recorder watched the pods without a list; its 403 is changed to list.", edit=_forbidden
     ),
     "image-pull-backoff": Conversion(),
     "invalid-job": Conversion(
-        "Fused: list and watch are those of execution-success, the answer to the POST of the Job is as recorded "
-        "(422), for a Job that is valid.",
-        mend=_invalid_job,
+        "Combined: list and watch are those of execution-success; the response to the POST of the Job is the "
+        "recorded one (422), although the Job is valid.",
+        edit=_invalid_job,
     ),
     "job-deleted-by-client": Conversion(
-        "By hand: the client hangs up on its log before it deletes the Job; the recorder had read on.",
-        mend=_hangs_up,
+        "By hand: the client closes the log before it deletes the Job; the recorder read it to the end.",
+        edit=_hangs_up,
     ),
     "late-configmap": Conversion(),
     "log-errors": Conversion(
-        f"{_ONE_STEP} its log is first answered as recorded (400) for a container that is about to start.",
-        mend=_log_errors,
+        f"{_ONE_STEP} the first response for its log is the recorded one (400), of a waiting container.",
+        edit=_log_errors,
     ),
     "namespace-missing": Conversion(),
     "pod-security-violation": Conversion(
-        "The recorded Job broke the standard in the ways that the server names; one of this library does not, nor "
-        "does the Job in the response, by hand.",
+        "The recorded Job violated the standard as reported by the server; a Job of this library does not. By "
+        "hand: the Job in the response does not either.",
         also=("list events",),
-        mend=_hardened,
+        edit=_hardened,
     ),
     "program-forges-frames": Conversion(
-        "By hand: the log goes on after the forged frames. The recorder had taken one for the end.",
-        mend=_forges_frames,
+        "By hand: the log continues after the forged frames. The recorder stopped at one of them.",
+        edit=_forges_frames,
     ),
     "program-stops-the-runner": Conversion(
-        "By hand: the pod tells of its container's end before the Job is deleted. The recorder had deleted it "
-        "sooner.",
-        mend=_stops_the_runner,
+        "By hand: the pod reports the exit of its container before the Job is deleted. The recorder deleted it "
+        "earlier.",
+        edit=_stops_the_runner,
     ),
     "python-missing": Conversion(_IMAGE, left_out=("get pods/log",)),
     "quota-exceeded": Conversion(also=("list events",)),
@@ -437,18 +440,18 @@ CONVERSIONS: dict[str, Conversion] = {
 
 
 def _reads_on(cassette: Cassette) -> Cassette:
-    """The recording library gave up at the 404; the log is read again, from its beginning to its end."""
+    """The recording version failed at the 404; here the log is read again from its start to its end."""
     (first, refused) = (step for step in cassette.steps if step.path.endswith("/log"))
     before = b"".join(chunk.data for chunk in first.response.chunks or ())
     at = refused.at + 1000
     chunks = [Chunk(at + 10, before)]
     for number in range(before.count(b"\x1eout "), 24):
-        # As recorded: each took 501 ms, and what was printed before `at` is there at once.
+        # As recorded: one line every 501 ms; lines printed before `at` are available at once.
         printed = 396 + 501 * number
         chunks.append(Chunk(max(printed, at + 10), encode("out", f"{number}\n".encode())))
-    said = {"code": 0, "signal": None, "timed_out": False, "seconds": 12.02, "dropped": {"out": 0, "err": 0}}
+    fields = {"code": 0, "signal": None, "timed_out": False, "seconds": 12.02, "dropped": {"out": 0, "err": 0}}
     end = chunks[-1].at + 510
-    chunks.append(Chunk(end, encode("exit", json.dumps(said).encode())))
+    chunks.append(Chunk(end, encode("exit", json.dumps(fields).encode())))
     response = replace(first.response, at=at + 5, chunks=tuple(chunks), ended_by="client", ended_at=end + 5)
     again = replace(refused, name="get-pods-log-1-again-3", at=at, response=response)
     delete = cassette.steps[-1]
@@ -461,25 +464,25 @@ def _reads_on(cassette: Cassette) -> Cassette:
 
 CONTINUATIONS: dict[str, tuple[str, Callable[[Cassette], Cassette]]] = {
     "kubelet-restart": (
-        "Recorded by this library on a real server; the kubelet was stopped at 5.8 s for 2.5 s. By hand: what "
-        "follows the 404, where the recording library gave up. Here the log is read again, to its end.",
+        "Recorded by this library on a real server; the kubelet was stopped at 5.8 s for 2.5 s. By hand: the "
+        "steps after the 404, at which the recording version failed. Here the log is read again, to its end.",
         _reads_on,
     ),
 }
-"""Recordings that are cassettes of this library already: the notes of each, and what completes it."""
+"""Recordings that are already cassettes of this library: the notes of each, and the function that completes it."""
 
 
 def continued(name: str, source: Path) -> Cassette:
     """Return the cassette of one scenario whose recording is a cassette."""
     cassette = load(source / f"{name}.yaml")
-    notes, mend = CONTINUATIONS[name]
-    return mend(replace(cassette, header=replace(cassette.header, scenario=name, notes=notes)))
+    notes, edit = CONTINUATIONS[name]
+    return edit(replace(cassette, header=replace(cassette.header, scenario=name, notes=notes)))
 
 
 def convert(name: str, recordings: Recordings) -> Cassette:
-    """The cassette of one scenario."""
+    """Return the cassette of one scenario."""
     conversion, scenario = CONVERSIONS[name], SCENARIOS[name]
-    exchanges = conversion.mend(recordings.exchanges(name), recordings)
+    exchanges = conversion.edit(recordings.exchanges(name), recordings)
     sent = {*_SENT, *conversion.also} - {*conversion.left_out}
     exchanges = [each for each in exchanges if _kind(each) in sent and not _unfollowed(each)]
     exchanges.sort(key=lambda each: each.at)
@@ -487,23 +490,23 @@ def convert(name: str, recordings: Recordings) -> Cassette:
         scenario=name,
         namespace=request_of(exchanges[0]).namespace,
         recorded_at=_DATE,
-        recorded_with=f"a recorder of raw answers, converted by gke-sandbox {__version__}",
+        recorded_with=f"a recorder of raw responses, converted by gke-sandbox {__version__}",
         server=recordings.version(name),
-        notes=f"Answers of a real server, requests of this library. {conversion.notes}".strip(),
+        notes=f"Responses of a real server, requests of this library. {conversion.notes}".strip(),
     )
-    return normalize(_with_our_requests(exchanges, scenario), header, _began(exchanges), f"{name}.yaml")
+    return normalize(_with_new_requests(exchanges, scenario), header, _start_time(exchanges), f"{name}.yaml")
 
 
 def _unfollowed(exchange: Exchange) -> bool:
-    """Logs are followed, always."""
+    """Return whether the request reads a log without following it, which this library never does."""
     return _kind(exchange) == "get pods/log" and "follow" not in exchange.query
 
 
-def _began(exchanges: Sequence[Exchange]) -> datetime:
+def _start_time(exchanges: Sequence[Exchange]) -> datetime:
     """Return the time at which the recording started, from timestamps of its objects."""
     for exchange in exchanges:
-        told = parse_json(b"".join(data for _, data in exchange.chunks)) or {}
-        created = told.get("metadata", {}).get("creationTimestamp")
+        body = parse_json(b"".join(data for _, data in exchange.chunks)) or {}
+        created = body.get("metadata", {}).get("creationTimestamp")
         if created:
             moment = datetime.strptime(created, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
             return moment - timedelta(seconds=int(exchange.at))

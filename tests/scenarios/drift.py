@@ -1,9 +1,8 @@
 """Compare the shapes of two recordings of a scenario, from different servers or versions. Pure.
 
-Values such as names, times, messages and quantities are ignored. What is compared is whether the same
-requests came, and of each answer its status, its headers' names, its fields and their types, and the words that
-programs act on (`reason`, `phase`, ...); of a watch the order of each pod's phases; of a log the order of its
-frames.
+Values such as names, times, messages and quantities are ignored. Compared are the requests and, for each response,
+the status, the names of the headers, the fields with their types, and the values that programs act on (`reason`,
+`phase`, ...); for a watch the order of the phases of each pod; for a log the order of its frames.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ _WORDS = frozenset(
 # The fields that identify the items of a list.
 _KEYS = ("type", "name", "key", "field")
 _Shape = dict[str, set[str]]
-"""A field's path, and what was seen there: its types, or its words."""
+"""The path of a field, and the types or constants seen there."""
 
 
 @dataclass(frozen=True)
 class Drift:
-    """One difference. `step` is the recorded one's name, `path` where in it."""
+    """One difference, at `path` in the recorded step named `step`."""
 
     step: str
     path: str
@@ -48,8 +47,8 @@ def drift(recorded: Cassette, found: Cassette) -> list[Drift]:
 
     The number of polls is not compared.
 
-    Where a client hung up, what the other one went on to see is no difference; nor is how far a pod had come when
-    its client deleted it.
+    If one client closed a stream, the rest of the other stream is not compared. Neither is the phase in which a
+    client deleted a pod.
     """
     names = _job_names(recorded, found)
     sides = _Side(_deletions(recorded), {}), _Side(_deletions(found), names)
@@ -109,7 +108,7 @@ def _renamed(name: str, job: str, names: Mapping[str, str]) -> str:
 
 
 def _deletions(cassette: Cassette) -> dict[str, int]:
-    """When each Job's deletion was asked for."""
+    """Return the time of the DELETE request of each Job."""
     return {step.job: step.at for step in reversed(cassette.steps) if step.job and step.method == "DELETE"}
 
 
@@ -120,7 +119,7 @@ def _of_step(before: Step, after: Step, sides: _Sides) -> Iterator[Drift]:
 
     one, other = before.response, after.response
     if one.status is None or other.status is None:
-        yield from differ("the answer", one.status or one.ended_by, other.status or other.ended_by)
+        yield from differ("the response", one.status or one.ended_by, other.status or other.ended_by)
         return
     yield from differ("status", one.status, other.status)
     yield from differ("headers", sorted(one.headers), sorted(other.headers))
@@ -130,20 +129,20 @@ def _of_step(before: Step, after: Step, sides: _Sides) -> Iterator[Drift]:
         yield from differ("the body", _kind_of_body(before), _kind_of_body(after))
         yield from _of_shapes(before.name, "", _shape(one.json), _shape(other.json))
         return
-    hung_up = "client" in (one.ended_by, other.ended_by)
+    closed_by_client = "client" in (one.ended_by, other.ended_by)
     if "watch" not in before.query:
         frames = _frames(before), _frames(after)
-        shortest = min(map(len, frames)) if hung_up else None
+        shortest = min(map(len, frames)) if closed_by_client else None
         yield from differ("frames", *(", ".join(each[:shortest]) for each in frames))
         return
-    yield from _of_watches(before, after, hung_up, sides)
+    yield from _of_watches(before, after, closed_by_client, sides)
 
 
 def _kind_of_body(step: Step) -> str:
-    answer = step.response
-    if answer.chunks is not None:
+    response = step.response
+    if response.chunks is not None:
         return "a stream"
-    return "JSON" if answer.json is not None else "bytes" if answer.data else "none"
+    return "JSON" if response.json is not None else "bytes" if response.data else "none"
 
 
 # -- the shape of JSON ----------------------------------------------------------------------------------------
@@ -151,15 +150,15 @@ def _kind_of_body(step: Step) -> str:
 
 def _of_shapes(step: str, where: str, before: _Shape, after: _Shape, *, whole: bool = True) -> Iterator[Drift]:
     """Return the differences. Unless `whole`, one of them is incomplete, and missing fields are not reported."""
-    told: list[str] = []
+    reported: list[str] = []
     for path in [*before, *(path for path in after if path not in before)]:
         one, other = before.get(path), after.get(path)
         if one is None or other is None:
-            within = any(path.startswith((f"{each}.", f"{each}[")) for each in told)
+            within = any(path.startswith((f"{each}.", f"{each}[")) for each in reported)
             if not whole or within:
                 continue
             # Its content is part of this difference.
-            told.append(path)
+            reported.append(path)
         elif one & other:
             continue
         yield Drift(step, f"{where}{path}", _text(one), _text(other))
@@ -191,7 +190,7 @@ def _fields(value: Any, path: str) -> Iterator[tuple[str, str]]:
         for item in value:
             yield from _fields(item, f"{path}[{_key(item)}]")
     else:
-        kind = {str: "text", bool: "a truth value", type(None): "null"}.get(type(value), "a number")
+        kind = {str: "text", bool: "a boolean", type(None): "null"}.get(type(value), "a number")
         yield path, kind
 
 
@@ -205,7 +204,7 @@ def _key(item: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """`value` with every placeholder as if it were the first of its kind."""
+    """Return `value` with the numbers of all placeholders removed."""
     if isinstance(value, str):
         return PLACEHOLDER.sub(lambda found: f"<{found['kind']}>" if found["kind"] else found.group(), value)
     if isinstance(value, Mapping):
@@ -217,7 +216,7 @@ def _plain(value: Any) -> Any:
 
 
 def _frames(step: Step) -> list[str]:
-    """The kinds of a log's frames, those that follow one another of one kind once."""
+    """Return the kinds of the frames of a log; consecutive frames of the same kind count once."""
     decoder = Decoder(Limits())
     kinds = {Start: "start", Output: "output", OutputFile: "file", Exit: "exit"}
     found: list[str] = []
@@ -239,7 +238,7 @@ class _Phase:
 
 @dataclass
 class _Life:
-    """One object's phases. `deleted`: how many there were before this client deleted it."""
+    """The phases of one object. `deleted` is the number of phases before this client deleted it."""
 
     phases: list[_Phase]
     deleted: int | None = None
@@ -248,21 +247,21 @@ class _Life:
         return " > ".join(phase.shown for phase in self.phases[:length]) or "none"
 
 
-def _of_watches(before: Step, after: Step, hung_up: bool, sides: _Sides) -> Iterator[Drift]:
+def _of_watches(before: Step, after: Step, closed_by_client: bool, sides: _Sides) -> Iterator[Drift]:
     one, other = (_lives(step, side) for step, side in zip((before, after), sides, strict=True))
     for name in [*one, *(name for name in other if name not in one)]:
-        mine, theirs = one.get(name, _Life([])), other.get(name, _Life([]))
-        ends = [life.deleted for life in (mine, theirs) if life.deleted is not None]
-        if hung_up:
-            ends += [len(mine.phases), len(theirs.phases)]
+        recorded_life, found_life = one.get(name, _Life([])), other.get(name, _Life([]))
+        ends = [life.deleted for life in (recorded_life, found_life) if life.deleted is not None]
+        if closed_by_client:
+            ends += [len(recorded_life.phases), len(found_life.phases)]
         compared = min(ends) if ends else None
-        texts = mine.text(compared), theirs.text(compared)
+        texts = recorded_life.text(compared), found_life.text(compared)
         if texts[0] != texts[1]:
             yield Drift(before.name, f"phases of {name}", *texts)
             continue
-        seen = {phase.shown: phase.shape for phase in theirs.phases}
-        for index, phase in enumerate(mine.phases):
-            # One may not have seen all of the last phase, nor of what came after it.
+        seen = {phase.shown: phase.shape for phase in found_life.phases}
+        for index, phase in enumerate(recorded_life.phases):
+            # One recording may contain only part of the last compared phase and of later ones.
             whole = compared is None or index < compared - 1
             if phase.shown in seen:
                 where = f"{phase.shown}: "
@@ -270,7 +269,7 @@ def _of_watches(before: Step, after: Step, hung_up: bool, sides: _Sides) -> Iter
 
 
 def _lives(step: Step, side: _Side) -> dict[str, _Life]:
-    """By whose it is and its number: ``pod 1 of <job-1>``."""
+    """Return the phases of each pod, by a name like ``pod 1 of <job-1>``."""
     lives: dict[str, _Life] = {}
     counts: dict[str, int] = {}
     named: dict[str, str] = {}
@@ -301,13 +300,13 @@ def _lives(step: Step, side: _Side) -> dict[str, _Life]:
 
 
 def _job_of(metadata: Mapping[str, Any]) -> str:
-    """The Job that an object's name is made of."""
+    """Return the placeholder of the Job in the name of an object, or an empty string."""
     found = PLACEHOLDER.search(str(metadata.get("name", "")))
     return found.group() if found is not None and found["kind"] == "job" else ""
 
 
 def _shown(type_: str, body: Mapping[str, Any]) -> str:
-    """``Pending waiting ContainerCreating``: what a reader of a watch goes by."""
+    """Return the state that a client of a watch acts on, like ``Pending waiting ContainerCreating``."""
     metadata, status = body.get("metadata") or {}, body.get("status")
     if not isinstance(status, Mapping):
         return f"{type_} {body.get('reason', '')}".strip()

@@ -1,4 +1,4 @@
-"""The embedded cluster in the state that a scenario needs, with pods that do what its cassette shows."""
+"""The embedded cluster in the state that a scenario needs, with pods that behave as in its cassette."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from gke_sandbox.local.faults import Drop, EndJob, HideConfigMap, RefusePod, Res
 from tests.local.replaying import NOBODY, RUNNER, pace_for, script_of
 from tests.local.trim_recordings import state
 
-__all__ = ["BEGAN", "embedded"]
+__all__ = ["STARTED_AT", "embedded"]
 
 # The recordings started at this fraction of a second, which affects the deadline of a Job.
-BEGAN = datetime(2026, 11, 22, 21, 20, 0, 100_000, tzinfo=timezone.utc)
+STARTED_AT = datetime(2026, 11, 22, 21, 20, 0, 100_000, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ _STATES = {
 
 
 def embedded(scenario: str, cassette: Cassette) -> LocalTransport:
-    """A cluster for one run of a scenario. Time is the event loop's, from 0 on."""
+    """Return a cluster for one run of a scenario. Its clock is that of the event loop, starting at 0."""
     found = _STATES.get(scenario, _State())
     states = _states(cassette)
     created = next((step.at for step in cassette.steps if step.name == "create-jobs-1"), 0)
@@ -79,7 +79,7 @@ def embedded(scenario: str, cassette: Cassette) -> LocalTransport:
         pace=pace,
         caller=found.caller,
         node_labels=labels,
-        now=lambda: BEGAN + timedelta(seconds=anyio.current_time()),
+        now=lambda: STARTED_AT + timedelta(seconds=anyio.current_time()),
     )
 
 

@@ -13,7 +13,7 @@ _END = "<!-- end of the cassettes -->\n"
 
 
 def table(fixtures: Path) -> str:
-    """The table of all cassettes in a directory."""
+    """Return the table of all cassettes in a directory."""
     lines = ["| cassette | server | recorded | notes |", "|---|---|---|---|"]
     for path in sorted(fixtures.glob("*.yaml")):
         header = load(path).header
@@ -23,7 +23,7 @@ def table(fixtures: Path) -> str:
 
 
 def write_table(fixtures: Path) -> None:
-    """Bring the table in a directory's README up to date; a README without one stays as it is."""
+    """Update the table in the README of a directory. A README without the markers is not changed."""
     readme = fixtures / "README.md"
     if not readme.exists():
         return

@@ -1,7 +1,7 @@
-"""Put this library's present requests into cassettes, and leave the answers alone.
+"""Update the requests in cassettes to those of this version, and keep the responses.
 
-For when its manifests have changed and neither the raw recordings nor a live cluster are at hand. Run it from the
-repository's root::
+Use it if the manifests have changed and neither the raw recordings nor a live cluster are available. Run it from
+the root of the repository::
 
     python -m tests.scenarios.renew_requests fixtures/
 """
@@ -29,7 +29,7 @@ _SESSION, _UID = "session-0", "uid-0"
 
 
 def renewed(cassette: Cassette) -> Cassette:
-    """The cassette with the Jobs and ConfigMaps that the library sends today."""
+    """Return the cassette with the Jobs and ConfigMaps that this version sends."""
     made = {of: _manifests(cassette, of) for of in _jobs(cassette)}
     return replace(cassette, steps=tuple(_renewed(step, made.get(step.job)) for step in cassette.steps))
 

@@ -1,6 +1,6 @@
-"""The scenarios: what is asked for, and what must come of it on every cluster.
+"""The scenarios: programs with settings, and the expected outcome on every cluster.
 
-A scenario has the name of its cassette in fixtures/, which has the name of the recording that it was made of.
+A scenario has the same name as its cassette in fixtures/ and as the recording that the cassette was made from.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["SCENARIOS", "Expected", "Run", "Scenario"]
 
 
 _NOTHING = DroppedOutput()
-# What the recorder asked for, as far as it matters: 128Mi are what `execution-out-of-memory` runs out of.
+# The settings of the recorder that affect outcomes: `execution-out-of-memory` exceeds the limit of 128Mi.
 _COMMON: dict[str, Any] = {
     "timeout": 30,
     "memory_request": "64Mi",
@@ -51,7 +51,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Run:
-    """One program. With `until` it is cancelled as soon as that was printed."""
+    """One program. It is cancelled as soon as it has printed `until`, if that is set."""
 
     code: str
     expected: Expected
@@ -61,7 +61,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """Programs that run at once in one Sandbox with these settings.
+    """Programs that run concurrently in one Sandbox with these settings.
 
     `not_live` is the reason why it cannot run on a live cluster. `namespace` replaces the default namespace.
     """
@@ -101,7 +101,7 @@ _SOON = {"startup_timeout": 10}
 _CAPPED = "import sys\nfor i in range(4000): print('x' * 79)\nprint('y' * 40000)\n"
 
 SCENARIOS: dict[str, Scenario] = {
-    # -- the program ends by itself ---------------------------------------------------------------------------
+    # -- the program exits by itself --------------------------------------------------------------------------
     "execution-success": _prints(HOLA, "hola\n"),
     "execution-mounted": _prints(HOLA, "hola\n", settings={"delivery": "mount", "tmp_size": "16Mi"}),
     "execution-exit-3": _one(
@@ -163,7 +163,7 @@ SCENARIOS: dict[str, Scenario] = {
             Run(f"print({n})\n", Expected(status="succeeded", exit_code=0, stdout=f"{n}\n")) for n in (0, 1)
         )
     ),
-    # -- something ends it ------------------------------------------------------------------------------------
+    # -- the program is killed ---------------------------------------------------------------------------------
     "execution-time-limit": _one(
         "import time\nprint('started')\nwhile True: time.sleep(0.1)\n",
         settings={"timeout": 2},
@@ -193,7 +193,7 @@ SCENARIOS: dict[str, Scenario] = {
     "job-deleted-by-client": _one(_SLEEPS, until="started\n", stdout="started\n"),
     "deadline-exceeded": _one(
         _SLEEPS,
-        not_live="the client ends a program some time before its Job's activeDeadlineSeconds",
+        not_live="the client stops a program before the activeDeadlineSeconds of its Job",
         status="killed",
         signal=9,
         stdout="started\n",
@@ -214,11 +214,11 @@ SCENARIOS: dict[str, Scenario] = {
         reason="Evicted",
         words=("EmptyDir volume", "16Mi"),
     ),
-    # -- it comes late, or not at all -------------------------------------------------------------------------
+    # -- the program starts late or never ----------------------------------------------------------------------
     "late-configmap": _prints(
         "print('late')\n",
         "late\n",
-        not_live="the server would have to be slow between two requests",
+        not_live="the server must be slow between two requests",
         waits=("CreateContainerConfigError",),
     ),
     "python-missing": _one(
@@ -241,7 +241,7 @@ SCENARIOS: dict[str, Scenario] = {
     "unschedulable": _one(
         "print(1)\n",
         settings={"node_selector": {"sandbox.gke.io/runtime": "gvisor"}, **_SOON},
-        not_live="no node may have GKE's label for gVisor, and on GKE some have it",
+        not_live="no node may have the gVisor label of GKE, and on GKE some nodes have it",
         error=StartError,
         cause="no_gvisor_node",
         reason="Unschedulable",
@@ -259,7 +259,7 @@ SCENARIOS: dict[str, Scenario] = {
     "pod-security-violation": _one(
         "print(1)\n",
         settings=_SOON,
-        not_live="the strictest standard does not refuse the pods that this library asks for",
+        not_live="the strictest standard accepts the pods of this library",
         error=StartError,
         cause="pod_security",
         reason="FailedCreate",
@@ -274,10 +274,10 @@ SCENARIOS: dict[str, Scenario] = {
         reason="FailedCreate",
         words=("quota is used up", "exceeded quota", "within 10 s"),
     ),
-    # -- the server refuses -----------------------------------------------------------------------------------
+    # -- the server refuses a request --------------------------------------------------------------------------
     "forbidden": _one(
         HOLA,
-        not_live="the caller must have no rights",
+        not_live="the caller must have no permissions",
         error=Forbidden,
         reason="Forbidden",
         words=('cannot create resource "jobs"',),
@@ -285,7 +285,7 @@ SCENARIOS: dict[str, Scenario] = {
     "namespace-missing": _one(
         HOLA,
         namespace="no-such-namespace",
-        not_live="a caller with rights in all namespaces is told otherwise (404)",
+        not_live="a caller with permissions in all namespaces gets 404 instead",
         error=Forbidden,
         reason="Forbidden",
         words=('in the namespace "no-such-namespace"',),
@@ -295,20 +295,20 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "invalid-job": _one(
         HOLA,
-        not_live="this library refuses before the server would",
+        not_live="this library refuses the settings before it sends a request",
         error=Invalid,
         reason="Invalid",
         words=("must be less than or equal to memory limit",),
     ),
     "configmap-too-large": _one(
         HOLA,
-        not_live="this library refuses before the server would",
+        not_live="this library refuses the settings before it sends a request",
         error=Invalid,
         reason="Invalid",
         words=("may not be more than 1048576 bytes",),
     ),
-    # -- trouble that is survived -----------------------------------------------------------------------------
-    "already-exists": _prints(HOLA, "hola\n", not_live="the connection must break between request and answer"),
+    # -- temporary failures ------------------------------------------------------------------------------------
+    "already-exists": _prints(HOLA, "hola\n", not_live="the connection must break between request and response"),
     "kubelet-restart": _prints(
         "import time\nfor i in range(24):\n    print(i, flush=True); time.sleep(0.5)\n",
         "".join(f"{number}\n" for number in range(24)),
@@ -318,7 +318,7 @@ SCENARIOS: dict[str, Scenario] = {
             "memory_limit": "512Mi",
             "ephemeral_storage_limit": "256Mi",
         },
-        not_live="the kubelet must be restarted meanwhile",
+        not_live="the kubelet must be restarted during the run",
     ),
-    "log-errors": _prints(HOLA, "hola\n", not_live="the kubelet must be behind the watch"),
+    "log-errors": _prints(HOLA, "hola\n", not_live="the kubelet must lag behind the watch"),
 }

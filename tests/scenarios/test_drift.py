@@ -41,10 +41,10 @@ def changed(cassette: Cassette, name: str, change: Callable[[RecordedResponse], 
 
 
 def with_json(cassette: Cassette, name: str, change: Callable[[Any], Any]) -> Cassette:
-    return changed(cassette, name, lambda answer: replace(answer, json=change(answer.json)))
+    return changed(cassette, name, lambda response: replace(response, json=change(response.json)))
 
 
-def told(before: Cassette, after: Cassette) -> list[str]:
+def differences(before: Cassette, after: Cassette) -> list[str]:
     return [str(each) for each in drift(before, after)]
 
 
@@ -58,12 +58,16 @@ def test_names_times_texts_and_output_can_differ(recorded: Cassette, tmp_path: P
     assert other.header.namespace == "elsewhere"
     assert drift(recorded, other) == []
     other = with_json(other, "delete-jobs-1", lambda body: {**body, "message": "gone"})
-    assert told(other, with_json(other, "delete-jobs-1", lambda body: {**body, "message": "it is gone"})) == []
+    assert (
+        differences(other, with_json(other, "delete-jobs-1", lambda body: {**body, "message": "it is gone"})) == []
+    )
 
 
 def test_another_status_is_reported_without_the_differences_of_the_body(recorded: Cassette) -> None:
-    other = changed(recorded, "delete-jobs-1", lambda answer: replace(answer, status=202, json={"kind": "Job"}))
-    assert told(recorded, other) == ["delete-jobs-1: status: recorded 200, found 202"]
+    other = changed(
+        recorded, "delete-jobs-1", lambda response: replace(response, status=202, json={"kind": "Job"})
+    )
+    assert differences(recorded, other) == ["delete-jobs-1: status: recorded 200, found 202"]
 
 
 def test_added_and_removed_fields_and_other_types_are_reported(recorded: Cassette) -> None:
@@ -72,9 +76,9 @@ def test_added_and_removed_fields_and_other_types_are_reported(recorded: Cassett
         del spec["suspend"]
         return {**job, "spec": spec}
 
-    assert told(recorded, with_json(recorded, "create-jobs-1", change)) == [
+    assert differences(recorded, with_json(recorded, "create-jobs-1", change)) == [
         "create-jobs-1: spec.backoffLimit: recorded a number, found text",
-        "create-jobs-1: spec.suspend: recorded a truth value, found nothing",
+        "create-jobs-1: spec.suspend: recorded a boolean, found nothing",
         "create-jobs-1: spec.newer: recorded nothing, found an object",
     ]
 
@@ -84,8 +88,8 @@ def test_items_of_a_list_are_identified_by_name_and_not_by_order(recorded: Casse
         return with_json(recorded, "list-pods", lambda body: {**body, "conditions": list(items)})
 
     ready, done = {"type": "Ready", "status": "True"}, {"type": "Done", "status": "True"}
-    assert told(listed(ready, done), listed(done, ready)) == []
-    assert told(listed(ready, done), listed(done, {**ready, "status": "False"})) == [
+    assert differences(listed(ready, done), listed(done, ready)) == []
+    assert differences(listed(ready, done), listed(done, {**ready, "status": "False"})) == [
         "list-pods: conditions[Ready].status: recorded 'True', found 'False'"
     ]
 
@@ -93,26 +97,28 @@ def test_items_of_a_list_are_identified_by_name_and_not_by_order(recorded: Casse
 def test_reasons_are_compared_and_messages_are_not(recorded: Cassette) -> None:
     def refused(reason: str, message: str) -> Cassette:
         status = {"kind": "Status", "status": "Failure", "reason": reason, "message": message, "code": 403}
-        return changed(recorded, "delete-jobs-1", lambda answer: replace(answer, status=403, json=status))
+        return changed(recorded, "delete-jobs-1", lambda response: replace(response, status=403, json=status))
 
-    assert told(refused("Forbidden", "no"), refused("Forbidden", "never")) == []
-    assert told(refused("Forbidden", "no"), refused("Invalid", "no")) == [
+    assert differences(refused("Forbidden", "no"), refused("Forbidden", "never")) == []
+    assert differences(refused("Forbidden", "no"), refused("Invalid", "no")) == [
         "delete-jobs-1: reason: recorded 'Forbidden', found 'Invalid'"
     ]
 
 
 def test_a_new_header_is_reported(recorded: Cassette) -> None:
-    other = changed(recorded, "create-jobs-1", lambda answer: replace(answer, headers={"warning": '299 - "x"'}))
-    assert told(recorded, other) == ["create-jobs-1: headers: recorded [], found ['warning']"]
+    other = changed(
+        recorded, "create-jobs-1", lambda response: replace(response, headers={"warning": '299 - "x"'})
+    )
+    assert differences(recorded, other) == ["create-jobs-1: headers: recorded [], found ['warning']"]
 
 
 def test_requests_in_only_one_recording_are_reported(recorded: Cassette, tmp_path: Path) -> None:
     record(tmp_path / "c.yaml", one, Fault(Drop(), Match("create", "configmaps")), script=program(out("1\n")))
-    assert told(recorded, load(tmp_path / "c.yaml")) == [
-        "create-configmaps-1: the answer: recorded 201, found ReadError",
+    assert differences(recorded, load(tmp_path / "c.yaml")) == [
+        "create-configmaps-1: the response: recorded 201, found ReadError",
         "create-configmaps-1-again-2: the request: recorded none, found one",
     ]
-    assert "create-configmaps-1-again-2: the request: recorded one, found none" in told(
+    assert "create-configmaps-1-again-2: the request: recorded one, found none" in differences(
         load(tmp_path / "c.yaml"), recorded
     )
 
@@ -131,22 +137,22 @@ def test_the_order_of_the_phases_of_a_pod_is_reported(recorded: Cassette, tmp_pa
 def test_events_after_the_client_closed_a_watch_are_not_compared(recorded: Cassette) -> None:
     """The state of a pod when the client closes the watch depends on timing."""
 
-    def shorter(answer: RecordedResponse) -> RecordedResponse:
-        assert answer.chunks is not None
-        return replace(answer, chunks=answer.chunks[:4])
+    def shorter(response: RecordedResponse) -> RecordedResponse:
+        assert response.chunks is not None
+        return replace(response, chunks=response.chunks[:4])
 
     other = changed(recorded, "watch-pods", shorter)
     assert drift(recorded, other) == []
     assert drift(other, recorded) == []
-    ended = changed(other, "watch-pods", lambda answer: replace(answer, ended_by="server"))
-    whole = changed(recorded, "watch-pods", lambda answer: replace(answer, ended_by="server"))
+    ended = changed(other, "watch-pods", lambda response: replace(response, ended_by="server"))
+    whole = changed(recorded, "watch-pods", lambda response: replace(response, ended_by="server"))
     assert [each.path for each in drift(whole, ended)] == ["phases of pod 1 of <job-1>"]
 
 
 def test_a_field_of_an_event_is_reported_with_its_phase(recorded: Cassette) -> None:
-    def change(answer: RecordedResponse) -> RecordedResponse:
-        assert answer.chunks is not None
-        return replace(answer, chunks=tuple(map(without_node, answer.chunks)))
+    def change(response: RecordedResponse) -> RecordedResponse:
+        assert response.chunks is not None
+        return replace(response, chunks=tuple(map(without_node, response.chunks)))
 
     def without_node(chunk: Chunk) -> Chunk:
         assert chunk.event is not None
@@ -154,7 +160,7 @@ def test_a_field_of_an_event_is_reported_with_its_phase(recorded: Cassette) -> N
         spec = {name: value for name, value in pod["spec"].items() if name != "nodeName"}
         return replace(chunk, event={**chunk.event, "object": {**pod, "spec": spec}})
 
-    found = told(recorded, changed(recorded, "watch-pods", change))
+    found = differences(recorded, changed(recorded, "watch-pods", change))
     assert found[0] == "watch-pods: Pending: spec.nodeName: recorded text, found nothing"
     assert found[1] == "watch-pods: Pending waiting ContainerCreating: spec.nodeName: recorded text, found nothing"
 
@@ -163,15 +169,15 @@ def test_the_kinds_of_frames_of_a_log_are_compared_and_not_their_number(recorded
     def logged(*frames: bytes) -> Cassette:
         chunks = tuple(Chunk(0, frame) for frame in frames)
         return changed(
-            recorded, "get-pods-log-1", lambda answer: replace(answer, chunks=chunks, ended_by="server")
+            recorded, "get-pods-log-1", lambda response: replace(response, chunks=chunks, ended_by="server")
         )
 
     whole = logged(START, out("1"), exit_frame())
-    assert told(whole, logged(START, out("1"), out("2"), out("3"), exit_frame())) == []
-    assert told(whole, logged(START, out("1"))) == [
+    assert differences(whole, logged(START, out("1"), out("2"), out("3"), exit_frame())) == []
+    assert differences(whole, logged(START, out("1"))) == [
         "get-pods-log-1: frames: recorded start, output, exit, found start, output"
     ]
-    assert told(whole, logged(b"no such file or directory: python3\n")) == [
+    assert differences(whole, logged(b"no such file or directory: python3\n")) == [
         "get-pods-log-1: frames: recorded start, output, exit, found no frame"
     ]
 

@@ -83,7 +83,7 @@ def test_no_cassette_contains_a_secret() -> None:
     texts = {path: find_secret(path.read_text(encoding="utf-8")) for path in SHIPPED}
     assert {path.name: secret for path, secret in texts.items() if secret} == {}
     refusals = {path: refusal(path) for path in SHIPPED}
-    assert {path.name: said for path, said in refusals.items() if said} == {}
+    assert {path.name: message for path, message in refusals.items() if message} == {}
 
 
 def test_no_other_file_in_fixtures_contains_a_secret() -> None:

@@ -1,4 +1,4 @@
-"""The live mode, tried on the embedded cluster behind a real socket, with real processes."""
+"""The live mode on the embedded cluster behind a real socket, with real processes."""
 
 from __future__ import annotations
 

@@ -22,9 +22,9 @@ def test_drift_found_by_a_worker_is_reported() -> None:
         *("-k", "what_comes_out and (already-exists or invalid-job or forbidden)"),
     )
     lines = ran.stdout.splitlines()
-    told = [line.partition(" on ")[0] for line in lines if re.match(r"[a-z-]+ on embedded: ", line)]
-    assert {*told} == {"already-exists", "invalid-job"}
-    assert f"drift: {len(told)} differences from the cassettes" in ran.stdout
+    found = [line.partition(" on ")[0] for line in lines if re.match(r"[a-z-]+ on embedded: ", line)]
+    assert {*found} == {"already-exists", "invalid-job"}
+    assert f"drift: {len(found)} differences from the cassettes" in ran.stdout
     assert ran.returncode == 0
 
 

@@ -55,24 +55,24 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print what tests passed to record_property, from all workers."""
-    left = [int(value) for value in _told(terminalreporter, "leftovers")]
+    left = [int(value) for value in _recorded_properties(terminalreporter, "leftovers")]
     if left:
         # tests/faults/test_matrix.py
         terminalreporter.write_line(f"faults: {len(left)} cells, {sum(left)} leftovers after their deadlines")
     if config.getoption("verify"):
         # Ordered by scenario, and within one by recorded step.
-        lines = sorted(_told(terminalreporter, "drift"), key=lambda line: line.partition(" on ")[0])
+        lines = sorted(_recorded_properties(terminalreporter, "drift"), key=lambda line: line.partition(" on ")[0])
         terminalreporter.section(f"drift: {len(lines)} differences from the cassettes")
         for line in lines:
             terminalreporter.write_line(line)
 
 
-def _told(terminalreporter: pytest.TerminalReporter, name: str) -> list[Any]:
+def _recorded_properties(terminalreporter: pytest.TerminalReporter, name: str) -> list[Any]:
     reports = [each for kind in ("passed", "failed") for each in terminalreporter.stats.get(kind, ())]
     return [
         value
         for report in reports
         if getattr(report, "when", "") == "call"
-        for told, value in report.user_properties
-        if told == name
+        for property_name, value in report.user_properties
+        if property_name == name
     ]

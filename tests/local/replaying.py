@@ -52,7 +52,7 @@ RUNNER = Caller.service_account(
         Rule(("list",), ("",), ("events",)),
     ),
 )
-NOBODY = Caller.service_account(NAMESPACE, "nobody")
+WITHOUT_PERMISSIONS = Caller.service_account(NAMESPACE, "nobody")
 
 
 def load(scenario: str) -> list[dict[str, Any]]:
@@ -206,7 +206,7 @@ class Player:
             namespaces=[Namespace(NAMESPACE, pod_security="restricted", quota=quota)],
             pace=pace,
             faults=faults,
-            caller=NOBODY if self._scenario == "forbidden" else RUNNER,
+            caller=WITHOUT_PERMISSIONS if self._scenario == "forbidden" else RUNNER,
             node_labels=self._labels,
             now=lambda: begin + timedelta(seconds=anyio.current_time() - started),
             rng=random.Random(7),

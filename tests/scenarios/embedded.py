@@ -25,7 +25,7 @@ from gke_sandbox.local import (
     ScriptedRuntime,
 )
 from gke_sandbox.local.faults import Drop, EndJob, HideConfigMap, RefusePod, Respond, StopKubelet
-from tests.local.replaying import NOBODY, RUNNER, pace_for, script_of
+from tests.local.replaying import RUNNER, WITHOUT_PERMISSIONS, pace_for, script_of
 from tests.local.trim_recordings import state
 
 __all__ = ["STARTED_AT", "embedded"]
@@ -53,7 +53,7 @@ _STATES = {
     "already-exists": _State((Fault(Drop(carried_out=True), Match("create", "jobs")),)),
     "configmap-too-large": _State((Fault(_TOO_LARGE, Match("create", "configmaps")),)),
     "deadline-exceeded": _State((Fault(EndJob(3), Match(resource="jobs")),)),
-    "forbidden": _State(caller=NOBODY),
+    "forbidden": _State(caller=WITHOUT_PERMISSIONS),
     "invalid-job": _State((Fault(_INVALID, Match("create", "jobs")),)),
     "kubelet-restart": _State((Fault(StopKubelet(5.45, 2.5, starting=0.6), _POD),)),
     "late-configmap": _State((Fault(HideConfigMap(0.6), Match(resource="configmaps")),)),

@@ -1,20 +1,20 @@
-"""Every exception of this package, one tree.
+"""All exceptions of this package.
 
 ::
 
-    SandboxError                    the root; `hint` says what to do next
+    SandboxError                    the base class; `hint`: what to do next
     ├── ConfigError                 your mistake: no cluster, a bad kubeconfig, missing credentials
-    ├── SpecError                   your mistake: what was asked for; `field` says where
+    ├── SpecError                   your mistake: an invalid setting or argument, named by `field`
     │   └── PayloadTooLarge         code and files do not fit into one ConfigMap; nothing was sent
-    ├── ApiError                    the server's answer, a Status: `code`, `reason`, `causes`
+    ├── ApiError                    an error response of the server: `code`, `reason`, `causes`
     │   ├── BadRequest, Unauthorized, Forbidden, NotFound, AlreadyExists, Conflict, Expired, Invalid,
     │   │   RequestEntityTooLarge, TooManyRequests
-    │   └── ServerError             the server's own trouble: 500, 503, 504 and their kin
-    ├── NetworkError                no answer: refused, reset, timed out, TLS; `sent` says if it may have arrived
-    ├── StartError                  the sandbox did not start: the program has not run
-    ├── ResultLost                  the program may have run, its result is lost
+    │   └── ServerError             a failure of the server: 500, 503, 504 and similar
+    ├── NetworkError                no response: refused, reset, timed out, TLS; `sent`: it may have arrived
+    ├── StartError                  the sandbox did not start
+    ├── ResultLost                  the program may have run, but its result is lost
     ├── CassetteError               a recording that cannot be read or written
-    │   └── ReplayMismatch          the run is not the recorded one
+    │   └── ReplayMismatch          the run differs from the recorded one
     └── SandboxClosed               the Sandbox is closed
 """
 
@@ -53,9 +53,9 @@ __all__ = [
 
 
 class SandboxError(Exception):
-    """The root of every error that this package raises on purpose.
+    """The base class of every error that this package raises on purpose.
 
-    The message says what was wrong and where; `hint`, when there is one, what to do about it.
+    The message describes what was wrong and where; `hint` describes what to do about it, if anything.
     """
 
     results: Sequence[Any] = ()
@@ -144,7 +144,7 @@ class StatusCause:
 
 
 class ApiError(SandboxError):
-    """The API server refused a request and said why.
+    """An error response of the API server.
 
     Branch on the class or on `reason`, not on `code` alone: 409 is AlreadyExists or Conflict, and 500 has
     three reasons. https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
@@ -172,27 +172,28 @@ class ApiError(SandboxError):
 
 
 class BadRequest(ApiError):
-    """400: the request could not be understood, or not now (the log of a container that waits to start)."""
+    """400: an invalid request, or one that is not possible yet (the log of a container that waits to start)."""
 
 
 class Unauthorized(ApiError):
-    """401: the server does not know who asks."""
+    """401: the credentials are missing or not accepted."""
 
 
 class Forbidden(ApiError):
-    """403: the server knows who asks, and refuses: RBAC, or admission."""
+    """403: the user may not do this (RBAC), or admission refused it."""
 
 
 class NotFound(ApiError):
-    """404: no such object."""
+    """404: the object does not exist."""
 
 
 class AlreadyExists(ApiError):
-    """409, reason AlreadyExists: an object of that name is there."""
+    """409, reason AlreadyExists: an object of that name exists."""
 
 
 class Conflict(ApiError):
-    """409, reason Conflict: a precondition does not hold, or other requests changed the same object meanwhile."""
+    """409, reason Conflict: a precondition is not met, or other requests changed the same object at the same
+    time."""
 
 
 class Expired(ApiError):
@@ -200,7 +201,7 @@ class Expired(ApiError):
 
 
 class Invalid(ApiError):
-    """422: the object breaks a rule; `causes` name the fields."""
+    """422: the object is invalid; `causes` name the fields."""
 
 
 class RequestEntityTooLarge(ApiError):
@@ -208,15 +209,15 @@ class RequestEntityTooLarge(ApiError):
 
 
 class TooManyRequests(ApiError):
-    """429: ask again after `retry_after` seconds."""
+    """429: retry after `retry_after` seconds."""
 
 
 class ServerError(ApiError):
-    """5xx, or an answer that is not Kubernetes': the request may or may not have been carried out."""
+    """5xx, or a response that is not from Kubernetes. The server may or may not have processed the request."""
 
 
 class NetworkError(SandboxError):
-    """There was no answer. `sent` is False only when the request surely did not arrive."""
+    """No response was received. `sent` is False only if the request is known not to have reached the server."""
 
     def __init__(self, message: str, *, sent: bool, request: str = "", hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -255,10 +256,10 @@ class StartError(SandboxError):
 
 
 class ResultLost(SandboxError):
-    """The program may have run; how it ended is not known.
+    """The program may have run, but it is unknown how it ended.
 
-    `cause` names the diagnosis, if there is one: docs/troubleshooting.md has them all. `stdout` and `stderr` are
-    what was read until then.
+    `cause` names the diagnosis, if there is one: docs/troubleshooting.md lists them all. `stdout` and `stderr` are
+    the output that was read until then.
     """
 
     def __init__(
@@ -281,11 +282,11 @@ class ResultLost(SandboxError):
 
 
 class CassetteError(SandboxError):
-    """A recording that cannot be read (no YAML, cut off, of a newer format, for another scenario) or written."""
+    """A cassette that cannot be read (invalid, truncated, of a newer format, of another scenario) or written."""
 
 
 class ReplayMismatch(CassetteError):
-    """The run is not the recorded one: a request that was not recorded, or recorded requests that did not come."""
+    """The run differs from the recorded one: an unexpected request, or recorded requests that were not made."""
 
 
 class SandboxClosed(SandboxError):

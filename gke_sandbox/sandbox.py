@@ -95,11 +95,15 @@ class AsyncSandbox:
         if self._tasks is not None or self._closed:
             raise SandboxClosed("a Sandbox can be opened once", may_have_run=False, hint="Create another Sandbox.")
         given = self.settings.namespace if self._namespace_given else None
-        if self._cluster._connects_at_once:
-            connection = self._cluster._connect(given)
-        else:
-            # Reads files and, for the embedded cluster, tries runsc: up to a second.
-            connection = await anyio.to_thread.run_sync(self._cluster._connect, given, abandon_on_cancel=True)
+        try:
+            if self._cluster._connects_at_once:
+                connection = self._cluster._connect(given)
+            else:
+                # Reads files and, for the embedded cluster, tries runsc: up to a second.
+                connection = await anyio.to_thread.run_sync(self._cluster._connect, given, abandon_on_cancel=True)
+        except SandboxError as error:
+            error.may_have_run = False
+            raise
         if given is None and connection.namespace:
             self.settings = self.settings.override(namespace=connection.namespace)
         await connection.client.__aenter__()

@@ -15,7 +15,7 @@ __all__ = ["CAUSES", "FailureCause", "Pattern", "Source", "cause", "match_cause"
 _PULL = "ErrImagePull|ImagePullBackOff"
 # Names in a message about them: in quotes, with a path, a tag or a port, or by their position.
 _NAMES = re.compile(r'"[^"\s]*"|lookup \S+|manifest \S+ in|\S*[/:@]\w\S*')
-_CHECK_IMAGE = "check the image's name, and that the nodes can reach its registry"
+_CHECK_IMAGE = "Check the image's name, and that the nodes can reach its registry."
 
 # The kubelet's messages for a ConfigMap that it does not have yet: its cache is behind, the pod is not registered
 # for the ConfigMap yet, or the request for it failed.
@@ -29,34 +29,34 @@ CAUSES: tuple[FailureCause, ...] = (
     FailureCause(
         "image_name_invalid",
         "the image's name is not valid",
-        "check the image's name",
+        "Check the image's name.",
         (Pattern("waiting", "InvalidImageName"), Pattern("waiting", _PULL, "invalid reference")),
         permanent=True,
     ),
     FailureCause(
         "image_never_pulled",
         "the image is not on the node, and the pull policy is Never",
-        "put the image on the nodes, or use the pull policy IfNotPresent",
+        "Put the image on the nodes, or use the pull policy IfNotPresent.",
         (Pattern("waiting", "ErrImageNeverPull"),),
         permanent=True,
     ),
     FailureCause(
         "image_pull_throttled",
-        "the registry allows no more pulls for now",
-        "wait, log in to the registry (image_pull_secrets), or use a mirror of it",
+        "the registry allows no more pulls at the moment",
+        "Wait, log in to the registry (image_pull_secrets), or use a mirror of it.",
         (Pattern("waiting", _PULL, r"toomanyrequests|too many requests|\b429\b|rate limit"),),
     ),
     FailureCause(
         "image_pull_denied",
         "the registry does not give the image to the nodes",
-        "give the nodes access: image_pull_secrets, or the node's service account. "
-        "Some registries answer the same for an image that does not exist",
+        "Give the nodes access: image_pull_secrets, or the node's service account. Some registries return the"
+        " same error for an image that does not exist.",
         (Pattern("waiting", _PULL, r"denied|unauthorized|forbidden|authentication required|no basic auth"),),
         permanent=True,
     ),
     FailureCause(
         "registry_not_found",
-        "the image's registry does not exist, as far as the nodes can tell",
+        "the image's registry does not exist, or the nodes cannot resolve its name",
         _CHECK_IMAGE,
         (Pattern("waiting", _PULL, "no such host"),),
         permanent=True,
@@ -64,22 +64,21 @@ CAUSES: tuple[FailureCause, ...] = (
     FailureCause(
         "image_not_found",
         "the image does not exist",
-        "check the image's name and tag, and that it is made for the nodes' architecture",
+        "Check the image's name and tag, and that it is built for the nodes' architecture.",
         (Pattern("waiting", _PULL, "not found|manifest unknown|does not exist|no match for platform"),),
         permanent=True,
     ),
     FailureCause(
         "image_pull_failed",
-        "the image could not be pulled, and is tried again",
+        "the image could not be pulled; the kubelet retries",
         _CHECK_IMAGE,
         (Pattern("waiting", _PULL),),
     ),
     # -- its content, its container -------------------------------------------------------------------------
     FailureCause(
         "config_map_late",
-        "the kubelet does not see the ConfigMap with the program yet",
-        "the kubelet looks again, if need be after 13 s; a cluster whose API server is far away or busy is better "
-        'off with delivery="mount"',
+        "the kubelet does not have the ConfigMap with the program yet",
+        'The kubelet retries after up to 13 s. If the API server is far away or busy, delivery="mount" is faster.',
         (
             Pattern("waiting", "CreateContainerConfigError", _CONFIG_MAP_LATE),
             Pattern("pod event", "FailedMount", _CONFIG_MAP_LATE),
@@ -87,8 +86,8 @@ CAUSES: tuple[FailureCause, ...] = (
     ),
     FailureCause(
         "container_config_wrong",
-        "the container's configuration cannot be put together",
-        "the message names what is missing",
+        "the container's configuration is invalid",
+        "The message names what is missing.",
         (
             Pattern(
                 "waiting",
@@ -100,14 +99,14 @@ CAUSES: tuple[FailureCause, ...] = (
     ),
     FailureCause(
         "container_config_late",
-        "the container's configuration cannot be put together yet, and is tried again",
-        "the message is the kubelet's; it may not have heard from the API server yet",
+        "the container's configuration is not complete yet; the kubelet retries",
+        "The message is from the kubelet, which may not have reached the API server yet.",
         (Pattern("waiting", "CreateContainerConfigError"),),
     ),
     FailureCause(
         "python_missing",
         "the image has no python3",
-        "use an image with Python 3.8 or newer as python3 on its PATH",
+        "Use an image with Python 3.8 or newer as python3 on its PATH.",
         (
             Pattern(
                 "start", "", "executable file not found|error finding executable|python3.*(not found|no such file)"
@@ -118,67 +117,67 @@ CAUSES: tuple[FailureCause, ...] = (
     FailureCause(
         "node_disk_full",
         "the node has no disk space left",
-        "run it again: another node may have room; look at this one (kubectl describe node)",
+        "Run it again: another node may have space. Check this one (kubectl describe node).",
         (Pattern("start", "", "no space left on device|disk quota exceeded"),),
         permanent=True,
     ),
     FailureCause(
         "bad_working_directory",
         "the image's working directory cannot be used",
-        "give the image a WORKDIR that exists and that the user run_as_user may enter",
+        "Give the image a WORKDIR that exists and that the user run_as_user may enter.",
         (Pattern("start", "", r"chdir|\bcwd\b|working directory|workdir|mkdir"),),
         permanent=True,
     ),
     FailureCause(
         "permission_denied",
-        "the image's files are not for this user",
-        "the program runs as run_as_user (1001): its python3 must be readable and executable for that user",
+        "the image's files are not accessible to this user",
+        "The program runs as run_as_user (1001): its python3 must be readable and executable for that user.",
         (Pattern("start", "", "permission denied|operation not permitted"),),
         permanent=True,
     ),
     FailureCause(
         "container_not_started",
         "the container could not be started",
-        "the message is the container runtime's",
+        "The message is from the container runtime.",
         (Pattern("start"),),
         permanent=True,
     ),
     FailureCause(
         "container_start_retried",
-        "the container could not be started, and is tried again",
-        "the message is the container runtime's",
+        "the container could not be started; the kubelet retries",
+        "The message is from the container runtime.",
         (Pattern("waiting", "CreateContainerError|RunContainerError|CrashLoopBackOff"),),
     ),
     FailureCause(
         "container_waiting",
-        "the container waits",
-        "the message is the kubelet's",
+        "the container is waiting",
+        "The message is from the kubelet.",
         (Pattern("waiting"),),
     ),
     # -- a node ---------------------------------------------------------------------------------------------
     FailureCause(
         "not_enough_cpu",
-        "no node has enough cpu free",
-        "lower cpu_request, or give the node pool room to grow",
+        "no node has enough free CPU",
+        "Lower cpu_request, or let the node pool grow.",
         (Pattern("scheduling", "", "insufficient cpu"),),
     ),
     FailureCause(
         "not_enough_memory",
-        "no node has enough memory free",
-        "lower memory_request, or give the node pool room to grow",
+        "no node has enough free memory",
+        "Lower memory_request, or let the node pool grow.",
         (Pattern("scheduling", "", "insufficient memory"),),
     ),
     FailureCause(
         "not_enough_room",
-        "no node has room for another pod like this",
-        "wait until other pods have ended, or give the node pool room to grow",
+        "no node has room for another pod of this size",
+        "Wait until other pods have ended, or let the node pool grow.",
         (Pattern("scheduling", "", "insufficient |too many pods"),),
     ),
     FailureCause(
         "no_gvisor_node",
-        "no node takes the pod: there is none that runs gVisor, as a rule",
-        "`kubectl get nodes -L sandbox.gke.io/runtime` shows the nodes that run gVisor; a node pool that is still "
-        "growing needs a longer startup_timeout",
+        "no node accepts the pod, usually because none runs gVisor",
+        "Run `kubectl get nodes -L sandbox.gke.io/runtime` to list the nodes that run gVisor. A node pool "
+        "that is still growing needs a longer startup_timeout.",
         (
             Pattern(
                 "scheduling",
@@ -189,20 +188,20 @@ CAUSES: tuple[FailureCause, ...] = (
     ),
     FailureCause(
         "unschedulable",
-        "no node takes the pod",
-        "the message is the scheduler's; a node pool that is still growing needs a longer startup_timeout",
+        "no node accepts the pod",
+        "The message is from the scheduler. A node pool that is still growing needs a longer startup_timeout.",
         (Pattern("scheduling"),),
     ),
     FailureCause(
         "node_is_being_made",
-        "the cluster autoscaler makes a node for the pod",
-        "a new node takes a minute or two: startup_timeout must be longer than that",
+        "the cluster autoscaler is adding a node for the pod",
+        "A new node takes a minute or two: startup_timeout must be longer than that.",
         (Pattern("pod event", "TriggeredScaleUp"),),
     ),
     FailureCause(
         "scale_up_failed",
-        "the cluster autoscaler could not make a node, and tries again",
-        "the message says why: a quota of the project, or a zone that is out of machines",
+        "the cluster autoscaler could not add a node; it retries",
+        "The message contains the reason: a quota of the project, or a zone without free machines.",
         (
             Pattern("pod event", "FailedScaleUp"),
             Pattern("pod event", "NotTriggerScaleUp", "backoff"),
@@ -210,21 +209,22 @@ CAUSES: tuple[FailureCause, ...] = (
     ),
     FailureCause(
         "node_pools_full",
-        "the node pools that could take the pod are as large as they may be",
-        "wait until other pods have ended, or raise the node pools' maximum",
+        "the node pools that accept the pod have reached their maximum size",
+        "Wait until other pods have ended, or raise the maximum of the node pools.",
         (Pattern("pod event", "NotTriggerScaleUp", r"max\b.*\breached"),),
     ),
     FailureCause(
         "cannot_scale_up",
-        "the cluster autoscaler cannot make a node that would take the pod",
-        "make a node pool with GKE Sandbox that may grow, or name nodes that exist (node_selector, tolerations)",
+        "the cluster autoscaler cannot add a node that accepts the pod",
+        "Create a node pool with GKE Sandbox that can grow, or select existing nodes (node_selector, "
+        "tolerations).",
         (Pattern("pod event", "NotTriggerScaleUp"),),
         permanent=True,
     ),
     FailureCause(
         "runtime_handler_missing",
-        "the node has no gVisor: its RuntimeClass names a handler that the node does not know",
-        "install runsc on the nodes, or let the RuntimeClass select the nodes that have it",
+        "the node has no gVisor: its RuntimeClass names a handler that the node does not have",
+        "Install runsc on the nodes, or let the RuntimeClass select the nodes that have it.",
         (
             Pattern(
                 "pod event",
@@ -238,85 +238,85 @@ CAUSES: tuple[FailureCause, ...] = (
     ),
     FailureCause(
         "pod_sandbox_failed",
-        "the node could not prepare the pod, and tries again",
-        "the message is the node's; if it stays so, look at the node (kubectl describe node)",
+        "the node could not prepare the pod; it retries",
+        "The message is from the node. If it persists, check the node (kubectl describe node).",
         (Pattern("pod event", "FailedCreatePodSandBox"),),
     ),
     FailureCause(
         "mount_failed",
-        "a volume could not be mounted, and is tried again",
-        "the message names the volume",
+        "a volume could not be mounted; the kubelet retries",
+        "The message names the volume.",
         (Pattern("pod event", "FailedMount|FailedAttachVolume"),),
     ),
     # -- refused by the API server --------------------------------------------------------------------------
     FailureCause(
         "pod_security",
         "the namespace's Pod Security standard refuses the pod",
-        "the message names the field; pods of this library satisfy `restricted`, so that a change of them "
-        "(a webhook's, a policy's) is likely",
+        "The message names the field. Pods of this library satisfy `restricted`, so a webhook or a policy has"
+        " probably changed them.",
         (Pattern("admission", "", "violates PodSecurity"),),
         permanent=True,
     ),
     FailureCause(
         "quota_exceeded",
         "the namespace's quota is used up",
-        "wait until other pods have ended, or raise the ResourceQuota that the message names",
+        "Wait until other pods have ended, or raise the ResourceQuota that the message names.",
         (Pattern("admission", "", "exceeded quota"),),
     ),
     FailureCause(
         "quota_wants_more",
-        "the namespace's quota asks for a limit that the pod does not have",
-        "the message names what the ResourceQuota wants; a LimitRange can set a default",
+        "the namespace's quota requires a limit that the pod does not have",
+        "The message names what the ResourceQuota requires. A LimitRange can set a default.",
         (Pattern("admission", "", "failed quota"),),
         permanent=True,
     ),
     FailureCause(
         "runtime_class_missing",
-        "the cluster has no such RuntimeClass",
-        "on GKE make a node pool with GKE Sandbox; elsewhere install gVisor and its RuntimeClass, or name another "
-        "(runtime_class_name)",
+        "the cluster does not have this RuntimeClass",
+        "On GKE, create a node pool with GKE Sandbox. Elsewhere, install gVisor and its RuntimeClass, or use "
+        "another one (runtime_class_name).",
         (Pattern("admission", "", "RuntimeClass .* not found"),),
         permanent=True,
     ),
     FailureCause(
         "limit_range",
         "the namespace's LimitRange refuses the pod's requests or limits",
-        "change cpu_request, cpu_limit, memory_request or memory_limit to what the message allows",
+        "Change cpu_request, cpu_limit, memory_request or memory_limit to what the message allows.",
         (Pattern("admission", "", r"(maximum|minimum) \S+ usage per|limit to request ratio"),),
         permanent=True,
     ),
     FailureCause(
         "webhook_denied",
         "an admission policy of the cluster refuses the pod",
-        "the message is the policy's; ask who runs the cluster",
+        "The message is from the policy. Ask the cluster's administrator.",
         (Pattern("admission", "", "admission webhook|denied the request|ValidatingAdmissionPolicy"),),
         permanent=True,
     ),
     FailureCause(
         "service_account_missing",
-        "there is no such service account in the namespace",
-        "make it, or name another (service_account_name)",
+        "the service account does not exist in the namespace",
+        "Create it, or use another one (service_account_name).",
         (Pattern("admission", "", r"service ?account .*not found|looking up service account"),),
         permanent=True,
     ),
     FailureCause(
         "priority_class_missing",
-        "the cluster has no such PriorityClass",
-        "make it, or name another (priority_class_name)",
+        "the PriorityClass does not exist",
+        "Create it, or use another one (priority_class_name).",
         (Pattern("admission", "", "no PriorityClass with name"),),
         permanent=True,
     ),
     FailureCause(
         "pod_refused",
         "the API server refuses the pod",
-        "the message is the API server's; the Job's controller keeps trying",
+        "The message is from the API server. The Job controller retries.",
         (Pattern("admission"),),
     ),
     # -- ended from outside ---------------------------------------------------------------------------------
     FailureCause(
         "out_of_memory",
         "the program used more memory than its limit",
-        "raise memory_limit, or let the program use less",
+        "Raise memory_limit, or let the program use less.",
         (Pattern("terminated", "OOMKilled"),),
         ran=True,
         permanent=True,
@@ -324,7 +324,7 @@ CAUSES: tuple[FailureCause, ...] = (
     FailureCause(
         "storage_exceeded",
         "the program wrote more to disk than its limit",
-        "let the program write less, or raise ephemeral_storage_limit and tmp_size",
+        "Let the program write less, or raise ephemeral_storage_limit and tmp_size.",
         (
             Pattern(
                 "pod status",
@@ -337,16 +337,16 @@ CAUSES: tuple[FailureCause, ...] = (
     ),
     FailureCause(
         "evicted",
-        "the node ran short and evicted the pod",
-        "run it again; requests nearer to what the program uses make eviction less likely",
+        "the node was short of resources and evicted the pod",
+        "Run it again. Requests that are closer to what the program uses make eviction less likely.",
         (Pattern("pod status", "Evicted|EvictionByEvictionAPI|TerminationByKubelet"),),
         ran=None,
         permanent=True,
     ),
     FailureCause(
         "preempted",
-        "the pod had to make room for a more important one",
-        "run it again, or give it a higher priority (priority_class_name)",
+        "a pod with a higher priority replaced the pod",
+        "Run it again, or give it a higher priority (priority_class_name).",
         (Pattern("pod status", "PreemptionByScheduler|Preempting|Preempted"),),
         ran=None,
         permanent=True,
@@ -354,7 +354,7 @@ CAUSES: tuple[FailureCause, ...] = (
     FailureCause(
         "node_lost",
         "the pod's node is gone, or was shut down",
-        "run it again; on Spot nodes this is to be expected",
+        "Run it again. On Spot nodes this can happen at any time.",
         (
             Pattern(
                 "pod status", "NodeLost|NodeShutdown|Shutdown|Terminated|DeletionByTaintManager|DeletionByPodGC"
@@ -367,7 +367,7 @@ CAUSES: tuple[FailureCause, ...] = (
     FailureCause(
         "job_deadline",
         "the Job reached its deadline",
-        "the program outlived all other limits: it had stopped its own runner, or the cluster was very slow",
+        "The program ran past all other limits: it had stopped its runner, or the cluster was very slow.",
         (Pattern("pod status", "DeadlineExceeded"),),
         ran=None,
         permanent=True,
@@ -375,7 +375,7 @@ CAUSES: tuple[FailureCause, ...] = (
     FailureCause(
         "node_refused",
         "the node refused the pod",
-        "run it again: the scheduler and the node disagreed about what the node takes",
+        "Run it again: the scheduler and the node disagreed about what fits on the node.",
         (
             # https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/lifecycle/predicate.go, and its kin
             Pattern(
@@ -390,8 +390,8 @@ CAUSES: tuple[FailureCause, ...] = (
     ),
     FailureCause(
         "deleted",
-        "somebody deleted the pod or its Job",
-        "look for who deletes Jobs in this namespace: a person, a controller, `gke-sandbox clean`",
+        "another client deleted the pod or its Job",
+        "Find out who deletes Jobs in this namespace: a person, a controller, `gke-sandbox clean`.",
         (Pattern("pod status", "Deleted"),),
         ran=None,
         permanent=True,
@@ -399,7 +399,7 @@ CAUSES: tuple[FailureCause, ...] = (
     FailureCause(
         "pod_failed",
         "the pod failed",
-        "the reason and the message are the kubelet's",
+        "The reason and the message are from the kubelet.",
         (Pattern("pod status"),),
         ran=None,
         permanent=True,
@@ -407,7 +407,7 @@ CAUSES: tuple[FailureCause, ...] = (
     FailureCause(
         "killed_by_signal",
         "the container's first process was killed",
-        "the program killed its own runner, or the node did",
+        "The program killed its own runner, or the node did.",
         (Pattern("terminated", "", "killed with signal"),),
         ran=True,
         permanent=True,
@@ -416,7 +416,7 @@ CAUSES: tuple[FailureCause, ...] = (
     FailureCause(
         "runner_failed",
         "the image's Python could not run the runner",
-        "the image must have Python 3.8 or newer as python3, and somewhere to write",
+        "The image must have Python 3.8 or newer as python3, and a writable directory.",
         (Pattern("client"),),
         # Its container has started, and its log may be incomplete.
         ran=None,
@@ -425,31 +425,31 @@ CAUSES: tuple[FailureCause, ...] = (
     FailureCause(
         "unsafe_admission_change",
         "an admission policy or webhook removed protections, or made a second run possible",
-        "find the policy or webhook (kubectl get mutatingwebhookconfigurations,mutatingadmissionpolicies) and "
-        "exempt this namespace from it",
+        "Find the policy or webhook (kubectl get mutatingwebhookconfigurations,mutatingadmissionpolicies) and"
+        " exempt this namespace from it.",
         (Pattern("client"),),
         ran=None,
         permanent=True,
     ),
     FailureCause(
         "no_pod",
-        "the Job got no pod, and nothing says why",
-        "is the cluster's Job controller at work? `kubectl get events` may say more",
+        "the Job has no pod, and no Event explains why",
+        "Check that the cluster's Job controller runs. `kubectl get events` may show more.",
         (Pattern("client"),),
         ran=None,
     ),
     FailureCause(
         "slow_start",
         "the container was still being created",
-        "a node that is being made, or a large image, needs a longer startup_timeout",
+        "If a node is being added or the image is large, use a longer startup_timeout.",
         (Pattern("client"),),
         ran=None,
     ),
     FailureCause(
         "pods_not_seen",
-        "the pods could not be looked at",
-        "the message says what the API server, or the network, answered; the program may have run: run it again "
-        "only if that does no harm",
+        "the pods could not be listed",
+        "The message contains the error of the API server or the network. The program may have run: run it "
+        "again only if that does no harm.",
         (Pattern("client"),),
         ran=None,
     ),

@@ -12,7 +12,7 @@ from .admission import Change
 # The maximum of an image's output that is quoted, from its end.
 _MAX_QUOTED_OUTPUT = 500
 
-_MAY_HAVE_RUN = "the program may have run, wholly or in part: run it again only if that does no harm"
+_MAY_HAVE_RUN = "The program may have run, in whole or in part: run it again only if that does no harm."
 
 
 def not_started(why: Termination | WaitReason, job: str, pod: str, waited: str = "") -> StartError:
@@ -84,7 +84,7 @@ def runner_failed(
         reason="RunnerError",
         job=job,
         pod=pod,
-        hint=f"{found.hint} (image: {image})",
+        hint=f"{found.hint} The image is {image}.",
     )
 
 
@@ -95,7 +95,7 @@ def unsafe_admission_change(changes: Sequence[Change], job: str, pod: str) -> St
     listed = "; ".join(map(str, changes))
     hint, names = found.hint, sorted({each.field for each in changes})
     if all(names):
-        hint += f"; or, if you accept the risk, name {', '.join(names)} in accept_admission_changes"
+        hint += f" Or, if you accept the risk, name {', '.join(names)} in accept_admission_changes."
     return StartError(
         f"{found.summary} ({where}): {listed}",
         cause=found.name,
@@ -150,4 +150,4 @@ def lost(job: str, pod: str, log: ReplayableLogDecoder, message: str, hint: str 
 
 
 def _hint(more: str) -> str:
-    return f"{more.rstrip('.')}. T{_MAY_HAVE_RUN[1:]}" if more else _MAY_HAVE_RUN
+    return f"{more.rstrip('.')}. {_MAY_HAVE_RUN}" if more else _MAY_HAVE_RUN

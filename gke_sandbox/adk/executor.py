@@ -267,7 +267,7 @@ class GkeCodeExecutor(BaseCodeExecutor):
                 **{name: getattr(settings, name) for name in SETTING_NAMES},
             )
         except SandboxError as error:
-            hint = f"; {error.hint}" if error.hint else ""
+            hint = f". {error.hint}" if error.hint else ""
             # Closing the executor cancels executions, so that this error is not a problem.
             expected = isinstance(error, SandboxClosed) and error.may_have_run
             level = logging.INFO if expected else logging.WARNING

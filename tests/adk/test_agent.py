@@ -127,7 +127,7 @@ def test_large_output_of_a_successful_program_is_limited_by_max_output_bytes() -
     ("fault", "outcome", "words"),
     [
         (BadImage("not found"), "was not run", "the image does not exist"),
-        (NoNode(), "returned no result", "no node takes the pod"),
+        (NoNode(), "returned no result", "no node accepts the pod"),
     ],
 )
 def test_a_start_failure_is_reported_to_the_model_and_the_run_continues(

@@ -158,7 +158,7 @@ def test_failures_and_dropped_output_are_logged(caplog: pytest.LogCaptureFixture
     warning, info, lost = (record for record in caplog.records if "agent coder" in record.getMessage())
     assert warning.levelname == "WARNING"
     assert "the image does not exist" in warning.getMessage()
-    assert "check the image's name" in warning.getMessage()
+    assert "Check the image's name" in warning.getMessage()
     assert info.levelname == "INFO"
     assert "exit code 3 (Job gke-sandbox-" in info.getMessage()
     assert lost.levelname == "WARNING"

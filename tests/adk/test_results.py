@@ -135,7 +135,7 @@ def test_notes_about_one_byte_or_file_use_the_singular() -> None:
 
 def test_the_hint_of_a_cause_uses_the_names_of_the_fields() -> None:
     result = converted("killed", cause="out_of_memory", reason="OOMKilled")
-    assert "\nHint: raise mem_limit, or let the program use less" in result.stderr
+    assert "\nHint: Raise mem_limit, or let the program use less.\n" in result.stderr
 
 
 def shell(**script: Any) -> bytes:
@@ -245,9 +245,9 @@ def test_stdout_that_is_one_very_long_line_is_cut() -> None:
             unsafe_admission_change([Change("hostPID", "spec.hostPID", None, True)], "job-1", ""),
             "The program was not run, and its code is not the cause: an admission policy or webhook removed "
             "protections, or made a second run possible (Job job-1): spec.hostPID: sent nothing, received true\n\n"
-            "Hint: find the policy or webhook "
+            "Hint: Find the policy or webhook "
             "(kubectl get mutatingwebhookconfigurations,mutatingadmissionpolicies) and exempt this namespace "
-            "from it; or, if you accept the risk, name hostPID in accept_admission_changes\n",
+            "from it. Or, if you accept the risk, name hostPID in accept_admission_changes.\n",
         ),
         (
             StartError("the sandbox did not start within 9 s", may_have_run=True),

@@ -98,25 +98,25 @@ def test_dropped_output_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
             [
                 "error: the program was killed: the program wrote more to disk than its limit "
                 r"(Evicted: Usage of EmptyDir\x1b)",
-                "hint: let the program write less, or raise --ephemeral-storage and --tmp-size",
+                "hint: Let the program write less, or raise --ephemeral-storage and --tmp-size.",
             ],
         ),
         (
             finished("killed", None, cause="evicted", reason="Evicted", message="low on resource: memory"),
             (),
             [
-                "error: the program was killed: the node ran short and evicted the pod "
+                "error: the program was killed: the node was short of resources and evicted the pod "
                 "(Evicted: low on resource: memory)",
-                "hint: run it again; requests nearer to what the program uses make eviction less likely",
+                "hint: Run it again. Requests that are closer to what the program uses make eviction less likely.",
             ],
         ),
         (
             finished("killed", None, cause="preempted", reason="PreemptionByScheduler"),
             (),
             [
-                "error: the program was killed: the pod had to make room for a more important one "
+                "error: the program was killed: a pod with a higher priority replaced the pod "
                 "(PreemptionByScheduler)",
-                "hint: run it again, or give it a higher priority (--priority-class)",
+                "hint: Run it again, or give it a higher priority (--priority-class).",
             ],
         ),
         (

@@ -188,10 +188,11 @@ def test_every_cause_has_a_unique_name_and_a_message_or_the_client_as_its_source
 
 
 @pytest.mark.parametrize("each", CAUSES, ids=lambda each: each.name)
-def test_every_cause_has_a_summary_and_a_hint_without_a_period(each: Any) -> None:
-    for text in (each.summary, each.hint):
-        assert text
-        assert not text.endswith(".")
+def test_every_cause_has_a_summary_and_a_hint_in_sentences(each: Any) -> None:
+    assert each.summary
+    assert not each.summary.endswith(".")
+    assert each.hint[0].isupper()
+    assert each.hint.endswith(".")
 
 
 PERMANENT = ("image_not_found", "image_pull_denied", "image_name_invalid", "registry_not_found", "cannot_scale_up")

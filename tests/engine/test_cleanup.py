@@ -22,7 +22,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @mock_clock
-async def test_close_gives_up_after_ten_seconds_and_names_what_is_left() -> None:
+async def test_close_stops_after_ten_seconds_and_names_the_remaining_jobs() -> None:
     async with pods(program(), Fault(Refuse(), DELETE_JOB, times=None)) as cluster:
         result = await cluster.sandbox.run("pass")
         began = anyio.current_time()
@@ -31,7 +31,7 @@ async def test_close_gives_up_after_ten_seconds_and_names_what_is_left() -> None
 
 
 @mock_clock
-async def test_a_deletion_that_fails_is_tried_again() -> None:
+async def test_a_failed_deletion_is_retried() -> None:
     async with pods(program(), Fault(Respond.unavailable(), DELETE_JOB, times=2)) as cluster:
         await cluster.sandbox.run("pass")
         await anyio.sleep(20)
@@ -40,7 +40,7 @@ async def test_a_deletion_that_fails_is_tried_again() -> None:
 
 
 @mock_clock
-async def test_a_deletion_that_meets_a_conflict_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_deletion_with_a_conflict_is_retried(caplog: pytest.LogCaptureFixture) -> None:
     conflict = Respond(409, "Conflict", 'Operation cannot be fulfilled on jobs.batch "x": it has been modified')
     async with pods(program(), Fault(conflict, DELETE_JOB, times=2)) as cluster:
         await cluster.sandbox.run("pass")
@@ -69,7 +69,7 @@ async def test_a_job_is_deleted_after_an_outage_that_its_cancelled_run_met() -> 
 
 
 @mock_clock
-async def test_a_deletion_is_given_up_when_the_job_is_gone_by_itself(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_deletion_is_retried_until_the_cluster_has_removed_the_job(caplog: pytest.LogCaptureFixture) -> None:
     async with pods(program(), Fault(Refuse(), DELETE_JOB, None), timeout=20, startup_timeout=40) as cluster:
         result = await cluster.sandbox.run("pass")
         await anyio.sleep(20 + 40 + 30 + 60 + 10)
@@ -80,7 +80,7 @@ async def test_a_deletion_is_given_up_when_the_job_is_gone_by_itself(caplog: pyt
 
 
 @mock_clock
-async def test_closing_tries_at_once_what_waits_to_be_tried_again() -> None:
+async def test_closing_retries_waiting_deletions_at_once() -> None:
     async with pods(program(), Fault(Respond.unavailable(60), DELETE_JOB)) as cluster:
         await cluster.sandbox.run("pass")
         await anyio.sleep(5)
@@ -91,7 +91,7 @@ async def test_closing_tries_at_once_what_waits_to_be_tried_again() -> None:
 
 
 @mock_clock
-async def test_what_the_server_said_last_is_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_warning_contains_the_last_error_of_the_server(caplog: pytest.LogCaptureFixture) -> None:
     async with pods(program(), Fault(Respond.too_many_requests(30), DELETE_JOB, None)) as cluster:
         await cluster.sandbox.run("pass")
         began = anyio.current_time()
@@ -101,7 +101,7 @@ async def test_what_the_server_said_last_is_told(caplog: pytest.LogCaptureFixtur
 
 
 @mock_clock
-async def test_a_forbidden_deletion_is_told_once_with_the_rule_to_add(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_forbidden_deletion_is_warned_about_once_with_the_rule_to_add(caplog: pytest.LogCaptureFixture) -> None:
     async with pods(program(), Fault(Forbid(), DELETE_JOB, None)) as cluster:
         for _ in range(3):
             await cluster.sandbox.run("pass")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -21,7 +22,15 @@ from gke_sandbox._engine.steps import (
     RetryCreate,
 )
 from gke_sandbox._wire.program import Program
-from gke_sandbox.errors import AlreadyExists, Conflict, Forbidden, ServerError, TooManyRequests
+from gke_sandbox.errors import (
+    AlreadyExists,
+    ConfigError,
+    Conflict,
+    Forbidden,
+    SandboxError,
+    ServerError,
+    TooManyRequests,
+)
 from gke_sandbox.local.faults import Action, Drop, Fault, Forbid, Match, Refuse, Respond
 from gke_sandbox.local.latency import Pace
 from gke_sandbox.local.runtimes.scripted import ScriptedRuntime
@@ -50,7 +59,7 @@ POST_JOB, POST_CONFIG_MAP = Match("create", "jobs"), Match("create", "configmaps
         (Fault(Respond.internal_error(), POST_CONFIG_MAP), (1, 2)),
     ],
 )
-def test_a_post_that_fails_once_still_makes_one_job(fault: Fault, posts: tuple[int, int]) -> None:
+def test_a_post_that_fails_once_still_creates_one_job(fault: Fault, posts: tuple[int, int]) -> None:
     """The ConfigMap that surely did not arrive begins all anew; a lost answer is asked for again."""
 
     async def run() -> None:
@@ -69,7 +78,7 @@ def test_a_post_that_fails_once_still_makes_one_job(fault: Fault, posts: tuple[i
 
 @pytest.mark.parametrize("match", [POST_JOB, POST_CONFIG_MAP])
 @pytest.mark.parametrize("then", [Refuse(), Respond.too_many_requests(), Respond.unavailable()])
-def test_after_a_lost_answer_no_other_trouble_begins_a_second_job(match: Match, then: object) -> None:
+def test_after_a_lost_response_no_other_error_creates_a_second_job(match: Match, then: object) -> None:
     async def run() -> None:
         faults = Fault(Drop(carried_out=True), match), Fault(then, match, skip=1)  # type: ignore[arg-type]
         async with pods(program(out("x")), *faults) as cluster:
@@ -84,7 +93,7 @@ def test_after_a_lost_answer_no_other_trouble_begins_a_second_job(match: Match, 
 
 
 @mock_clock
-async def test_a_refusal_after_a_lost_answer_deletes_the_job_that_may_be_there() -> None:
+async def test_a_refusal_after_a_lost_response_deletes_the_job_that_may_exist() -> None:
     faults = Fault(Drop(carried_out=True), POST_JOB), Fault(Forbid(), POST_JOB, skip=1)
     async with pods(program(), *faults) as cluster:
         with pytest.raises(Forbidden):
@@ -181,7 +190,7 @@ def test_conflicts_on_a_post_are_retried_in_place_and_soon(match: Match, times: 
 
 
 @mock_clock
-async def test_after_five_conflicts_on_the_configmap_a_new_job_is_made() -> None:
+async def test_after_five_conflicts_on_the_configmap_a_new_job_is_created() -> None:
     async with pods(program(out("x")), Fault(CONFLICT, POST_CONFIG_MAP, times=5)) as cluster:
         assert (await cluster.sandbox.run("pass")).stdout == "x"
         assert cluster.requests.count("POST jobs") == 2
@@ -191,7 +200,7 @@ async def test_after_five_conflicts_on_the_configmap_a_new_job_is_made() -> None
 
 
 @pytest.mark.parametrize("match", [POST_JOB, POST_CONFIG_MAP], ids=["job", "configmap"])
-def test_conflicts_without_end_are_an_error_that_says_what_to_do_and_nothing_runs(match: Match) -> None:
+def test_permanent_conflicts_are_an_error_with_a_hint_and_nothing_runs(match: Match) -> None:
     async def run() -> None:
         async with pods(program(), Fault(CONFLICT, match, None)) as cluster:
             began = anyio.current_time()
@@ -207,7 +216,7 @@ def test_conflicts_without_end_are_an_error_that_says_what_to_do_and_nothing_run
 
 
 @pytest.mark.parametrize("match", [POST_JOB, POST_CONFIG_MAP], ids=["job", "configmap"])
-def test_a_conflict_after_a_lost_response_makes_no_second_job(match: Match) -> None:
+def test_a_conflict_after_a_lost_response_creates_no_second_job(match: Match) -> None:
     async def run() -> None:
         faults = Fault(Drop(carried_out=True), match), Fault(CONFLICT, match, times=8, skip=1)
         async with pods(program(out("x")), *faults) as cluster:
@@ -250,7 +259,7 @@ NO_OBJECT = ["{}", '{"metadata": null}', '{"metadata": {"name": "another", "uid"
 
 @pytest.mark.parametrize("match", [POST_JOB, POST_CONFIG_MAP], ids=["job", "configmap"])
 @pytest.mark.parametrize("text", NO_OBJECT)
-def test_a_201_that_is_not_the_object_is_no_answer(match: Match, text: str) -> None:
+def test_a_201_without_the_object_counts_as_a_lost_response(match: Match, text: str) -> None:
     async def run() -> None:
         async with pods(program(out("x")), Fault(Respond(201, "", "", text=text), match)) as cluster:
             assert (await cluster.sandbox.run("pass")).stdout == "x"
@@ -260,7 +269,7 @@ def test_a_201_that_is_not_the_object_is_no_answer(match: Match, text: str) -> N
 
 
 @mock_clock
-async def test_a_201_that_is_never_the_object_is_the_servers_error_and_the_job_is_deleted() -> None:
+async def test_repeated_201_without_the_object_is_a_server_error_and_the_job_is_deleted() -> None:
     faults = Fault(Respond(201, "", "", text="{}", carried_out=True), POST_JOB, None)
     async with pods(program(), faults, startup_timeout=10) as cluster:
         with pytest.raises(ServerError, match="not the object"):
@@ -282,7 +291,7 @@ async def outage(cluster: Pods, action: Action, seconds: float) -> None:
 
 @pytest.mark.parametrize("seconds", [3, 30])
 @pytest.mark.parametrize("action", [Respond.unavailable(), Respond.too_many_requests(None), Drop(), Refuse()])
-def test_an_outage_of_a_server_that_is_there_is_waited_out(action: Action, seconds: float) -> None:
+def test_requests_are_retried_during_an_outage_of_a_server_that_has_responded(action: Action, seconds: float) -> None:
     async def run() -> None:
         async with pods(program(out("x"))) as cluster, anyio.create_task_group() as beside:
             await cluster.sandbox.run("pass")
@@ -295,7 +304,7 @@ def test_an_outage_of_a_server_that_is_there_is_waited_out(action: Action, secon
 
 
 @mock_clock
-async def test_a_server_in_trouble_has_a_minute_and_no_more() -> None:
+async def test_requests_are_retried_for_at_most_a_minute() -> None:
     async with pods(program(), Fault(Respond.unavailable(), POST_JOB, None)) as cluster:
         began = anyio.current_time()
         with pytest.raises(ServerError):
@@ -305,7 +314,7 @@ async def test_a_server_in_trouble_has_a_minute_and_no_more() -> None:
 
 
 @mock_clock
-async def test_a_server_that_has_never_answered_is_told_soon() -> None:
+async def test_a_server_that_has_never_responded_is_an_error_within_two_seconds() -> None:
     async with pods(program(), Fault(Refuse(), times=None)) as cluster:
         began = anyio.current_time()
         with pytest.raises(NetworkError, match="cannot reach"):
@@ -372,17 +381,17 @@ def pauses(
     return client.at
 
 
-def test_the_pauses_double_up_to_ten_seconds() -> None:
+def test_the_delays_double_up_to_ten_seconds() -> None:
     client = FakeClient(*(busy() for _ in range(8)))
     assert pauses(client) == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10, 10, 0])
 
 
-def test_the_upper_half_of_each_pause_is_chance() -> None:
+def test_the_upper_half_of_each_delay_is_random() -> None:
     assert pauses(FakeClient(busy(), busy()), lambda: 0.0) == pytest.approx([0.1, 0.2, 0])
     assert pauses(FakeClient(busy(), busy()), lambda: 0.5) == pytest.approx([0.15, 0.3, 0])
 
 
-def test_nobody_knows_the_pauses_beforehand() -> None:
+def test_the_delays_are_random_by_default() -> None:
     """Without a seam of the test's, they are random."""
     seen = set()
     for _ in range(5):
@@ -400,41 +409,41 @@ def conflict() -> Conflict:
     return Conflict("the object has been modified", code=409, reason="Conflict")
 
 
-def test_the_pauses_after_a_conflict_are_short_and_random() -> None:
+def test_the_delays_after_a_conflict_are_short_and_random() -> None:
     assert pauses(FakeClient(*(conflict() for _ in range(4)))) == pytest.approx([0.05, 0.1, 0.2, 0.2, 0])
     assert pauses(FakeClient(*(conflict() for _ in range(4))), lambda: 0.0) == pytest.approx(
         [0.025, 0.05, 0.1, 0.1, 0]
     )
 
 
-def test_after_the_short_pauses_a_conflict_is_waited_out_like_other_trouble() -> None:
+def test_after_the_short_delays_a_conflict_is_retried_like_other_errors() -> None:
     client = FakeClient(*(conflict() for _ in range(7)))
     assert pauses(client) == pytest.approx([0.05, 0.1, 0.2, 0.2, 0.2, 0.4, 0.8, 0])
 
 
-def test_a_conflict_is_not_waited_for_beyond_the_deadline() -> None:
+def test_a_conflict_is_not_retried_beyond_the_deadline() -> None:
     client = FakeClient(*(conflict() for _ in range(20)))
     with pytest.raises(Conflict):
         pauses(client, deadline=0.5)
     assert sum(client.at) == pytest.approx(0.05 + 0.1 + 0.2)
 
 
-def test_the_servers_own_wish_is_waited_for() -> None:
+def test_retry_after_is_respected() -> None:
     assert pauses(FakeClient(busy(7), busy(3))) == pytest.approx([7, 3, 0])
 
 
-def test_a_wish_that_is_shorter_than_the_pause_does_not_shorten_it() -> None:
+def test_a_retry_after_that_is_shorter_than_the_delay_does_not_shorten_it() -> None:
     assert pauses(FakeClient(*(busy(1) for _ in range(4)))) == pytest.approx([1, 1, 1, 1.6, 0])
 
 
-def test_nothing_is_waited_for_beyond_the_deadline() -> None:
+def test_no_request_is_retried_beyond_the_deadline() -> None:
     client = FakeClient(*(busy() for _ in range(20)))
     with pytest.raises(TooManyRequests):
         pauses(client, deadline=5)
     assert sum(client.at) == pytest.approx(0.2 + 0.4 + 0.8 + 1.6)
 
 
-def test_a_wish_beyond_the_deadline_is_not_waited_for() -> None:
+def test_a_retry_after_beyond_the_deadline_is_not_waited_for() -> None:
     client = FakeClient(busy(30))
     with pytest.raises(TooManyRequests):
         pauses(client, deadline=20)
@@ -468,3 +477,50 @@ def test_a_rejected_request_is_reported_before_the_delay_and_the_retry_after_it(
 
     run_on_mock_clock(run)
     assert [type(each) for each in inputs] == [CreateRejected, RetryCreate, JobCreated, ConfigMapCreated]
+
+
+# -- whether the program may have run ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("match", [POST_JOB, POST_CONFIG_MAP], ids=["job", "configmap"])
+@pytest.mark.parametrize(
+    "action",
+    [
+        Refuse(),
+        Forbid(),
+        Respond(400, "BadRequest", "the body is invalid"),
+        Respond(422, "Invalid", "the name is invalid"),
+        Respond.too_many_requests(),
+        Respond.quota_conflict(),
+    ],
+)
+def test_a_program_has_not_run_if_the_server_created_nothing(match: Match, action: Action) -> None:
+    async def run() -> None:
+        async with pods(program(), Fault(action, match, None), startup_timeout=10) as cluster:
+            with pytest.raises(SandboxError) as caught:
+                await cluster.sandbox.run("pass")
+            assert cluster.runtime.specs == []
+        assert caught.value.may_have_run is False
+
+    run_on_mock_clock(run)
+
+
+@pytest.mark.parametrize("action", [Drop(carried_out=False), Respond.internal_error()])
+def test_a_program_may_have_run_if_the_response_to_its_configmap_was_lost(action: Action) -> None:
+    async def run() -> None:
+        async with pods(program(), Fault(action, POST_CONFIG_MAP, None), startup_timeout=10) as cluster:
+            with pytest.raises(SandboxError) as caught:
+                await cluster.sandbox.run("pass")
+        assert caught.value.may_have_run is True
+
+    run_on_mock_clock(run)
+
+
+def test_a_program_has_not_run_if_there_is_no_kubeconfig(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with AsyncSandbox(Cluster.kubeconfig(tmp_path / "missing")):
+            pass
+
+    with pytest.raises(ConfigError) as caught:
+        run_on_mock_clock(main)
+    assert caught.value.may_have_run is False

@@ -67,7 +67,7 @@ async def test_ten_executions_share_one_list_and_one_watch() -> None:
 
 
 @mock_clock
-async def test_the_watch_stands_for_a_minute_and_is_opened_again_after_that() -> None:
+async def test_the_watch_stays_open_for_a_minute_and_is_opened_again_after_that() -> None:
     async with pods(program()) as cluster:
         await cluster.sandbox.run("pass")
         await anyio.sleep(55)
@@ -79,14 +79,14 @@ async def test_the_watch_stands_for_a_minute_and_is_opened_again_after_that() ->
 
 
 @mock_clock
-async def test_the_watch_stands_through_a_run_of_an_hour() -> None:
+async def test_the_watch_stays_open_during_a_run_of_an_hour() -> None:
     async with pods(program(out("done"), at=3600.0)) as cluster:
         result = await cluster.sandbox.run("pass", timeout=7200)
     assert (result.status, result.stdout) == ("succeeded", "done")
 
 
 @mock_clock
-async def test_what_cannot_be_asked_for_sends_nothing() -> None:
+async def test_invalid_arguments_send_no_request() -> None:
     async with pods(program()) as cluster:
         with pytest.raises(SpecError, match="cpu_limit"):
             await cluster.sandbox.run("pass", cpu_limit="abc")
@@ -101,7 +101,7 @@ async def test_what_cannot_be_asked_for_sends_nothing() -> None:
 
 
 @mock_clock
-async def test_the_result_comes_with_the_exit_frame_though_log_and_pod_never_end() -> None:
+async def test_the_result_is_returned_at_the_exit_frame_even_if_log_and_pod_never_end() -> None:
     script = Script(chunks=[(0.0, START), (0.2, out("hi")), (0.3, exit_frame(3))], log_never_ends=True)
     async with pods(script) as cluster:
         with anyio.fail_after(2):
@@ -112,7 +112,7 @@ async def test_the_result_comes_with_the_exit_frame_though_log_and_pod_never_end
 
 
 @mock_clock
-async def test_timings_are_seconds_from_the_call_in_the_order_of_things() -> None:
+async def test_timings_are_seconds_from_the_call_in_order() -> None:
     async with pods(program(out("x"), at=5.0)) as cluster:
         await anyio.sleep(100)
         timings = (await cluster.sandbox.run("pass")).timings
@@ -146,7 +146,7 @@ async def test_the_runners_time_limit() -> None:
 
 
 @mock_clock
-async def test_a_program_that_stops_its_runner_is_ended_by_the_client() -> None:
+async def test_a_program_that_stops_its_runner_is_stopped_by_the_client() -> None:
     """Under gVisor a program can SIGSTOP pid 1: then nobody in the pod keeps its time limit."""
     script = Script(chunks=[(0.0, START), (0.1, out("partial"))])
     async with pods(script) as cluster:
@@ -160,7 +160,7 @@ async def test_a_program_that_stops_its_runner_is_ended_by_the_client() -> None:
 
 
 @mock_clock
-async def test_the_clients_limit_holds_without_a_start_frame() -> None:
+async def test_the_clients_limit_applies_without_a_start_frame() -> None:
     async with pods(Script()) as cluster:
         began = anyio.current_time()
         result = await cluster.sandbox.run("pass", timeout=30)
@@ -181,7 +181,7 @@ async def test_out_of_memory_is_known_from_the_pod_within_seconds() -> None:
 
 
 @mock_clock
-async def test_signal_nine_waits_for_the_pods_word() -> None:
+async def test_after_signal_nine_the_status_of_the_pod_is_awaited() -> None:
     """The kernel killed the program alone, for memory: the runner saw signal 9, and the pod says why."""
     script = Script(
         chunks=[(0.0, START), (0.5, exit_frame(None, 9))], ends_at=0.5, exit=ContainerExit(137, "OOMKilled")
@@ -206,7 +206,7 @@ def test_a_program_that_kills_itself_with_signal_nine_was_not_killed_from_outsid
 
 
 @mock_clock
-async def test_signal_nine_of_a_pod_that_is_evicted_is_the_evictions() -> None:
+async def test_signal_nine_of_an_evicted_pod_is_attributed_to_the_eviction() -> None:
     script = Script([(0.0, START), (0.5, exit_frame(None, 9))], log_never_ends=True)
     async with pods(script, Fault(Evict(after=1), Match(resource="pods"))) as cluster:
         result = await cluster.sandbox.run("pass")
@@ -214,7 +214,7 @@ async def test_signal_nine_of_a_pod_that_is_evicted_is_the_evictions() -> None:
 
 
 @mock_clock
-async def test_signal_nine_without_a_word_from_the_pod_is_the_programs_own_after_three_seconds() -> None:
+async def test_signal_nine_without_a_status_of_the_pod_is_the_programs_after_three_seconds() -> None:
     script = Script(chunks=[(0.0, START), (0.5, exit_frame(None, 9))], log_never_ends=True)
     async with pods(script) as cluster:
         began = anyio.current_time()
@@ -224,7 +224,7 @@ async def test_signal_nine_without_a_word_from_the_pod_is_the_programs_own_after
 
 
 @mock_clock
-async def test_an_evicted_pod_kept_its_output_and_says_why() -> None:
+async def test_the_result_of_an_evicted_pod_has_its_output_and_the_reason() -> None:
     script = Script(chunks=[(0.0, START), (0.1, out("filling\n"))])
     async with pods(script, Fault(Evict(after=50), Match(resource="pods"))) as cluster:
         result = await cluster.sandbox.run("pass")
@@ -235,7 +235,7 @@ async def test_an_evicted_pod_kept_its_output_and_says_why() -> None:
 
 
 @mock_clock
-async def test_an_exit_code_without_an_exit_frame_is_believed_and_missing_output_is_said() -> None:
+async def test_an_exit_code_without_an_exit_frame_is_a_result_with_truncated_output() -> None:
     script = Script(chunks=[(0.0, START), (0.1, out("a"))], ends_at=0.2, exit=ContainerExit(3, "Error"))
     async with pods(script) as cluster:
         result = await cluster.sandbox.run("pass")
@@ -257,7 +257,7 @@ async def start_error(*faults: Fault, script: Script | None = None, **settings: 
 
 
 @mock_clock
-async def test_a_runner_that_cannot_begin_is_an_error_with_its_words() -> None:
+async def test_a_runner_that_cannot_start_is_an_error_with_its_output() -> None:
     script = Script(
         chunks=[(0.0, START), (0.0, err("gke-sandbox: nothing is writable: /tmp\n"))],
         ends_at=0.1,
@@ -268,7 +268,7 @@ async def test_a_runner_that_cannot_begin_is_an_error_with_its_words() -> None:
 
 
 @mock_clock
-async def test_a_program_with_the_runners_own_exit_code_has_run_though_its_exit_frame_is_lost() -> None:
+async def test_a_program_with_the_exit_code_of_the_runner_has_run_even_if_its_exit_frame_is_lost() -> None:
     """Whoever gets a StartError may run the program again."""
     script = Script(chunks=[(0.0, START), (0.0, out("ran"))], ends_at=0.1, exit=ContainerExit(125, "Error"))
     async with pods(script) as cluster:
@@ -288,7 +288,7 @@ async def test_an_image_whose_python_is_too_old_shows_what_it_printed() -> None:
 
 
 @mock_clock
-async def test_a_log_that_is_gone_without_a_word_from_the_pod_is_a_lost_result() -> None:
+async def test_a_missing_log_without_a_status_of_the_pod_is_a_lost_result() -> None:
     gone = Respond(404, "NotFound", 'pods "x" not found')
     async with pods(Script(chunks=[(0.0, START)]), Fault(gone, Match(resource="pods/log"), times=None)) as cluster:
         with pytest.raises(ResultLost, match="the result is lost") as caught:
@@ -322,7 +322,7 @@ def test_a_log_that_opens_long_after_the_programs_end_is_read(timeout: float) ->
 
 
 @pytest.mark.parametrize("clean", [True, False])
-def test_a_log_that_breaks_off_is_read_on_where_it_was(clean: bool) -> None:
+def test_a_log_that_breaks_off_is_continued_where_it_was(clean: bool) -> None:
     frames = [START, *(out(f"line {n}\n") for n in range(20))]
     script = Script(
         chunks=[(n * 0.1, frame) for n, frame in enumerate(frames)] + [(10.0, exit_frame())],
@@ -341,7 +341,7 @@ def test_a_log_that_breaks_off_is_read_on_where_it_was(clean: bool) -> None:
 
 
 @mock_clock
-async def test_a_stream_of_output_is_passed_on_as_it_comes() -> None:
+async def test_output_is_streamed_as_it_arrives() -> None:
     script = Script(chunks=[(0.0, START), (0.5, out("a")), (1.5, err("b")), (2.5, exit_frame())], ends_at=2.5)
     async with pods(script) as cluster, cluster.sandbox.stream("pass") as events:
         seen = [event async for event in events]
@@ -355,7 +355,7 @@ async def test_a_stream_of_output_is_passed_on_as_it_comes() -> None:
 
 
 @mock_clock
-async def test_a_stream_tells_what_the_pod_waits_for() -> None:
+async def test_a_stream_reports_why_the_pod_waits() -> None:
     fault = Fault(NoNode(seconds=5), Match(resource="pods"))
     async with pods(program(), fault) as cluster, cluster.sandbox.stream("pass") as events:
         waits = [event async for event in events if isinstance(event, PodWaiting)]
@@ -383,7 +383,7 @@ async def test_leaving_a_stream_deletes_the_job() -> None:
 
 
 @mock_clock
-async def test_files_and_what_was_dropped_come_with_the_result() -> None:
+async def test_the_result_has_the_files_and_the_dropped_output() -> None:
     from gke_sandbox._wire.frames import encode
     from gke_sandbox.result import DroppedOutput
 
@@ -425,7 +425,7 @@ def test_a_watch_that_ends_is_opened_again_and_nothing_is_missed(action: object)
 
 
 @mock_clock
-async def test_a_watch_that_is_forbidden_is_done_without_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_forbidden_watch_is_replaced_by_lists_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     async with pods(
         program(out("seen all the same")), Fault(Forbid(), Match("watch", "pods"), times=None)
     ) as cluster:
@@ -440,7 +440,7 @@ async def test_a_watch_that_is_forbidden_is_done_without_and_told_once(caplog: p
 
 
 @mock_clock
-async def test_pods_that_may_not_even_be_listed_are_an_error_of_every_run() -> None:
+async def test_without_permission_to_list_pods_every_run_fails() -> None:
     async with pods(program(), Fault(Forbid(), Match("list", "pods"), times=None)) as cluster:
         for _ in range(2):
             with pytest.raises(Forbidden, match="list"):
@@ -462,14 +462,14 @@ async def pods_are_forbidden_midway(script: Script) -> ExecutionResult:
 
 
 @mock_clock
-async def test_a_known_signal_is_a_result_though_the_pod_cannot_be_seen_any_more() -> None:
+async def test_a_known_signal_is_a_result_even_if_the_pod_cannot_be_listed_any_more() -> None:
     chunks = [(0.0, START), (5.0, out("a")), (5.0, exit_frame(None, 9))]
     result = await pods_are_forbidden_midway(Script(chunks=chunks, log_never_ends=True))
     assert (result.status, result.signal, result.stdout) == ("signaled", 9, "a")
 
 
 @mock_clock
-async def test_no_exit_frame_and_no_look_at_the_pod_any_more_is_a_lost_result() -> None:
+async def test_without_exit_frame_and_status_of_the_pod_the_result_is_lost() -> None:
     with pytest.raises(ResultLost, match="list"):
         await pods_are_forbidden_midway(Script(chunks=[(0.0, START), (5.0, out("a"))], ends_at=5.0))
 
@@ -544,7 +544,7 @@ async def test_map_raises_the_first_error_alone_and_ends_the_others() -> None:
 
 
 @mock_clock
-async def test_a_log_that_was_rotated_when_it_is_opened_again_is_read_on_and_the_loss_is_said() -> None:
+async def test_a_log_that_was_rotated_before_it_is_reopened_is_read_with_truncated_output() -> None:
     """The kubelet rotates at 10 MiB, so a fresh request starts in the middle of the log."""
     junk = (b"j" * 1023 + b"\n") * (11 << 10)
     before = [START, out("a"), junk]

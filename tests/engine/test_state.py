@@ -439,7 +439,7 @@ def test_a_log_of_a_killed_container_has_its_time_to_open() -> None:
         (reading, chunk(encode("start", b'{"python": "3.11", "protocol": 99}')), True),
     ],
 )
-def test_an_error_has_the_state_of_the_program(
+def test_an_error_shows_whether_the_program_may_have_run(
     make: Callable[[], Machine], input_: Make, may_have_run: bool
 ) -> None:
     machine = make()

@@ -359,7 +359,7 @@ async def test_a_pod_deleted_without_a_final_status_before_it_was_seen_running_m
     async with pods(KEEPS_RUNNING, around=WithoutFinalStatus) as cluster, anyio.create_task_group() as tasks:
         tasks.start_soon(_after, 0.3, cluster)
         with pytest.raises(
-            ResultLost, match=r"somebody deleted the pod.*whether the program had started"
+            ResultLost, match=r"another client deleted the pod.*whether the program had started"
         ) as caught:
             await cluster.sandbox.run("pass")
     assert (caught.value.cause, caught.value.may_have_run) == ("deleted", True)

@@ -69,7 +69,9 @@ async def test_a_job_is_deleted_after_an_outage_that_its_cancelled_run_met() -> 
 
 
 @mock_clock
-async def test_a_deletion_is_retried_until_the_cluster_has_removed_the_job(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_deletion_is_retried_until_the_cluster_has_removed_the_job(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with pods(program(), Fault(Refuse(), DELETE_JOB, None), timeout=20, startup_timeout=40) as cluster:
         result = await cluster.sandbox.run("pass")
         await anyio.sleep(20 + 40 + 30 + 60 + 10)
@@ -101,7 +103,9 @@ async def test_the_warning_contains_the_last_error_of_the_server(caplog: pytest.
 
 
 @mock_clock
-async def test_a_forbidden_deletion_is_warned_about_once_with_the_rule_to_add(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_forbidden_deletion_gives_one_warning_with_the_rule_to_add(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with pods(program(), Fault(Forbid(), DELETE_JOB, None)) as cluster:
         for _ in range(3):
             await cluster.sandbox.run("pass")

@@ -291,7 +291,7 @@ async def outage(cluster: Pods, action: Action, seconds: float) -> None:
 
 @pytest.mark.parametrize("seconds", [3, 30])
 @pytest.mark.parametrize("action", [Respond.unavailable(), Respond.too_many_requests(None), Drop(), Refuse()])
-def test_requests_are_retried_during_an_outage_of_a_server_that_has_responded(action: Action, seconds: float) -> None:
+def test_an_outage_of_a_server_that_has_responded_is_waited_out(action: Action, seconds: float) -> None:
     async def run() -> None:
         async with pods(program(out("x"))) as cluster, anyio.create_task_group() as beside:
             await cluster.sandbox.run("pass")

@@ -21,21 +21,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--cluster",
         choices=("replay", "embedded", "live"),
-        help="run the scenarios on this one only; by default on replay and embedded",
-    )
-    group.addoption("--kubeconfig", metavar="FILE", help="of the live cluster; by default as kubectl finds it")
-    group.addoption("--context", metavar="NAME", help="the context in it; by default the current one")
-    group.addoption("--namespace", metavar="NAME", help="of the live cluster; by default the context's")
-    group.addoption(
-        "--cassettes", metavar="DIR", help="the cassettes to replay, verify or record; by default fixtures/"
+        help="run the scenarios only on this cluster; the default is replay and embedded",
     )
     group.addoption(
-        "--record", action="store_true", help="write the cassettes anew from the live cluster's answers"
+        "--kubeconfig", metavar="FILE", help="kubeconfig of the live cluster; the default is that of kubectl"
+    )
+    group.addoption("--context", metavar="NAME", help="context in the kubeconfig; the default is the current one")
+    group.addoption(
+        "--namespace", metavar="NAME", help="namespace in the live cluster; the default is that of the context"
+    )
+    group.addoption(
+        "--cassettes",
+        metavar="DIR",
+        help="directory of the cassettes to replay, verify or record; the default is fixtures/",
+    )
+    group.addoption(
+        "--record", action="store_true", help="write the cassettes again from the responses of the live cluster"
     )
     group.addoption(
         "--verify",
         action="store_true",
-        help="compare each answer's shape with its cassette, print the drift, and fail on drift",
+        help="compare the shape of each response with its cassette, print the drift, and fail on drift",
     )
 
 
@@ -47,7 +53,9 @@ def pytest_configure(config: pytest.Config) -> None:
             if config.getoption(name):
                 raise pytest.UsageError(f"--{name} is for a live cluster: add --cluster=live")
     if chosen == "replay" and config.getoption("verify"):
-        raise pytest.UsageError("--verify compares answers with the cassettes, and a replay's are from there")
+        raise pytest.UsageError(
+            "--verify compares responses with the cassettes, and a replay returns those of the cassettes"
+        )
     if config.getoption("record") and config.getoption("numprocesses", None):
         # One process writes a cassette while another reads all of them for the table in their README.
         raise pytest.UsageError("--record writes what other workers read: add -n0")

@@ -35,7 +35,7 @@ def test_drift_found_by_a_worker_is_reported() -> None:
         ("--cluster=embedded --kubeconfig f", "--kubeconfig is for a live cluster"),
         ("--cluster=replay --context c", "--context is for a live cluster"),
         ("--namespace n", "--namespace is for a live cluster"),
-        ("--cluster=replay --verify", "--verify compares answers with the cassettes"),
+        ("--cluster=replay --verify", "--verify compares responses with the cassettes"),
         ("--cluster=live --record -n2", "--record writes what other workers read: add -n0"),
     ],
 )

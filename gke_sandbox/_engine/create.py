@@ -93,11 +93,13 @@ class Creation:
             if not isinstance(response, SandboxError):
                 return response
             self._send(CreateRejected())
-            await self._budget.wait_or_raise(response)
+            quickly = isinstance(response, Conflict) and await self._budget.wait_briefly(response)
+            if not quickly:
+                await self._budget.wait_or_raise(response)
         except SandboxError as error:
             self._send(CreateFailed(error, request.may_have_arrived))
         else:
-            self._send(RetryCreate())
+            self._send(RetryCreate(same_job=quickly))
         return None
 
 
@@ -157,7 +159,7 @@ class _CreateRequest:
         self.may_have_arrived = False
 
     async def send(self) -> dict[str, Any] | SandboxError:
-        """Send the request; retry a few times, quickly, after a Conflict, and while the response is lost.
+        """Send the request, and again while the response is lost.
 
         Return the error if the server did not create the object. After a lost response, raise an error that is not
         retryable, and any error when the budget is used up.
@@ -168,10 +170,10 @@ class _CreateRequest:
             except SandboxError as error:
                 if isinstance(error, ServerError) or (isinstance(error, NetworkError) and error.sent):
                     self.may_have_arrived = True
-                if isinstance(error, Conflict) and await self._budget.wait_briefly(error):
-                    continue
                 if not self.may_have_arrived:
                     return error
+                if isinstance(error, Conflict) and await self._budget.wait_briefly(error):
+                    continue
                 await self._budget.wait_or_raise(error)
 
     async def _send_before_deadline(self) -> dict[str, Any]:

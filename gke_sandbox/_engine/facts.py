@@ -107,6 +107,11 @@ class ExecutionFacts:
 
     def _observe(self, pod: Mapping[str, Any], *, deleted: bool, missing: bool = False) -> None:
         """Take over the state of the pod. It does not change any more once the container has ended."""
+        name = str((pod.get("metadata") or {}).get("name") or "")
+        if not missing and (self._pod is None or self._pod.name != name):
+            # The compared fields cannot change after a pod's creation. A Job can have more than one pod.
+            found = self._not_accepted(pod_changes(self._sent_job, pod, CONTAINER))
+            self._unsafe_changes = self._unsafe_changes or found
         if self._termination is not None:
             return
         if missing:
@@ -115,9 +120,6 @@ class ExecutionFacts:
                 # It may have run unseen.
                 return
         seen = read_pod(pod, CONTAINER, deleted=deleted, has_run=self._has_run)
-        if self._pod is None or self._pod.name != seen.name:
-            # What is compared cannot change after a pod's creation.
-            self._unsafe_changes = self._not_accepted(pod_changes(self._sent_job, pod, CONTAINER))
         moved = self._pod is None or (seen.node, seen.phase, seen.wait_reason) != (
             self._pod.node,
             self._pod.phase,

@@ -51,7 +51,8 @@ class LogStream:
         self.limit = math.inf
         """When reading ends at the latest, if the container does not end."""
         self.container_ended_at: float | None = None
-        self._kept = False
+        self.kept = False
+        """Whether the container has ended and its whole log is on the node."""
         # The log never has to open before this plus `OPEN_TIMEOUT`.
         self._timer_start = now
         # When the request was sent or the last bytes came, and what the drain timeout counts from.
@@ -72,7 +73,7 @@ class LogStream:
         until the limit: while the node is unreachable (its kubelet restarts, for example), each request fails.
         """
         self.container_ended_at = self._drain_from = now
-        self._kept = kept
+        self.kept = kept
 
     def connect(self, number: int, now: float, *, again: bool = False) -> None:
         """The log is requested. `again`: because there was no response, or it was silent."""
@@ -116,7 +117,7 @@ class LogStream:
         if self.container_ended_at is None:
             return self.limit
         if not self.open:
-            return max(self._kept_until, self.limit) if self._kept else self._kept_until
+            return max(self._kept_until, self.limit) if self.kept else self._kept_until
         return min(max(self._kept_until, self.limit), self._drain_from + DRAIN_TIMEOUT)
 
     @property

@@ -137,6 +137,9 @@ class ExecutionState(ExecutionFacts):
                     self._fail(messages.unanswered(self._create_error, self._job, self._pod_name), True)
         elif self.phase == "starting":
             self._advance_start(is_tick)
+        elif self._unsafe_changes and self.phase != "finished":
+            # Another pod of the same Job.
+            self._fail_unsafe(True)
         elif self.phase == "reading":
             if self._now >= self._log.read_deadline:
                 self._end_reading()
@@ -177,14 +180,15 @@ class ExecutionState(ExecutionFacts):
                 self.attempts[-1] = replace(self.attempts[-1], response_pending=False)
                 self._unsafe_changes = self._not_accepted(job_changes(self._sent_job, job, CONTAINER))
                 if not self._unsafe_changes:
-                    self._config_map_may_exist = True
-                    self._effects.append(steps.CreateConfigMap(self._job, self._uid))
+                    self._create_config_map()
             case steps.ConfigMapCreated() if self._uid is not None:
                 self._decide_start(created=True)
             case steps.CreateRejected():
                 self._may_have_arrived(False)
             case steps.RetryCreate() if self._uid is None:
                 self._create_job(self._job)
+            case steps.RetryCreate(same_job=True):
+                self._create_config_map()
             case steps.RetryCreate():
                 # The pod is already waiting for its ConfigMap: a late one can cost more than a new Job does.
                 self._create_job(self._new_name())
@@ -197,6 +201,11 @@ class ExecutionState(ExecutionFacts):
                 self.phase, self._create_error = "confirming", error
                 self._deadline = self._now + FINAL_POLL_TIMEOUT
                 self._start_polls("pods")
+
+    def _create_config_map(self) -> None:
+        if self._uid is not None:
+            self._config_map_may_exist = True
+            self._effects.append(steps.CreateConfigMap(self._job, self._uid))
 
     def _may_have_arrived(self, arrived: bool) -> None:
         if self._uid is not None:
@@ -211,8 +220,7 @@ class ExecutionState(ExecutionFacts):
         neither."""
         termination, wait_reason = self._termination, self._wait_reason
         if self._unsafe_changes:
-            error = messages.unsafe_admission_change(self._unsafe_changes, self._job, self._pod_name)
-            self._fail(error, self._config_map_may_exist)
+            self._fail_unsafe(self._config_map_may_exist)
         elif self._watch_failed and self._watch_error is not None:
             # Other executions raise the same error.
             self._fail(copy(self._watch_error), self._config_map_may_exist)
@@ -234,6 +242,10 @@ class ExecutionState(ExecutionFacts):
         else:
             return False
         return True
+
+    def _fail_unsafe(self, may_have_run: bool) -> None:
+        error = messages.unsafe_admission_change(self._unsafe_changes, self._job, self._pod_name)
+        self._fail(error, may_have_run)
 
     def _advance_start(self, is_tick: bool) -> None:
         if self._watch_failed or self._pod_decides:
@@ -347,14 +359,15 @@ class ExecutionState(ExecutionFacts):
 
     def _on_log_error(self, error: SandboxError) -> None:
         log = self._log
-        if isinstance(error, (Forbidden, Unauthorized)):
+        of_kubelet = isinstance(error, ApiError) and error.details.get("kind") == "pods/log"
+        if isinstance(error, (Forbidden, Unauthorized)) and not of_kubelet:
             self._lose(f"the program's log could not be read: {error}", error, error.hint)
         elif isinstance(error, NotFound) and error.details.get("kind") == PODS.plural:
-            # Only this means that there is no such pod. A kubelet that has just started answers 404 for
-            # "pods/log".
+            # Only this means that there is no such pod. Errors of the kubelet, which are temporary, have the kind
+            # "pods/log": 404 if it has just started, 401 and 403 if it rejects the API server.
             log.pod_missing = True
             self._end_reading()
-        elif isinstance(error, BadRequest) and log.container_ended_at is not None:
+        elif isinstance(error, BadRequest) and log.container_ended_at is not None and not log.kept:
             # Earlier, the kubelet may be behind the watch, and the container about to start. An evicted pod never
             # has a log.
             self._end_reading()

@@ -45,6 +45,9 @@ class CreateRejected:
 class RetryCreate:
     """It is time for the next attempt after `CreateRejected`."""
 
+    same_job: bool = False
+    """Whether a ConfigMap is created for the same Job again, because the pause was short."""
+
 
 @dataclass(frozen=True)
 class CreateFailed:

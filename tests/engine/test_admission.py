@@ -250,3 +250,43 @@ def test_a_replay_may_have_a_shorter_startup_timeout_than_the_recorded_run(tmp_p
                 assert (await sandbox.run("pass")).stdout == "x"
 
     run_on_mock_clock(run)
+
+
+class UnsafeFirst(Shared):
+    """Lists pods without a runtime class first."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await super().handle_async_request(request)
+        if not request.url.path.endswith("/pods") or "watch" in request.url.params:
+            return response
+        found = json.loads(await response.aread())
+        found["items"].sort(key=lambda pod: "runtimeClassName" in pod["spec"])
+        return httpx.Response(response.status_code, json=found, request=request)
+
+
+@mock_clock
+async def test_an_unsafe_pod_is_reported_although_a_safe_one_follows_in_the_same_list() -> None:
+    two = on_job(lambda job: job["spec"].update(parallelism=2, completions=2))
+    first = Fault(Mutate(lambda pod: no_runtime_class(pod["spec"])), Match(resource="pods"))
+    slow = Fault(Delay(0.5), Match("list", "pods"))
+    accepted = ["parallelism", "completions"]
+    async with pods(
+        program(out("x"), at=5), two, first, slow, around=UnsafeFirst, accept_admission_changes=accepted
+    ) as cluster:
+        with pytest.raises(StartError) as caught:
+            await cluster.sandbox.run("pass")
+    assert caught.value.cause == "unsafe_admission_change"
+    assert caught.value.may_have_run
+
+
+@mock_clock
+async def test_an_unsafe_second_pod_ends_a_run_that_has_started() -> None:
+    two = on_job(lambda job: job["spec"].update(parallelism=2, completions=2))
+    second = Fault(Mutate(lambda pod: no_runtime_class(pod["spec"])), Match(resource="pods"), skip=1)
+    slow = Fault(Delay(2.0), Match("create", "pods"), skip=1)
+    accepted = ["parallelism", "completions"]
+    async with pods(program(out("x"), at=5), two, second, slow, accept_admission_changes=accepted) as cluster:
+        with pytest.raises(StartError) as caught:
+            await cluster.sandbox.run("pass")
+    assert caught.value.cause == "unsafe_admission_change"
+    assert caught.value.may_have_run

@@ -215,6 +215,15 @@ def test_permanent_conflicts_are_an_error_with_a_hint_and_nothing_runs(match: Ma
     run_on_mock_clock(run)
 
 
+@mock_clock
+async def test_a_run_that_is_cancelled_during_the_pause_after_a_conflict_has_no_job_to_delete() -> None:
+    async with pods(program(), Fault(CONFLICT, POST_JOB, None)) as cluster:
+        with anyio.move_on_after(0.1):
+            await cluster.sandbox.run("pass")
+        await anyio.sleep(20)
+        assert cluster.requests.count("DELETE jobs/*") == 0
+
+
 @pytest.mark.parametrize("match", [POST_JOB, POST_CONFIG_MAP], ids=["job", "configmap"])
 def test_a_conflict_after_a_lost_response_creates_no_second_job(match: Match) -> None:
     async def run() -> None:

@@ -272,6 +272,7 @@ TRANSITIONS: list[tuple[Callable[[], Machine], Make, str, list[type]]] = [
     (creating_job, same(WatchFailed(forbidden())), "creating", []),
     (creating_config_map, same(CreateRejected()), "creating", []),
     (creating_config_map, same(RetryCreate()), "creating", [C.DeleteJob, C.CreateJob]),
+    (creating_config_map, same(RetryCreate(same_job=True)), "creating", [C.CreateConfigMap]),
     (creating_config_map, same(CreateFailed(refused(), False)), "finished", [C.DeleteJob, C.Fail]),
     (creating_config_map, same(CreateFailed(broken(), True)), "confirming", [C.PollPods]),
     (creating_config_map, same(ConfigMapCreated()), "starting", []),
@@ -312,7 +313,7 @@ TRANSITIONS: list[tuple[Callable[[], Machine], Make, str, list[type]]] = [
     (reading, log_ended(broken()), "reading", []),
     (reading, seen(exited(0)), "reading", []),
     (reading, same(WatchFailed(forbidden())), "reading", []),
-    (draining, log_ended(BadRequest("none", code=400, reason="BadRequest")), "reading", [C.OpenLog]),
+    (draining, log_ended(BadRequest("none", code=400, reason="BadRequest")), "reading", []),
     # The time limit passes.
     (overtime, listed(RUNNING), "finished", [C.DeleteJob, C.Fail]),
     (overtime, listed(exited(3)), "reading", [C.OpenLog]),
@@ -624,3 +625,27 @@ def test_inputs_in_any_order_lead_to_one_end(
     may_exist = {each.name for each in machine.state.attempts if each.job_may_exist}
     assert len(deleted) == len(set(deleted))
     assert may_exist <= set(deleted) <= set(created), "each Job that may exist is deleted, once"
+
+
+# -- several pods of one Job --------------------------------------------------------------------------------
+
+
+def second_pod() -> dict[str, Any]:
+    unsafe = pod(None, shared=True)
+    return {**unsafe, "metadata": {**unsafe["metadata"], "name": "job-1-y"}}
+
+
+@pytest.mark.parametrize("make", [opening, reading, draining])
+def test_an_unsafe_second_pod_ends_the_run(make: Callable[[], Machine]) -> None:
+    machine = make()
+    machine.feed(steps.PodSeen("job-1", second_pod()))
+    assert isinstance(machine.error, StartError)
+    assert machine.error.cause == "unsafe_admission_change"
+    assert machine.error.may_have_run
+
+
+def test_an_unsafe_pod_is_not_forgotten_if_a_safe_one_follows_in_the_same_list() -> None:
+    machine = confirming()
+    machine.feed(steps.PodsListed(machine.poll, [second_pod(), pod(RUNNING)], "7"))
+    assert isinstance(machine.error, StartError)
+    assert machine.error.cause == "unsafe_admission_change"

@@ -197,3 +197,28 @@ async def test_one_refused_request_for_the_log_loses_nothing() -> None:
     async with pods(program(out("x"), at=5), Fault(Respond(404, "NotFound", NOT_KNOWN), LOG)) as cluster:
         result = await cluster.sandbox.run("pass")
     assert (result.status, result.stdout, result.output_truncated) == ("succeeded", "x", False)
+
+
+FORBIDDEN = (
+    "Forbidden (user=kube-apiserver-kubelet-client, verb=get, resource=nodes, subresource=proxy) ( pods/log x)"
+)
+UNAUTHORIZED = "the server has asked for the client to provide credentials ( pods/log x)"
+OF_KUBELET = [
+    Respond(403, "Forbidden", FORBIDDEN, kind="pods/log"),
+    Respond(401, "Unauthorized", UNAUTHORIZED, kind="pods/log"),
+]
+
+
+@pytest.mark.parametrize("response", OF_KUBELET, ids=["403", "401"])
+@pytest.mark.parametrize("until", [4, 30])
+def test_a_kubelet_that_rejects_the_api_server_for_some_seconds_costs_no_output(
+    response: Respond, until: float
+) -> None:
+    result = run_on_mock_clock(Unreachable(response, until).result, prints_until(5))
+    assert is_whole(result)
+
+
+def test_a_400_for_the_log_of_an_ended_container_is_retried() -> None:
+    waiting = 'container "code-runner" in pod "x" is waiting to start: ContainerCreating'
+    result = run_on_mock_clock(Unreachable(Respond(400, "BadRequest", waiting), 7).result, prints_until(5))
+    assert is_whole(result)

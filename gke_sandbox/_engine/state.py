@@ -28,13 +28,7 @@ from copy import copy
 from dataclasses import replace
 from typing import Any
 
-from .._diagnosis import (
-    Termination,
-    job_termination,
-    job_wait_reason,
-    messages,
-    pod_wait_reason,
-)
+from .._diagnosis import Termination, job_termination, job_wait_reason, messages, pod_wait_reason
 from .._diagnosis.admission import job_changes
 from .._wire.frames import PROTOCOL, Frame, Output, Start
 from .._wire.manifests import CONTAINER

@@ -215,10 +215,10 @@ def test_a_kubelet_that_rejects_the_api_server_for_some_seconds_costs_no_output(
     response: Respond, until: float
 ) -> None:
     result = run_on_mock_clock(Unreachable(response, until).result, prints_until(5))
-    assert is_whole(result)
+    assert is_complete(result)
 
 
 def test_a_400_for_the_log_of_an_ended_container_is_retried() -> None:
     waiting = 'container "code-runner" in pod "x" is waiting to start: ContainerCreating'
     result = run_on_mock_clock(Unreachable(Respond(400, "BadRequest", waiting), 7).result, prints_until(5))
-    assert is_whole(result)
+    assert is_complete(result)

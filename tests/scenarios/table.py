@@ -235,7 +235,7 @@ SCENARIOS: dict[str, Scenario] = {
         error=StartError,
         cause="registry_not_found",
         reason="ErrImagePull|ImagePullBackOff",
-        words=("registry.invalid/nosuch:1", "check the image's name"),
+        words=("registry.invalid/nosuch:1", "Check the image's name"),
         waits=("ErrImagePull",),
     ),
     "unschedulable": _one(
@@ -254,7 +254,7 @@ SCENARIOS: dict[str, Scenario] = {
         error=StartError,
         cause="runtime_class_missing",
         reason="FailedCreate",
-        words=("no such RuntimeClass", 'RuntimeClass "nosuch" not found', "GKE Sandbox"),
+        words=("the cluster does not have this RuntimeClass", 'RuntimeClass "nosuch" not found', "GKE Sandbox"),
     ),
     "pod-security-violation": _one(
         "print(1)\n",

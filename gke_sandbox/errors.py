@@ -192,8 +192,7 @@ class AlreadyExists(ApiError):
 
 
 class Conflict(ApiError):
-    """409, reason Conflict: a precondition is not met, or other requests changed the same object at the same
-    time."""
+    """409, reason Conflict: a precondition is not met, or the object was changed by another request."""
 
 
 class Expired(ApiError):

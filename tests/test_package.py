@@ -102,8 +102,7 @@ by_module = pytest.mark.parametrize("name", MODULES, ids=lambda name: name or "_
 
 
 def imported_modules(name: str) -> set[str]:
-    """Return the modules of the package that a module imports, including lazy imports and those for type
-    checking."""
+    """Return the modules of the package that a module imports, also lazily and for type checking."""
     path = MODULES[name]
     own_package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     own_package = [part for part in own_package if part]

@@ -172,7 +172,7 @@ _CONTAINER_SECURITY: dict[str, IsSafe] = {
     "capabilities": _no_more_capabilities,
     "procMount": _usual_proc,
 }
-# Since Kubernetes 1.34 a container may have a restart policy of its own.
+# Since Kubernetes 1.34 each container can have its own restart policy.
 _CONTAINER: dict[str, IsSafe] = {
     "command": _same,
     "args": _same,
@@ -250,7 +250,7 @@ def _compare(
 
 
 def _restart_changes(spec: Mapping[str, Any], container: str, path: str) -> Iterator[Change]:
-    """Rules of other containers that can restart ours: every action except Restart, which is for one container.
+    """Return restart rules of other containers that can restart the program: all actions except Restart.
 
     https://www.kubernetes.dev/resources/keps/5532/
     """

@@ -15,8 +15,7 @@ __all__ = ["job_termination", "job_wait_reason", "pod_wait_reason"]
 
 
 def job_wait_reason(events: Iterable[Mapping[str, Any]]) -> WaitReason | None:
-    """Return why a Job has no pod, or None: what its newest Event FailedCreate says, if no pod was created after
-    it."""
+    """Return why a Job has no pod: the newest Event FailedCreate, or None if a pod was created after it."""
     for event in _newest_first(events):
         if event.get("reason") == "SuccessfulCreate":
             return None

@@ -23,9 +23,11 @@ from ..settings import Settings
 from .steps import ConfigMapCreated, CreateFailed, CreateRejected, Input, JobCreated, RetryCreate
 
 RETRY_BUDGET, MAX_ATTEMPTS = 60.0, 12
-"""How long, and how often, a request is retried if the server has responded before. The delays add up to 31 to 62
-s:
-usually the number decides, so that a recorded failure has as many requests in its replay."""
+"""How long, and how often, a request is retried if the server has responded before.
+
+The delays add up to 31 to 62 s. Usually the number decides, so that a recorded failure has as many requests in its
+replay.
+"""
 
 UNREACHED_ATTEMPTS = 4
 """Attempts if the server has never responded (one to two seconds): the address may be wrong."""
@@ -202,8 +204,7 @@ class _CreateRequest:
         return self._validated(made)
 
     def _validated(self, made: dict[str, Any]) -> dict[str, Any]:
-        """Return the created object; raise ServerError if the response is something else (some proxies send
-        201)."""
+        """Return the created object. Raise ServerError for other responses: some proxies also send 201."""
         metadata = made.get("metadata")
         if isinstance(metadata, dict) and metadata.get("name") == self._name and metadata.get("uid"):
             return made

@@ -45,8 +45,7 @@ class ExecutionFacts:
         self._effects: list[Effect] = []
         self.phase: Phase = "creating"
         self.may_have_run = False
-        """Whether the container may have started, as far as is known. Copied onto the error of the run. Never goes
-        back to False."""
+        """Whether the container may have started. Never goes back to False, and is copied to the run's error."""
         self.attempts: list[JobAttempt] = []
         """The Jobs that were created, or may have been. Only the last can have a result."""
         self._number = 0

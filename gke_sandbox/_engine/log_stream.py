@@ -14,9 +14,10 @@ from ..settings import Settings
 DRAIN_TIMEOUT = 2.0
 """How long the log may be silent after its container has ended: about as long as the kubelet needs to end it."""
 OPEN_TIMEOUT = 45.0
-"""How long a log may take to open once the container has ended, if the limit does not allow more: the log is on
-the
-node's disk, and is kept for as long as its Job is (60 s)."""
+"""How long a log may take to open once the container has ended, if the limit does not allow more.
+
+The log is on the node's disk, and is kept for as long as its Job is (60 s).
+"""
 REOPEN_DELAY, MAX_REOPEN_DELAY = 0.25, 5.0
 """The first and the longest delay before a log that broke off, or was not ready, is opened again."""
 REQUEST_TIMEOUT = 10.0

@@ -14,9 +14,10 @@ UNCHANGED_GRACE = 2.0
 POLL_INTERVAL = 2.0
 """The pause between two polls."""
 POLL_INTERVAL_PER_PENDING = 0.05
-"""The addition to both for each other execution that waits to start: together they poll at most 20 times a second,
-which
-is also the number of pods that a Job controller creates in a second by default."""
+"""The addition to both for each other execution that waits to start.
+
+Together they poll at most 20 times a second, the default rate at which a Job controller creates pods.
+"""
 POD_RELIST_INTERVAL = 10.0
 """A known pod is listed again after this, because its watch may miss events."""
 

@@ -210,8 +210,7 @@ class ExecutionState(ExecutionFacts):
     # -- the start ------------------------------------------------------------------------------------------
 
     def _decide_start(self, *, created: bool = False) -> bool:
-        """Go on if the container has started, or `created` is True; fail if it cannot start. Return False if
-        neither."""
+        """Go on if the container has started or `created` is True, fail if it cannot start, else return False."""
         termination, wait_reason = self._termination, self._wait_reason
         if self._unsafe_changes:
             self._fail_unsafe(self._config_map_may_exist)

@@ -63,8 +63,7 @@ _Encoder = Callable[[bytes, bool], tuple[str, Sequence[str | bytes]]]
 
 @cache
 def runner_text() -> str:
-    """Return the runner's source as it is sent, about 12 KB: without docstrings and comments, indented by one
-    space."""
+    """Return the runner's source without docstrings and comments and with short indents, about 12 KB."""
     source = Path(__file__).with_name("runner.py").read_text(encoding="utf-8")
     # These rules only have to work for this file: a test compares the syntax trees.
     for pattern, replacement in (
@@ -164,8 +163,7 @@ class Payload:
 
     @cached_property
     def env(self) -> Content:
-        """The form for environment variables: only `data`, because variables cannot refer to keys of
-        `binaryData`."""
+        """The form for environment variables, which can refer to keys of `data` but not of `binaryData`."""
         return self._content(_as_variables)
 
     @cached_property

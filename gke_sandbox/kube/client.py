@@ -46,8 +46,7 @@ MAX_RESPONSE = 256 << 20
 """Bytes. A list of a thousand pods is about 10 MB."""
 MAX_ERROR_RESPONSE = 1 << 20
 WATCH_READ_TIMEOUT = 120.0
-"""Seconds. Servers send a BOOKMARK about once a minute, so a watch that is silent for longer has lost its
-server."""
+"""Seconds. Servers send a BOOKMARK about once a minute, so a longer silence means a lost connection."""
 MAX_WARNINGS = 1000
 """Number of logged warnings to remember."""
 

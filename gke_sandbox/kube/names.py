@@ -108,8 +108,7 @@ def label_value(value: str) -> list[str]:
 
 
 def env_name(value: str) -> list[str]:
-    """Check the name of an environment variable by the rule of 1.27; newer servers allow printable ASCII except
-    `=`."""
+    """Check the name of an environment variable by the rule of 1.27. Newer servers also allow other ASCII."""
     # https://kubernetes.io/docs/tasks/inject-data-application/define-environment-variable-container/
     errors = []
     if not re.fullmatch(_ENV, value):

@@ -49,8 +49,7 @@ class Quantity:
 
     @property
     def milli(self) -> int:
-        """Thousandths, rounded away from zero: the server stores and compares the resources of containers in this
-        unit."""
+        """Thousandths, rounded away from zero, in which the server compares the resources of containers."""
         return _divide(self.nano, _NANO // 1000)
 
     def rounded_to_milli(self) -> Quantity:

@@ -33,8 +33,7 @@ MAX_QUOTED_BYTES = 2048
 
 @dataclass(frozen=True)
 class RequestInfo:
-    """The parts of a request that messages and hints name. `verb` is that of RBAC: get, list, watch, create,
-    delete."""
+    """The parts of a request in messages and hints. `verb` is an RBAC verb, such as get or create."""
 
     verb: str
     method: str
@@ -269,8 +268,7 @@ def _quoted(body: bytes) -> str:
 
 
 def plain(text: str, limit: int) -> str:
-    """Return `text` on one line of at most `limit` characters, without control characters: it may reach a
-    terminal."""
+    """Return `text` on one line of at most `limit` characters, without control characters, for terminals."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= limit else line[: limit - 3] + "..."
 

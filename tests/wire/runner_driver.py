@@ -237,8 +237,7 @@ def run(
 
 
 class Lifeline:
-    """Detects the end of all processes of a program: they keep a FIFO open, which is closed with the last of
-    them."""
+    """Detects the end of all processes of a program, which keep a FIFO open."""
 
     def __init__(self, base: Path) -> None:
         path = base / "lifeline"

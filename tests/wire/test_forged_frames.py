@@ -57,8 +57,7 @@ FLOODS = [
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("piece", FLOODS)
 def test_a_flood_takes_linear_time(piece: bytes) -> None:
-    """1 MiB, which a forged length can keep buffered: a decoder that reads bytes repeatedly would not finish in
-    time."""
+    """1 MiB, which a forged length can keep buffered: reading bytes repeatedly would exceed the timeout."""
     decoder = Decoder()
     for _ in range(16):
         decoder.feed(piece * (65536 // len(piece)))

@@ -1,5 +1,4 @@
-"""The Job and the ConfigMap, compared with bodies accepted by a real server, with Kubernetes' rules, and field by
-field."""
+"""The Job and the ConfigMap, compared with bodies of a real server, with Kubernetes' rules, and field by field."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""How a run ends: by itself, at its timeout, by SIGTERM; and what happens to processes that the program
-started."""
+"""How a run ends: by itself, at its timeout, by SIGTERM; and the end of processes that the program started."""
 
 from __future__ import annotations
 

@@ -138,8 +138,7 @@ def test_an_existing_workspace_directory_is_not_reused(tmp_path: Path) -> None:
 
 
 def run_with_mounts(mounts: tuple[str, ...], program: Program) -> tuple[bytes, int]:
-    """Run a program with these directories as separate file systems (``/tmp ro``). Return its log and exit
-    status."""
+    """Run a program with separate file systems, such as ``/tmp ro``. Return its log and exit status."""
     script = "".join(f"mount -t tmpfs -o {options} none {place} && " for place, options in map(str.split, mounts))
     prefix = ["unshare", "--mount", "sh", "-c", script + 'exec "$@"', "sh"]
     if shutil.which("unshare") is None or subprocess.run([*prefix, "true"], capture_output=True).returncode:

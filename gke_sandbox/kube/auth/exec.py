@@ -313,7 +313,7 @@ class PluginCancelled(Exception):
 
 
 class _PluginRun:
-    """A running plugin. Its standard error is ours, and its standard input too if it is interactive."""
+    """A running plugin. It shares our standard error and, if it is interactive, our standard input."""
 
     def __init__(
         self, config: ExecConfig, program: str, environ: Mapping[str, str], interactive: bool, mutex: Lock

@@ -116,8 +116,13 @@ class Execution:
             self._carry_out(state.apply(input_, anyio.current_time()))
             if self._last is not None:
                 return self._last
-            (self._pods.pending.add if state.is_waiting_to_start else self._pods.pending.discard)(self._job)
             input_ = None
+            if not state.is_waiting_to_start:
+                self._pods.pending.discard(self._job)
+            elif self._job not in self._pods.pending:
+                # The first deadline depends on how many are waiting.
+                self._pods.pending.add(self._job)
+                continue
             with anyio.CancelScope(deadline=state.next_deadline):
                 input_ = await self._inputs.receive()
 

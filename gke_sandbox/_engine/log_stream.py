@@ -77,7 +77,7 @@ class LogStream:
         self.kept = kept
 
     def connect(self, number: int, now: float, *, again: bool = False) -> None:
-        """The log is requested. `again`: because there was no response, or it was silent."""
+        """Record that the log is requested. `again`: because there was no response, or the log was silent."""
         if again and self.open:
             self.last_error = "it fell silent, and did not open again"
             self._idle_timeout = min(2 * self._idle_timeout, MAX_IDLE_REOPEN_AFTER)

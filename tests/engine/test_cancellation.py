@@ -35,7 +35,7 @@ class CancelAtStep(trio.abc.Instrument):
 
 
 def cancelled_at(step: int, faults: tuple[Fault, ...]) -> bool:
-    """Cancel a run at its await point number `step`, and see what is left. False: it has not so many."""
+    """Cancel a run at its await point number `step`, and check what is left. Return False if it has fewer."""
     instrument = CancelAtStep(step)
 
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""The deletion of Jobs: kept at while the Sandbox is open, ten seconds when it closes, and told when it fails."""
+"""The deletion of Jobs: retries while the Sandbox is open, ten seconds when it closes, and warnings."""
 
 from __future__ import annotations
 
@@ -117,13 +117,13 @@ async def test_a_forbidden_deletion_gives_one_warning_with_the_rule_to_add(
 
 
 class Refusing:
-    """Stands for a client that may delete nothing."""
+    """A client that may not delete anything."""
 
     async def delete(self, *asked: object, **options: object) -> None:
         raise ConfigError("no")
 
     def warn_once(self, text: str, key: str = "") -> None:
-        """Warn nobody."""
+        """Drop the warning."""
 
 
 @mock_clock

@@ -1,4 +1,4 @@
-"""Making the Job and its ConfigMap: never a second Job that runs, and trouble that passes is waited out."""
+"""Creating the Job and its ConfigMap: never a second Job that runs, and retries of temporary errors."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ POST_JOB, POST_CONFIG_MAP = Match("create", "jobs"), Match("create", "configmaps
     ],
 )
 def test_a_post_that_fails_once_still_creates_one_job(fault: Fault, posts: tuple[int, int]) -> None:
-    """The ConfigMap that surely did not arrive begins all anew; a lost answer is asked for again."""
+    """If the ConfigMap was not created, everything starts over; a request with a lost response is repeated."""
 
     async def run() -> None:
         async with pods(program(out("x")), fault) as cluster:
@@ -103,7 +103,7 @@ async def test_a_refusal_after_a_lost_response_deletes_the_job_that_may_exist() 
 
 
 class LatePosts(httpx.AsyncBaseTransport):
-    """Carries the POST of a Job out a second late, also when nobody waits for its answer any more."""
+    """Delivers the POST of a Job a second late, even if its response is not awaited any more."""
 
     def __init__(self, cluster: LocalTransport) -> None:
         self._cluster = cluster
@@ -261,7 +261,7 @@ async def test_a_map_with_a_conflict_on_every_tenth_post_is_complete() -> None:
         assert len(cluster.runtime.specs) == 40
 
 
-# -- an answer that is none -------------------------------------------------------------------------------
+# -- a response without the object ------------------------------------------------------------------------
 
 NO_OBJECT = ["{}", '{"metadata": null}', '{"metadata": {"name": "another", "uid": "1"}}', '{"metadata": []}']
 
@@ -288,11 +288,11 @@ async def test_repeated_201_without_the_object_is_a_server_error_and_the_job_is_
         assert cluster.requests.count("POST jobs") > 1
 
 
-# -- patience ---------------------------------------------------------------------------------------------
+# -- outages ----------------------------------------------------------------------------------------------
 
 
 async def outage(cluster: Pods, action: Action, seconds: float) -> None:
-    """Everything goes wrong in this way for a while, from now on."""
+    """Let every request fail in this way for some time."""
     cluster.transport.faults.add(Fault(action, times=None))
     await anyio.sleep(seconds)
     cluster.transport.faults.clear()
@@ -331,11 +331,11 @@ async def test_a_server_that_has_never_responded_is_an_error_within_two_seconds(
         assert anyio.current_time() - began < 2
 
 
-# -- the pauses -------------------------------------------------------------------------------------------
+# -- the delays -------------------------------------------------------------------------------------------
 
 
 class FakeClient:
-    """Stands for a client whose server answers as it is told to; keeps what it is asked to create, and when."""
+    """A client whose server responds with the given errors first; it records what is created, and when."""
 
     has_responded = True
 
@@ -378,7 +378,7 @@ async def create(client: FakeClient, deadline: float, **options: Callable[[], fl
 def pauses(
     client: FakeClient, uniform: Callable[[], float] = lambda: 1.0, deadline: float = math.inf
 ) -> list[float]:
-    """Between the requests of one creation."""
+    """Return the delays between the requests of one creation."""
 
     async def run() -> None:
         await create(client, anyio.current_time() + deadline, uniform=uniform)
@@ -401,7 +401,7 @@ def test_the_upper_half_of_each_delay_is_random() -> None:
 
 
 def test_the_delays_are_random_by_default() -> None:
-    """Without a seam of the test's, they are random."""
+    """The test does not replace the random numbers."""
     seen = set()
     for _ in range(5):
         client = FakeClient(busy())
@@ -525,7 +525,7 @@ def test_a_program_may_have_run_if_the_response_to_its_configmap_was_lost(action
     run_on_mock_clock(run)
 
 
-def test_a_program_has_not_run_if_there_is_no_kubeconfig(tmp_path: Path) -> None:
+def test_a_program_has_not_run_if_the_kubeconfig_is_missing(tmp_path: Path) -> None:
     async def main() -> None:
         async with AsyncSandbox(Cluster.kubeconfig(tmp_path / "missing")):
             pass

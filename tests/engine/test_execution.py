@@ -147,7 +147,7 @@ async def test_the_runners_time_limit() -> None:
 
 @mock_clock
 async def test_a_program_that_stops_its_runner_is_stopped_by_the_client() -> None:
-    """Under gVisor a program can SIGSTOP pid 1: then nobody in the pod keeps its time limit."""
+    """Under gVisor a program can SIGSTOP pid 1: then its time limit is not enforced in the pod."""
     script = Script(chunks=[(0.0, START), (0.1, out("partial"))])
     async with pods(script) as cluster:
         began = anyio.current_time()
@@ -182,7 +182,7 @@ async def test_out_of_memory_is_known_from_the_pod_within_seconds() -> None:
 
 @mock_clock
 async def test_after_signal_nine_the_status_of_the_pod_is_awaited() -> None:
-    """The kernel killed the program alone, for memory: the runner saw signal 9, and the pod says why."""
+    """The kernel killed the program alone, for memory: the runner saw signal 9, and the pod has the reason."""
     script = Script(
         chunks=[(0.0, START), (0.5, exit_frame(None, 9))], ends_at=0.5, exit=ContainerExit(137, "OOMKilled")
     )
@@ -193,7 +193,7 @@ async def test_after_signal_nine_the_status_of_the_pod_is_awaited() -> None:
 
 @pytest.mark.parametrize("code", [137, 0, 1])
 def test_a_program_that_kills_itself_with_signal_nine_was_not_killed_from_outside(code: int) -> None:
-    """The runner tells the signal and leaves with 128+9, so that the container looks as if it was killed."""
+    """The runner reports the signal and exits with 128+9, so that the container looks as if it was killed."""
     chunks = [(0.0, START), (0.5, out("a")), (0.5, exit_frame(None, 9))]
 
     async def run() -> None:
@@ -246,7 +246,7 @@ async def test_an_exit_code_without_an_exit_frame_is_a_result_with_truncated_out
 
 
 async def start_error(*faults: Fault, script: Script | None = None, **settings: object) -> StartError:
-    """The error of a run that does not start, once the cluster is seen to be empty again."""
+    """Return the error of a run that does not start, after checking that the cluster is empty again."""
     async with pods(script or program(), *faults, **settings) as cluster:
         with pytest.raises(StartError) as caught:
             await cluster.sandbox.run("pass")
@@ -269,7 +269,7 @@ async def test_a_runner_that_cannot_start_is_an_error_with_its_output() -> None:
 
 @mock_clock
 async def test_a_program_with_the_exit_code_of_the_runner_has_run_even_if_its_exit_frame_is_lost() -> None:
-    """Whoever gets a StartError may run the program again."""
+    """After a StartError you may run the program again."""
     script = Script(chunks=[(0.0, START), (0.0, out("ran"))], ends_at=0.1, exit=ContainerExit(125, "Error"))
     async with pods(script) as cluster:
         result = await cluster.sandbox.run("pass")
@@ -300,7 +300,7 @@ async def test_a_missing_log_without_a_status_of_the_pod_is_a_lost_result() -> N
 
 @mock_clock
 async def test_a_log_that_cannot_be_read_is_a_lost_result_and_not_a_failed_start() -> None:
-    """Whoever gets a StartError may run the program again; this one has run."""
+    """After a StartError you may run the program again, but this one has run."""
     broken = Fault(Respond.internal_error(), Match(resource="pods/log"), times=None)
     async with pods(program(out("x")), broken) as cluster:
         with pytest.raises(ResultLost, match="could not be read"):

@@ -24,7 +24,7 @@ from ..pods import START, exit_frame, out
 
 
 class Guarded(httpx.AsyncBaseTransport):
-    """A cluster that knows one token at a time."""
+    """A cluster that accepts one token at a time."""
 
     def __init__(self, cluster: LocalTransport) -> None:
         self._cluster = cluster

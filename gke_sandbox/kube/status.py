@@ -25,7 +25,15 @@ from ..errors import (
 )
 from .resources import Resource
 
-__all__ = ["RequestInfo", "error_from_response", "json_response", "plain", "status_error", "warning_texts"]
+__all__ = [
+    "RequestInfo",
+    "error_from_response",
+    "json_response",
+    "parse_object",
+    "plain",
+    "status_error",
+    "warning_texts",
+]
 
 MAX_QUOTED_BYTES = 2048
 """How much of a server's text is quoted, as in client-go: enough to recognize the page of a proxy."""
@@ -95,6 +103,18 @@ _REASON_OF_CODE = {
 }
 
 
+def parse_object(content: bytes) -> dict[str, Any] | None:
+    """Return the JSON object in `content`, or None if it is anything else.
+
+    Like Go, replace invalid UTF-8 with U+FFFD: one bad byte in one object must not make a whole list unreadable.
+    """
+    try:
+        value = json.loads(content.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def json_response(info: RequestInfo, status: int, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
     """Return the object in a response. Raise `ApiError` if the status is not 2xx.
 
@@ -103,11 +123,8 @@ def json_response(info: RequestInfo, status: int, headers: Mapping[str, str], bo
     """
     if not 200 <= status < 300:
         raise error_from_response(info, status, headers, body)
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
+    value = parse_object(body)
+    if value is None:
         raise ServerError(
             f"{info}: the response, {status}, is not a JSON object but {_quoted(body)}",
             code=status,
@@ -120,12 +137,9 @@ def json_response(info: RequestInfo, status: int, headers: Mapping[str, str], bo
 
 def error_from_response(info: RequestInfo, status: int, headers: Mapping[str, str], body: bytes) -> ApiError:
     """Return the error of a response that is not 2xx, whether or not its body is a Status."""
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        value = None
+    value = parse_object(body)
     after = _seconds(headers.get("retry-after"))
-    if isinstance(value, dict) and value.get("kind") == "Status":
+    if value is not None and value.get("kind") == "Status":
         return status_error(info, value, code=status, retry_after=after)
     if 300 <= status < 400:
         target = plain(headers.get("location", "nowhere"), 200)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from ..errors import ServerError
-from .status import RequestInfo, plain
+from .status import RequestInfo, parse_object, plain
 
 __all__ = ["EventType", "LineDecoder", "LineTooLong", "WatchEvent", "parse_event"]
 
@@ -60,11 +59,8 @@ class WatchEvent:
 
 def parse_event(info: RequestInfo, line: bytes) -> WatchEvent:
     """Return the event in one line of a watch. Raise `ServerError` if the line is not an event."""
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        value = None
-    if isinstance(value, dict):
+    value = parse_object(line)
+    if value is not None:
         kind, body = value.get("type"), value.get("object")
         if isinstance(kind, str) and kind in _WIRE_TYPES and isinstance(body, dict):
             return WatchEvent(cast("EventType", kind), body)

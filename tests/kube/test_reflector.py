@@ -116,6 +116,18 @@ def test_an_event_may_arrive_in_many_chunks() -> None:
     assert events_within(MemoryTransport([listed(5), watched(*chunks, FOREVER)]), 1) == ["SYNCED 5", "ADDED a 6"]
 
 
+def test_invalid_utf_8_in_a_list_or_an_event_is_replaced() -> None:
+    def broken(response: bytes) -> bytes:
+        return response.replace(b"?", b"\xc3(\xff")
+
+    whole = json.dumps({"metadata": {"resourceVersion": "5"}, "items": [pod("a?", 4)]}).encode()
+    server = MemoryTransport(
+        [ScriptedResponse(body=broken(whole)), watched(broken(line("ADDED", pod("b?", 6))), FOREVER)]
+    )
+    assert events_within(server, 60) == ["ADDED a\ufffd(\ufffd 4", "SYNCED 5", "ADDED b\ufffd(\ufffd 6"]
+    assert server.request_lines == ["list", "watch 5"]
+
+
 def test_an_empty_list_may_be_null() -> None:
     body = {"metadata": {"resourceVersion": "5"}, "items": None}
     assert events_within(MemoryTransport([ScriptedResponse(body=body)]), 1) == ["SYNCED 5"]

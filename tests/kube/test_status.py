@@ -263,3 +263,10 @@ def test_recorded_warnings_are_parsed() -> None:
         "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove"
         " them or set propagationPolicy=Orphan to suppress this warning"
     ]
+
+
+def test_invalid_utf_8_in_an_error_response_is_replaced() -> None:
+    body = json.dumps(status(404, "NotFound", "no pod ?")).encode().replace(b"?", b"\xe9")
+    error = error_from_response(GET, 404, {}, body)
+    assert isinstance(error, NotFound)
+    assert "no pod \ufffd (404 NotFound)" in error.message

@@ -10,6 +10,7 @@ from typing import Literal
 
 import anyio
 
+from ._event_loop import check_event_loop, current_event_loop
 from .result import ExecutionEvent, OutputChunk
 
 _MAX_SEPARATE_EVENTS = 64
@@ -44,6 +45,7 @@ class ExecutionStream:
     def __init__(self, start: Callable[[ExecutionStream], Callable[[], None]]) -> None:
         self._start = start
         self._cancel: Callable[[], None] | None = None
+        self._event_loop: object = None
         self._events: deque[ExecutionEvent | _BufferedChunk] = deque()
         self._last: dict[str, _BufferedChunk] = {}
         self._changed: anyio.Event | None = None
@@ -107,6 +109,8 @@ class ExecutionStream:
 
     async def __anext__(self) -> ExecutionEvent:
         self._start_once()
+        if self._cancel is not None:
+            check_event_loop(self._event_loop, "this stream", may_have_run=True)
         while not self._events:
             if self._closed:
                 raise StopAsyncIteration
@@ -129,3 +133,4 @@ class ExecutionStream:
     def _start_once(self) -> None:
         if self._cancel is None and not self._closed:
             self._cancel = self._start(self)
+            self._event_loop = current_event_loop()

@@ -9,6 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 from urllib.parse import unquote, urlsplit
 
+from ._checks import describe
+from .errors import ConfigError, SpecError
 from .kube.config.types import NO_OVERRIDES, ConnectionOverrides
 
 if TYPE_CHECKING:
@@ -45,23 +47,31 @@ class Cluster:
 
     @classmethod
     def auto(
-        cls, path: str | None = None, context: str | None = None, *, overrides: ConnectionOverrides = NO_OVERRIDES
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        context: str | None = None,
+        *,
+        overrides: ConnectionOverrides = NO_OVERRIDES,
     ) -> Cluster:
         """Return the cluster of this pod or, outside a cluster, the one that kubectl would use.
 
         With `path` or `context` this is the same as `kubeconfig`, in a pod too.
         """
-        return _Auto(path, context, overrides)
+        return _Auto(_check_path(path), context, overrides)
 
     @classmethod
     def kubeconfig(
-        cls, path: str | None = None, context: str | None = None, *, overrides: ConnectionOverrides = NO_OVERRIDES
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        context: str | None = None,
+        *,
+        overrides: ConnectionOverrides = NO_OVERRIDES,
     ) -> Cluster:
         """Return a cluster from a kubeconfig file.
 
         `path` is by default ``KUBECONFIG``, else ``~/.kube/config``. `context` is by default the current context.
         """
-        return _Kubeconfig(path, context, overrides)
+        return _Kubeconfig(_check_path(path), context, overrides)
 
     @classmethod
     def in_cluster(cls, *, overrides: ConnectionOverrides = NO_OVERRIDES) -> Cluster:
@@ -102,6 +112,8 @@ class Cluster:
 
         The Sandbox that opens enters the transport and closes it.
         """
+        if not hasattr(transport, "handle_async_request"):
+            raise SpecError("transport", f"must be an httpx.AsyncBaseTransport, got {describe(transport)}")
         return _Transport(transport)
 
     @classmethod
@@ -142,7 +154,8 @@ class Cluster:
         """
         from .cassette.handles import RecordHandle
 
-        return _Record(RecordHandle(os.fspath(path), scenario, notes), cluster or Cluster.auto())
+        recorded = Cluster.auto() if cluster is None else _check_cluster(cluster)
+        return _Record(RecordHandle(os.fspath(path), scenario, notes), recorded)
 
     @property
     def _recording(self) -> RecordHandle | None:
@@ -155,6 +168,25 @@ class Cluster:
         `namespace` is the one that will be used, if it is known; the embedded cluster creates it.
         """
         raise NotImplementedError
+
+
+def _check_cluster(value: object) -> Cluster:
+    """Return `value` if a class method of `Cluster` made it."""
+    if not isinstance(value, Cluster) or type(value) is Cluster:
+        raise SpecError(
+            "cluster",
+            f"must be made by a class method of Cluster, got {describe(value)}",
+            hint="Use Cluster.local() to run on this machine, or Cluster.kubeconfig(path) for a kubeconfig file.",
+        )
+    return value
+
+
+def _check_path(path: object) -> str | None:
+    if path is None:
+        return None
+    if not isinstance(path, (str, os.PathLike)):
+        raise SpecError("path", f"must be the path of a kubeconfig file, got {describe(path)}")
+    return os.fspath(path)
 
 
 class _Http(Cluster):
@@ -200,7 +232,6 @@ class _InCluster(_Http):
     overrides: ConnectionOverrides
 
     def _find(self) -> ClusterConfig:
-        from .errors import ConfigError
         from .kube.config.loader import in_cluster
 
         config = in_cluster(os.environ, overrides=self.overrides)

@@ -18,10 +18,11 @@ from ._engine.cleanup import CLOSE_TIMEOUT, CleanupQueue
 from ._engine.execution import Execution, unwrap_exception_group
 from ._engine.pod_watch import PodWatch
 from ._engine.steps import JobAttempt
+from ._event_loop import check_event_loop, current_event_loop
 from ._stream import ExecutionStream
 from ._wire.manifests import SESSION_LABEL, lifetime
 from ._wire.program import Program
-from .cluster import Cluster, _Connection
+from .cluster import Cluster, _check_cluster, _Connection
 from .errors import SandboxClosed, SandboxError, SpecError
 from .result import ExecutionEvent, ExecutionFinished, ExecutionResult
 from .settings import Settings, SettingsDict
@@ -46,13 +47,14 @@ class AsyncSandbox:
     `namespace` is by default that of the kubeconfig's context or of the pod, else ``default``. Invalid settings
     raise `SpecError` here, before any request. The cluster is looked up when the block is entered: `ConfigError`.
 
-    Works with asyncio and trio. You can start any number of runs at the same time; they share connections and one
-    watch. Leaving the block cancels running programs (`SandboxClosed`) and waits up to 10 seconds until every Job
-    is deleted. While the Sandbox is open, a failed deletion is retried as long as the Job may exist.
+    Works with asyncio and trio, in the event loop that opened it; use in another one raises `SandboxError`. You
+    can start any number of runs at the same time; they share connections and one watch. Leaving the block cancels
+    running programs (`SandboxClosed`) and waits up to 10 seconds until every Job is deleted. While the Sandbox is
+    open, a failed deletion is retried as long as the Job may exist.
     """
 
     def __init__(self, cluster: Cluster | None = None, **settings: Unpack[SettingsDict]) -> None:
-        self._cluster = cluster or Cluster.auto()
+        self._cluster = Cluster.auto() if cluster is None else _check_cluster(cluster)
         self._namespace_given = settings.get("namespace") is not None
         if not self._namespace_given:
             settings.pop("namespace", None)
@@ -61,6 +63,7 @@ class AsyncSandbox:
         self.session = secrets.token_hex(4)
         """Value of the label ``gke-sandbox/session`` of all its Jobs and pods."""
         self._connection: _Connection | None = None
+        self._event_loop: object = None
         self._tasks: anyio.abc.TaskGroup | None = None
         self._pods: PodWatch | None = None
         self._closed = False
@@ -108,6 +111,7 @@ class AsyncSandbox:
             self.settings = self.settings.override(namespace=connection.namespace)
         await connection.client.__aenter__()
         self._connection = connection
+        self._event_loop = current_event_loop()
         self._idle = anyio.Event()
         self._tasks = await anyio.create_task_group().__aenter__()
         self._deletions = CleanupQueue(connection.client, self.namespace, self._tasks)
@@ -130,6 +134,7 @@ class AsyncSandbox:
         if self._closed or tasks is None or connection is None or deletions is None:
             self._closed = True
             return
+        self._check_event_loop()
         self._closed = True
         deletions.start_closing()
         try:
@@ -218,6 +223,7 @@ class AsyncSandbox:
         def start(stream: ExecutionStream) -> Callable[[], None]:
             program = _program(code, files, args, stdin)
             execution = self._prepare(program, overrides, emit=stream._put)
+            self._check_event_loop()
             scope = anyio.CancelScope()
             self._open_tasks().start_soon(self._run_streaming, execution, stream, scope)
             return scope.cancel
@@ -381,6 +387,7 @@ class AsyncSandbox:
     @contextmanager
     def _flight(self, execution: Execution) -> Iterator[anyio.CancelScope]:
         self._open_tasks()
+        self._check_event_loop()
         with anyio.CancelScope() as scope:
             self._in_flight[execution] = scope
             try:
@@ -399,6 +406,9 @@ class AsyncSandbox:
                 hint="Use it in `async with AsyncSandbox(...) as sandbox:`.",
             )
         return self._tasks
+
+    def _check_event_loop(self) -> None:
+        check_event_loop(self._event_loop, "this AsyncSandbox", may_have_run=False)
 
     # -- delete -------------------------------------------------------------------------------------------
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gke_sandbox import Cluster
-from gke_sandbox.errors import ConfigError
+from gke_sandbox import AsyncSandbox, Cluster, Sandbox
+from gke_sandbox.errors import ConfigError, SpecError
 from gke_sandbox.kube.config.types import ClusterConfig, ConnectionOverrides
 
 
@@ -38,7 +38,7 @@ def test_a_path_and_a_context_select_the_kubeconfig(files: Path, make: Callable[
     assert found(make()).server == "https://one"
     assert found(make(context="one-spare")).namespace == "spare"
     assert found(make(str(files / "two"))).server == "https://two"
-    assert found(make(str(files / "two"), "two-spare")).namespace == "spare"
+    assert found(make(files / "two", "two-spare")).namespace == "spare"
 
 
 @pytest.mark.parametrize("make", [Cluster.auto, Cluster.kubeconfig])
@@ -69,3 +69,19 @@ def test_no_file_is_read_before_the_cluster_is_used(files: Path) -> None:
     cluster = Cluster.kubeconfig(str(files / "three"))
     with pytest.raises(ConfigError, match="cannot read"):
         found(cluster)
+
+
+@pytest.mark.parametrize("wrong", ["local", "/home/me/.kube/config", "", Path("config"), Cluster.local, Cluster()])
+@pytest.mark.parametrize("make", [Sandbox, AsyncSandbox, lambda cluster: Cluster.record("run.yaml", cluster)])
+def test_a_value_that_is_not_a_cluster_is_refused_at_once(make: Callable[..., object], wrong: object) -> None:
+    with pytest.raises(SpecError, match="cluster: must be made by a class method of Cluster, got") as raised:
+        make(wrong)
+    assert "Cluster.local()" in raised.value.hint
+    assert "Cluster.kubeconfig(path)" in raised.value.hint
+
+
+def test_wrong_arguments_of_a_cluster_are_refused_at_once() -> None:
+    with pytest.raises(SpecError, match=r"path: must be the path of a kubeconfig file, got 3 \(int\)"):
+        Cluster.kubeconfig(3)  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match=r"transport: must be an httpx.AsyncBaseTransport, got str"):
+        Cluster.transport("local")  # type: ignore[arg-type]

@@ -9,9 +9,10 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 from gke_sandbox import AsyncSandbox, Cluster, ExecutionFinished, ExecutionResult, OutputChunk
-from gke_sandbox.errors import SandboxClosed
+from gke_sandbox.errors import SandboxClosed, SandboxError
 from gke_sandbox.local import LocalTransport, choose_runtime
 from gke_sandbox.local.faults import Delay, Fault, Match
 from gke_sandbox.local.runtimes.scripted import Script
@@ -223,3 +224,40 @@ def test_a_task_that_asyncio_cancels_twice_leaves_no_task_and_reports_the_job() 
         assert len(clusters[0].sandbox.leftovers) == 1
 
     asyncio.run(main(), debug=True)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_use_in_another_event_loop_is_an_error_at_once(backend: str) -> None:
+    with (
+        start_blocking_portal(backend) as portal,
+        portal.wrap_async_context_manager(AsyncSandbox(LOCAL)) as sandbox,
+    ):
+        opened = sandbox.stream("print(1)")
+        portal.call(anext, opened)
+
+        async def first_event() -> object:
+            return await anext(aiter(sandbox.stream("print(1)")))
+
+        async def next_event() -> object:
+            return await anext(opened)
+
+        async def run() -> object:
+            return await sandbox.run("print(1)")
+
+        async def run_two() -> object:
+            return await sandbox.map(["print(1)", "print(2)"])
+
+        for use, may_have_run in (
+            (run, False),
+            (run_two, False),
+            (first_event, False),
+            (next_event, True),
+            (sandbox.aclose, False),
+        ):
+            with pytest.raises(
+                SandboxError, match="used in another event loop than the one that opened"
+            ) as raised:
+                anyio.run(use, backend=backend)
+            assert raised.value.may_have_run is may_have_run
+            assert "asyncio.run()" in raised.value.hint
+        assert portal.call(sandbox.run, "print(2)").stdout == "2\n"

@@ -60,7 +60,12 @@ class Log:
         self.used += size
         view = memoryview(frame)
         while view:
-            view = view[os.write(1, view) :]
+            try:
+                view = view[os.write(1, view) :]
+            except BlockingIOError:  # the runtime has made the log non-blocking, and it is full
+                poller = select.poll()
+                poller.register(1, select.POLLOUT)
+                poller.poll(100)
         return True
 
     def fail(self, why: str) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -72,6 +73,35 @@ def test_stdout_written_before_stderr_arrives_before_it() -> None:
     last_out = max(frame.at for frame in ran.of("out"))
     assert last_out < ran.of("err")[0].at
     assert ran.stdout == b"0\n1\n2\n3\n4\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "size", "files"),
+    [
+        ("print('x' * 200_000, end='')", 200_000, []),
+        ("import os\nfor _ in range(5): os.write(1, b'x' * 1_000_000)", 5_000_000, []),
+        ("import os\nopen('big', 'wb').write(os.urandom(3_000_000))", 0, ["big"]),
+    ],
+    ids=["200 KB", "5 MB", "a file of 3 MB"],
+)
+def test_a_non_blocking_stdout_that_is_full_loses_nothing(
+    code: str, size: int, files: list[str], tmp_path: Path
+) -> None:
+    """As under some releases of gVisor, which report EAGAIN for a full pipe."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    with (
+        open(reader, "rb") as pipe,
+        started(Program(code, output=5 * MIB), base=tmp_path, stdout=writer) as process,
+    ):
+        os.close(writer)
+        log = pipe.read()
+        assert process.wait() == 0
+    frames = read_frames(log)
+    assert b'"dropped": {"out": 0, "err": 0, "files": 0}' in frames[-1].payload
+    assert b"".join(frame.payload for frame in frames if frame.kind == "out") == b"x" * size
+    assert [frame.meta for frame in frames if frame.kind == "file"] == files
 
 
 def test_a_mebibyte_in_single_bytes_makes_few_frames_and_a_small_log() -> None:

@@ -241,7 +241,10 @@ class Supervisor:
             for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
             nothing = os.open(os.devnull, os.O_RDONLY)
-            for standard, fd in enumerate((nothing, into, into)):
+            # With one open file for both streams, runsc fails writes to a full pipe (EAGAIN) instead of waiting.
+            path = f"/proc/self/fd/{into}"
+            errors = os.open(path, os.O_WRONLY) if os.path.exists(path) else into
+            for standard, fd in enumerate((nothing, into, errors)):
                 os.dup2(fd, standard)
             os.umask(0o022)
             _enter(command["cwd"])
@@ -264,8 +267,7 @@ class Supervisor:
                 return
             if pid == 0:
                 return
-            container = first_processes.get(pid)
-            if container is not None:
+            if (container := first_processes.get(pid)) is not None:
                 container.status, container.ended = status, time.monotonic()
                 self.has_strays = self.subreaper
                 if not self.subreaper:

@@ -40,6 +40,11 @@ async def test_stdout_and_stderr_are_merged_in_order(runtime: RealRuntime) -> No
     assert ended == ContainerExit(0, "Completed")
 
 
+async def test_stdout_and_stderr_are_separate_open_files(runtime: RealRuntime) -> None:
+    code = "import os\nos.set_blocking(1, False)\nprint(os.get_blocking(1), os.get_blocking(2))"
+    assert (await run(runtime, python(code)))[1] == b"False True\n"
+
+
 async def test_an_exit_code_is_reported_as_an_error(runtime: RealRuntime) -> None:
     ended, _ = await run(runtime, python("import sys; sys.exit(3)"))
     assert ended == ContainerExit(3, "Error")

@@ -227,3 +227,20 @@ def test_a_broken_runsc_reports_its_error(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(GVisorUnavailable, match="with platform ptrace: creating sandbox: operation not permitted"):
         GVisorRuntime()
+
+
+async def test_a_full_stdout_blocks_the_program(runtime: GVisorRuntime) -> None:
+    """With one open file for both streams, Debian's runsc reports EAGAIN in more than half of these programs."""
+    code = "import sys\nprint('x' * 200_000, end='')\nprint('y' * 200_000, end='', file=sys.stderr)"
+    ended = []
+
+    async def prints() -> None:
+        # Not with -u: it ignores that a write was incomplete.
+        ended.append(await run(runtime, container("python3", "-c", code)))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(8):
+            tasks.start_soon(prints)
+    assert [(exit_, output.count(b"x"), output.count(b"y")) for exit_, output in ended] == [
+        (ContainerExit(0, "Completed"), 200_000, 200_000)
+    ] * 8

@@ -216,12 +216,18 @@ class ServerError(ApiError):
 
 
 class NetworkError(SandboxError):
-    """No response was received. `sent` is False only if the request is known not to have reached the server."""
+    """No response was received. `sent` is False only if the request is known not to have reached the server.
 
-    def __init__(self, message: str, *, sent: bool, request: str = "", hint: str = "") -> None:
+    `retryable` is False if sending the request again cannot help, because it is not valid HTTP.
+    """
+
+    def __init__(
+        self, message: str, *, sent: bool, request: str = "", hint: str = "", retryable: bool = True
+    ) -> None:
         super().__init__(message, hint=hint)
         self.sent = sent
         self.request = request
+        self.retryable = retryable
 
 
 class StartError(SandboxError):

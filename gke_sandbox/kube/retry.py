@@ -22,7 +22,9 @@ def is_retryable(error: SandboxError) -> bool:
     Conflict means that other requests changed the same object at the same time. If the request had a precondition,
     check first whether that is the reason.
     """
-    return isinstance(error, (NetworkError, ServerError, TooManyRequests, Conflict))
+    if isinstance(error, NetworkError):
+        return error.retryable
+    return isinstance(error, (ServerError, TooManyRequests, Conflict))
 
 
 class Retry:

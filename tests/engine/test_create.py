@@ -331,6 +331,20 @@ async def test_a_server_that_has_never_responded_is_an_error_within_two_seconds(
         assert anyio.current_time() - began < 2
 
 
+@mock_clock
+async def test_a_request_that_httpx_refuses_is_an_error_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.LocalProtocolError("Illegal header value b' x'")
+
+    async with AsyncSandbox(Cluster.transport(httpx.MockTransport(refuse))) as sandbox:
+        began = anyio.current_time()
+        with pytest.raises(NetworkError, match="cannot be sent") as caught:
+            await sandbox.run("pass")
+    assert caught.value.may_have_run is False
+    assert anyio.current_time() == began
+    assert not caplog.records
+
+
 # -- the delays -------------------------------------------------------------------------------------------
 
 

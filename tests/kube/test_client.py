@@ -23,11 +23,12 @@ from gke_sandbox.kube.client import KubeClient
 from gke_sandbox.kube.config.types import ClusterConfig
 from gke_sandbox.kube.http.body import ResponseBody
 from gke_sandbox.kube.resources import CONFIG_MAPS, JOBS, NAMESPACES, PODS
+from gke_sandbox.kube.retry import is_retryable
 from gke_sandbox.kube.status import RequestInfo
 
 from ..clock import run_on_mock_clock
 from .recordings import recorded, recorded_errors
-from .servers import FOREVER, MemoryTransport, ScriptedResponse
+from .servers import FOREVER, MemoryTransport, ScriptedResponse, loopback
 
 pytestmark = pytest.mark.anyio
 
@@ -313,9 +314,9 @@ async def test_pytest_httpx_can_replace_the_network(httpx_mock: HTTPXMock) -> No
         (httpx.WriteError("reset"), True),
         (httpx.CloseError("reset"), True),
         (httpx.RemoteProtocolError("cut"), True),
-        (httpx.LocalProtocolError("Illegal header value b'Bearer s3cret'"), True),
+        (httpx.LocalProtocolError("Illegal header value b'Bearer s3cret'"), False),
         (httpx.ProxyError("no"), False),
-        (httpx.UnsupportedProtocol("no"), True),
+        (httpx.UnsupportedProtocol("no"), False),
         (httpx.DecodingError("no"), True),
         (httpx.TooManyRedirects("no"), True),
     ],
@@ -329,6 +330,29 @@ async def test_each_error_of_httpx_is_a_network_error(error: Exception, sent: bo
     assert caught.value.request == "POST /apis/batch/v1/namespaces/ns/jobs"
     assert "https://cluster:6443" in caught.value.message
     assert "s3cret" not in caught.value.message
+
+
+async def test_a_request_that_httpx_refuses_was_not_sent_and_is_not_retried() -> None:
+    class InvalidHeader(httpx.AsyncBaseTransport):
+        def __init__(self, network: httpx.AsyncBaseTransport) -> None:
+            self._network = network
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            request.headers["Authorization"] = "Bearer s3cret "
+            return await self._network.handle_async_request(request)
+
+        async def aclose(self) -> None:
+            await self._network.aclose()
+
+    with loopback() as (port, received):
+        config = ClusterConfig(server=f"http://127.0.0.1:{port}")
+        async with KubeClient(config, transport_wrapper=InvalidHeader) as c:
+            with pytest.raises(NetworkError) as caught:
+                await c.get(PODS, "ns", "a")
+    assert not received
+    assert caught.value.sent is False
+    assert not is_retryable(caught.value)
+    assert caught.value.message.endswith(": Illegal header value")
 
 
 async def test_after_a_truncated_response_the_request_counts_as_sent() -> None:

@@ -20,8 +20,8 @@ _PLAIN_IN_A_NAME = frozenset(b"!#$&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXY
 class Impersonation:
     """Headers for user impersonation (requires the ``impersonate`` verb). They are not secret.
 
-    `extra` maps a key to its values. Raise `ConfigError` for a uid, groups or extra without a user, and for values
-    that are not valid in a header.
+    `extra` maps a key to its values. Raise `ConfigError` for a uid, groups or extra without a user, for a user that is
+    only white space, and for values that are not valid in a header.
     """
 
     user: str
@@ -33,12 +33,18 @@ class Impersonation:
     def __post_init__(self) -> None:
         if not self.user:
             raise ConfigError(f"{self.source}: a uid, groups or extra require a user to impersonate")
-        for name, value in self.headers():
-            if not name.isascii() or any(c < " " or c == "\x7f" for c in value if c != "\t"):
-                raise ConfigError(f"{self.source}: {value!r} contains control characters")
+        if not _trimmed(self.user):
+            # A server would ignore the empty header and use the permissions of the real user.
+            raise ConfigError(f"{self.source}: the user to impersonate must be a name, got only white space")
+        for _, value in self.headers():
+            if any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in value if c != "\t"):
+                raise ConfigError(f"{self.source}: {value!r} contains characters that are invalid in a header")
 
     def headers(self) -> list[tuple[str, str]]:
-        """Return the headers. Those of `groups` and `extra` are repeated; values may be any Unicode."""
+        """Return the headers. Those of `groups` and `extra` are repeated; values may be any Unicode.
+
+        Like Go, remove white space around the values: it is not valid in HTTP.
+        """
         # https://kubernetes.io/docs/reference/access-authn-authz/authentication/#user-impersonation
         found = [("Impersonate-User", self.user)]
         if self.uid:
@@ -47,7 +53,7 @@ class Impersonation:
         found += [
             (f"Impersonate-Extra-{_escaped(key)}", value) for key, values in self.extra.items() for value in values
         ]
-        return found
+        return [(name, _trimmed(value)) for name, value in found]
 
     def add_to(self, headers: httpx.Headers) -> None:
         """Add the headers, except to a request that already impersonates a user."""
@@ -55,6 +61,10 @@ class Impersonation:
             # Like client-go, send UTF-8; httpx accepts only ASCII text.
             added = [(name.encode("ascii"), value.encode()) for name, value in self.headers()]
             headers.update(httpx.Headers(added))
+
+
+def _trimmed(value: str) -> str:
+    return value.strip(" \t")
 
 
 def _escaped(key: str) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from ...errors import ConfigError
 from ..auth.static import ClientCertificate
 from ..config.types import ClusterConfig
+from ..status import plain
 
 __all__ = ["load_certificate", "proxy_ssl_context", "ssl_context", "warn_if_insecure"]
 
@@ -67,10 +68,16 @@ def ssl_context(config: ClusterConfig, certificate: ClientCertificate | None = N
     """Return a context for TLS 1.2 or newer that trusts the CA of the cluster, or else the system's certificates.
 
     The server's certificate must match tls-server-name, or else the host of the address. `certificate` replaces
-    the client certificate of `config`. Raise `ConfigError` for an invalid CA, certificate or key.
+    the client certificate of `config`. Raise `ConfigError` for an invalid CA, name, certificate or key.
     """
     context = _new(config)
-    context.server_name = config.tls_server_name
+    if config.tls_server_name is not None:
+        context.server_name = config.tls_server_name
+        try:
+            context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())
+        except (ValueError, TypeError):
+            name = plain(config.tls_server_name, 80)
+            raise ConfigError(f"{config.source}: tls-server-name must be a host name, got {name!r}") from None
     if config.ca_data is None and not config.insecure_skip_tls_verify:
         context.load_default_certs()
     certificate = certificate or config.client_certificate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import socket
 import ssl
 import sys
@@ -37,7 +38,9 @@ REQUEST_TIMEOUT = httpx.Timeout(connect=10.0, read=30.0, write=30.0, pool=None)
 CLOSE_TIMEOUT = 5.0
 """Seconds. The maximum time for closing a response if the server does not respond any more."""
 
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL, httpx.ProxyError)
+_REFUSED = (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL)
+"""httpx raises these before it sends anything: the request is not valid."""
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, *_REFUSED)
 
 
 def stream_timeout(read: float | None) -> httpx.Timeout:
@@ -151,7 +154,7 @@ def network_errors(info: RequestInfo, server: str, proxy: Proxy | None = None) -
 def _network_error(
     error: Exception, info: RequestInfo, server: str, proxy: Proxy | None, handled: BaseException | None
 ) -> NetworkError:
-    # Only without a connection is it certain that the request was not sent.
+    # Only without a connection, or if httpx refuses the request, is it certain that it was not sent.
     sent = not isinstance(error, _NOT_SENT)
     cause = _system_error(error, handled)
     hint = ""
@@ -167,9 +170,16 @@ def _network_error(
     elif isinstance(error, httpx.ProxyError):
         reason = f"the proxy rejected the request: {plain(str(error), 500)}"
         hint = f"The proxy is set by {proxy.source}." if proxy is not None else ""
-    elif isinstance(error, httpx.LocalProtocolError):
-        # Its text may contain a header with a token.
-        reason = "the request cannot be sent"
+    elif isinstance(error, _REFUSED):
+        # The value that may follow in the text is not shown: it may be a header with a token.
+        text = re.split(r" b['\"]", str(error))[0]
+        return NetworkError(
+            f"{info}: the request cannot be sent to {server}: {plain(text, 500)}",
+            sent=False,
+            request=str(info),
+            hint="Check the address, the credentials and the user to impersonate for invalid characters.",
+            retryable=False,
+        )
     else:
         reason = plain(_error_text(cause) or str(error) or type(error).__name__, 500)
         if not sent:

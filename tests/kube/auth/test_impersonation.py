@@ -66,9 +66,26 @@ def test_characters_that_are_invalid_in_a_header_name_are_escaped(key: str, esca
     assert who.headers()[1] == (f"Impersonate-Extra-{escaped}", "v")
 
 
+def test_white_space_around_values_is_removed() -> None:
+    # https://pkg.go.dev/net/http#Header.Write
+    who = Impersonation(
+        " jane\t", uid="\tu-1 ", groups=(" dev team ", " "), extra={" k": ("  v", "\u00a0w\u00a0")}
+    )
+    assert who.headers() == [
+        ("Impersonate-User", "jane"),
+        ("Impersonate-Uid", "u-1"),
+        ("Impersonate-Group", "dev team"),
+        ("Impersonate-Group", ""),
+        ("Impersonate-Extra-%20k", "v"),
+        ("Impersonate-Extra-%20k", "\u00a0w\u00a0"),
+    ]
+
+
 @pytest.mark.parametrize(
     "fields",
     [
+        {"user": " \t"},
+        {"user": "jane\udc80"},
         {"user": "", "groups": ("admins",)},
         {"user": "", "uid": "1"},
         {"user": "", "extra": {"a": ("b",)}},

@@ -100,6 +100,12 @@ async def test_a_certificate_for_another_name_requires_tls_server_name(ca: trust
         await send_request(ClusterConfig(server=server, ca_data=pem(ca), tls_server_name="kubernetes.default.svc"))
 
 
+@pytest.mark.parametrize("name", [".example.com", "a..b", "x" * 64, "a\0b"])
+def test_an_invalid_tls_server_name_is_a_config_error(name: str) -> None:
+    with pytest.raises(ConfigError, match="tls-server-name must be a host name"):
+        ssl_context(ClusterConfig(server="https://cluster", tls_server_name=name))
+
+
 async def test_an_intermediate_certificate_is_trusted_without_its_root(ca: trustme.CA) -> None:
     intermediate = ca.create_child_ca()
     with loopback(server_side(intermediate.issue_cert("127.0.0.1"))) as (port, _):

@@ -133,6 +133,8 @@ class GkeCodeExecutor(BaseCodeExecutor):
     """For ``executor_type="sandbox"``: accepted, and ignored for Jobs. Default: None."""
     sandbox_template: str | None = "python-sandbox-template"
     """For ``executor_type="sandbox"``: accepted, and ignored for Jobs. Default: ``python-sandbox-template``."""
+    sandbox_warmpool: str | None = None
+    """For ``executor_type="sandbox"``: accepted, and ignored for Jobs. Default: None."""
 
     # -- additional fields --------------------------------------------------------------------------------
 

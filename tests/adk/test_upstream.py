@@ -98,6 +98,17 @@ def test_the_sandbox_mode_is_refused_when_the_executor_is_created() -> None:
         GkeCodeExecutor(executor_type="sandbox")
 
 
+@pytest.mark.parametrize(
+    "given", [{"sandbox_template": None}, {"sandbox_warmpool": "a-pool"}, {"sandbox_warmpool": None}]
+)
+def test_fields_of_the_sandbox_mode_are_accepted_for_jobs(given: dict[str, Any]) -> None:
+    """`sandbox_warmpool`, and `sandbox_template=None`, come with a newer release of google-adk."""
+    executor = GkeCodeExecutor(**given)
+    assert {name: getattr(executor, name) for name in given} == given
+    with pytest.raises(SpecError, match="executor_type"):
+        GkeCodeExecutor(executor_type="sandbox", **given)
+
+
 # -- executions ------------------------------------------------------------------------------------------------
 
 

@@ -6,9 +6,16 @@ import dataclasses
 import sys
 from typing import Any
 
+from google.adk.code_executors import code_execution_utils
 from google.adk.code_executors.code_execution_utils import CodeExecutionResult
 
-__all__ = ["accepts_bytes", "make_result"]
+__all__ = ["DELIMITERS_ARE_PATTERNS", "accepts_bytes", "make_result"]
+
+DELIMITERS_ARE_PATTERNS = hasattr(code_execution_utils, "re")
+"""Whether ADK uses the delimiters of code blocks as regular expressions, of which any can end a block.
+
+Newer releases search for the texts, in pairs.
+"""
 
 _HAS_EXIT_CODE = any(field.name == "exit_code" for field in dataclasses.fields(CodeExecutionResult))
 

@@ -20,6 +20,7 @@ from ..errors import SandboxClosed, SandboxError, SpecError
 from ..kube import names
 from ..settings import capped_request
 from . import fields, unsupported
+from .fences import code_block_delimiters, remove_indentation
 from .files import input_files
 from .results import from_error, from_result
 
@@ -135,6 +136,9 @@ class GkeCodeExecutor(BaseCodeExecutor):
     """For ``executor_type="sandbox"``: accepted, and ignored for Jobs. Default: ``python-sandbox-template``."""
     sandbox_warmpool: str | None = None
     """For ``executor_type="sandbox"``: accepted, and ignored for Jobs. Default: None."""
+
+    code_block_delimiters: list[tuple[str, str]] = Field(default_factory=code_block_delimiters, repr=False)
+    """Delimiters of the code blocks that ADK runs. Default: google-adk's, and other spellings of their fences."""
 
     # -- additional fields --------------------------------------------------------------------------------
 
@@ -264,7 +268,7 @@ class GkeCodeExecutor(BaseCodeExecutor):
         try:
             settings = self._settings_for(invocation_context)
             result = self._sandbox().run(
-                code_execution_input.code,
+                remove_indentation(code_execution_input.code),
                 files=input_files(code_execution_input.input_files),
                 **{name: getattr(settings, name) for name in SETTING_NAMES},
             )

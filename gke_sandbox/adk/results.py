@@ -78,7 +78,7 @@ def _failure_text(stderr: str, ending: str, stdout: str) -> list[str]:
 
 
 def from_error(error: SandboxError) -> CodeExecutionResult:
-    """Return a result for a program that has none. Its exit code is None."""
+    """Return a result for a program without a result. Its exit code is None."""
     message = _with_field_names(error.message)
     hint = f"Hint: {_with_field_names(error.hint)}" if error.hint else ""
     if isinstance(error, ResultLost):

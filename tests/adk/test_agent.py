@@ -133,7 +133,7 @@ def test_large_output_of_a_successful_program_is_limited_by_max_output_bytes() -
 def test_a_start_failure_is_reported_to_the_model_and_the_run_continues(
     fault: BadImage | NoNode, outcome: str, words: str
 ) -> None:
-    # A node may still be created: only the timeout shows that there is none.
+    # A node may still be created: only the timeout shows that it is missing.
     with on(scripted(program(), Fault(fault, times=None)), startup_timeout_seconds=0.5) as executor:
         talk = converse(agent(executor, block("print(1)"), "There is no sandbox."))
     assert [each.outcome for each in talk.outcomes] == [FAILED]

@@ -112,7 +112,7 @@ def test_a_context_without_a_path_uses_the_kubeconfig_of_kubectl(
     assert str(kubeconfig) in told
 
 
-def test_no_runtime_class_is_sent_if_the_field_is_none() -> None:
+def test_without_a_runtime_class_the_field_is_not_sent() -> None:
     cluster = scripted(program())
     with on(cluster, runtime_class_name=None) as executor:
         execute(executor, "")

@@ -68,6 +68,7 @@ def test_the_import_adds_few_modules_to_those_of_adks_base_class(capsys: pytest.
         "gke_sandbox.adk",
         "gke_sandbox.adk.compat",
         "gke_sandbox.adk.executor",
+        "gke_sandbox.adk.fences",
         "gke_sandbox.adk.fields",
         "gke_sandbox.adk.files",
         "gke_sandbox.adk.results",

@@ -51,8 +51,10 @@ class Leftover:
 async def find(client: KubeClient, namespace: str, now: datetime, *, page_size: int = 500) -> list[Leftover]:
     """Return the Jobs of this library in a namespace, including those of running programs, the oldest first.
 
-    Jobs that are already being deleted are omitted. `now` is the time of day; the list is requested in pages of
-    `page_size`. Raises `ApiError`, `NetworkError`.
+    Jobs that are already being deleted are omitted. Ages are computed with the clock of the server, from the
+    ``Date`` header of each response. Without that header they are computed with `now`, the time of day of this
+    machine, and a warning is logged. The list is requested in pages of `page_size`. Raises `ApiError`,
+    `NetworkError`.
     """
     found: dict[str, Leftover] = {}
     page: str | None = None
@@ -65,8 +67,13 @@ async def find(client: KubeClient, namespace: str, now: datetime, *, page_size: 
             # The pages took too long: keep what was found, and start a new list.
             page = None
             continue
+        server_time = client.server_time
+        if server_time is None:
+            client.warn_once(
+                "the server sends no Date header: the ages of Jobs are computed with the clock of this machine"
+            )
         try:
-            found.update((each.uid, each) for each in _leftovers(answer, now))
+            found.update((each.uid, each) for each in _leftovers(answer, server_time or now))
             page = (answer.get("metadata") or {}).get("continue")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             call = RequestInfo("list", "GET", JOBS, namespace)
@@ -98,7 +105,7 @@ def _leftover(job: Mapping[str, Any], now: datetime) -> Leftover:
         job=metadata["name"],
         uid=metadata["uid"],
         session=(metadata.get("labels") or {}).get(SESSION_LABEL, ""),
-        # The server's clock may be ahead of this one.
+        # Without the server's clock, this one may be behind.
         age=max((now - created).total_seconds(), 0.0),
         finished=any(
             condition.get("type") in ("Complete", "Failed") and condition.get("status") == "True"

@@ -77,7 +77,7 @@ class Cleaning:
     failed: list[tuple[Leftover, SandboxError]] = field(default_factory=list)
 
     async def run(self, client: KubeClient, now: datetime) -> None:
-        """Find the Jobs and, except in a dry run, delete them. `now` is the time of day."""
+        """Find the Jobs and, except in a dry run, delete them. `now` is the time of day of this machine."""
         from .._engine import orphans
 
         found = await orphans.find(client, self.namespace, now)

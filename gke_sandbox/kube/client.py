@@ -8,6 +8,8 @@ import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
@@ -80,6 +82,7 @@ class KubeClient:
         self._round_trip = RoundTrip()
         self._warned: set[str] = set()
         self._has_responded = False
+        self._server_time: datetime | None = None
 
     def __repr__(self) -> str:
         return f"KubeClient({self._server!r})"
@@ -144,6 +147,11 @@ class KubeClient:
     def has_responded(self) -> bool:
         """Whether there was any response yet, including errors and the pages of proxies."""
         return self._has_responded
+
+    @property
+    def server_time(self) -> datetime | None:
+        """The time in the ``Date`` header of the last response. None if it had no valid one."""
+        return self._server_time
 
     @property
     def replays(self) -> bool:
@@ -328,6 +336,7 @@ class KubeClient:
             )
             response = await self._http.send(request, stream=True)
         self._has_responded = True
+        self._server_time = _parse_date(response.headers.get("date", ""))
         body = ResponseBody(response, info, self._server, self._proxy)
         try:
             self._log_warnings(info, response.headers.get_list("warning"))
@@ -347,6 +356,16 @@ class KubeClient:
 
 def _bad_response(info: RequestInfo, status: int, why: str) -> ServerError:
     return ServerError(f"{info}: cannot read the response: {why}", code=status, reason="", request=str(info))
+
+
+def _parse_date(text: str) -> datetime | None:
+    """Return the time in a ``Date`` header, or None if it is not valid."""
+    try:
+        date = parsedate_to_datetime(text)
+        # The result has no time zone for "-0000".
+        return date.replace(tzinfo=timezone.utc) if date.tzinfo is None else date.astimezone(timezone.utc)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 async def _raise_for_status(info: RequestInfo, response: httpx.Response, body: ResponseBody) -> None:

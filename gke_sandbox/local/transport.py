@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from email.utils import format_datetime
 from types import TracebackType
 from typing import Literal, TypeVar
 
@@ -266,7 +267,7 @@ class LocalTransport(httpx.AsyncBaseTransport):
     def _response(
         self, reply: Reply, parsed: ApiRequest, timeouts: Timeouts, request: httpx.Request
     ) -> httpx.Response:
-        headers = list(reply.headers)
+        headers = [*reply.headers, ("date", format_datetime(self._now().astimezone(timezone.utc), usegmt=True))]
         if reply.content_type is not None:
             headers.insert(0, ("content-type", reply.content_type))
         faults = list(self._faults("body", parsed))

@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import anyio
+import httpx
 import pytest
 
 from gke_sandbox._engine import orphans
@@ -34,9 +36,42 @@ START = datetime(2026, 11, 22, 12, 0, tzinfo=timezone.utc)
 
 
 @dataclass
+class ServerClock:
+    """The clock of the cluster. It is `ahead` of `Kit.now`, the clock of the client."""
+
+    ahead: timedelta = timedelta(0)
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=anyio.current_time()) + self.ahead
+
+
+class WithoutDate(httpx.AsyncBaseTransport):
+    """Replace the Date header of every response."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport, date: str | None) -> None:
+        self._inner = inner
+        self._date = date
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await self._inner.handle_async_request(request)
+        del response.headers["date"]
+        if self._date is not None:
+            response.headers["date"] = self._date
+        return response
+
+    async def __aenter__(self) -> WithoutDate:
+        await self._inner.__aenter__()
+        return self
+
+    async def __aexit__(self, *raised: Any) -> None:
+        await self._inner.__aexit__(*raised)
+
+
+@dataclass
 class Kit:
     transport: LocalTransport
     client: KubeClient
+    server_clock: ServerClock
 
     def now(self) -> datetime:
         return START + timedelta(seconds=anyio.current_time())
@@ -60,17 +95,24 @@ class Kit:
 
 
 @asynccontextmanager
-async def cluster(*faults: Fault, script: Script | None = None) -> AsyncIterator[Kit]:
+async def cluster(
+    *faults: Fault,
+    script: Script | None = None,
+    wrapper: Callable[[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport] | None = None,
+) -> AsyncIterator[Kit]:
+    clock = ServerClock()
     transport = LocalTransport(
         ScriptedRuntime(script or Script()),
         faults=FaultPlan(*faults),
         pace=Pace.recorded(),
-        now=lambda: START + timedelta(seconds=anyio.current_time()),
+        now=clock.now,
     )
     async with KubeClient(
-        ClusterConfig(server="https://embedded.invalid", source="a test"), transport=transport
+        ClusterConfig(server="https://embedded.invalid", source="a test"),
+        transport=transport,
+        transport_wrapper=wrapper,
     ) as client:
-        yield Kit(transport, client)
+        yield Kit(transport, client, clock)
 
 
 def names(found: list[Leftover]) -> list[str]:
@@ -112,9 +154,40 @@ async def test_the_job_of_a_run_that_may_be_active_is_skipped_until_its_deadline
         cleaning = await kit.clean(older_than=60, skip_active=True)
         assert (cleaning.deleted, cleaning.skipped) == ([], 1)
         # The controllers of the cluster do not work: the Job is not finished after its deadline of 630 s.
-        (left,) = await orphans.find(kit.client, "default", kit.now() + timedelta(seconds=200))
+        kit.server_clock.ahead = timedelta(seconds=200)
+        (left,) = await orphans.find(kit.client, "default", kit.now())
         assert not left.may_be_in_flight
         assert names((await kit.clean(older_than=60)).deleted) == ["long"]
+
+
+@mock_clock
+async def test_ages_are_computed_with_the_clock_of_the_server() -> None:
+    """A client whose clock is an hour ahead must not delete the running Jobs of others."""
+    async with cluster() as kit:
+        kit.server_clock.ahead = timedelta(hours=-1)
+        await kit.make("running")
+        await anyio.sleep(60)
+        cleaning = await kit.clean(older_than=3600)
+        assert (cleaning.deleted, cleaning.skipped) == ([], 1)
+        (left,) = await orphans.find(kit.client, "default", kit.now())
+        assert left.age == pytest.approx(60, abs=1)
+
+
+@pytest.mark.parametrize("date", [None, "yesterday", "Mon, 99 Nov 2026 12:00:00 GMT"])
+def test_without_a_date_of_the_server_ages_are_computed_with_the_local_clock_and_a_warning_says_so(
+    date: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        async with cluster(wrapper=lambda inner: WithoutDate(inner, date)) as kit:
+            await kit.make("a", "b")
+            await anyio.sleep(60)
+            found = await orphans.find(kit.client, "default", kit.now(), page_size=1)
+            assert [each.age for each in found] == [pytest.approx(60, abs=1)] * 2
+
+    run_on_mock_clock(run)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "the server sends no Date header: the ages of Jobs are computed with the clock of this machine"
+    ]
 
 
 @mock_clock

@@ -8,6 +8,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -417,6 +418,29 @@ async def test_round_trips_are_measured_only_on_the_network() -> None:
     async with client(server) as c:
         await c.get(PODS, "ns", "a")
         assert c.round_trip is None
+
+
+@pytest.mark.parametrize(
+    ("date", "expected"),
+    [
+        ("Fri, 27 Nov 2026 08:35:11 GMT", datetime(2026, 11, 27, 8, 35, 11, tzinfo=timezone.utc)),
+        ("Fri, 27 Nov 2026 08:35:11 -0000", datetime(2026, 11, 27, 8, 35, 11, tzinfo=timezone.utc)),
+        ("Fri, 27 Nov 2026 08:35:11 +0100", datetime(2026, 11, 27, 7, 35, 11, tzinfo=timezone.utc)),
+        ("Fri, 31 Dec 9999 23:00:00 -2300", None),
+        ("soon", None),
+        (None, None),
+    ],
+)
+async def test_the_time_of_the_server_is_that_of_the_last_response(date: str | None, expected: object) -> None:
+    first = [("date", "Thu, 26 Nov 2026 00:00:00 GMT")]
+    second = [] if date is None else [("date", date)]
+    server = MemoryTransport([ScriptedResponse(body={}, headers=headers) for headers in (first, second)])
+    async with client(server) as c:
+        assert c.server_time is None
+        await c.get(PODS, "ns", "a")
+        assert c.server_time == datetime(2026, 11, 26, tzinfo=timezone.utc)
+        await c.get(PODS, "ns", "a")
+        assert c.server_time == expected
 
 
 # Warnings

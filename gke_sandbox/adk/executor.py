@@ -22,7 +22,7 @@ from ..settings import capped_request
 from . import fields, unsupported
 from .fences import code_block_delimiters, remove_indentation
 from .files import input_files
-from .results import from_error, from_result
+from .results import for_operator, from_error, from_result
 
 if TYPE_CHECKING:
     from google.adk.agents.invocation_context import InvocationContext
@@ -273,11 +273,7 @@ class GkeCodeExecutor(BaseCodeExecutor):
                 **{name: getattr(settings, name) for name in SETTING_NAMES},
             )
         except SandboxError as error:
-            hint = f". {error.hint}" if error.hint else ""
-            # Closing the executor cancels executions, so that this error is not a problem.
-            expected = isinstance(error, SandboxClosed) and error.may_have_run
-            level = logging.INFO if expected else logging.WARNING
-            logger.log(level, "no result for the code of agent %s: %s%s", _agent(invocation_context), error, hint)
+            self._log_error(error, invocation_context)
             return from_error(error)
         if result.status != "succeeded":
             logger.info(
@@ -292,6 +288,24 @@ class GkeCodeExecutor(BaseCodeExecutor):
                 result.job,
             )
         return from_result(result, settings, show_stderr=self.show_stderr)
+
+    def _log_error(self, error: SandboxError, context: InvocationContext) -> None:
+        level = logging.WARNING
+        if for_operator(error):
+            level = logging.ERROR
+        elif isinstance(error, SandboxClosed) and error.may_have_run:
+            level = logging.INFO  # Closing the executor cancels executions, so that this error is not a problem.
+        logger.log(
+            level,
+            "no result for the code of agent %s (invocation %s, namespace %s, cluster %r): %s: %s%s",
+            _agent(context),
+            getattr(context, "invocation_id", None),
+            self.namespace,
+            self._cluster(),
+            type(error).__name__,
+            error.message,
+            f". {error.hint}" if error.hint else "",
+        )
 
     # -- fields ----------------------------------------------------------------------------------------------
 
@@ -338,9 +352,11 @@ class GkeCodeExecutor(BaseCodeExecutor):
             more["annotations"] = {**_annotations(context), **annotations}
         return fields.to_settings(values, more)
 
+    def _cluster(self) -> Cluster:
+        return self.cluster or Cluster.auto(self.kubeconfig_path, self.kubeconfig_context)
+
     def _sandbox(self) -> Sandbox:
-        found = Cluster.auto(self.kubeconfig_path, self.kubeconfig_context)
-        return self._lazy.sandbox(self.cluster or found, self.namespace)
+        return self._lazy.sandbox(self._cluster(), self.namespace)
 
 
 # The context may be a simpler object in tests of an agent, so missing attributes are allowed.

@@ -12,18 +12,28 @@ import signal
 from google.adk.code_executors.code_execution_utils import CodeExecutionResult
 
 from .._setting_names import ADK_FIELDS, rename_settings
-from ..errors import ResultLost, SandboxClosed, SandboxError, SpecError, StartError
+from ..errors import (
+    ApiError,
+    CassetteError,
+    ConfigError,
+    NetworkError,
+    ResultLost,
+    SandboxClosed,
+    SandboxError,
+    SpecError,
+)
 from ..result import ExecutionResult
 from ..settings import Settings
 from . import skills
 from .compat import accepts_bytes, make_result
 from .files import output_files
 
-__all__ = ["STDERR_HEADING", "TIMED_OUT_CODE", "from_error", "from_result"]
+__all__ = ["STDERR_HEADING", "TIMED_OUT_CODE", "for_operator", "from_error", "from_result"]
 
 STDERR_HEADING = "--- stderr (exit code 0) ---"
 TIMED_OUT_CODE = 124
 """Exit code of a program that was killed at its time limit, as in timeout(1)."""
+_FOR_OPERATOR = "and its code is not the cause: only the operator of the sandbox can fix this."
 _KILLED_CODE = 137
 _LOST_CODE = 1
 
@@ -77,24 +87,36 @@ def _failure_text(stderr: str, ending: str, stdout: str) -> list[str]:
     return failure
 
 
+def for_operator(error: SandboxError) -> bool:
+    """Return whether only an operator can fix the cause: the cluster, its credentials, a permission.
+
+    Such an error may contain paths of this machine and addresses, so a model does not get its text.
+    """
+    origin = error.__cause__ if isinstance(error, ResultLost) else error
+    return isinstance(origin, (ApiError, CassetteError, ConfigError, NetworkError))
+
+
 def from_error(error: SandboxError) -> CodeExecutionResult:
     """Return a result for a program without a result. Its exit code is None."""
     message = _with_field_names(error.message)
     hint = f"Hint: {_with_field_names(error.hint)}" if error.hint else ""
     if isinstance(error, ResultLost):
         ending = _paragraphs(f"It is unknown how the program ended: {message}", hint)
+        if for_operator(error):
+            ending = f"It is unknown how the program ended, {_FOR_OPERATOR}"
         return make_result(error.stdout, _paragraphs(*_failure_text(error.stderr, ending, error.stdout)), None)
+    if for_operator(error):
+        outcome = "returned no result" if error.may_have_run else "was not run"
+        return make_result("", f"The program {outcome}, {_FOR_OPERATOR}\n", None)
     if isinstance(error, SandboxClosed):
         first = "The program was cancelled" if error.may_have_run else "The code executor cannot run this"
     elif isinstance(error, SpecError):
         first = "The program was not run"
         if error.field.startswith("files"):
             message = f"input_{message}"  # The name of the field in ADK.
-    elif isinstance(error, StartError):
+    else:
         outcome = "returned no result" if error.may_have_run else "was not run"
         first = f"The program {outcome}, and its code is not the cause"
-    else:
-        first = "The program could not be run, and its code is not the cause"
     return make_result("", _paragraphs(f"{first}: {message}", hint), None)
 
 

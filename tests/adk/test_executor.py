@@ -100,16 +100,17 @@ def test_show_stderr_controls_whether_stderr_follows_stdout() -> None:
 
 @pytest.mark.parametrize("path", [None, ""])
 def test_a_context_without_a_path_uses_the_kubeconfig_of_kubectl(
-    path: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    path: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An empty path counts as not set."""
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text("apiVersion: v1\nkind: Config\ncurrent-context: first\n")
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
     with GkeCodeExecutor(path, "second") as executor:
-        told = execute(executor, "").stderr
-    assert "second" in told
-    assert str(kubeconfig) in told
+        execute(executor, "")
+    [record] = (record for record in caplog.records if "agent coder" in record.getMessage())
+    assert 'context "second"' in record.getMessage()
+    assert str(kubeconfig) in record.getMessage()
 
 
 def test_without_a_runtime_class_the_field_is_not_sent() -> None:
@@ -142,7 +143,7 @@ def test_a_start_failure_does_not_affect_the_next_execution() -> None:
     no_job = Fault(Respond(403, "Forbidden", "jobs is forbidden"), Match("create", "jobs"), times=1)
     with on(scripted(program(out("fine")), no_list, no_job)) as executor:
         results = [execute(executor, "") for _ in range(3)]
-    assert any("forbidden" in result.stderr for result in results)
+    assert any("its code is not the cause" in result.stderr for result in results)
     assert results[-1].stdout == "fine"
 
 
@@ -163,6 +164,51 @@ def test_failures_and_dropped_output_are_logged(caplog: pytest.LogCaptureFixture
     assert "exit code 3 (Job gke-sandbox-" in info.getMessage()
     assert lost.levelname == "WARNING"
     assert "dropped over its limits: 20 bytes of stdout, 0 of stderr, 0 files (gke-sandbox-" in lost.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource", "namespace", "words"),
+    [
+        ("create", "jobs", "default", "jobs (403 Forbidden). Add this rule to a Role"),
+        ("create", "configmaps", "default", "configmaps (403 Forbidden). Add this rule to a Role"),
+        ("list", "pods", "default", "pods (403 Forbidden). Add this rule to a Role"),
+        ("get", "pods/log", "default", "pods/log (403 Forbidden). Add this rule to a Role"),
+        (
+            "delete",
+            "nodes",
+            "missing",
+            'namespaces "missing" not found (404 NotFound). Create the namespace (kubectl create namespace',
+        ),
+    ],
+)
+def test_the_log_and_not_the_model_gets_an_error_that_only_an_operator_can_fix(
+    caplog: pytest.LogCaptureFixture, verb: str, resource: str, namespace: str, words: str
+) -> None:
+    refused = Respond(403, "Forbidden", f"{resource} is forbidden: User sam cannot {verb} {resource}")
+    fault = Fault(refused, Match(verb, resource), times=None)
+    with on(scripted(program(), fault), namespace=namespace) as executor:
+        result = execute(executor, "")
+    [sentence] = result.stderr.splitlines()
+    assert sentence.endswith("its code is not the cause: only the operator of the sandbox can fix this.")
+    [record] = (record for record in caplog.records if "agent coder" in record.getMessage())
+    assert record.levelname == "ERROR"
+    assert f"(invocation e-1234, namespace {namespace}, cluster " in record.getMessage()
+    assert words in record.getMessage()
+
+
+def test_a_wrong_kubeconfig_is_reported_in_the_log_with_its_path(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text("current-context: nowhere\n")
+    with GkeCodeExecutor(str(path), "staging") as executor:
+        result = execute(executor, "")
+    assert str(tmp_path) not in result.stderr
+    assert "staging" not in result.stderr
+    [record] = (record for record in caplog.records if "agent coder" in record.getMessage())
+    assert record.levelname == "ERROR"
+    assert f"path='{path}', context='staging'" in record.getMessage()
+    assert "ConfigError: " in record.getMessage()
 
 
 def test_an_agent_can_be_copied_with_its_executor() -> None:

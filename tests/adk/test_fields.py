@@ -95,12 +95,14 @@ def test_unsupported_values_are_refused_with_the_reason() -> None:
     assert refusal(stateful=True).hint == "Let the code print the values that the next piece of code needs."
 
 
-def test_creating_an_executor_reads_no_file_and_starts_no_thread(tmp_path: Path) -> None:
+def test_creating_an_executor_reads_no_file_and_starts_no_thread(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     before = threading.active_count()
     executor = GkeCodeExecutor(str(tmp_path / "there is no such file"))
     assert threading.active_count() == before
     result = execute(executor, "print(1)")
-    assert "there is no such file" in result.stderr
+    assert "there is no such file" in caplog.text
     assert exit_code(result) is None
     executor.close()
 

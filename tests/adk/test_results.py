@@ -16,7 +16,9 @@ from gke_sandbox.errors import (
     ConfigError,
     Forbidden,
     NetworkError,
+    NotFound,
     PayloadTooLarge,
+    ReplayMismatch,
     ResultLost,
     SandboxClosed,
     SandboxError,
@@ -259,15 +261,6 @@ def test_stdout_that_is_one_very_long_line_is_cut() -> None:
             PayloadTooLarge("code", "does not fit", size=9, limit=8, hint="less"),
             "The program was not run: code: does not fit\n\nHint: less\n",
         ),
-        (ConfigError("no cluster"), "The program could not be run, and its code is not the cause: no cluster\n"),
-        (
-            Forbidden("jobs is forbidden", code=403, reason="Forbidden", hint="rbac.yaml"),
-            "The program could not be run, and its code is not the cause: jobs is forbidden\n\nHint: rbac.yaml\n",
-        ),
-        (
-            NetworkError("connection refused", sent=False),
-            "The program could not be run, and its code is not the cause: connection refused\n",
-        ),
         (
             PayloadTooLarge("files['a.csv']", "does not fit", size=9, limit=8),
             "The program was not run: input_files['a.csv']: does not fit\n",
@@ -286,6 +279,31 @@ def test_an_error_is_described_in_stderr(error: SandboxError, words: str) -> Non
     result = from_error(error)
     assert (result.stdout, result.stderr, result.output_files) == ("", words, [])
     assert_exit_code(result, None)
+
+
+ONLY_THE_OPERATOR = "and its code is not the cause: only the operator of the sandbox can fix this.\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConfigError("cannot read /home/me/.kube/config", hint="Set KUBECONFIG."),
+        Forbidden("jobs is forbidden", code=403, reason="Forbidden", hint="rbac.yaml"),
+        NotFound('namespaces "sandboxes" not found', code=404, reason="NotFound"),
+        NetworkError("https://10.0.0.1: connection refused", sent=False),
+        ReplayMismatch("/home/me/run.yaml: unexpected request"),
+    ],
+)
+def test_the_model_gets_one_sentence_about_an_error_that_only_an_operator_can_fix(error: SandboxError) -> None:
+    error.may_have_run = False
+    assert from_error(error).stderr == f"The program was not run, {ONLY_THE_OPERATOR}"
+    error.may_have_run = True
+    assert from_error(error).stderr == f"The program returned no result, {ONLY_THE_OPERATOR}"
+    lost = ResultLost("the log could not be read: pods/log is forbidden", stdout="step 1\n", hint="rbac.yaml")
+    lost.__cause__ = error
+    assert from_error(lost).stderr == (
+        f"It is unknown how the program ended, {ONLY_THE_OPERATOR}\nIts output until then:\nstep 1\n"
+    )
 
 
 def test_a_lost_result_has_the_output_that_was_read() -> None:

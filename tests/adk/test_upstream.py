@@ -144,13 +144,14 @@ def test_a_container_that_never_terminated_is_a_failure() -> None:
     assert_exit_code(result, 1)
 
 
-def test_an_error_of_the_api_server_is_returned_and_not_raised() -> None:
-    """google-adk: `Kubernetes API error:` and the reason. Here also the message, and no objects remain."""
+def test_an_error_of_the_api_server_is_returned_and_not_raised(caplog: pytest.LogCaptureFixture) -> None:
+    """google-adk: `Kubernetes API error:` and the reason. Here the log has everything, and no objects remain."""
     refused = Respond(403, "Forbidden", "configmaps is forbidden: no permission")
     cluster = scripted(program(), Fault(refused, Match("create", "configmaps"), times=None))
     with on(cluster, **THEIRS) as executor:
         result = execute(executor, "print('hello world')")
-    assert "configmaps is forbidden: no permission" in result.stderr
+    assert result.stderr.startswith("The program was not run, and its code is not the cause:")
+    assert "configmaps is forbidden: no permission" in caplog.text
     assert_exit_code(result, None)
     assert cluster.jobs_left() == []
 

@@ -20,8 +20,8 @@ _PLAIN_IN_A_NAME = frozenset(b"!#$&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXY
 class Impersonation:
     """Headers for user impersonation (requires the ``impersonate`` verb). They are not secret.
 
-    `extra` maps a key to its values. Raise `ConfigError` for a uid, groups or extra without a user, for a user that is
-    only white space, and for values that are not valid in a header.
+    `extra` maps a key to its values. Raise `ConfigError` for a uid, groups or extra without a user, for a user
+    of only white space, and for values that are not valid in a header.
     """
 
     user: str

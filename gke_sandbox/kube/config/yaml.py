@@ -6,6 +6,7 @@ does.
 
 from __future__ import annotations
 
+import codecs
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -220,14 +221,20 @@ def parse_kubeconfig_yaml(content: bytes, source: str) -> Any:
     nothing of the content, which may be secret.
     """
     try:
-        return read_yaml(
-            content.decode("utf-8-sig"), _kubectl_scalar, max_values=MAX_KUBECONFIG_VALUES, like_kubectl=True
-        )
+        return read_yaml(_text(content), _kubectl_scalar, max_values=MAX_KUBECONFIG_VALUES, like_kubectl=True)
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{source}: not YAML: not UTF-8 text (byte {error.start})") from None
+        raise ConfigError(
+            f"{source}: not YAML: not UTF-8 text, or UTF-16 with a byte order mark (byte {error.start})"
+        ) from None
     except YamlProblem as error:
         line = f", line {error.line}" if error.line is not None else ""
         raise ConfigError(f"{source}{line}: {error.problem}") from None
+
+
+def _text(content: bytes) -> str:
+    # PowerShell's `>` writes UTF-16.
+    has_utf_16_mark = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if has_utf_16_mark else "utf-8-sig")
 
 
 @cache

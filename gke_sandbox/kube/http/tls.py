@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import logging
 import os
@@ -20,7 +21,10 @@ __all__ = ["load_certificate", "proxy_ssl_context", "ssl_context", "warn_if_inse
 
 logger = logging.getLogger("gke_sandbox")
 
-_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+_BLOCK = re.compile(
+    rb"^-----BEGIN ([A-Z0-9 ]+)-----[ \t\r]*\n([A-Za-z0-9+/=\s]*?)^-----END \1-----[ \t\r]*$", re.MULTILINE
+)
+"""A PEM block without headers, as Go reads it: its type and its base64. Text between blocks is ignored."""
 
 
 class _Context(ssl.SSLContext):
@@ -117,22 +121,45 @@ def _new(config: ClusterConfig) -> _Context:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     elif config.ca_data is not None:
-        try:
-            # Only the certificates: comments between them may not be ASCII.
-            context.load_verify_locations(
-                cadata="\n".join(found.decode("ascii") for found in _CERTIFICATE.findall(config.ca_data))
-            )
-        except (ssl.SSLError, ValueError) as error:
-            raise ConfigError(
-                f"{config.source}: the certificate authority is not valid: {_reason(error)}"
-            ) from error
+        _load_authority(context, config.ca_data, config.source)
     return context
+
+
+def _load_authority(context: ssl.SSLContext, bundle: bytes, source: str) -> None:
+    """Trust each certificate in a CA bundle. Like Go, skip unreadable ones, unless there are no others."""
+    problem, loaded = "it contains no PEM certificate", False
+    for kind, body in _BLOCK.findall(bundle):
+        if kind == b"CERTIFICATE":
+            try:
+                context.load_verify_locations(cadata=_decoded(body))
+            except (ssl.SSLError, ValueError) as error:
+                problem = _reason(error)
+            else:
+                loaded = True
+    if not loaded:
+        raise ConfigError(f"{source}: the certificate authority is not valid: {problem}")
+
+
+def _decoded(body: bytes) -> bytes:
+    return base64.b64decode(b"".join(body.split()), validate=True)
+
+
+def _normalized(pem: bytes) -> bytes:
+    """Return `pem` without blank lines in the blocks: OpenSSL accepts none, unlike Go."""
+
+    def block(found: re.Match[bytes]) -> bytes:
+        with contextlib.suppress(ValueError):
+            body = base64.encodebytes(_decoded(found[2]))
+            return b"-----BEGIN %b-----\n%b-----END %b-----\n" % (found[1], body, found[1])
+        return found[0]
+
+    return _BLOCK.sub(block, pem)
 
 
 def load_certificate(context: ssl.SSLContext, certificate: ClientCertificate, source: str) -> None:
     """Set the client certificate of `context`. Raise `ConfigError` if it is not valid."""
     try:
-        with _as_file(certificate.certificate + b"\n" + certificate.key) as path:
+        with _as_file(_normalized(certificate.certificate + b"\n" + certificate.key)) as path:
             context.load_cert_chain(path, password=_no_password)
     except (ssl.SSLError, ValueError, OSError) as error:
         raise ConfigError(f"{source}: the client certificate or its key is not valid: {_reason(error)}") from error

@@ -22,6 +22,19 @@ def test_any_bytes_are_a_kubeconfig_or_a_config_error(content: bytes) -> None:
         parse(content, Path("/f"))
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16-le", "utf-16-be"])
+def test_a_byte_order_mark_selects_the_encoding(encoding: str) -> None:
+    text = "current-context: zoë 😀\r\n"
+    content = text.encode(encoding) if encoding == "utf-8-sig" else f"\ufeff{text}".encode(encoding)
+    assert parse(content, Path("/f")).current_context == "zoë 😀"
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfea", b"\xff\xfe#\x00\x00\xd8#\x00", "a: b".encode("utf-16-le")])
+def test_damaged_utf_16_and_utf_16_without_a_mark_are_config_errors(content: bytes) -> None:
+    with pytest.raises(ConfigError, match="not YAML"):
+        parse(content, Path("/f"))
+
+
 # A valid value of each field.
 TEXT, FLAG, TEXTS, MAPPING = "text", True, ["a"], {"a": "b"}
 EXTENSIONS = [{"name": "a", "extension": 5}]

@@ -240,6 +240,41 @@ def test_text_around_the_certificates_of_a_ca_bundle_is_ignored(ca: trustme.CA) 
             ssl_context(ClusterConfig(server="https://h", ca_data=invalid))
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"-----BEGIN CERTIFICATE-----\nQQ==\n-----END CERTIFICATE-----\n",
+        b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
+        b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n",
+        b"-----BEGIN CERTIFICATE-----\nQQ==\n",
+        b"-----BEGIN CERTIFICATE-----\nKey: Value\n\nQQ==\n-----END CERTIFICATE-----\n",
+    ],
+)
+def test_an_unreadable_certificate_of_a_ca_bundle_is_skipped_if_there_are_others(
+    ca: trustme.CA, damaged: bytes
+) -> None:
+    for bundle in (damaged + pem(ca), pem(ca) + damaged):
+        assert ssl_context(ClusterConfig(server="https://h", ca_data=bundle)).cert_store_stats()["x509_ca"] == 1
+    with pytest.raises(ConfigError, match="certificate authority is not valid"):
+        ssl_context(ClusterConfig(server="https://h", ca_data=damaged))
+
+
+async def test_blank_lines_in_certificates_and_keys_are_ignored(ca: trustme.CA) -> None:
+    def spaced(text: bytes) -> bytes:
+        return text.replace(b"\n", b"\n \r\n")
+
+    certificate = client_certificate(ca)
+    with loopback(server_side(ca.issue_cert("127.0.0.1"), client_ca=ca)) as (port, received):
+        await send_request(
+            ClusterConfig(
+                server=f"https://127.0.0.1:{port}",
+                ca_data=spaced(pem(ca)),
+                client_certificate=ClientCertificate(spaced(certificate.certificate), spaced(certificate.key)),
+            )
+        )
+    assert received
+
+
 def test_tls_is_1_2_or_newer(ca: trustme.CA) -> None:
     context = ssl_context(ClusterConfig(server="https://h", ca_data=pem(ca)))
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from threading import Lock
 from typing import IO, Any
 
@@ -279,7 +279,7 @@ def _find_plugin(config: ExecConfig, environ: Mapping[str, str]) -> str | None:
     """
     command = config.command
     if os.path.dirname(command):
-        return os.path.abspath(command) if os.path.isfile(command) else None
+        return str(Path(command).absolute()) if os.path.isfile(command) else None
     try:
         return find_program(
             command, environ.get("PATH", os.defpath), fix="name the plugin by an absolute path in the kubeconfig"

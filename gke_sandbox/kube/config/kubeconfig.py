@@ -54,8 +54,11 @@ class Entry:
         return self.resolve_path(text) if text else None
 
     def resolve_path(self, path: str) -> Path:
-        """Return `path`, relative to the directory of this entry's file."""
-        return Path(os.path.normpath(self.file.parent / path))
+        """Return an absolute `path` as it is, and another one relative to the directory of this entry's file.
+
+        Like client-go, resolve ``..`` in relative paths as text. In absolute ones it may follow a symbolic link.
+        """
+        return Path(path) if os.path.isabs(path) else Path(os.path.normpath(self.file.parent / path))
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,8 @@ def load_kubeconfig(
 
 def _absolute(name: str) -> Path:
     # A token file is read again later, when the process may have another working directory.
-    return Path(os.path.abspath(name))
+    # Unlike os.path.abspath, this keeps `..`, which may follow a symbolic link.
+    return Path(name).absolute()
 
 
 def _default_files(environ: Mapping[str, str]) -> tuple[list[Path], str]:

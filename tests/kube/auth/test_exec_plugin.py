@@ -250,6 +250,17 @@ def test_a_plugin_without_execute_permission_is_an_error(tmp_path: Path) -> None
         ask(auth(plugin), Server())
 
 
+def test_the_absolute_path_of_a_plugin_is_used_as_it_is(tmp_path: Path) -> None:
+    inside = tmp_path / "real" / "inside"
+    inside.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(inside)
+    write_plugin(tmp_path, "give({'token': 'wrong'})")
+    write_plugin(tmp_path / "real", "give({'token': 'right'})")
+    server = Server()
+    ask(auth(f"{tmp_path}/link/../plugin"), server)
+    assert server.sent == ["Bearer right"]
+
+
 def test_a_bare_name_is_found_on_path(tmp_path: Path) -> None:
     plugin = write_plugin(tmp_path, TOKEN, name="kubelogin")
     assert ask(auth("kubelogin", environ={"PATH": f"{tmp_path}:{os.defpath}"}), Server()) == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -23,6 +24,43 @@ SECRETS = ("t0ken-s3cret", "passw0rd-s3cret", "k3y-s3cret")
 
 def load(path: Path, context: str | None = None) -> ClusterConfig:
     return load_kubeconfig(str(path), context, environ={})
+
+
+# Files
+
+
+def linked(tmp_path: Path) -> Path:
+    """Return a directory where ``link/..`` is another directory, `real`. Both contain different files."""
+    (tmp_path / "real" / "inside").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "inside")
+    for directory, name in ((tmp_path, "wrong"), (tmp_path / "real", "right")):
+        content = kubeconfig(user={"tokenFile": "token"}, context={"namespace": name})
+        (directory / "config").write_text(json.dumps(content))
+        (directory / "token").write_text(name)
+        (directory / "ca.pem").write_bytes(CA + name.encode())
+    return tmp_path
+
+
+@pytest.mark.parametrize("prefix", ["{}/", "", "./"])
+def test_the_kubeconfigs_path_is_opened_as_it_is(
+    prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = prefix.format(linked(tmp_path)) + "link/../config"
+    monkeypatch.chdir(tmp_path)
+    assert load(Path(name)).namespace == "right"
+    assert load_kubeconfig(environ={"KUBECONFIG": name}).namespace == "right"
+
+
+def test_an_absolute_reference_is_opened_as_it_is_and_a_relative_one_is_resolved_as_text(tmp_path: Path) -> None:
+    directory = linked(tmp_path)
+    path = directory / "other"
+    for prefix, expected in ((f"{directory}/", "right"), ("", "wrong")):
+        cluster = {"certificate-authority": f"{prefix}link/../ca.pem"}
+        path.write_text(json.dumps(kubeconfig(cluster, {"tokenFile": f"{prefix}link/../token"})))
+        config = load(path)
+        assert config.ca_data == CA + expected.encode()
+        assert isinstance(config.auth, TokenFile)
+        assert config.auth.token() == expected
 
 
 # Contexts

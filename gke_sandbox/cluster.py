@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Cluster", "ConnectionOverrides", "Isolation"]
 
+LOCAL_HINT = "Cluster.local() needs no cluster."
+"""Part of the hint if no cluster is configured. The command line names its option instead."""
 Isolation = Literal["auto", "gvisor", "process"]
 
 
@@ -212,7 +215,8 @@ class _Auto(_Http):
     def _find(self) -> ClusterConfig:
         from .kube.config.loader import find_cluster
 
-        return find_cluster(self.path, self.context, environ=os.environ, overrides=self.overrides)
+        with _suggest_local(self):
+            return find_cluster(self.path, self.context, environ=os.environ, overrides=self.overrides)
 
 
 @dataclass(frozen=True)
@@ -224,7 +228,19 @@ class _Kubeconfig(_Http):
     def _find(self) -> ClusterConfig:
         from .kube.config.loader import load_kubeconfig
 
-        return load_kubeconfig(self.path, self.context, environ=os.environ, overrides=self.overrides)
+        with _suggest_local(self):
+            return load_kubeconfig(self.path, self.context, environ=os.environ, overrides=self.overrides)
+
+
+@contextmanager
+def _suggest_local(cluster: _Auto | _Kubeconfig) -> Iterator[None]:
+    """Add `LOCAL_HINT` to a `ConfigError`, unless the caller chose a cluster."""
+    try:
+        yield
+    except ConfigError as error:
+        if cluster.path is not None or cluster.context is not None or cluster.overrides != NO_OVERRIDES:
+            raise
+        raise ConfigError(error.message, hint=f"{error.hint} {LOCAL_HINT}".strip()) from error.__cause__
 
 
 @dataclass(frozen=True)

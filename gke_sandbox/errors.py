@@ -21,6 +21,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +56,8 @@ __all__ = [
 class SandboxError(Exception):
     """The base class of every error that this package raises on purpose.
 
-    The message describes what was wrong and where; `hint` describes what to do about it, if anything.
+    The message describes what was wrong and where; `hint` describes what to do about it, if anything. Tracebacks
+    and pytest show both: the hint is a note of the exception or, before Python 3.11, the last line of `str()`.
     """
 
     results: Sequence[Any] = ()
@@ -68,6 +70,13 @@ class SandboxError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint and sys.version_info >= (3, 11):
+            self.add_note(f"hint: {hint}")
+
+    if sys.version_info < (3, 11):
+
+        def __str__(self) -> str:
+            return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
 
     def __reduce__(self) -> tuple[object, ...]:
         # The constructors take more than the message: a pool of processes must get the whole error back.
@@ -108,6 +117,8 @@ class SpecError(SandboxError, ValueError):
         for name in self.mentions:
             problem, hint = (text.replace(name, names.get(name, name)) for text in (problem, hint))
         renamed = copy.copy(self)
+        # The constructor adds the note of the hint again.
+        vars(renamed).pop("__notes__", None)
         path = field or names.get(setting, setting) + bracket + entry
         SpecError.__init__(renamed, path, problem, hint=hint, mentions=self.mentions)
         return renamed

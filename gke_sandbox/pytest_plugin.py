@@ -107,7 +107,7 @@ def _check(check: Callable[[], None]) -> None:
     try:
         check()
     except CassetteError as error:
-        message = f"{error}\n{error.hint}" if error.hint else str(error)
+        message = f"{error.message}\n{error.hint}" if error.hint else error.message
     # Outside of the handler, because pytest would show both errors.
     if message:
         pytest.fail(message, pytrace=False)

@@ -65,6 +65,24 @@ def test_without_a_configured_cluster_an_error_names_the_places_that_were_search
         found(Cluster.in_cluster())
 
 
+def test_without_a_configured_cluster_the_hint_names_the_embedded_cluster(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(files / "none"))
+    for cluster in (Cluster.auto(), Cluster.kubeconfig()):
+        with pytest.raises(ConfigError) as raised:
+            found(cluster)
+        assert raised.value.hint.endswith("Cluster.local() needs no cluster.")
+    for chosen in (
+        Cluster.kubeconfig(files / "none"),
+        Cluster.auto(context="none"),
+        Cluster.auto(overrides=ConnectionOverrides(user="me")),
+    ):
+        with pytest.raises(ConfigError) as raised:
+            found(chosen)
+        assert "Cluster.local()" not in raised.value.hint
+
+
 def test_no_file_is_read_before_the_cluster_is_used(files: Path) -> None:
     cluster = Cluster.kubeconfig(str(files / "three"))
     with pytest.raises(ConfigError, match="cannot read"):

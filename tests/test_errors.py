@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import traceback
 
 import pytest
 
@@ -56,3 +57,15 @@ def test_a_bad_value_is_a_value_error_and_an_answer_is_not() -> None:
 def test_only_an_error_that_comes_before_the_program_says_that_it_did_not_run() -> None:
     before = {type(error) for error in ERRORS if not error.may_have_run}
     assert before == {SpecError, PayloadTooLarge, StartError}
+
+
+def test_tracebacks_contain_the_hint_once() -> None:
+    error = SpecError("cpu_limit", "is wrong", hint="Use cpu_request.", mentions=("cpu_request",))
+    renamed = error.renamed({"cpu_limit": "--cpu", "cpu_request": "--cpu-request"})
+    for each, lines in (
+        (error, ["cpu_limit: is wrong", "hint: Use cpu_request."]),
+        (renamed, ["--cpu: is wrong", "hint: Use --cpu-request."]),
+        (SandboxError("wrong"), ["wrong"]),
+    ):
+        shown = "".join(traceback.format_exception(each)).partition(": ")[2]
+        assert shown.splitlines() == lines

@@ -510,7 +510,7 @@ def test_the_suggestion_for_a_wrong_name_is_a_name_of_the_same_interface(
 def test_an_error_is_renamed_without_changes_to_its_values() -> None:
     error = refusal(tmp_size="200Mi", annotations={"tmp_size": "cpu_limit"}).renamed(OPTIONS)
     assert error.field == "--tmp-size"
-    assert str(error) == f"--tmp-size: {error.problem}"
+    assert error.message == f"--tmp-size: {error.problem}"
     assert "--ephemeral-storage-request, '64Mi'" in error.problem
     assert error.hint == "Raise --ephemeral-storage or lower --tmp-size."
     entry = refusal(env={"cpu_limit=": "x"}).renamed(OPTIONS)
@@ -523,5 +523,5 @@ def test_a_renamed_error_keeps_its_class_and_its_numbers() -> None:
     renamed = error.renamed(OPTIONS, "--delivery (default)")
     assert isinstance(renamed, PayloadTooLarge)
     assert (renamed.size, renamed.limit, renamed.hint) == (2, 1, "Set --delivery.")
-    assert str(renamed) == "--delivery (default): too large"
+    assert renamed.message == "--delivery (default): too large"
     assert str(error) == "delivery: too large"

@@ -108,7 +108,8 @@ def unsafe_admission_change(changes: Sequence[Change], job: str, pod: str) -> St
 def unanswered(error: SandboxError, job: str, pod: str) -> ResultLost:
     """Return the error for a ConfigMap that may have been created, while nothing else is known."""
     return ResultLost(
-        f"the result is lost: the ConfigMap with the program may have arrived, but no response did: {error}",
+        "the result is lost: the ConfigMap with the program may have arrived, but no response did: "
+        f"{error.message}",
         job=job,
         pod=pod,
         hint=_hint(error.hint),

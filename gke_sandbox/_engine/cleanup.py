@@ -123,7 +123,7 @@ class CleanupQueue:
         """The server refused. It will usually refuse every deletion, so warn once."""
         self._remember(job)
         reason = error.reason if isinstance(error, ApiError) else type(error).__name__
-        self._client.warn_once(_warning_text(job, self._namespace, str(error), error.hint), f"delete: {reason}")
+        self._client.warn_once(_warning_text(job, self._namespace, error.message, error.hint), f"delete: {reason}")
 
     def _abandon_job(self, job: str, why: str) -> None:
         self._remember(job)

@@ -189,7 +189,7 @@ class Execution:
                     self._send(steps.LogChunk(number, chunk))
             self._send(steps.LogEnded(number))
         except SandboxError as error:
-            logger.debug("the log of pod %s could not be read to its end: %s", effect.pod, error)
+            logger.debug("the log of pod %s could not be read to its end: %s", effect.pod, error.message)
             self._send(steps.LogEnded(number, error))
 
     async def _poll(self, effect: steps.Poll) -> None:
@@ -200,10 +200,11 @@ class Execution:
         except SandboxError as error:
             if isinstance(effect, steps.PollEvents) and isinstance(error, Forbidden):
                 self._client.warn_once(
-                    f"{error}; without Events the reason why a sandbox does not start may be unknown. {error.hint}"
+                    f"{error.message}; without Events the reason why a sandbox does not start may be unknown. "
+                    f"{error.hint}"
                 )
             else:
-                logger.info("a poll failed: %s", error)
+                logger.info("a poll failed: %s", error.message)
             self._send(steps.PollFailed(effect.number, error))
         else:
             call = RequestInfo("list", "GET", PODS, self.settings.namespace)

@@ -102,7 +102,7 @@ class LogStream:
     def ended(self, error: SandboxError | None) -> None:
         self.number, self.open = None, False
         if error is not None:
-            self.last_error = str(error)
+            self.last_error = error.message
 
     def pause(self, error: SandboxError, now: float) -> None:
         """Wait before the log is opened again: with growing delays, or as the server asks."""

@@ -354,7 +354,7 @@ class ExecutionState(ExecutionFacts):
         log = self._log
         of_kubelet = isinstance(error, ApiError) and error.details.get("kind") == "pods/log"
         if isinstance(error, (Forbidden, Unauthorized)) and not of_kubelet:
-            self._lose(f"the program's log could not be read: {error}", error, error.hint)
+            self._lose(f"the program's log could not be read: {error.message}", error, error.hint)
         elif isinstance(error, NotFound) and error.details.get("kind") == PODS.plural:
             # Only this means that there is no such pod. Errors of the kubelet, which are temporary, have the kind
             # "pods/log": 404 if it has just started, 401 and 403 if it rejects the API server.

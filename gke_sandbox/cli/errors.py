@@ -31,6 +31,7 @@ _HINTS = {
 
 def report_error(error: SandboxError, args: argparse.Namespace, console: Console) -> int:
     """Print the error, with options in place of the names of settings. Return the exit code."""
+    from ..cluster import LOCAL_HINT
     from .output import error_details
 
     if isinstance(error, SpecError):
@@ -38,7 +39,7 @@ def report_error(error: SandboxError, args: argparse.Namespace, console: Console
         hint = _HINTS.get(error.field, renamed.hint)
         console.print_failure("SpecError", renamed.message, hint, field=error.field)
         return exit_codes.USAGE
-    hint = rename_settings(error.hint, OPTIONS)
+    hint = rename_settings(error.hint, OPTIONS).replace(LOCAL_HINT, "").strip()
     if isinstance(error, ConfigError) and args.suggest_local and not (args.local or cluster_options(args)):
         hint = f"{hint} --local needs no cluster.".strip()
     console.print_failure(

@@ -232,7 +232,7 @@ class Reflector:
         if isinstance(error, Forbidden) and self._may_poll and self._version is not None and not self.polling:
             self.polling = True
             plural = self._resource.plural
-            logger.warning("%s; listing %s every second or two instead. %s", error, plural, error.hint)
+            logger.warning("%s; listing %s every second or two instead. %s", error.message, plural, error.hint)
             return
         self.last_error = error
         if isinstance(error, Expired) or _too_new(error):
@@ -246,7 +246,7 @@ class Reflector:
             self._back_off(error)
         else:
             raise error
-        logger.info("%s; retrying in %.1f s", error, max(0.0, self._not_before - anyio.current_time()))
+        logger.info("%s; retrying in %.1f s", error.message, max(0.0, self._not_before - anyio.current_time()))
 
     def _back_off(self, error: NetworkError | ApiError | None = None) -> None:
         delay = self._retry.record_failure(error) or 0.0

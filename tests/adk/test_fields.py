@@ -85,7 +85,7 @@ def test_an_unknown_field_is_refused_with_the_field_that_was_probably_meant() ->
 
 def test_messages_use_the_names_of_the_fields() -> None:
     error = refusal(mem_requested="1Gi", mem_limit="512Mi")
-    assert str(error) == "mem_requested: '1Gi' is above mem_limit, '512Mi'"
+    assert error.message == "mem_requested: '1Gi' is above mem_limit, '512Mi'"
     assert error.hint == "Set mem_requested and mem_limit together."
 
 

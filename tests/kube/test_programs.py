@@ -39,7 +39,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_program_in_an_empty_or_relative_entry_is_refused(here: Path, path: str, entry: str, file: str) -> None:
     with pytest.raises(ConfigError) as caught:
         find_program("tool", path.format(here=here), fix="do something else")
-    assert str(caught.value) == (
+    assert caught.value.message == (
         f"tool: found through {entry} of PATH, as {here / file}; programs found relative to the current directory "
         "are not run"
     )

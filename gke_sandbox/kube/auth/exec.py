@@ -211,7 +211,7 @@ class ExecAuth(RefreshingAuth[ExecCredentials]):
         try:
             state.current = parse_credentials(output, config.api_version)
         except ConfigError as error:
-            raise _failed(config, f"returned no credentials: {error}") from error
+            raise _failed(config, f"returned no credentials: {error.message}") from error
         return state.current
 
     def _cancel(self) -> None:

@@ -148,7 +148,9 @@ class GoogleAuth(RefreshingAuth[Token]):
             usable = self._usable(rejected)
             if usable is None:
                 raise
-            logger.warning("the Google token could not be refreshed, the old one is still valid: %s", error)
+            logger.warning(
+                "the Google token could not be refreshed, the old one is still valid: %s", error.message
+            )
             return usable
         self._token = token
         self._next_refresh_at = self._clock() + REFRESH_DELAY

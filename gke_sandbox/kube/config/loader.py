@@ -269,7 +269,7 @@ def _pod_authority(file: Path, source: str) -> bytes | None:
     try:
         ca_data = read_file(file, source)
     except ConfigError as error:
-        logger.warning("%s; the system's certificates are used", error)
+        logger.warning("%s; the system's certificates are used", error.message)
         return None
     if PEM not in ca_data:
         logger.warning("%s: %s contains no PEM certificate; the system's certificates are used", source, file)

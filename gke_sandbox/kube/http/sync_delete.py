@@ -56,5 +56,6 @@ def delete_jobs_sync(config: ClusterConfig, namespace: str, names: Sequence[str]
                         "%s %s was not deleted at exit: %s", JOBS.kind, remaining[0], response.text[:200]
                     )
                 del remaining[0]
-    except (httpx.HTTPError, OSError, SandboxError) as error:
+    except (httpx.HTTPError, OSError, SandboxError) as raised:
+        error = raised.message if isinstance(raised, SandboxError) else raised
         logger.warning("%s %s may be left in namespace %s: %s", JOBS.kind, ", ".join(remaining), namespace, error)

@@ -367,7 +367,7 @@ def test_bad_input_is_one_clear_error(write: Write, content: object, expected: s
     with pytest.raises(ConfigError, match=expected) as caught:
         load(path)
     assert time.perf_counter() - before < 5
-    message = f"{caught.value} {caught.value.hint}"
+    message = f"{caught.value.message} {caught.value.hint}"
     assert str(path) in message
     assert "\n" not in message
     assert not any(secret in message for secret in SECRETS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -22,6 +22,7 @@ from ..settings import capped_request
 from . import fields, unsupported
 from .fences import code_block_delimiters, remove_indentation
 from .files import input_files
+from .hints import failure_hint
 from .results import for_operator, from_error, from_result
 
 if TYPE_CHECKING:
@@ -287,7 +288,8 @@ class GkeCodeExecutor(BaseCodeExecutor):
                 *dropped,
                 result.job,
             )
-        return from_result(result, settings, show_stderr=self.show_stderr)
+        hint = failure_hint(result, _earlier_code(invocation_context, code_execution_input.code))
+        return from_result(result, settings, show_stderr=self.show_stderr, hint=hint)
 
     def _log_error(self, error: SandboxError, context: InvocationContext) -> None:
         level = logging.WARNING
@@ -360,6 +362,14 @@ class GkeCodeExecutor(BaseCodeExecutor):
 
 
 # The context may be a simpler object in tests of an agent, so missing attributes are allowed.
+
+
+def _earlier_code(context: InvocationContext | None, code: str) -> Iterator[str]:
+    """Return the code blocks of the conversation except `code`, which ADK has already added to it."""
+    for event in list(getattr(getattr(context, "session", None), "events", ())):
+        for part in (event.content and event.content.parts) or ():
+            if part.executable_code and part.executable_code.code not in (None, code):
+                yield part.executable_code.code
 
 
 def _labels(context: InvocationContext | None) -> dict[str, str]:

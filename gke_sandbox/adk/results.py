@@ -45,8 +45,13 @@ MAX_LINE = 1_000
 """Characters of one line."""
 
 
-def from_result(result: ExecutionResult, settings: Settings, *, show_stderr: bool) -> CodeExecutionResult:
-    """Return the result of a program that ran. With `show_stderr` and exit code 0, stderr follows stdout."""
+def from_result(
+    result: ExecutionResult, settings: Settings, *, show_stderr: bool, hint: str = ""
+) -> CodeExecutionResult:
+    """Return the result of a program that ran. With `show_stderr` and exit code 0, stderr follows stdout.
+
+    `hint`: what the model can do about a failure.
+    """
     files = output_files(result.files, encoded=not accepts_bytes())
     notes = _notes(result)
     if result.ok:
@@ -58,7 +63,8 @@ def from_result(result: ExecutionResult, settings: Settings, *, show_stderr: boo
         if show_stderr and result.stderr.strip():
             after = [f"{STDERR_HEADING}\n{_tail(result.stderr, MAX_STDERR, 'stderr')}", *notes]
         return make_result(_append(result.stdout, after), "", 0, output_files=files)
-    failure = _failure_text(result.stderr, _ending(result, settings), result.stdout)
+    ending = _paragraphs(_ending(result, settings), hint)
+    failure = _failure_text(result.stderr, ending, result.stdout)
     return make_result(result.stdout, _paragraphs(*failure, *notes), _exit_code(result), output_files=files)
 
 

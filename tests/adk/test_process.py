@@ -71,6 +71,7 @@ def test_the_import_adds_few_modules_to_those_of_adks_base_class(capsys: pytest.
         "gke_sandbox.adk.fences",
         "gke_sandbox.adk.fields",
         "gke_sandbox.adk.files",
+        "gke_sandbox.adk.hints",
         "gke_sandbox.adk.results",
         "gke_sandbox.adk.skills",
         "gke_sandbox.adk.unsupported",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from .._diagnosis.tracebacks import undefined_name
 from ..result import ExecutionResult
 
 __all__ = ["failure_hint"]
@@ -24,6 +23,8 @@ def failure_hint(result: ExecutionResult, earlier: Iterable[str]) -> str:
     """Return the hint for a program that failed, or "" if there is none. `earlier`: code of the conversation."""
     if result.status != "failed":
         return ""
+    from .._diagnosis.tracebacks import undefined_name
+
     name = undefined_name(result.stderr)
     if name is not None and any(_assigns(code, name) for code in earlier):
         return (

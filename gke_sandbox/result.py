@@ -97,7 +97,7 @@ class ExecutionResult:
     cause: str = ""
     """Cause of such an end, by its name in docs/troubleshooting.md (``preempted``). Default: empty."""
     message: str = ""
-    """Explanation of such an end, one sentence. Default: empty."""
+    """Explanation of such an end, or of exit code 125 if it may be the runner's; one sentence. Default: empty."""
     timings: Timings = field(default_factory=Timings)
     """When each phase was reached, in seconds. Default: no phase observed."""
     job: str = ""
@@ -130,7 +130,7 @@ class ExecutionResult:
     def summary(self) -> str:
         """How the program ended, as a phrase: ``exit code 3``, ``killed: Evicted: ...``."""
         if self.status in ("succeeded", "failed"):
-            return f"exit code {self.exit_code}"
+            return ": ".join(part for part in (f"exit code {self.exit_code}", self.message) if part)
         if self.status == "signaled":
             return f"signal {self.signal}"
         words = self.status.replace("_", " ")

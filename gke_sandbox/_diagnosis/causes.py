@@ -423,6 +423,14 @@ CAUSES: tuple[FailureCause, ...] = (
         permanent=True,
     ),
     FailureCause(
+        "runner_crashed",
+        "the runner failed after it had started the program",
+        "The program may have used up the memory that the runner needs, or interfered with the runner.",
+        (Pattern("client"),),
+        ran=True,
+        permanent=True,
+    ),
+    FailureCause(
         "unsafe_admission_change",
         "an admission policy or webhook removed protections, or made a second run possible",
         "Find the policy or webhook (kubectl get mutatingwebhookconfigurations,mutatingadmissionpolicies) and"

@@ -88,6 +88,14 @@ def runner_failed(
     )
 
 
+def runner_crashed(job: str, pod: str, log: ReplayableLogDecoder) -> ResultLost:
+    """Return the error for a runner that failed after it started the program."""
+    found = cause("runner_crashed")
+    error = lost(job, pod, log, f"{found.summary}: {log.runner_error[-_MAX_QUOTED_OUTPUT:]}", found.hint)
+    error.cause = found.name
+    return error
+
+
 def unsafe_admission_change(changes: Sequence[Change], job: str, pod: str) -> StartError:
     """Return the error of a Job, or of its pod if there is one, that is less safe than what was sent."""
     found = cause("unsafe_admission_change")

@@ -30,7 +30,6 @@ class Outcome:
 
     def result(self, log: ReplayableLogDecoder, timings: Timings, job: str, pod: str) -> ExecutionResult:
         """Return the result with what the log contains."""
-        explained = self.status not in ("succeeded", "failed", "signaled")
         return ExecutionResult(
             status=self.status,
             exit_code=self.code,
@@ -40,9 +39,9 @@ class Outcome:
             files=log.files,
             dropped=log.dropped,
             output_truncated=log.rotated or self.exit is None,
-            reason=self.reason if explained else "",
-            message=self.message if explained else "",
-            cause=self.cause if explained else "",
+            reason=self.reason,
+            message=self.message,
+            cause=self.cause,
             timings=timings,
             job=job,
             pod=pod,
@@ -103,15 +102,20 @@ def from_termination(
         # Without the runner's exit frame, part of the output is missing.
         why = f"could not be read to its end: {log_error}" if log_error else "does not contain the result"
         return messages.lost(job, pod, log, f"the container ended with code 0, and its log {why}")
-    if no_start or (termination.exit_code == _RUNNER_FAILED_CODE and log.runner_failed):
+    code = termination.exit_code or 0
+    if no_start or (code == _RUNNER_FAILED_CODE and log.not_started):
         return messages.runner_failed(termination, job, pod, log, image)
+    if code == _RUNNER_FAILED_CODE and log.runner_error:
+        return messages.runner_crashed(job, pod, log)
     # The runner exits with the program's code, 128+N for its signal and 124 for its limit; only the end of its
     # log is missing.
-    code = termination.exit_code or 0
     if code == _TIMED_OUT_CODE and ran_to_limit:
         return _explained("timed_out", termination)
     if 128 < code <= 128 + _MAX_SIGNAL:
         return Outcome("signaled", None, code - 128)
+    if code == _RUNNER_FAILED_CODE:
+        message = "the log has no exit frame: the program exited with code 125, or the runner failed"
+        return Outcome("failed", code, message=message)
     return Outcome("failed", code)
 
 

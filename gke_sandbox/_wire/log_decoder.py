@@ -36,9 +36,15 @@ class ReplayableLogDecoder:
         """Whether the log was rotated between two reads, so that bytes may be missing."""
 
     @property
-    def runner_failed(self) -> bool:
-        """Whether the runner reported that it could not run the program."""
-        return not self.stdout and self.stderr.startswith(b"gke-sandbox: ")
+    def not_started(self) -> bool:
+        """Whether the runner reported that it failed before it started the program."""
+        return not self.stdout and self.stderr.startswith(b"gke-sandbox: the program was not started: ")
+
+    @property
+    def runner_error(self) -> str:
+        """The error of a runner that failed after it started the program, or an empty string."""
+        _, _, error = self.stderr.rpartition(b"gke-sandbox: the runner failed: ")
+        return error.decode("utf-8", "replace").strip() if len(error) < len(self.stderr) else ""
 
     @property
     def unframed(self) -> bytes:

@@ -6,8 +6,9 @@ Its source is a key of a ConfigMap, started as ``python3 -u -c`` (environment va
 only the standard library of Python 3.8 or newer.
 
 A frame is RS kind SP length [SP JSON] LF payload LF. The exit status is that of the program, 128+N for signal N,
-or 124 at the time limit. Without an ``exit`` frame it is 143 after SIGTERM, or 125 if the runner failed (invalid
-request, no writable directory, no process available); the last ``err`` frame contains the reason.
+or 124 at the time limit. Without an ``exit`` frame it is 143 after SIGTERM, or 125 if the runner failed. The last
+``err`` frame is then ``gke-sandbox: the program was not started: REASON`` (invalid request, no writable directory,
+no process available) or, after the fork, ``gke-sandbox: the runner failed: REASON``.
 
 Differences from a plain start: ``sys.orig_argv`` and ``/proc/self/environ`` are those of the runner; below the
 program's outermost frame are two frames of the runner (one with a volume), which tracebacks omit, but which count
@@ -43,6 +44,7 @@ PIPE = 1 << 20  # capacity of a pipe in bytes: /proc/sys/fs/pipe-max-size
 MAX_ENTRIES = 20_000  # directory entries that are searched for files
 EXIT_ROOM = 512  # bytes of the log that are reserved for the exit frame
 SIGNALS = signal.SIGTERM, signal.SIGCHLD, signal.SIGALRM
+OTHERS = signal.valid_signals() - {*SIGNALS, signal.SIGKILL, signal.SIGSTOP}
 
 
 class Log:
@@ -69,6 +71,7 @@ class Log:
         return True
 
     def fail(self, why: str) -> NoReturn:
+        self.limit = float("inf")
         try:
             self.write(b"err", b"gke-sandbox: %b\n" % why.encode("utf-8", "replace"))
         finally:
@@ -283,8 +286,11 @@ def reap(program: int) -> bool:
 def watch(program: int, timeout: float, streams: list[Stream], log: Log) -> tuple[int, set[int]]:
     """Forward output until the program ends, kill its processes, drain. Return its wait status and our signals."""
     caught = set()
+    deadline = time.monotonic() + timeout
 
     def on_signal(number: int, _frame: Any) -> None:
+        if number == signal.SIGALRM and time.monotonic() < deadline:
+            return  # sent by the program
         caught.add(number)
         if number != signal.SIGCHLD:
             kill(program)  # immediately: the main loop may be blocked by a log without a reader
@@ -293,9 +299,11 @@ def watch(program: int, timeout: float, streams: list[Stream], log: Log) -> tupl
     for fd in (wake, alarm):
         os.set_blocking(fd, False)
     signal.set_wakeup_fd(alarm, warn_on_full_buffer=False)
+    for number in OTHERS:  # the program can send them
+        signal.signal(number, signal.SIG_IGN)
     for number in SIGNALS:
         signal.signal(number, on_signal)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.setitimer(
         signal.ITIMER_REAL, max(timeout, 0.001), 0.1
     )  # repeat, in case the first SIGKILL misses a new process
@@ -327,8 +335,8 @@ def watch(program: int, timeout: float, streams: list[Stream], log: Log) -> tupl
     signal.setitimer(signal.ITIMER_REAL, 0)
     kill(program)
     status = os.waitpid(program, 0)[1]
-    deadline = time.monotonic() + 1
-    while os.getpid() == 1 and not reap(0) and time.monotonic() < deadline:
+    last = time.monotonic() + 1
+    while os.getpid() == 1 and not reap(0) and time.monotonic() < last:
         kill(program)
         time.sleep(0.001)
     poller.unregister(wake)
@@ -408,15 +416,14 @@ def main() -> tuple[Any, dict[str, Any]]:
         del request["files"], request["stdin"]  # they may be large
         streams = [Stream(kind, limits["output"]) for kind in (b"out", b"err")]
         fds = [workspace.stdin, *(stream.end for stream in streams)]
-        signal.pthread_sigmask(
-            signal.SIG_BLOCK, SIGNALS
-        )  # until the handlers are set; the program does not inherit them
+        # Until the handlers are set; the program does not inherit them.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         started = time.monotonic()
         program = os.fork()
     except Exception as why:
         log.fail("the program was not started: %s" % why)
     if program == 0:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return exec_program(workspace.work, request["args"], request["code"], fds)
     try:
         for fd in fds:

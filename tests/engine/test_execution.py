@@ -42,6 +42,7 @@ ONE_EXECUTION = [
 ]
 THE_WATCH = ["GET pods", "GET pods?watch"]
 
+NOT_STARTED = "gke-sandbox: the program was not started: no directory is writable: /tmp\n"
 
 # -- the requests -----------------------------------------------------------------------------------------
 
@@ -259,12 +260,29 @@ async def start_error(*faults: Fault, script: Script | None = None, **settings: 
 @mock_clock
 async def test_a_runner_that_cannot_start_is_an_error_with_its_output() -> None:
     script = Script(
-        chunks=[(0.0, START), (0.0, err("gke-sandbox: nothing is writable: /tmp\n"))],
+        chunks=[(0.0, START), (0.0, err(NOT_STARTED))],
         ends_at=0.1,
         exit=ContainerExit(125, "Error"),
     )
     error = await start_error(script=script)
-    assert "nothing is writable: /tmp" in str(error)
+    assert "no directory is writable: /tmp" in str(error)
+
+
+@pytest.mark.parametrize("before", [[], [out("ran")], [err("ran")], [err(NOT_STARTED), out("ran")]])
+@mock_clock
+async def test_a_runner_that_fails_after_the_fork_is_a_lost_result(before: list[bytes]) -> None:
+    script = Script(
+        chunks=[(0.0, part) for part in (START, *before, err("gke-sandbox: the runner failed: OSError: why\n"))],
+        ends_at=0.1,
+        exit=ContainerExit(125, "Error"),
+    )
+    async with pods(script) as cluster:
+        with pytest.raises(ResultLost, match=r"failed after it had started the program: OSError: why$") as caught:
+            await cluster.sandbox.run("pass")
+    error = caught.value
+    assert (error.cause, error.may_have_run) == ("runner_crashed", True)
+    assert "interfered with the runner" in error.hint
+    assert (out("ran") in before) == (error.stdout == "ran")
 
 
 @mock_clock
@@ -274,6 +292,8 @@ async def test_a_program_with_the_exit_code_of_the_runner_has_run_even_if_its_ex
     async with pods(script) as cluster:
         result = await cluster.sandbox.run("pass")
     assert (result.status, result.exit_code, result.output_truncated) == ("failed", 125, True)
+    assert "no exit frame" in result.message
+    assert result.message in result.summary
 
 
 @mock_clock

@@ -35,7 +35,7 @@ from gke_sandbox.local.latency import Pace
 from gke_sandbox.local.runtimes.base import ContainerExit, ContainerStartError
 from gke_sandbox.local.runtimes.scripted import Script
 from tests.clock import mock_clock, run_on_mock_clock
-from tests.pods import START, Pods, Shared, out, pods, program
+from tests.pods import START, Pods, Shared, err, out, pods, program
 
 STARTUP_TIMEOUT = 40.0
 
@@ -161,6 +161,13 @@ def host_network(pod: dict[str, Any]) -> None:
 INFERRED: dict[str, Any] = {
     "unsafe_admission_change": {"faults": [always(Mutate(host_network))]},
     "runner_failed": {"script": Script(ends_at=0.1, exit=ContainerExit(1, "Error"))},
+    "runner_crashed": {
+        "script": Script(
+            chunks=[(0.0, START), (0.0, out("1")), (0.0, err("gke-sandbox: the runner failed: MemoryError: \n"))],
+            ends_at=0.1,
+            exit=ContainerExit(125, "Error"),
+        )
+    },
     "no_pod": {"faults": [always(RefusePod(QUOTA)), Fault(Forbid(), Match("list", "events"), times=None)]},
     "slow_start": {"pace": Pace(start=1000.0)},
     "pods_not_seen": {"faults": [Fault(Respond.unavailable(), Match("list", "pods"), times=None)]},

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .runner_driver import DELIVERIES, Delivery, Lifeline, Program, read_frames, run, started
+from .runner_driver import DELIVERIES, PYTHON, Delivery, Lifeline, Program, read_frames, run, started
 
 AS_PID_1 = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 
@@ -239,6 +239,29 @@ def test_sigterm_is_handled_as_pid_1(lifeline: Lifeline, tmp_path: Path, as_pid_
         os.kill(int(runner), signal.SIGTERM)
         assert process.wait() == 143
     assert lifeline.is_cut()
+
+
+def test_the_runner_survives_signals_from_the_program(prefix: list[str]) -> None:
+    """All that can be ignored; SIGTERM ends it, because the kubelet sends it too."""
+    code = (
+        "import os, signal, time\n"
+        "for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM}:\n"
+        "    os.kill(os.getppid(), number)\n"
+        "time.sleep(0.2)\n"
+        "print('done')\n"
+    )
+    ran = run(code, prefix=prefix)
+    assert (ran.status, ran.stdout, ran.stderr) == (0, b"done\n", b"")
+    assert ran.exit["timed_out"] is False
+
+
+@pytest.mark.parametrize("code", ["{}", "{}\n1 +"], ids=["runs", "has a syntax error"])
+def test_the_program_has_the_signal_dispositions_of_a_plain_start(code: str, tmp_path: Path) -> None:
+    show = "import signal\nprint([(int(n), str(signal.getsignal(n))) for n in sorted(signal.valid_signals())])\n"
+    show += "print(signal.pthread_sigmask(signal.SIG_BLOCK, ()))\n"
+    show += "print([line for line in open('/proc/self/status') if line.startswith(('Sig', 'Shd'))])"
+    plain = subprocess.run([PYTHON, "-c", show], capture_output=True)
+    assert run(show).stdout == plain.stdout
 
 
 def test_the_program_is_killed_when_the_log_is_closed(lifeline: Lifeline, tmp_path: Path) -> None:

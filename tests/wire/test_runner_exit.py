@@ -255,11 +255,9 @@ def test_the_runner_survives_signals_from_the_program(prefix: list[str]) -> None
     assert ran.exit["timed_out"] is False
 
 
-@pytest.mark.parametrize("code", ["{}", "{}\n1 +"], ids=["runs", "has a syntax error"])
-def test_the_program_has_the_signal_dispositions_of_a_plain_start(code: str, tmp_path: Path) -> None:
+def test_the_program_has_the_signal_dispositions_of_a_plain_start() -> None:
     show = "import signal\nprint([(int(n), str(signal.getsignal(n))) for n in sorted(signal.valid_signals())])\n"
-    show += "print(signal.pthread_sigmask(signal.SIG_BLOCK, ()))\n"
-    show += "print([line for line in open('/proc/self/status') if line.startswith(('Sig', 'Shd'))])"
+    show += "print([line for line in open('/proc/self/status') if line[:6] in ('SigBlk', 'SigIgn', 'SigCgt')])"
     plain = subprocess.run([PYTHON, "-c", show], capture_output=True)
     assert run(show).stdout == plain.stdout
 

@@ -165,6 +165,11 @@ class Cluster:
         """The recording that `record` makes. None for other clusters."""
         return None
 
+    @property
+    def _is_local(self) -> bool:
+        """Whether programs run with the Python of this process, and not with that of an image."""
+        return False
+
     def _connect(self, namespace: str | None = None) -> _Connection:
         """Find the cluster and return a connection to it. Raises `ConfigError`.
 
@@ -277,6 +282,10 @@ class _Gke(_Http):
 class _Local(Cluster):
     isolation: Isolation
 
+    @property
+    def _is_local(self) -> bool:
+        return True
+
     def _connect(self, namespace: str | None = None) -> _Connection:
         from .local import LocalTransport, choose_runtime
 
@@ -312,6 +321,10 @@ class _Record(Cluster):
     @property
     def _recording(self) -> RecordHandle:
         return self.cassette
+
+    @property
+    def _is_local(self) -> bool:
+        return self.cluster._is_local
 
     def _connect(self, namespace: str | None = None) -> _Connection:
         inner = self.cluster._connect(namespace)

@@ -288,7 +288,8 @@ class GkeCodeExecutor(BaseCodeExecutor):
                 *dropped,
                 result.job,
             )
-        hint = failure_hint(result, _earlier_code(invocation_context, code_execution_input.code))
+        earlier = _earlier_code(invocation_context, code_execution_input.code)
+        hint = failure_hint(result, earlier, image=settings.image, local=self._cluster()._is_local)
         return from_result(result, settings, show_stderr=self.show_stderr, hint=hint)
 
     def _log_error(self, error: SandboxError, context: InvocationContext) -> None:

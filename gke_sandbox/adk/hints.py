@@ -19,12 +19,25 @@ _ASSIGNMENTS = (
 )
 
 
-def failure_hint(result: ExecutionResult, earlier: Iterable[str]) -> str:
-    """Return the hint for a program that failed, or "" if there is none. `earlier`: code of the conversation."""
+def failure_hint(result: ExecutionResult, earlier: Iterable[str], *, image: str, local: bool) -> str:
+    """Return the hint for a program that failed, or "" if there is none.
+
+    `earlier`: the other code blocks of the conversation. `image`: the image of the pod. `local`: whether the
+    program ran with the Python of this process instead.
+    """
     if result.status != "failed":
         return ""
-    from .._diagnosis.tracebacks import undefined_name
+    from .._diagnosis.tracebacks import missing_module, undefined_name
 
+    module = missing_module(result.stderr)
+    if module is not None:
+        where = (
+            "the Python of this agent, which the embedded cluster uses" if local else f"the image {image} (image)"
+        )
+        return (
+            f"Hint: Only the operator can add the module {module} to {where}. "
+            "Use the standard library, or modules that are installed there."
+        )
     name = undefined_name(result.stderr)
     if name is not None and any(_assigns(code, name) for code in earlier):
         return (

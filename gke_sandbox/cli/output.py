@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._diagnosis import cause
+from .._diagnosis.tracebacks import missing_module
 from .._setting_names import OPTIONS, rename_settings
 from ..errors import ApiError, ResultLost, SandboxError, StartError
 from ..result import ExecutionResult
@@ -42,9 +43,16 @@ def error_text(result: ExecutionResult, settings: Settings) -> tuple[str, str] |
     return None
 
 
-def notes(result: ExecutionResult) -> list[str]:
-    """Return the notes to print for a result, one line each."""
+def notes(result: ExecutionResult, settings: Settings, *, local: bool) -> list[str]:
+    """Return the notes to print for a result, one line each. `local`: whether it is a result of ``--local``."""
     lines = []
+    module = missing_module(result.stderr) if result.status == "failed" else None
+    if module is not None and local:
+        lines.append(
+            f"with --local, the program uses the Python of gke-sandbox: install the module {module} there"
+        )
+    elif module is not None:
+        lines.append(f"the image {settings.image} must contain the module {module}; --image uses another image")
     if result.status == "signaled" and result.signal is not None:
         lines.append(f"the program was ended by signal {result.signal}{_signal_name(result.signal)}")
     for stream, count in (("stdout", result.dropped.stdout), ("stderr", result.dropped.stderr)):

@@ -129,7 +129,7 @@ def command(args: argparse.Namespace, console: Console) -> int:
             return 128 + session.signal
         if session.error is not None:
             raise session.error
-        return _report(session, console, directory, verbose=args.verbose > 0)
+        return _report(session, console, directory, verbose=args.verbose > 0, local=args.local)
 
 
 def _cluster(args: argparse.Namespace) -> tuple[Cluster, RecordHandle | None]:
@@ -173,7 +173,9 @@ def _program(args: argparse.Namespace) -> Program:
     return Program(code=code, files=files, args=args.program_args or (), stdin=stdin)
 
 
-def _report(session: RunSession, console: Console, directory: OutputDirectory | None, *, verbose: bool) -> int:
+def _report(
+    session: RunSession, console: Console, directory: OutputDirectory | None, *, verbose: bool, local: bool
+) -> int:
     """Write the output files, print the JSON object or the messages, and return the exit code."""
     from . import output
 
@@ -187,7 +189,7 @@ def _report(session: RunSession, console: Console, directory: OutputDirectory | 
             value["error"] = {"kind": "OutputFiles", "message": message, "hint": ""}
         console.print_json(value)
     else:
-        for note in output.notes(result):
+        for note in output.notes(result, session.sandbox.settings, local=local):
             console.print_note(note)
         if verbose and directory is None and result.files:
             console.print_note(f"output files are not written ({len(result.files)}); use --output-dir DIR")

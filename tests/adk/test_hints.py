@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from gke_sandbox import ExecutionResult
+from gke_sandbox import Cluster, ExecutionResult
 from gke_sandbox.adk import GkeCodeExecutor
 from gke_sandbox.adk.hints import failure_hint
-from tests.adk.kit import QUIET, agent, block, converse, local
+from tests.adk.kit import QUIET, agent, block, converse, execute, local, on, scripted
+from tests.pods import err, program
 
 pytestmark = QUIET
 
@@ -22,9 +24,43 @@ def executor() -> Iterator[GkeCodeExecutor]:
         yield made
 
 
+def hint(result: ExecutionResult, *earlier: str, local: bool = False) -> str:
+    return failure_hint(result, earlier, image="python:3.11-slim", local=local)
+
+
 def failed(last_line: str, status: str = "failed") -> ExecutionResult:
     stderr = f'Traceback (most recent call last):\n  File "main.py", line 1, in <module>\n{last_line}\n'
     return ExecutionResult(status=status, exit_code=1, stderr_bytes=stderr.encode())  # type: ignore[arg-type]
+
+
+# -- modules ----------------------------------------------------------------------------------------------------
+
+
+def test_the_image_must_contain_a_module_that_is_not_found() -> None:
+    assert hint(failed("ModuleNotFoundError: No module named 'pandas'")) == (
+        "Hint: Only the operator can add the module pandas to the image python:3.11-slim (image). "
+        "Use the standard library, or modules that are installed there."
+    )
+
+
+def test_the_embedded_cluster_uses_the_modules_of_this_python(executor: GkeCodeExecutor) -> None:
+    talk = converse(agent(executor, block("import no_such_module"), "Done."))
+    assert (
+        "\nHint: Only the operator can add the module no_such_module to the Python of this agent" in talk.asked[1]
+    )
+
+
+def test_a_recorded_embedded_cluster_uses_the_modules_of_this_python(tmp_path: Path) -> None:
+    with GkeCodeExecutor(cluster=Cluster.record(tmp_path / "run.yaml", Cluster.local("process"))) as executor:
+        result = execute(executor, "import no_such_module")
+    assert "to the Python of this agent" in result.stderr
+
+
+def test_on_a_cluster_the_hint_names_the_image_of_the_executor() -> None:
+    traceback = err("ModuleNotFoundError: No module named 'pandas'\n")
+    with on(scripted(program(traceback, code=1)), image="example.com/python:3.12") as executor:
+        result = execute(executor, "import pandas")
+    assert "the module pandas to the image example.com/python:3.12 (image)" in result.stderr
 
 
 # -- names of earlier code blocks ------------------------------------------------------------------------------
@@ -67,7 +103,7 @@ def test_a_name_that_no_earlier_block_assigned_has_no_hint(executor: GkeCodeExec
 @pytest.mark.parametrize("more", ["", ". Did you mean: 'row'?"])
 def test_every_kind_of_assignment_is_recognized(code: str, more: str) -> None:
     result = failed(f"NameError: name 'rows' is not defined{more}")
-    assert failure_hint(result, ["x = 1", code]).startswith(FRESH)
+    assert hint(result, "x = 1", code).startswith(FRESH)
 
 
 @pytest.mark.parametrize(
@@ -75,17 +111,14 @@ def test_every_kind_of_assignment_is_recognized(code: str, more: str) -> None:
     ["print(rows)", "rows == 1", "f(rows=1)", "x = rows", "x.rows = 1", "more_rows = 1", "rows2 = 1", "# rows"],
 )
 def test_code_that_does_not_assign_the_name_is_ignored(code: str) -> None:
-    assert failure_hint(failed("NameError: name 'rows' is not defined"), [code]) == ""
+    assert hint(failed("NameError: name 'rows' is not defined"), code) == ""
 
 
 def test_only_the_error_that_ended_the_program_has_a_hint() -> None:
-    earlier = ["rows = 1"]
-    assert failure_hint(failed("NameError: name 'rows' is not defined\nValueError: x"), earlier) == ""
-    assert failure_hint(failed("NameError: name 'rows' is not defined", "timed_out"), earlier) == ""
+    assert hint(failed("NameError: name 'rows' is not defined\nValueError: x"), "rows = 1") == ""
+    assert hint(failed("NameError: name 'rows' is not defined", "timed_out"), "rows = 1") == ""
 
 
 def test_large_code_is_searched_in_linear_time() -> None:
     for unit in ("rows, ", "import a, ", "for a, ", "(", "rows:", "a, " * 20, " "):
-        assert (
-            failure_hint(failed("NameError: name 'rows' is not defined"), [unit * (1_000_000 // len(unit))]) == ""
-        )
+        assert hint(failed("NameError: name 'rows' is not defined"), unit * (1_000_000 // len(unit))) == ""

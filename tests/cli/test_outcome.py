@@ -22,6 +22,7 @@ from gke_sandbox.errors import (
 from .fake import Step, command, err, finished, out, phases
 
 CODE = ("-c", "x")
+NO_PANDAS = b"Traceback (most recent call last):\nModuleNotFoundError: No module named 'pandas'\n"
 
 
 @pytest.mark.parametrize(
@@ -127,6 +128,18 @@ def test_dropped_output_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
         (finished("signaled", None, signal=11), (), ["note: the program was ended by signal 11 (SIGSEGV)"]),
         (finished("signaled", None, signal=63), (), ["note: the program was ended by signal 63"]),
         (finished("failed", 1), (), []),
+        (
+            finished("failed", 1, stderr_bytes=NO_PANDAS),
+            ("--image", "python:3.12"),
+            ["note: the image python:3.12 must contain the module pandas; --image uses another image"],
+        ),
+        (
+            finished("failed", 1, stderr_bytes=NO_PANDAS),
+            ("--local",),
+            ["note: with --local, the program uses the Python of gke-sandbox: install the module pandas there"],
+        ),
+        (finished("failed", 1, stderr_bytes=NO_PANDAS + b"ValueError: another\n"), (), []),
+        (finished("succeeded", 0, stderr_bytes=NO_PANDAS), (), []),
     ],
     ids=[
         "time",
@@ -139,6 +152,10 @@ def test_dropped_output_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
         "signal",
         "unnamed signal",
         "exit code",
+        "module",
+        "module, local",
+        "another exception",
+        "success",
     ],
 )
 def test_the_end_of_a_program_is_explained(

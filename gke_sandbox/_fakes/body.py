@@ -58,12 +58,12 @@ class Body(httpx.AsyncByteStream):
         if self._closed:
             raise StopAsyncIteration
         piece: bytes | None = None
-        with anyio.CancelScope() as self._reading, anyio.move_on_after(self._read_timeout) as limit:
+        with anyio.move_on_after(self._read_timeout) as self._reading:
             piece = await self._source.next()
         cancelled, self._reading = self._reading.cancelled_caught, None
-        if cancelled:
+        if cancelled and self._closed:
             raise httpx.ReadError("the connection was closed", request=self._request)
-        if limit.cancelled_caught:
+        if cancelled:
             raise httpx.ReadTimeout("no data within the read timeout", request=self._request)
         if piece is None:
             raise StopAsyncIteration

@@ -51,8 +51,9 @@ def _scalar(text: str, tag: str | None, plain: bool) -> Any:
         return text
     if text in _WORDS:
         return _WORDS[text]
-    number = _NUMBER.fullmatch(text)
-    return text if number is None or len(text) > _MAX_NUMBER else json.loads(text)
+    if text[0] not in "-0123456789" or len(text) > _MAX_NUMBER or not _NUMBER.fullmatch(text):
+        return text
+    return json.loads(text)
 
 
 def dump(value: Any) -> str:

@@ -135,11 +135,12 @@ def render(
     value: Any,
     bindings: Mapping[str, str],
     generate: Callable[[re.Match[str]], str],
-    constants: set[int] | None = None,
+    known: dict[int, Any] | None = None,
 ) -> Any:
     """Return `value` with the names of this run: from `bindings`, else from `generate`. Raises KeyError.
 
-    Objects and arrays without placeholders are not copied; their ids are added to `constants`.
+    Objects and arrays without placeholders are not copied. `known` has the objects and arrays that were already
+    rendered with these names, by their ids; the others are added to it.
     """
 
     def replace(found: re.Match[str]) -> str:
@@ -153,18 +154,26 @@ def render(
     def rendered(value: Any) -> Any:
         if isinstance(value, str):
             return PLACEHOLDER.sub(replace, value) if "<" in value else value
-        if not isinstance(value, (dict, list)) or (constants is not None and id(value) in constants):
+        if not isinstance(value, (dict, list)):
             return value
+        if id(value) in seen:
+            return seen[id(value)]
+        # Most parts are text without placeholders.
         if isinstance(value, dict):
-            new: Any = {rendered(key): rendered(item) for key, item in value.items()}
-            same = all(map(is_, new, value)) and all(map(is_, new.values(), value.values()))
+            new: Any = {
+                name if "<" not in name else rendered(name): (
+                    item if isinstance(item, str) and "<" not in item else rendered(item)
+                )
+                for name, item in value.items()
+            }
+            same = all(map(is_, new.values(), value.values())) and all(map(is_, new, value))
         else:
             new = [rendered(item) for item in value]
             same = all(map(is_, new, value))
-        if same and constants is not None:
-            constants.add(id(value))
-        return value if same else new
+        seen[id(value)] = value if same else new
+        return seen[id(value)]
 
+    seen = {} if known is None else known
     return rendered(value)
 
 
@@ -205,6 +214,15 @@ def match_template(
 
 
 def _text_matches(
+    template: str, actual: str, bindings: Bindings, generate: Callable[[re.Match[str]], str]
+) -> bool:
+    try:
+        return bool(render(template, bindings, generate) == actual)
+    except KeyError:
+        return _text_captured(template, actual, bindings, generate)
+
+
+def _text_captured(
     template: str, actual: str, bindings: Bindings, generate: Callable[[re.Match[str]], str]
 ) -> bool:
     pattern, captured, position = "", dict[str, str](), 0

@@ -54,8 +54,8 @@ class Player:
         """The first error: the replay cannot go on."""
         self.logs: dict[str, list[_LogStream]] = {}
         """The open logs of each Job."""
-        # The parts of the cassette without placeholders.
-        self._constants: set[int] = set()
+        # The rendered parts of the cassette, by their ids, for each combination of Jobs.
+        self._rendered: dict[tuple[RecordedJob | str, ...], dict[int, Any]] = {}
         self._generate = GeneratedNames(runner_text(), _START if start is None else start)
         known = self._generate if strict else GeneratedNames(None, self._generate.start)
         self.matcher = Matcher(cassette, strict=strict, generate=known)
@@ -179,8 +179,10 @@ class Player:
 
     def rendered(self, value: Any, jobs: Iterable[RecordedJob | str], step: Step, line: int = 0) -> Any:
         """Return `value`, which is in `step` at `line`, with the names of this run."""
+        jobs = tuple(jobs)
+        known = self._rendered.setdefault(jobs, {})
         try:
-            return render(value, self.matcher.bindings(jobs), self._generate, self._constants)
+            return render(value, self.matcher.bindings(jobs), self._generate, known)
         except KeyError as error:
             raise self._break(
                 CassetteError(

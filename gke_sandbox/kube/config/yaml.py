@@ -48,8 +48,12 @@ class YamlProblem(ValueError):
 class YamlMapping(dict[str, Any]):
     """A mapping that knows its line and those of its keys, counted from 1."""
 
-    line = 0
-    lines: Mapping[str, int] = {}
+    __slots__ = ("line", "lines")
+
+    def __init__(self, line: int, lines: Mapping[str, int]) -> None:
+        super().__init__()
+        self.line = line
+        self.lines = lines
 
     def line_of(self, key: str) -> int:
         """Return the line of a key, or that of the mapping if it has no such key."""
@@ -97,6 +101,9 @@ class _Reader:
         max_values: int,
         like_kubectl: bool,
     ) -> None:
+        import yaml
+
+        self._yaml = yaml
         self._events = events
         self._to_value = scalar
         self._max_values = max_values
@@ -107,10 +114,8 @@ class _Reader:
         self._deepest = 0
 
     def document(self, explicit_end: bool) -> Any:
-        import yaml
-
         next(self._events)
-        if isinstance(next(self._events), yaml.StreamEndEvent):
+        if isinstance(next(self._events), self._yaml.StreamEndEvent):
             return None
         value = self._value(next(self._events), 0)
         end = next(self._events)
@@ -121,29 +126,30 @@ class _Reader:
         return value
 
     def _value(self, event: Any, depth: int) -> Any:
-        import yaml
-
-        if isinstance(event, yaml.AliasEvent):
+        kind = type(event)
+        if kind is self._yaml.AliasEvent:
             return self._alias(event, depth)
+        before = self._values
         self._count(event, 1, depth)
         outside, self._deepest = self._deepest, depth
-        before = self._values
         if event.anchor is not None:
             self._anchors[event.anchor] = None
-        if isinstance(event, yaml.ScalarEvent):
-            self._count(event, len(event.value) // CHARACTERS_PER_VALUE, depth)
+        if kind is self._yaml.ScalarEvent:
+            if len(event.value) >= CHARACTERS_PER_VALUE:
+                self._count(event, len(event.value) // CHARACTERS_PER_VALUE, depth)
             value = self._scalar(event)
         elif event.tag not in (None, "!", f"{_TAG}seq", f"{_TAG}map"):
             raise _problem(event, "tags are not supported")
-        elif isinstance(event, yaml.SequenceStartEvent):
-            value = []
-            while not isinstance(item := next(self._events), yaml.SequenceEndEvent):
+        elif kind is self._yaml.SequenceStartEvent:
+            value, end = [], self._yaml.SequenceEndEvent
+            while type(item := next(self._events)) is not end:
                 value.append(self._value(item, depth + 1))
         else:
             value = self._mapping(event, depth)
         if event.anchor is not None:
-            self._anchors[event.anchor] = value, self._values - before + 1, self._deepest - depth
-        self._deepest = max(outside, self._deepest)
+            self._anchors[event.anchor] = value, self._values - before, self._deepest - depth
+        if outside > self._deepest:
+            self._deepest = outside
         return value
 
     def _count(self, event: Any, values: int, depth: int) -> None:
@@ -165,11 +171,9 @@ class _Reader:
         return value
 
     def _mapping(self, event: Any, depth: int) -> YamlMapping:
-        import yaml
-
-        mapping, lines = YamlMapping(), dict[str, int]()
-        mapping.line, mapping.lines = event.start_mark.line + 1, lines
-        while not isinstance(first := next(self._events), yaml.MappingEndEvent):
+        lines, end = dict[str, int](), self._yaml.MappingEndEvent
+        mapping = YamlMapping(event.start_mark.line + 1, lines)
+        while type(first := next(self._events)) is not end:
             if self._like_kubectl and _is_merge_key(first):
                 item = next(self._events)
                 merged = self._value(item, depth + 1)
@@ -180,11 +184,10 @@ class _Reader:
                     mapping.update(each)
                 continue
             key = self._value(first, depth + 1)
-            if isinstance(key, bool):
-                key = "true" if key else "false"
-            if not isinstance(key, (str, int, float)):
-                raise _problem(first, "a key must be text")
-            key = str(key)
+            if not isinstance(key, str):
+                if not isinstance(key, (int, float)):
+                    raise _problem(first, "a key must be text")
+                key = str(key).lower() if isinstance(key, bool) else str(key)
             if key in mapping and not self._like_kubectl:
                 raise _problem(first, f"duplicate key {key!r}")
             lines[key] = first.start_mark.line + 1
@@ -194,7 +197,7 @@ class _Reader:
     def _scalar(self, event: Any) -> Any:
         tag = None if event.tag == "!" else event.tag
         try:
-            return self._to_value(event.value, tag, _plain(event))
+            return self._to_value(event.value, tag, not event.style and event.implicit[0])
         except ValueError as error:
             raise _problem(event, str(error)) from None
 

@@ -53,7 +53,7 @@ def _scalar(text: str, tag: str | None, plain: bool) -> Any:
         return _WORDS[text]
     if text[0] not in "-0123456789" or len(text) > _MAX_NUMBER or not _NUMBER.fullmatch(text):
         return text
-    return json.loads(text)
+    return int(text) if text.isascii() and text.isdecimal() else json.loads(text)
 
 
 def dump(value: Any) -> str:

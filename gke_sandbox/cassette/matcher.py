@@ -158,6 +158,8 @@ class Matcher:
             elif not step.is_pod_list_watch:
                 self._shared[step.name] = step
         self._shared_arrived: dict[str, float] = {}
+        # By step: it and the earlier steps of its Job, without status polls.
+        self._needed: dict[str, list[str]] = {}
         self._names: dict[str, str] = {}
         self._runs: dict[str, RecordedJob] = {}
         self._canonical: dict[str, Any] = {}
@@ -286,10 +288,13 @@ class Matcher:
         if not step.job:
             return self._shared_arrived.get(name)
         job = self._jobs[step.job]
-        needed = [each for each in job.steps[: job.steps.index(step) + 1] if not each.is_status_poll]
-        if any(each.name not in job.arrived for each in needed):
+        if name not in self._needed:
+            earlier = job.steps[: job.steps.index(step) + 1]
+            self._needed[name] = [each.name for each in earlier if not each.is_status_poll]
+        needed = self._needed[name]
+        if any(each not in job.arrived for each in needed):
             return None
-        return max((job.arrived[each.name] for each in needed), default=None)
+        return max((job.arrived[each] for each in needed), default=None)
 
     def creation(self, job: str) -> list[str]:
         """Return the names of the steps that create a recorded Job and its ConfigMap."""

@@ -25,7 +25,7 @@ from .model import (
 from .placeholders import PLACEHOLDER, escape_literal
 from .secrets import ALLOWED_HEADERS
 
-__all__ = ["NameMap", "event_line", "normalize", "parse_json", "request_of"]
+__all__ = ["NameMap", "event_line", "json_bytes", "normalize", "parse_json", "request_of"]
 
 # Bookkeeping of the server and its nodes, which no client uses.
 _IGNORED_FIELDS = frozenset(
@@ -55,8 +55,15 @@ def normalize(
 
 def event_line(type_: str, body: Any) -> bytes:
     """Return one event of a watch as the server writes it."""
-    text = json.dumps({"type": type_, "object": body}, separators=(",", ":"), ensure_ascii=False)
-    return text.encode("utf-8", "surrogatepass") + b"\n"
+    return json_bytes({"type": type_, "object": body}) + b"\n"
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return JSON as the server writes it."""
+    return _encode(value).encode("utf-8", "surrogatepass")
+
+
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 def request_of(exchange: Exchange) -> ApiRequest:

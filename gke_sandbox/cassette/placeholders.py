@@ -84,8 +84,8 @@ def placeholders_in(value: Any, seen: set[int] | None = None) -> Iterator[re.Mat
             if seen is not None:
                 seen.add(id(item))
             parts = item if isinstance(item, list) else [part for pair in item.items() for part in pair]
-            # The last part is taken first.
-            left += parts[::-1]
+            # The last part is taken first. Most parts are text without placeholders.
+            left += [part for part in parts[::-1] if not isinstance(part, str) or "<" in part]
 
 
 def jobs_in(value: Any) -> list[str]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -16,7 +14,7 @@ import httpx
 from .._fakes.body import Body, Timeouts
 from .matcher import RecordedJob, ReplayRequest
 from .model import ERRORS, Chunk, RecordedResponse, Step, is_watch, jobs_of
-from .normalize import event_line
+from .normalize import event_line, json_bytes
 from .player import Player
 from .timeline import Failure, PodTimeline
 
@@ -142,7 +140,7 @@ class ReplayTransport(httpx.AsyncBaseTransport):
         if response.json is None:
             content = response.data or b""
         else:
-            content = _json(self.player.rendered(response.json, jobs, step))
+            content = json_bytes(self.player.rendered(response.json, jobs, step))
         headers = self._headers(step, jobs)
         if response.ended_by in ERRORS:
             body = Body(_Broken(content, response), None, request, lambda _: None)
@@ -324,10 +322,6 @@ def _line(player: Player, chunk: Chunk, jobs: Jobs, step: Step) -> bytes:
     if chunk.event is None:
         return chunk.data
     return event_line(str(chunk.event["type"]), player.rendered(chunk.event["object"], jobs, step, chunk.line))
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def _error(response: RecordedResponse, request: httpx.Request | None = None) -> httpx.TransportError:

@@ -19,14 +19,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path, PurePath
 from threading import Lock
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 import httpx
 
 from ...errors import ConfigError
 from ..config.types import ClusterConfig
+from ..config.yaml import parse_kubeconfig_yaml
 from ..http.tls import load_certificate
 from ..programs import find_program
 from ..status import plain
@@ -243,10 +246,12 @@ def _is_interactive(config: ExecConfig) -> bool:
 
 
 def cluster_info(cluster: ClusterConfig, extension: object) -> dict[str, Any]:
-    """Return the cluster as it is in KUBERNETES_EXEC_INFO, without fields that are not set."""
+    """Return the cluster as in KUBERNETES_EXEC_INFO: fields that are set, and `config`, which may be null."""
     # https://kubernetes.io/docs/reference/config-api/client-authentication.v1/#client-authentication-k8s-io-v1-Cluster
+    # client-go removes the query only if there is a path.
+    has_path = len(urlsplit(cluster.server).path) > 1
     fields = {
-        "server": cluster.server,
+        "server": cluster.server.partition("?")[0] if has_path else cluster.server,
         "tls-server-name": cluster.tls_server_name,
         "insecure-skip-tls-verify": cluster.insecure_skip_tls_verify,
         "certificate-authority-data": base64.b64encode(cluster.ca_data or b"").decode("ascii"),
@@ -254,9 +259,8 @@ def cluster_info(cluster: ClusterConfig, extension: object) -> dict[str, Any]:
         "disable-compression": cluster.disable_compression,
     }
     info: dict[str, Any] = {key: value for key, value in fields.items() if value}
-    if extension is not None:
-        # client-go writes objects with their keys in order.
-        info["config"] = json.loads(json.dumps(extension, sort_keys=True))
+    # client-go writes objects with their keys in order.
+    info["config"] = json.loads(json.dumps(extension, sort_keys=True))
     return info
 
 
@@ -265,11 +269,28 @@ def exec_info(config: ExecConfig, cluster: Mapping[str, Any], *, interactive: bo
     spec: dict[str, Any] = {"cluster": cluster} if config.provide_cluster_info else {}
     spec["interactive"] = interactive
     value = {"kind": "ExecCredential", "apiVersion": config.api_version, "spec": spec}
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    text = _go_json(value)
     # The characters that Go's encoder escapes.
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text + "\n"
+
+
+def _go_json(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{_go_json(key)}:{_go_json(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_go_json, value)) + "]"
+    if isinstance(value, float) or (isinstance(value, int) and not -(1 << 63) <= value < 1 << 64):
+        return _go_float(float(value))
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _go_float(number: float) -> str:
+    """Return a number as Go writes it: without ``.0``, and with an exponent if it is tiny or huge."""
+    if number and not 1e-6 <= abs(number) < 1e21:
+        return re.sub(r"\.0(?=e)|(?<=e-)0", "", repr(number))
+    return format(Decimal(repr(number)), "f").removesuffix(".0")
 
 
 def _find_plugin(config: ExecConfig, environ: Mapping[str, str]) -> str | None:
@@ -391,10 +412,7 @@ class _PluginRun:
 
 def parse_credentials(output: bytes, api_version: str) -> ExecCredentials:
     """Return the credentials in a plugin's output. Raise `ConfigError`, which quotes only the version."""
-    try:
-        value = json.loads(output)
-    except (ValueError, RecursionError):
-        raise ConfigError("its output is not JSON" if output.strip() else "its output is empty") from None
+    value = _parse_output(output)
     if not isinstance(value, dict) or value.get("kind") != "ExecCredential":
         raise ConfigError("its output is not an ExecCredential")
     version = value.get("apiVersion")
@@ -409,6 +427,7 @@ def parse_credentials(output: bytes, api_version: str) -> ExecCredentials:
     token, certificate, key, expires = (
         _text(status, name) for name in ("token", "clientCertificateData", "clientKeyData", "expirationTimestamp")
     )
+    has_expiry = status.get("expirationTimestamp") is not None
     if bool(certificate) != bool(key):
         raise ConfigError("the status has only one of clientCertificateData and clientKeyData")
     if not token and not certificate:
@@ -420,7 +439,19 @@ def parse_credentials(output: bytes, api_version: str) -> ExecCredentials:
         # PEM, not base64 of it as in a kubeconfig. Load it now, so that unusable credentials are not cached.
         pair = ClientCertificate(certificate.encode(), key.encode())
         load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), pair, "the status")
-    return ExecCredentials(token, pair, _timestamp(expires) if expires else None)
+    return ExecCredentials(token, pair, _timestamp(expires) if has_expiry else None)
+
+
+def _parse_output(output: bytes) -> Any:
+    # Like client-go, accept YAML, which includes comments before the JSON.
+    if not output.strip():
+        raise ConfigError("its output is empty")
+    try:
+        if output.lstrip().startswith(b"{"):
+            return json.loads(output)
+        return parse_kubeconfig_yaml(output, "its output")
+    except (ValueError, RecursionError, ConfigError):
+        raise ConfigError("its output is not JSON or YAML") from None
 
 
 def _text(status: Mapping[str, Any], name: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ CHARACTERS_PER_VALUE = 256
 MAX_DIGITS = 64
 
 _TAG = "tag:yaml.org,2002:"
+_EXPONENT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+")
 _BOOLEANS = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
 
 
@@ -253,6 +255,10 @@ def _kubectl_scalar(text: str, tag: str | None, plain: bool) -> Any:
     if plain and text in ("y", "Y", "n", "N"):
         # Booleans in YAML 1.1 and for client-go, but not for PyYAML.
         return text in ("y", "Y")
+    if plain and _EXPONENT.fullmatch(text):
+        # Numbers for client-go, but text for PyYAML if they have no dot or no sign. Out of range, they are text.
+        number = float(text)
+        return number if math.isfinite(number) else text
     kind = (tag or _resolver().resolve(yaml.ScalarNode, text, (plain, not plain))).removeprefix(_TAG)
     if kind in ("str", "timestamp", "value", "merge"):
         return text

@@ -126,7 +126,7 @@ def _new(config: ClusterConfig) -> _Context:
 
 
 def _load_authority(context: ssl.SSLContext, bundle: bytes, source: str) -> None:
-    """Trust each certificate in a CA bundle. Like Go, skip unreadable ones, unless there are no others."""
+    """Trust each certificate in a CA bundle. Like Go, skip unreadable ones; it is an error if all are."""
     problem, loaded = "it contains no PEM certificate", False
     for kind, body in _BLOCK.findall(bundle):
         if kind == b"CERTIFICATE":
@@ -157,12 +157,35 @@ def _normalized(pem: bytes) -> bytes:
 
 
 def load_certificate(context: ssl.SSLContext, certificate: ClientCertificate, source: str) -> None:
-    """Set the client certificate of `context`. Raise `ConfigError` if it is not valid."""
+    """Set the client certificate of `context`. Raise `ConfigError` if it is not valid, or if TLS cannot use it."""
     try:
         with _as_file(_normalized(certificate.certificate + b"\n" + certificate.key)) as path:
             context.load_cert_chain(path, password=_no_password)
+            server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            server.load_cert_chain(path, password=_no_password)
     except (ssl.SSLError, ValueError, OSError) as error:
         raise ConfigError(f"{source}: the client certificate or its key is not valid: {_reason(error)}") from error
+    try:
+        _try_handshake(server)
+    except ssl.SSLError as error:
+        # OpenSSL would connect without the certificate, and the requests would be anonymous.
+        raise ConfigError(
+            f"{source}: TLS cannot use the client certificate: {_reason(error)}",
+            hint="Use a certificate with an RSA key (2048 bits or more) or an EC key on the curve P-256.",
+        ) from error
+
+
+def _try_handshake(server: ssl.SSLContext) -> None:
+    """Do a handshake in memory. It fails if TLS does not support the algorithm or the curve of the key."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_mode = ssl.CERT_NONE
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server_side = server.wrap_bio(to_server, to_client, server_side=True)
+    client_side = client.wrap_bio(to_client, to_server)
+    for side in (client_side, server_side, client_side, server_side):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
 
 
 @contextlib.contextmanager

@@ -64,8 +64,13 @@ FULL_JSON = (
     [
         (FULL, EXTENSION, False, ""),
         (FULL, EXTENSION, True, FULL_JSON),
-        (INSECURE, None, True, '"cluster":{"server":"https://cluster:6443","insecure-skip-tls-verify":true},'),
-        (CLUSTER, None, True, '"cluster":{"server":"https://cluster:6443"},'),
+        (
+            INSECURE,
+            None,
+            True,
+            '"cluster":{"server":"https://cluster:6443","insecure-skip-tls-verify":true,"config":null},',
+        ),
+        (CLUSTER, None, True, '"cluster":{"server":"https://cluster:6443","config":null},'),
     ],
 )
 def test_the_exec_info_equals_that_of_client_go(
@@ -75,6 +80,45 @@ def test_the_exec_info_equals_that_of_client_go(
     assert exec_info(entry, cluster_info(cluster, extension), interactive=False) == payload(
         False, version, expected
     )
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (1.5, "1.5"),
+        (100.0, "100"),
+        (-0.0, "-0"),
+        (1e-6, "0.000001"),
+        (1e-7, "1e-7"),
+        (-2.5e-12, "-2.5e-12"),
+        (1e20, "100000000000000000000"),
+        (1e21, "1e+21"),
+        (1.7976931348623157e308, "1.7976931348623157e+308"),
+        (5e-324, "5e-324"),
+        ((1 << 64) - 1, "18446744073709551615"),
+        (1 << 64, "18446744073709552000"),
+        (-(1 << 63), "-9223372036854775808"),
+        (-(1 << 63) - 1, "-9223372036854776000"),
+    ],
+)
+def test_numbers_in_the_exec_info_are_written_as_go_writes_them(number: float, expected: str) -> None:
+    # Observed with kubectl 1.32.
+    entry = config("p", interactive_mode="Never", provide_cluster_info=True)
+    text = exec_info(entry, cluster_info(CLUSTER, {"a": [number]}), interactive=False)
+    assert f'"config":{{"a":[{expected}]}}' in text
+
+
+@pytest.mark.parametrize(
+    ("server", "expected"),
+    [
+        ("https://cluster/a?x=y", "https://cluster/a"),
+        ("https://cluster?x=y", "https://cluster?x=y"),
+        ("https://cluster/?x=y", "https://cluster/?x=y"),
+    ],
+)
+def test_the_servers_query_is_in_the_exec_info_only_without_a_path(server: str, expected: str) -> None:
+    # Observed with kubectl 1.32.
+    assert cluster_info(ClusterConfig(server=server), None)["server"] == expected
 
 
 def test_the_environment_has_the_variables_of_the_config_and_the_exec_info(tmp_path: Path) -> None:
@@ -142,9 +186,12 @@ T = {"token": "t0ken-s3cret"}
 WRITTEN: list[tuple[str, object, str]] = [
     ("nothing", b"", "its output is empty"),
     ("white space", b"\n", "its output is empty"),
-    ("not JSON", b"Please log in first", "is not JSON"),
-    ("not text", b"\xff\xfe\xfd", "is not JSON"),
-    ("deep", b"[" * 100_000, "is not JSON"),
+    ("text", b"Please log in first", "not an ExecCredential"),
+    ("text before", b"Hello\n" + json.dumps(credential(T)).encode(), "is not JSON or YAML"),
+    ("comment after JSON", json.dumps(credential(T)).encode() + b"\n# bye", "is not JSON or YAML"),
+    ("not text", b"\xff\xfe\xfd", "is not JSON or YAML"),
+    ("deep", b"[" * 100_000, "is not JSON or YAML"),
+    ("deep JSON", b'{"a":' * 100_000, "is not JSON or YAML"),
     ("a list", [], "not an ExecCredential"),
     ("no kind", {"apiVersion": V1BETA1, "status": T}, "not an ExecCredential"),
     ("another kind", credential(T, kind="Status"), "not an ExecCredential"),
@@ -163,6 +210,7 @@ WRITTEN: list[tuple[str, object, str]] = [
     ("bad PEM", credential({"clientCertificateData": "bad", "clientKeyData": "k3y-s3cret"}), "is not valid"),
     ("bad time", credential({**T, "expirationTimestamp": "tomorrow"}), "expirationTimestamp"),
     ("no such day", credential({**T, "expirationTimestamp": "2030-02-31T00:00:00Z"}), "expirationTimestamp"),
+    ("empty time", credential({**T, "expirationTimestamp": ""}), "expirationTimestamp"),
     ("time as a number", credential({**T, "expirationTimestamp": 5}), "expirationTimestamp is not text"),
 ]
 
@@ -180,6 +228,21 @@ def test_invalid_output_is_refused(written: object, problem: str) -> None:
 def test_a_token_is_read_in_both_api_versions(version: str) -> None:
     found = parse_credentials(json.dumps(credential({"token": "t"}, version)).encode(), version)
     assert (found.token, found.certificate, found.expires_at) == ("t", None, None)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        f"# Hello.\n{json.dumps(credential({'token': 't'}))}",
+        f"---\n{json.dumps(credential({'token': 't'}))}",
+        f"kind: ExecCredential\napiVersion: {V1BETA1}\nstatus:\n  token: t\n  expirationTimestamp: null\n",
+        f"kind: ExecCredential\napiVersion: {V1BETA1}\nstatus:\n"
+        "  token: t\n  expirationTimestamp: 1970-01-01T00:00:10Z\n",
+    ],
+)
+def test_yaml_and_comments_before_json_are_accepted(written: str) -> None:
+    found = parse_credentials(written.encode(), V1BETA1)
+    assert (found.token, found.expires_at) == ("t", 10.0 if "1970" in written else None)
 
 
 def test_a_certificate_is_plain_pem(ca: trustme.CA) -> None:

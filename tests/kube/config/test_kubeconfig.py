@@ -35,6 +35,38 @@ def test_damaged_utf_16_and_utf_16_without_a_mark_are_config_errors(content: byt
         parse(content, Path("/f"))
 
 
+@pytest.mark.parametrize(
+    "preferences",
+    [
+        5,
+        "x",
+        [],
+        {"colors": 1},
+        {"extensions": {}},
+        {"extensions": [{"name": 5}]},
+        {"extensions": [{"name": "a", "extension": 1}, {"name": "a", "extension": 2}]},
+    ],
+)
+def test_invalid_preferences_are_a_config_error(preferences: object) -> None:
+    content = yaml.safe_dump({"preferences": preferences}).encode()
+    with pytest.raises(ConfigError, match=r"^/f: preferences"):
+        parse(content, Path("/f"))
+
+
+@pytest.mark.parametrize("preferences", [None, {}, {"colors": True, "extensions": None, "other": 5}])
+def test_valid_preferences_are_ignored(preferences: object) -> None:
+    content = yaml.safe_dump({"preferences": preferences, "current-context": "c"}).encode()
+    assert parse(content, Path("/f")).current_context == "c"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e21", 1e21), ("-.5E3", -500.0), ("3.0e5", 300000.0), ("'1e3'", "1e3"), ("1e400", "1e400")],
+)
+def test_a_number_with_an_exponent_is_a_number_as_in_kubectl(text: str, value: object) -> None:
+    assert parse_kubeconfig_yaml(text.encode(), "x") == value
+
+
 # A valid value of each field.
 TEXT, FLAG, TEXTS, MAPPING = "text", True, ["a"], {"a": "b"}
 EXTENSIONS = [{"name": "a", "extension": 5}]

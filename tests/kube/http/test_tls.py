@@ -16,7 +16,9 @@ import anyio.abc
 import httpx
 import pytest
 import trustme
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from gke_sandbox.errors import ConfigError, NetworkError
 from gke_sandbox.kube.auth.static import BearerToken, ClientCertificate
@@ -257,6 +259,25 @@ def test_an_unreadable_certificate_of_a_ca_bundle_is_skipped_if_there_are_others
         assert ssl_context(ClusterConfig(server="https://h", ca_data=bundle)).cert_store_stats()["x509_ca"] == 1
     with pytest.raises(ConfigError, match="certificate authority is not valid"):
         ssl_context(ClusterConfig(server="https://h", ca_data=damaged))
+
+
+def test_a_client_certificate_that_tls_cannot_use_is_a_config_error() -> None:
+    key = ec.generate_private_key(ec.SECP224R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "jane")])
+    start = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, start, start + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
+    )
+    pair = ClientCertificate(
+        certificate,
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ),
+    )
+    with pytest.raises(ConfigError, match="TLS cannot use the client certificate"):
+        ssl_context(ClusterConfig(server="https://h", client_certificate=pair))
 
 
 async def test_blank_lines_in_certificates_and_keys_are_ignored(ca: trustme.CA) -> None:

@@ -5,6 +5,7 @@ The keys are ``runner`` (the runner's source), ``request`` (JSON) and numbered p
 
     {"protocol": 1, "timeout": seconds, "args": [...],
      "code": [encoding, [keys]], "stdin": null or [encoding, [keys]], "files": {name: [encoding, [keys]]},
+     "cpus": the CPU limit, rounded up, "keep_home": whether the caller has set HOME,
      "limits": {"output": bytes per stream, "files": count, "file_bytes": total, "log_bytes": on the node's disk}}
 
     text     concatenate the pieces of UTF-8 text
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from ..errors import PayloadTooLarge, SpecError
+from ..kube.quantity import parse_quantity
 from ..settings import GVISOR, Settings
 from .frames import PROTOCOL
 from .program import Program
@@ -213,6 +215,8 @@ class Payload:
             "code": put("code", self._code),
             "stdin": None if self._stdin is None else put("stdin", self._stdin),
             "files": {name: put("file", content) for name, content in self._files.items()},
+            "cpus": parse_quantity(settings.cpu_limit).value,
+            "keep_home": "HOME" in settings.env,
             "limits": {
                 "output": settings.max_output_bytes,
                 "files": settings.max_files,

@@ -43,6 +43,7 @@ CHUNK = 64 << 10
 PIPE = 1 << 20  # capacity of a pipe in bytes: /proc/sys/fs/pipe-max-size
 MAX_ENTRIES = 20_000  # directory entries that are searched for files
 EXIT_ROOM = 512  # bytes of the log that are reserved for the exit frame
+CPU_COUNTS = "OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS LOKY_MAX_CPU_COUNT PYTHON_CPU_COUNT".split()
 SIGNALS = signal.SIGTERM, signal.SIGCHLD, signal.SIGALRM
 OTHERS = signal.valid_signals() - {*SIGNALS, signal.SIGKILL, signal.SIGSTOP}
 
@@ -193,9 +194,31 @@ class Workspace:
             file.write(request["stdin"] or b"")
         self.stdin = os.open(os.devnull if request["stdin"] is None else stdin, os.O_RDONLY)
         os.unlink(stdin)
-        os.environ["TMPDIR"] = tmp
-        if os.environ.get("HOME", "/") in ("", "/"):
-            os.environ["HOME"] = home
+        self.set_environment(request, tmp, home)
+
+    def set_environment(self, request: dict[str, Any], tmp: str, home: str) -> None:
+        """Set TMPDIR, HOME unless it is usable or the caller has set it, and what the image does not set."""
+        env = os.environ
+        env["TMPDIR"] = tmp
+        given = env.get("HOME", "")
+        usable = given != "/" and os.path.isdir(given) and os.access(given, os.W_OK | os.X_OK)
+        if not (usable or request.get("keep_home")):
+            env["HOME"] = home
+        user = env.get("LOGNAME") or env.get("USER")
+        if not user:
+            try:
+                from pwd import getpwuid
+
+                user = getpwuid(os.getuid())[0]
+            except (ImportError, KeyError):
+                user = "sandbox"
+        for name, value in {
+            **dict.fromkeys(CPU_COUNTS, request.get("cpus")),
+            "USER": user,
+            "LOGNAME": user,
+        }.items():
+            if value and not env.get(name):
+                env[name] = str(value)
 
     def find(self) -> tuple[dict[str, int], int]:
         """Return the regular files that were created or changed, with their sizes, and the number of omissions.

@@ -116,6 +116,8 @@ class Program:
     max_files: int = 100
     file_bytes: int = 4 << 20
     log_bytes: int = 8 << 20
+    cpus: int = 1
+    keep_home: bool = False
 
     @property
     def source(self) -> bytes:
@@ -148,6 +150,8 @@ def config_map(program: Program, delivery: Delivery, *, packed: bool = False) ->
         "code": put("code", program.source),
         "stdin": None if program.stdin is None else put("stdin", program.stdin),
         "files": {name: put("file", data) for name, data in program.files.items()},
+        "cpus": program.cpus,
+        "keep_home": program.keep_home,
         "limits": {
             "output": program.output,
             "files": program.max_files,

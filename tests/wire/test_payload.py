@@ -88,8 +88,22 @@ def test_the_request_contains_the_limits() -> None:
         "code": ["text", ["code_0"]],
         "stdin": None,
         "files": {},
+        "cpus": 1,
+        "keep_home": False,
         "limits": {"output": 10, "files": 3, "file_bytes": 20, "log_bytes": 8 << 20},
     }
+
+
+@pytest.mark.parametrize(("limit", "cpus"), [("100m", 1), ("1", 1), ("1001m", 2), ("2.5", 3), ("8", 8)])
+def test_the_request_contains_the_cpu_limit_rounded_up(limit: str, cpus: int) -> None:
+    settings = Settings(cpu_limit=limit, cpu_request="100m")
+    assert json.loads(Payload(Program(code="x"), settings).env.data["request"])["cpus"] == cpus
+
+
+@pytest.mark.parametrize("delivery", ["env", "mount"])
+def test_a_home_set_by_the_caller_is_marked_in_the_request(delivery: str) -> None:
+    made = Payload(Program(code="x"), Settings(env={"HOME": "/data"}))
+    assert json.loads(getattr(made, delivery).data["request"])["keep_home"] is True
 
 
 def test_keys_are_valid_for_config_maps_and_variables() -> None:

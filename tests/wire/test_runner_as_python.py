@@ -8,6 +8,7 @@ can specify its input: ``# args: [...]``, ``# stdin: "..."``, ``# files: {"name"
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import subprocess
 from collections.abc import Mapping
@@ -20,6 +21,14 @@ import pytest
 
 from .runner_driver import DELIVERIES, PYTHON, Delivery, Program, environment, run
 
+USER = pwd.getpwuid(os.getuid()).pw_name
+THREAD_NUMBERS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "LOKY_MAX_CPU_COUNT",
+    "PYTHON_CPU_COUNT",
+)
 CORPUS = sorted((Path(__file__).parent / "runner_corpus").glob("*.py"), key=lambda path: path.stem)
 
 
@@ -43,7 +52,14 @@ def as_it_is(program: Program, base: Path, env: Mapping[str, str] = {}) -> Outco
         path = root / "work" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    variables = {**environment(base), **env, "TMPDIR": str(root / "tmp"), "HOME": str(root / "home")}
+    runner_sets = {"USER": USER, "LOGNAME": USER, **dict.fromkeys(THREAD_NUMBERS, "1")}
+    variables = {
+        **runner_sets,
+        **environment(base),
+        **env,
+        "TMPDIR": str(root / "tmp"),
+        "HOME": str(root / "home"),
+    }
     stdin = subprocess.DEVNULL
     if program.stdin is not None:
         (base / "stdin").write_bytes(program.stdin)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import pwd
 import shutil
 import subprocess
 from pathlib import Path
@@ -123,11 +124,74 @@ def test_similar_variables_do_not_hide_a_mounted_request(tmp_path: Path) -> None
     assert run(code, "mount", env=env, base=tmp_path).stdout == b"[]\n"
 
 
-@pytest.mark.parametrize(("home", "kept"), [("/somewhere", True), ("/", False), ("", False), (None, False)])
-def test_a_home_set_by_the_image_is_kept(tmp_path: Path, home: str | None, kept: bool) -> None:
+@pytest.mark.parametrize(
+    ("home", "keep", "kept"),
+    [
+        ("/dev/shm", False, True),
+        ("/home/jovyan", False, False),
+        ("/dev/null", False, False),
+        ("/", False, False),
+        ("", False, False),
+        (None, False, False),
+        ("/home/jovyan", True, True),
+        ("/", True, True),
+    ],
+)
+def test_a_home_set_by_the_image_is_kept_if_it_is_writable_and_one_set_by_the_caller_always(
+    tmp_path: Path, home: str | None, keep: bool, kept: bool
+) -> None:
     env = environment(tmp_path) | ({} if home is None else {"HOME": home})
-    found = run("import os\nprint(os.environ['HOME'], end='')", env=env, base=tmp_path).stdout.decode()
+    program = Program("import os\nprint(os.environ['HOME'], end='')", keep_home=keep)
+    found = run(program, env=env, base=tmp_path).stdout.decode()
     assert found == (home if kept else str(tmp_path / "sandbox" / "home"))
+
+
+THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "LOKY_MAX_CPU_COUNT",
+    "PYTHON_CPU_COUNT",
+)
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"OMP_NUM_THREADS": "7"}, {"LOKY_MAX_CPU_COUNT": "", "MKL_NUM_THREADS": "2"}]
+)
+def test_numbers_of_threads_are_the_cpu_limit_unless_the_image_sets_them(
+    tmp_path: Path, given: dict[str, str]
+) -> None:
+    program = Program(f"import json, os\nprint(json.dumps([os.environ[name] for name in {THREADS}]))", cpus=3)
+    found = json.loads(run(program, env=environment(tmp_path) | given, base=tmp_path).stdout)
+    assert found == [given.get(name) or "3" for name in THREADS]
+
+
+USER = "import getpass, os\nprint(getpass.getuser(), os.environ['USER'], os.environ['LOGNAME'])"
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({"USER": "ana"}, "ana ana ana\n"),
+        ({"LOGNAME": "ana"}, "ana ana ana\n"),
+        ({"USER": "ana", "LOGNAME": "eva"}, "eva ana eva\n"),
+        ({}, "{0} {0} {0}\n".format(pwd.getpwuid(os.getuid()).pw_name)),
+    ],
+)
+def test_a_user_name_of_the_image_is_kept(tmp_path: Path, given: dict[str, str], found: str) -> None:
+    assert run(USER, env=environment(tmp_path) | given, base=tmp_path).stdout.decode() == found
+
+
+def test_a_user_without_an_entry_in_passwd_has_a_name_and_a_writable_home(tmp_path: Path) -> None:
+    """As with run_as_user 1001 and an image whose HOME belongs to another user."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can change the user")
+    code = f"{USER}\nprint(os.path.dirname(os.environ['HOME']) == os.path.dirname(os.getcwd()))"
+    # The effective user remains root, so that it can read the interpreter.
+    become = "import os, sys; os.setreuid(987_654, 0); os.execvp(sys.argv[1], sys.argv[1:])"
+    env = {**environment(tmp_path), "HOME": "/sys"}
+    ran = run(code, env=env, base=tmp_path, prefix=[PYTHON, "-c", become])
+    assert ran.stdout == b"sandbox sandbox sandbox\nTrue\n"
 
 
 def test_an_existing_workspace_directory_is_not_reused(tmp_path: Path) -> None:
@@ -190,7 +254,7 @@ def test_the_runner_imports_few_modules(tmp_path: Path) -> None:
     plain = subprocess.run([PYTHON, "-S", "-c", code], **options).stdout.split()
     log = subprocess.run([PYTHON, "-S", "-u", "-c", FROM_ENVIRONMENT], **options).stdout
     ours = b"".join(frame.payload for frame in read_frames(log) if frame.kind == "out").split()
-    few = "__future__ _json _signal time select os os.path posixpath genericpath stat _stat _collections_abc"
+    few = "__future__ _json _signal pwd time select os os.path posixpath genericpath stat _stat _collections_abc"
     assert {name.decode() for name in set(ours) - set(plain)} <= set(few.split())
 
 

@@ -28,7 +28,7 @@ async def main() -> None:
             elif isinstance(event, PodWaiting):
                 print(f"{event.seconds:6.2f} s  waiting: {event.reason}: {event.message}")
             elif isinstance(event, OutputChunk):
-                print(f"{event.seconds:6.2f} s  {event.stream}: {event.data.decode()!r}")
+                print(f"{event.seconds:6.2f} s  {event.stream}: {event.text!r}")
             elif isinstance(event, ExecutionFinished):
                 print("ended with", event.result.summary)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from typing import Literal
 import anyio
 
 from ._event_loop import check_event_loop, current_event_loop
-from .result import ExecutionEvent, OutputChunk
+from .result import ExecutionEvent, ExecutionFinished, OutputChunk
 
+_STREAMS: tuple[Literal["stdout", "stderr"], ...] = ("stdout", "stderr")
 _MAX_SEPARATE_EVENTS = 64
 """When more events are buffered, output is appended to the last chunk of its stream.
 
@@ -48,6 +50,7 @@ class ExecutionStream:
         self._event_loop: object = None
         self._events: deque[ExecutionEvent | _BufferedChunk] = deque()
         self._last: dict[str, _BufferedChunk] = {}
+        self._decoders = {name: getincrementaldecoder("utf-8")("replace") for name in _STREAMS}
         self._changed: anyio.Event | None = None
         self._error: Exception | None = None
         self._ended = False
@@ -124,10 +127,17 @@ class ExecutionStream:
                 self._changed = anyio.Event()
             await self._changed.wait()
         event = self._events.popleft()
+        if isinstance(event, ExecutionFinished):
+            for stream in _STREAMS:
+                rest = self._decoders[stream].decode(b"", True)
+                if rest:
+                    self._events.appendleft(event)
+                    return OutputChunk(stream, b"", event.result.timings.finished or 0.0, text=rest)
         if isinstance(event, _BufferedChunk):
             if self._last.get(event.stream) is event:
                 del self._last[event.stream]
-            return OutputChunk(event.stream, b"".join(event.parts), event.seconds)
+            data = b"".join(event.parts)
+            return OutputChunk(event.stream, data, event.seconds, text=self._decoders[event.stream].decode(data))
         return event
 
     def _start_once(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -63,7 +63,7 @@ class Timings:
     """Seconds that the program ran, by the clock of the pod. Default: None, if the runner did not report them."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ExecutionResult:
     """How a program ended, and its output.
 
@@ -139,6 +139,36 @@ class ExecutionResult:
     def __str__(self) -> str:
         return self.summary
 
+    def __repr__(self) -> str:
+        """Return a short description: sizes, and the first and the last line of the output."""
+        parts = [self.summary, _shortened("stdout", self.stdout_bytes), _shortened("stderr", self.stderr_bytes)]
+        if self.files:
+            parts.append(f"{len(self.files)} files, {sum(map(len, self.files.values()))} bytes")
+        if any(astuple(self.dropped)):
+            parts.append("output dropped")
+        if self.output_truncated:
+            parts.append("output truncated")
+        parts.append(self.job)
+        return f"<ExecutionResult: {'; '.join(part for part in parts if part)}>"
+
+
+def _shortened(name: str, data: bytes) -> str:
+    """Return the size of output and its first and last line; "" if it is empty."""
+    if not data:
+        return ""
+    # Decode only a part of long output.
+    first = data[: 4 * _MAX_REPR_LINE].decode("utf-8", "replace").partition("\n")[0]
+    last = data[-4 * _MAX_REPR_LINE :].rstrip(b"\n").decode("utf-8", "replace").rpartition("\n")[2]
+    one_line = b"\n" not in data.rstrip(b"\n")
+    if one_line and len(first) <= _MAX_REPR_LINE:
+        shown = repr(first)
+    else:
+        shown = f"{first[:_MAX_REPR_LINE]!r} ... {last[-_MAX_REPR_LINE:]!r}"
+    return f"{name} {len(data)} bytes {shown}"
+
+
+_MAX_REPR_LINE = 60
+
 
 class ExecutionFailed(SandboxError):
     """A program ran and did not succeed. Raised by `ExecutionResult.check` only.
@@ -184,7 +214,10 @@ class PodWaiting:
 
 @dataclass(frozen=True)
 class OutputChunk:
-    """Output of the program as it arrived: not necessarily whole lines or whole characters."""
+    """Output of the program as it arrived: not necessarily whole lines.
+
+    `data` may start or end within a character. `text` does not.
+    """
 
     stream: Literal["stdout", "stderr"]
     """The stream that the program wrote to."""
@@ -192,6 +225,12 @@ class OutputChunk:
     """The bytes."""
     seconds: float
     """Seconds since the call."""
+    text: str = field(default="", kw_only=True)
+    """The bytes as text: UTF-8, with undecodable bytes replaced. Default: empty.
+
+    A character that is split between two chunks is part of the later one. If the output ends within a character,
+    the last chunk has a replacement character and no data.
+    """
 
 
 @dataclass(frozen=True)

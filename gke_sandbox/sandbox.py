@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -183,17 +184,18 @@ class AsyncSandbox:
 
     async def run(
         self,
-        code: str | bytes | Program,
+        code: str | bytes | Path | Program,
         *,
-        files: Mapping[str, str | bytes] | None = None,
+        files: Mapping[str, str | bytes | Path] | None = None,
         args: Sequence[str] = (),
         stdin: str | bytes | None = None,
         **overrides: Unpack[SettingsDict],
     ) -> ExecutionResult:
         """Run one program and return its result.
 
-        `code` is Python source, or a `Program`, which already contains the next three. `files` are put into its
-        working directory (contents by relative path; default: none), `args` are ``sys.argv[1:]`` (default: none),
+        `code` is Python source, the `pathlib.Path` of a script, or a `Program`, which already contains the next
+        three. `files` are put into its working directory (contents, or a `pathlib.Path` to read, by relative path;
+        default: none), `args` are ``sys.argv[1:]`` (default: none),
         `stdin` is its standard input (default: empty). `overrides` are settings for this run only, such as
         ``timeout`` in seconds, ``memory_limit`` or ``env``; by default those of the Sandbox.
 
@@ -207,9 +209,9 @@ class AsyncSandbox:
 
     def stream(
         self,
-        code: str | bytes | Program,
+        code: str | bytes | Path | Program,
         *,
-        files: Mapping[str, str | bytes] | None = None,
+        files: Mapping[str, str | bytes | Path] | None = None,
         args: Sequence[str] = (),
         stdin: str | bytes | None = None,
         **overrides: Unpack[SettingsDict],
@@ -233,11 +235,11 @@ class AsyncSandbox:
     @overload
     async def map(
         self,
-        programs: Iterable[str | bytes | Program],
+        programs: Iterable[str | bytes | Path | Program],
         *,
         max_concurrency: int = 10,
         return_exceptions: Literal[False] = False,
-        files: Mapping[str, str | bytes] | None = None,
+        files: Mapping[str, str | bytes | Path] | None = None,
         args: Sequence[str] = (),
         stdin: str | bytes | None = None,
         **overrides: Unpack[SettingsDict],
@@ -246,11 +248,11 @@ class AsyncSandbox:
     @overload
     async def map(
         self,
-        programs: Iterable[str | bytes | Program],
+        programs: Iterable[str | bytes | Path | Program],
         *,
         max_concurrency: int = 10,
         return_exceptions: Literal[True],
-        files: Mapping[str, str | bytes] | None = None,
+        files: Mapping[str, str | bytes | Path] | None = None,
         args: Sequence[str] = (),
         stdin: str | bytes | None = None,
         **overrides: Unpack[SettingsDict],
@@ -258,19 +260,20 @@ class AsyncSandbox:
 
     async def map(
         self,
-        programs: Iterable[str | bytes | Program],
+        programs: Iterable[str | bytes | Path | Program],
         *,
         max_concurrency: int = 10,
         return_exceptions: bool = False,
-        files: Mapping[str, str | bytes] | None = None,
+        files: Mapping[str, str | bytes | Path] | None = None,
         args: Sequence[str] = (),
         stdin: str | bytes | None = None,
         **overrides: Unpack[SettingsDict],
     ) -> list[ExecutionResult] | list[ExecutionResult | SandboxError]:
         """Run several programs and return their results in the order of `programs`.
 
-        `programs` are Python sources or `Program` objects. At most `max_concurrency` of them run at the same time
-        (default: 10). `files`, `args` and `stdin` are for all sources; `overrides` are settings for all programs.
+        `programs` are Python sources, paths of scripts (`pathlib.Path`) or `Program` objects. At most
+        `max_concurrency` of them run at the same time (default: 10). `files`, `args` and `stdin` are for all
+        sources; `overrides` are settings for all programs.
 
         All programs are checked before the first one starts: `SpecError`. Otherwise the errors are those of `run`.
         By default the first error cancels the other programs and is raised; its attribute `results` contains the
@@ -282,15 +285,15 @@ class AsyncSandbox:
 
     def _prepare_all(
         self,
-        programs: Iterable[str | bytes | Program],
+        programs: Iterable[str | bytes | Path | Program],
         max_concurrency: int,
-        files: Mapping[str, str | bytes] | None,
+        files: Mapping[str, str | bytes | Path] | None,
         args: Sequence[str],
         stdin: str | bytes | None,
         overrides: SettingsDict,
     ) -> list[Execution]:
         """Check the arguments of `map` and return its executions. Raises `SpecError`."""
-        if isinstance(programs, (str, bytes)) or not isinstance(programs, Iterable):
+        if isinstance(programs, (str, bytes, Path)) or not isinstance(programs, Iterable):
             raise SpecError(
                 "programs",
                 f"must be a list of programs, got {describe(programs)}",
@@ -436,8 +439,8 @@ class AsyncSandbox:
 
 
 def _program(
-    code: str | bytes | Program,
-    files: Mapping[str, str | bytes] | None,
+    code: str | bytes | Path | Program,
+    files: Mapping[str, str | bytes | Path] | None,
     args: Sequence[str],
     stdin: str | bytes | None,
 ) -> Program:

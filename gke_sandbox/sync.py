@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, overload
 
@@ -109,17 +110,18 @@ class Sandbox:
 
     def run(
         self,
-        code: str | bytes | Program,
+        code: str | bytes | Path | Program,
         *,
-        files: Mapping[str, str | bytes] | None = None,
+        files: Mapping[str, str | bytes | Path] | None = None,
         args: Sequence[str] = (),
         stdin: str | bytes | None = None,
         **overrides: Unpack[SettingsDict],
     ) -> ExecutionResult:
         """Run one program and return its result.
 
-        `code` is Python source, or a `Program`, which already contains the next three. `files` are put into its
-        working directory (contents by relative path; default: none), `args` are ``sys.argv[1:]`` (default: none),
+        `code` is Python source, the `pathlib.Path` of a script, or a `Program`, which already contains the next
+        three. `files` are put into its working directory (contents, or a `pathlib.Path` to read, by relative path;
+        default: none), `args` are ``sys.argv[1:]`` (default: none),
         `stdin` is its standard input (default: empty). `overrides` are settings for this run only, such as
         ``timeout`` in seconds, ``memory_limit`` or ``env``; by default those of the Sandbox.
 
@@ -135,11 +137,11 @@ class Sandbox:
     @overload
     def map(
         self,
-        programs: Iterable[str | bytes | Program],
+        programs: Iterable[str | bytes | Path | Program],
         *,
         max_concurrency: int = 10,
         return_exceptions: Literal[False] = False,
-        files: Mapping[str, str | bytes] | None = None,
+        files: Mapping[str, str | bytes | Path] | None = None,
         args: Sequence[str] = (),
         stdin: str | bytes | None = None,
         **overrides: Unpack[SettingsDict],
@@ -148,11 +150,11 @@ class Sandbox:
     @overload
     def map(
         self,
-        programs: Iterable[str | bytes | Program],
+        programs: Iterable[str | bytes | Path | Program],
         *,
         max_concurrency: int = 10,
         return_exceptions: Literal[True],
-        files: Mapping[str, str | bytes] | None = None,
+        files: Mapping[str, str | bytes | Path] | None = None,
         args: Sequence[str] = (),
         stdin: str | bytes | None = None,
         **overrides: Unpack[SettingsDict],
@@ -160,19 +162,20 @@ class Sandbox:
 
     def map(
         self,
-        programs: Iterable[str | bytes | Program],
+        programs: Iterable[str | bytes | Path | Program],
         *,
         max_concurrency: int = 10,
         return_exceptions: bool = False,
-        files: Mapping[str, str | bytes] | None = None,
+        files: Mapping[str, str | bytes | Path] | None = None,
         args: Sequence[str] = (),
         stdin: str | bytes | None = None,
         **overrides: Unpack[SettingsDict],
     ) -> list[ExecutionResult] | list[ExecutionResult | SandboxError]:
         """Run several programs and return their results in the order of `programs`.
 
-        `programs` are Python sources or `Program` objects. At most `max_concurrency` of them run at the same time
-        (default: 10). `files`, `args` and `stdin` are for all sources; `overrides` are settings for all programs.
+        `programs` are Python sources, paths of scripts (`pathlib.Path`) or `Program` objects. At most
+        `max_concurrency` of them run at the same time (default: 10). `files`, `args` and `stdin` are for all
+        sources; `overrides` are settings for all programs.
 
         All programs are checked before the first one starts: `SpecError`. Otherwise the errors are those of `run`.
         By default the first error cancels the other programs and is raised; its attribute `results` contains the
@@ -187,9 +190,9 @@ class Sandbox:
 
     def stream(
         self,
-        code: str | bytes | Program,
+        code: str | bytes | Path | Program,
         *,
-        files: Mapping[str, str | bytes] | None = None,
+        files: Mapping[str, str | bytes | Path] | None = None,
         args: Sequence[str] = (),
         stdin: str | bytes | None = None,
         **overrides: Unpack[SettingsDict],

@@ -46,3 +46,21 @@ def test_the_error_of_the_check_contains_the_last_line_of_stderr() -> None:
     with pytest.raises(ExecutionFailed) as caught:
         result("failed", 1, stderr_bytes=stderr).check()
     assert str(caught.value) == f"the program did not succeed: exit code 1 (ValueError: {'x' * 188})"
+
+
+def test_the_repr_of_a_result_is_short_and_has_sizes_and_the_first_and_last_line() -> None:
+    short = result("succeeded", 0, stdout_bytes=b"42\n", job="gke-sandbox-1")
+    assert repr(short) == "<ExecutionResult: exit code 0; stdout 3 bytes '42'; gke-sandbox-1>"
+    long = result(
+        "failed",
+        1,
+        stdout_bytes=b"first\n" + b"x" * 100_000 + b"\nlast\n",
+        stderr_bytes=b"e" * 5000,
+        files={"a": b"123", "b": b"4"},
+        output_truncated=True,
+        job="j",
+    )
+    assert repr(long) == (
+        "<ExecutionResult: exit code 1; stdout 100012 bytes 'first' ... 'last'; "
+        f"stderr 5000 bytes '{'e' * 60}' ... '{'e' * 60}'; 2 files, 4 bytes; output truncated; j>"
+    )

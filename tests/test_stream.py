@@ -43,7 +43,7 @@ async def test_the_execution_starts_once_when_the_block_is_entered() -> None:
 async def test_events_are_returned_in_order_and_the_result_last() -> None:
     run = Run()
     async with ExecutionStream(run.start) as events:
-        put = [PhaseChanged("created", 0.1), OutputChunk("stdout", b"a", 0.2), ExecutionFinished(RESULT)]
+        put = [PhaseChanged("created", 0.1), OutputChunk("stdout", b"a", 0.2, text="a"), ExecutionFinished(RESULT)]
         for event in put:
             events._put(event)
         events._end()
@@ -127,3 +127,26 @@ async def test_close_ends_a_waiting_reader_and_drops_later_events() -> None:
         events._put(PhaseChanged("created", 0.1))
         with pytest.raises(StopAsyncIteration):
             await anext(events)
+
+
+async def test_the_text_of_chunks_is_decoded_across_chunks() -> None:
+    euro = "€".encode()
+
+    async def texts(*chunks: OutputChunk) -> list[tuple[str, bytes, str]]:
+        stream = ExecutionStream(Run().start)
+        async with stream as events:
+            for chunk in chunks:
+                events._put(chunk)
+            events._put(ExecutionFinished(RESULT))
+            events._end()
+            return [(each.stream, each.data, each.text) async for each in events if isinstance(each, OutputChunk)]
+
+    assert await texts(
+        OutputChunk("stdout", b"a" + euro[:1], 0.1),
+        OutputChunk("stderr", b"x", 0.2),
+        OutputChunk("stdout", euro[1:] + b"b", 0.3),
+    ) == [("stdout", b"a\xe2", "a"), ("stderr", b"x", "x"), ("stdout", b"\x82\xacb", "€b")]
+    assert await texts(OutputChunk("stdout", b"\xff\n" + euro[:2], 0.1)) == [
+        ("stdout", b"\xff\n\xe2\x82", "\ufffd\n"),
+        ("stdout", b"", "\ufffd"),
+    ]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import cast
 
-from .._checks import check_content, check_sequence, check_text, describe, entry_path
+from .._checks import check_content, check_sequence, check_text, describe, entry_path, shorten
 from ..errors import SpecError
 from ..settings import Settings
 from .paths import FileTree, safe_name
@@ -22,17 +23,18 @@ _MAX_INPUT_FILES = 1000
 class Program:
     """A Python program with its input. Text is converted to UTF-8 bytes. Raises `SpecError` for invalid values."""
 
-    code: str | bytes = field(repr=False)
-    """The source, run as ``main.py``."""
-    files: Mapping[str, str | bytes] = field(default_factory=dict, repr=False)
-    """Files in the working directory, by relative path (see `paths.safe_name`). The default is none."""
+    code: str | bytes | Path = field(repr=False)
+    """The source, run as ``main.py``. A `pathlib.Path` is read."""
+    files: Mapping[str, str | bytes | Path] = field(default_factory=dict, repr=False)
+    """Files in the working directory, by relative path (see `paths.safe_name`). Values that are a `pathlib.Path`
+    are read. Default: none."""
     args: Sequence[str] = ()
-    """The command-line arguments, ``sys.argv[1:]``. The default is none."""
+    """The command-line arguments, ``sys.argv[1:]``. Default: none."""
     stdin: str | bytes | None = field(default=None, repr=False)
     """The standard input. The default, None, is empty."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "code", check_content("code", self.code))
+        object.__setattr__(self, "code", _content("code", self.code))
         object.__setattr__(self, "files", self._checked_files())
         args = check_sequence("args", self.args)
         for i, arg in enumerate(args):
@@ -66,7 +68,7 @@ class Program:
             if safe == MAIN or safe.startswith(f"{MAIN}/"):
                 raise SpecError(path, f"{MAIN} is the name of the program; choose another name")
             taken.add(safe)
-            files[safe] = check_content(path, content)
+            files[safe] = _content(path, content)
         return files
 
     def digest(self, settings: Settings) -> str:
@@ -82,6 +84,17 @@ class Program:
             max_file_bytes=settings.max_file_bytes,
             max_files=settings.max_files,
         )
+
+
+def _content(path: str, value: object) -> bytes:
+    """Return the content of a file: text or bytes, or read from a `Path`."""
+    if not isinstance(value, Path):
+        return check_content(path, value)
+    try:
+        return value.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise SpecError(path, f"cannot read {shorten(str(value))}: {reason}") from None
 
 
 def program_digest(

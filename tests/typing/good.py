@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from typing_extensions import assert_type
 
@@ -69,7 +70,9 @@ def synchronous(names: Sequence[str], env: Mapping[str, str]) -> None:
         assert_type(result.stdout, str)
         assert_type(result.exit_code, int | None)
         sandbox.run(Program(code=b"", files={"a": "1"}, args=("b",), stdin=b"c"), memory_limit="64Mi")
-        assert_type(sandbox.map(["a", b"b", Program(code="c")]), list[ExecutionResult])
+        sandbox.run(Path("script.py"), files={"data.csv": Path("data.csv"), "note": "text"})
+        sandbox.run(Program(code=Path("script.py"), files={"data.csv": Path("data.csv")}))
+        assert_type(sandbox.map(["a", b"b", Path("c.py"), Program(code="d")]), list[ExecutionResult])
         assert_type(sandbox.map(names, return_exceptions=False), list[ExecutionResult])
         assert_type(
             sandbox.map(names, max_concurrency=3, return_exceptions=True, timeout=1),
@@ -98,6 +101,7 @@ async def asynchronous(names: Sequence[str]) -> None:
 def handle(event: ExecutionEvent) -> None:
     if isinstance(event, OutputChunk):
         assert_type(event.data, bytes)
+        assert_type(event.text, str)
     elif isinstance(event, ExecutionFinished):
         try:
             event.result.check()

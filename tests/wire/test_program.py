@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,20 @@ def test_text_becomes_utf8() -> None:
     assert program.code == "print('é')".encode()
     assert program.files == {"a": "é".encode(), "b": b"\xff"}
     assert program.stdin == "é".encode()
+
+
+def test_code_and_files_are_read_from_paths(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_bytes(b"print(1)")
+    (tmp_path / "data").write_bytes(b"\xff")
+    program = Program(code=tmp_path / "script.py", files={"data.bin": tmp_path / "data"})
+    assert (program.code, program.files) == (b"print(1)", {"data.bin": b"\xff"})
+
+
+def test_a_path_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    missing = program_refusal(code=tmp_path / "missing.py")
+    assert str(missing) == f"code: cannot read '{tmp_path}/missing.py': No such file or directory"
+    directory = program_refusal(files={"a": tmp_path})
+    assert str(directory) == f"files['a']: cannot read '{tmp_path}': Is a directory"
 
 
 def test_an_empty_program_is_valid() -> None:

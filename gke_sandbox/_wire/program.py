@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +19,22 @@ MAIN = "main.py"
 
 _MAX_INPUT_FILES = 1000
 
+# The declaration of an encoding, in the first line, or in the second if the first is a comment or blank:
+# https://docs.python.org/3/reference/lexical_analysis.html#encoding-declarations
+_COOKIE = re.compile(
+    r"\A\ufeff?(?:[ \t\f]*(?:#[^\r\n]*)?(?:\r\n?|\n))??[ \t\f]*#[^\r\n]*?coding[:=][ \t]*([-\w.]+)", re.ASCII
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
     """A Python program with its input. Text is converted to UTF-8 bytes. Raises `SpecError` for invalid values."""
 
     code: str | bytes | Path = field(repr=False)
-    """The source, run as ``main.py``. A `pathlib.Path` is read."""
+    """The source, run as ``main.py``. A `pathlib.Path` is read.
+
+    Text is sent as UTF-8, and declares that if it declares another encoding.
+    """
     files: Mapping[str, str | bytes | Path] = field(default_factory=dict, repr=False)
     """Files in the working directory, by relative path (see `paths.safe_name`). Values that are a `pathlib.Path`
     are read. Default: none."""
@@ -34,7 +44,8 @@ class Program:
     """The standard input. The default, None, is empty."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "code", _content("code", self.code))
+        is_text, code = isinstance(self.code, str), _content("code", self.code)
+        object.__setattr__(self, "code", _declared_as_utf8(code) if is_text else code)
         object.__setattr__(self, "files", self._checked_files())
         args = check_sequence("args", self.args)
         for i, arg in enumerate(args):
@@ -95,6 +106,20 @@ def _content(path: str, value: object) -> bytes:
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise SpecError(path, f"cannot read {shorten(str(value))}: {reason}") from None
+
+
+def _declared_as_utf8(code: bytes) -> bytes:
+    """Replace the encoding that UTF-8 text declares, if Python would read another text with it."""
+    text = code.decode()
+    found = _COOKIE.match(text)
+    if found is None:
+        return code
+    try:
+        if code.decode(found[1]) == text:
+            return code
+    except (LookupError, UnicodeError):
+        pass
+    return f"{text[: found.start(1)]}utf-8{text[found.end(1) :]}".encode()
 
 
 def program_digest(

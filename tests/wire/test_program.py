@@ -14,6 +14,9 @@ from gke_sandbox.errors import SpecError
 from gke_sandbox.settings import Settings
 from tests.invalid_values import junk, refused_field
 
+from .runner_driver import Program as RunnerProgram
+from .runner_driver import run
+
 
 def program_refusal(**program: Any) -> SpecError:
     with pytest.raises(SpecError) as caught:
@@ -207,3 +210,38 @@ TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 @given(st.lists(TEXTS, max_size=4), st.lists(TEXTS, max_size=4))
 def test_equal_digests_are_of_equal_arguments(one: list[str], other: list[str]) -> None:
     assert (digest(args=one) == digest(args=other)) == (one == other)
+
+
+@pytest.mark.parametrize(
+    ("first", "sent"),
+    [
+        ("# -*- coding: latin-1 -*-\n", "# -*- coding: utf-8 -*-\n"),
+        (
+            "#!/usr/bin/python\n# vim: set fileencoding=cp1252 :\n",
+            "#!/usr/bin/python\n# vim: set fileencoding=utf-8 :\n",
+        ),
+        ("\r\n\t# coding:ascii\r\n", "\r\n\t# coding:utf-8\r\n"),
+        ("\ufeff# coding=latin-1\n", "\ufeff# coding=utf-8\n"),
+        ("# coding: latin-1\n# coding: cp1252\n", "# coding: utf-8\n# coding: cp1252\n"),
+        ("# coding: no-such-encoding\n", "# coding: utf-8\n"),
+        ("# coding: rot13\n", "# coding: utf-8\n"),
+        ("# coding: utf8\n", "# coding: utf8\n"),
+        ("x = 1\n# coding: latin-1\n", "x = 1\n# coding: latin-1\n"),
+        ("#\n#\n# coding: latin-1\n", "#\n#\n# coding: latin-1\n"),
+        ("'# coding: latin-1'\n", "'# coding: latin-1'\n"),
+    ],
+)
+def test_text_that_declares_another_encoding_declares_utf8(first: str, sent: str) -> None:
+    rest = "print(len('é'))\n1 / len('é'[1:])\n"
+    program = Program(code=first + rest)
+    assert program.code == (sent + rest).encode()
+    ran = run(RunnerProgram(program.code))
+    assert ran.stdout == b"1\n"
+    line = len(first.splitlines()) + 2
+    assert f"main.py\", line {line}, in <module>\n    1 / len('é'[1:])\n" in ran.stderr.decode()
+
+
+def test_bytes_and_text_without_other_characters_are_unchanged() -> None:
+    latin = "# coding: latin-1\nprint('é')\n".encode("latin-1")
+    assert Program(code=latin).code == latin
+    assert Program(code="# coding: latin-1\nprint(1)\n").code == b"# coding: latin-1\nprint(1)\n"

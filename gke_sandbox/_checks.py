@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from .kube.quantity import Quantity, QuantityError, parse_quantity
 
 _MAX_SECONDS = 7 * 24 * 3600
 _MAX_INT64 = (1 << 63) - 1
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?) ?([kmgtpe])i?b?(?:ytes?)?", re.ASCII | re.IGNORECASE)
+"""A size as people write it. Kubernetes accepts ``1G`` and ``1Gi``, not ``1GB``."""
 
 Rule = Callable[[str], list[str]]
 """Return the errors of a name, as `kube.names` does; an empty list if it is valid."""
@@ -101,13 +104,22 @@ def check_quantity(path: str, value: object) -> Quantity:
         raise SpecError(
             path,
             f"{shorten(text)} is not a quantity: {error}",
-            hint="Use a quantity such as 500m, 2, 1.5Gi or 128Mi.",
+            hint=suggest_size(text) or "Use a quantity such as 500m, 2, 1.5Gi or 128Mi.",
         ) from None
     if quantity.nano <= 0:
         raise SpecError(path, f"must be more than zero, got {text!r}")
     if quantity.milli > _MAX_INT64:
         raise SpecError(path, f"{text!r} is too large")
     return quantity
+
+
+def suggest_size(text: str) -> str:
+    """Return the hint for a size in other units: ``1GB`` is ``1G`` or ``1Gi``. Return "" for other text."""
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        return ""
+    number, unit = match[1], match[2].upper()
+    return f"Did you mean {number}{'k' if unit == 'K' else unit} or {number}{unit}i?"
 
 
 def check_sequence(path: str, value: object) -> tuple[Any, ...]:

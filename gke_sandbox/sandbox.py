@@ -20,12 +20,13 @@ from ._engine.execution import Execution, unwrap_exception_group
 from ._engine.pod_watch import PodWatch
 from ._engine.steps import JobAttempt
 from ._event_loop import check_event_loop, current_event_loop
+from ._run_log import log_phase, log_run
 from ._stream import ExecutionStream
 from ._wire.manifests import SESSION_LABEL, lifetime
 from ._wire.program import Program
 from .cluster import Cluster, _check_cluster, _Connection
 from .errors import SandboxClosed, SandboxError, SpecError
-from .result import ExecutionEvent, ExecutionFinished, ExecutionResult
+from .result import ExecutionEvent, ExecutionFinished, ExecutionResult, PhaseChanged
 from .settings import Settings, SettingsDict
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["AsyncSandbox", "ExecutionStream"]
 
 _MAX_CONCURRENCY = 10_000
+_CONCURRENCY_NAMES = frozenset(["limit", "concurrency", "max_workers", "workers", "parallelism"])
+"""Names of `max_concurrency` in other libraries."""
 
 
 class AsyncSandbox:
@@ -299,6 +302,8 @@ class AsyncSandbox:
                 f"must be a list of programs, got {describe(programs)}",
                 hint="Use run() for a single program.",
             )
+        for name in _CONCURRENCY_NAMES.intersection(overrides):
+            raise SpecError(name, "unknown argument", hint="Did you mean max_concurrency?")
         check_integer("max_concurrency", max_concurrency, 1, _MAX_CONCURRENCY)
         prepared = []
         for number, code in enumerate(programs):
@@ -313,7 +318,7 @@ class AsyncSandbox:
         self,
         program: Program,
         overrides: SettingsDict,
-        emit: Callable[[ExecutionEvent], None] | None = None,
+        emit: Callable[[ExecutionEvent], None] = lambda _: None,
     ) -> Execution:
         """Check the settings and return the execution, not started. Raises `SpecError`."""
         self._open_tasks()
@@ -326,7 +331,13 @@ class AsyncSandbox:
                 f"must be {self.namespace!r}, because a Sandbox uses one namespace; got {settings.namespace!r}",
                 hint="Create another Sandbox for another namespace.",
             )
-        return Execution(
+
+        def observe(event: ExecutionEvent) -> None:
+            if isinstance(event, PhaseChanged):
+                log_phase(_latest_job(execution), event)
+            emit(event)
+
+        execution = Execution(
             client=self._connection.client,
             pods=self._pods,
             settings=settings,
@@ -334,14 +345,22 @@ class AsyncSandbox:
             session=self.session,
             new_name=_new_name,
             delete=self._delete,
-            emit=emit or _ignore,
+            emit=observe,
         )
+        return execution
 
     async def _execute(self, execution: Execution) -> ExecutionResult:
         """Run a prepared execution."""
-        with self._flight(execution):
-            return await execution.run()
-        raise _closed_during_the_run(execution)
+        started = anyio.current_time()
+        try:
+            with self._flight(execution):
+                result = await execution.run()
+                log_run(_latest_job(execution), anyio.current_time() - started, result)
+                return result
+            raise _closed_during_the_run(execution)
+        except SandboxError as error:
+            log_run(_latest_job(execution), anyio.current_time() - started, error)
+            raise
 
     async def _execute_all(
         self, executions: Sequence[Execution], max_concurrency: int, return_exceptions: bool
@@ -464,5 +483,5 @@ def _closed_during_the_run(execution: Execution) -> SandboxClosed:
     )
 
 
-def _ignore(event: ExecutionEvent) -> None:
-    """Drop an event."""
+def _latest_job(execution: Execution) -> str:
+    return execution.attempts[-1].name if execution.attempts else ""

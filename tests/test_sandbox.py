@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from typing import Any
 
 import anyio
@@ -12,7 +13,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from gke_sandbox import AsyncSandbox, Cluster, ExecutionFinished, ExecutionResult, OutputChunk
-from gke_sandbox.errors import SandboxClosed, SandboxError
+from gke_sandbox.errors import SandboxClosed, SandboxError, SpecError
 from gke_sandbox.local import LocalTransport, choose_runtime
 from gke_sandbox.local.faults import Delay, Fault, Match
 from gke_sandbox.local.runtimes.scripted import Script
@@ -261,3 +262,34 @@ def test_use_in_another_event_loop_is_an_error_at_once(backend: str) -> None:
             assert raised.value.may_have_run is may_have_run
             assert "asyncio.run()" in raised.value.hint
         assert portal.call(sandbox.run, "print(2)").stdout == "2\n"
+
+
+async def test_each_run_logs_one_info_record_and_its_phases_as_debug(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "gke_sandbox")
+    result = await run("print(12); raise SystemExit(3)")
+
+    def messages(level: str) -> list[str]:
+        return [each.getMessage() for each in caplog.records if each.levelname == level]
+
+    (summary,) = (text for text in messages("INFO") if text.startswith("Job "))
+    assert re.fullmatch(rf"Job {result.job}: failed after \d+\.\d\d\d s, 3 bytes of output", summary)
+    phases = [text.split()[2] for text in messages("DEBUG") if text.startswith(f"Job {result.job}: ")]
+    assert phases == ["created", "scheduled", "started", "first_output", "finished"]
+
+
+async def test_a_run_without_a_result_logs_one_info_record(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "gke_sandbox")
+    with pytest.raises(SandboxError) as raised:
+        await run("pass", image_pull_policy="Never", startup_timeout=0.001)
+    (summary,) = (each.getMessage() for each in caplog.records if each.getMessage().startswith("Job "))
+    assert f": {type(raised.value).__name__}" in summary
+    assert summary.endswith(" s, 0 bytes of output")
+
+
+@pytest.mark.parametrize("name", ["limit", "max_workers"])
+async def test_a_common_name_for_the_concurrency_of_map_is_corrected(name: str) -> None:
+    wrong: dict[str, Any] = {name: 3}
+    async with AsyncSandbox(LOCAL) as sandbox:
+        with pytest.raises(SpecError, match=f"{name}: unknown argument") as raised:
+            await sandbox.map(["pass"], **wrong)
+    assert raised.value.hint == "Did you mean max_concurrency?"

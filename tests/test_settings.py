@@ -70,6 +70,20 @@ RESOURCES = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        ("1GB", "Did you mean 1G or 1Gi?"),
+        ("1.5 gib", "Did you mean 1.5G or 1.5Gi?"),
+        ("64KB", "Did you mean 64k or 64Ki?"),
+        ("512mb", "Did you mean 512M or 512Mi?"),
+        ("1 fish", "Use a quantity such as 500m, 2, 1.5Gi or 128Mi."),
+    ],
+)
+def test_a_size_in_other_units_is_corrected(value: str, hint: str) -> None:
+    assert refusal(memory_limit=value).hint == hint
+
+
 @pytest.mark.parametrize("field", RESOURCES)
 @pytest.mark.parametrize("value", ["abc", "", " 1Gi", "1Gi ", "1gb", "512MB", "1,5Gi", "x" * 5000])
 def test_an_invalid_quantity_is_refused(field: str, value: str) -> None:

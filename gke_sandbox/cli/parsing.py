@@ -7,10 +7,12 @@ import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from .._checks import suggest_size
 from .._setting_names import SETTING_NAMES, suggest
 from .console import print_text
 
 _TIME = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([smhd]?)", re.ASCII)
+_TIMES = re.compile(r"(?=\d)(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.ASCII)
 _TIME_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZE = re.compile(r"(\d{1,18})(|k|M|G|Ki|Mi|Gi)", re.ASCII)
 _SIZE_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
@@ -106,10 +108,17 @@ def nonempty(value: str) -> str:
 
 
 def seconds(value: str) -> float:
-    """Return the seconds of a time: ``90``, ``1.5``, ``90s``, ``5m``, ``2h``, ``1d``."""
+    """Return the seconds of a time: ``90``, ``1.5``, ``90s``, ``5m``, ``1h30m``, ``1d``."""
     match = _TIME.fullmatch(value)
     if match is None:
-        raise argparse.ArgumentTypeError(f"must be a time such as 90, 1.5, 90s, 5m, 2h or 1d, got {value!r}")
+        match = _TIMES.fullmatch(value)
+        if match is None:
+            raise argparse.ArgumentTypeError(
+                f"must be a time such as 90, 1.5, 90s, 5m, 1h30m or 1d, got {value!r}"
+            )
+        return float(
+            sum(int(count or 0) * _TIME_UNITS[unit] for count, unit in zip(match.groups(), "dhms", strict=True))
+        )
     return float(match[1]) * _TIME_UNITS[match[2]]
 
 
@@ -125,7 +134,10 @@ def size(value: str) -> int:
     """Return the bytes of a size: ``1048576``, ``64k``, ``1Mi``."""
     match = _SIZE.fullmatch(value)
     if match is None:
-        raise argparse.ArgumentTypeError(f"must be a number of bytes such as 65536, 64k or 1Mi, got {value!r}")
+        hint = suggest_size(value)
+        raise argparse.ArgumentTypeError(
+            f"must be a number of bytes such as 65536, 64k or 1Mi, got {value!r}{hint and f'. {hint}'}"
+        )
     return int(match[1]) * _SIZE_UNITS[match[2]]
 
 

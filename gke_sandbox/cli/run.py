@@ -62,7 +62,7 @@ def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
         metavar="FILE",
         help="replay this file instead of using a cluster; the program must be the same",
     )
-    group = parser.add_argument_group("limits", "Times: 90, 90s, 5m, 2h, 1d. CPU: 2, 500m. Sizes: 512Mi, 1Gi.")
+    group = parser.add_argument_group("limits", "Times: 90, 90s, 5m, 1h30m, 1d. CPU: 2, 500m. Sizes: 512Mi, 1Gi.")
     options.add_settings(group, options.LIMITS)
     options.add_settings(parser.add_argument_group("pod"), options.POD)
     _add_output(parser)

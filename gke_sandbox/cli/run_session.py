@@ -90,14 +90,14 @@ class RunSession:
     async def _handle(self, event: ExecutionEvent) -> None:
         self._progress.handle(event)
         if isinstance(event, PhaseChanged):
-            logger.info(
-                "%s after %.3f s%s", event.phase, event.seconds, f" ({event.detail})" if event.detail else ""
-            )
+            # At the level DEBUG, the library logs the phases.
+            if not logger.isEnabledFor(logging.DEBUG):
+                detail = f" ({event.detail})" if event.detail else ""
+                logger.info("%s after %.3f s%s", event.phase, event.seconds, detail)
         elif isinstance(event, PodWaiting):
             logger.info("waiting after %.3f s: %s: %s", event.seconds, event.reason, event.message)
         elif isinstance(event, ExecutionFinished):
             self.result = event.result
-            logger.info("job %s, pod %s: %s", event.result.job, event.result.pod, event.result.summary)
         elif isinstance(event, OutputChunk) and not self._console.json:
             try:
                 await self._console.pass_through(event.stream, event.data)

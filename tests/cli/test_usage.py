@@ -42,10 +42,10 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     ((*CODE, "--file", "a-file", "--file", "a-file"), "--file: two files have the name 'a-file'"),
     ((*CODE, "--stdin", "missing.txt"), "--stdin: cannot read 'missing.txt'"),
     (("-", "--stdin", "-"), "stdin cannot be both the program and its input"),
-    ((*CODE, "--timeout", "soon"), "--timeout: must be a time such as 90, 1.5, 90s, 5m, 2h or 1d, got 'soon'"),
-    ((*CODE, "--timeout", "-5"), "--timeout: must be a time such as 90, 1.5, 90s, 5m, 2h or 1d, got '-5'"),
-    ((*CODE, "--timeout", "nan"), "--timeout: must be a time such as 90, 1.5, 90s, 5m, 2h or 1d, got 'nan'"),
-    ((*CODE, "--timeout", "1e9"), "--timeout: must be a time such as 90, 1.5, 90s, 5m, 2h or 1d, got '1e9'"),
+    ((*CODE, "--timeout", "soon"), "--timeout: must be a time such as 90, 1.5, 90s, 5m, 1h30m or 1d, got 'soon'"),
+    ((*CODE, "--timeout", "-5"), "--timeout: must be a time such as 90, 1.5, 90s, 5m, 1h30m or 1d, got '-5'"),
+    ((*CODE, "--timeout", "nan"), "--timeout: must be a time such as 90, 1.5, 90s, 5m, 1h30m or 1d, got 'nan'"),
+    ((*CODE, "--timeout", "1e9"), "--timeout: must be a time such as 90, 1.5, 90s, 5m, 1h30m or 1d, got '1e9'"),
     ((*CODE, "--timeout", "0"), "--timeout: must be more than 0"),
     ((*CODE, "--timeout", "9999h"), "--timeout: must be more than 0 and at most"),
     ((*CODE, "--timeout"), "--timeout: requires a value"),
@@ -56,6 +56,12 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     ((*CODE, "--cpu", ""), "--cpu: '' is not a quantity"),
     ((*CODE, "--memory", "12"), "--memory: must be at least 1Mi, got '12'"),
     ((*CODE, "--memory", "1GB"), "--memory: '1GB' is not a quantity"),
+    ((*CODE, "--max-output", "1MB"), "64k or 1Mi, got '1MB'. Did you mean 1M or 1Mi?"),
+    (
+        (*CODE, "--timeout", "30m1h"),
+        "--timeout: must be a time such as 90, 1.5, 90s, 5m, 1h30m or 1d, got '30m1h'",
+    ),
+    ((*CODE, "--timeout", "1h30"), "--timeout: must be a time such as 90, 1.5, 90s, 5m, 1h30m or 1d, got '1h30'"),
     ((*CODE, "--cpu-request", "2"), "--cpu-request: '2' is above --cpu, '500m'"),
     ((*CODE, "--memory-request", "9Gi", "--memory", "1Gi"), "--memory-request: '9Gi' is above --memory, '1Gi'"),
     ((*CODE, "--tmp-size", "1Gi"), "--tmp-size: '1Gi' and --ephemeral-storage-request"),
@@ -276,6 +282,15 @@ def test_times_have_units() -> None:
     assert [seconds(value) for value in ("90", "1.5", ".5", "90s", "5m", "2h", "1.5m")] == [
         90.0, 1.5, 0.5, 90.0, 300.0, 7200.0, 90.0,
     ]  # fmt: skip
+
+
+def test_a_time_can_combine_units() -> None:
+    assert [seconds(value) for value in ("1h30m", "1d12h", "2m5s", "1d0h1m1s")] == [
+        5400.0,
+        129600.0,
+        125.0,
+        86461.0,
+    ]
 
 
 def test_sizes_have_units() -> None:

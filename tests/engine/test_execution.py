@@ -277,7 +277,7 @@ async def test_a_runner_that_fails_after_the_fork_is_a_lost_result(before: list[
         exit=ContainerExit(125, "Error"),
     )
     async with pods(script) as cluster:
-        with pytest.raises(ResultLost, match=r"failed after it had started the program: OSError: why$") as caught:
+        with pytest.raises(ResultLost, match=r"(?m)after it had started the program: OSError: why$") as caught:
             await cluster.sandbox.run("pass")
     error = caught.value
     assert (error.cause, error.may_have_run) == ("runner_crashed", True)

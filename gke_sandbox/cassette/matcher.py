@@ -35,6 +35,7 @@ __all__ = ["Matcher", "RecordedJob", "ReplayRequest"]
 _MAX_SHOWN_DIFFERENCES = 8
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 _HINT = "If the change is intended, record it again."
+_EMPTY_LIST = {"kind": "List", "apiVersion": "v1", "metadata": {}, "items": []}
 
 
 @dataclass
@@ -379,8 +380,7 @@ def _without_digest(body: Any) -> Any:
 
 
 def _empty_poll(request: ReplayRequest, job: RecordedJob) -> Step:
-    empty = {"kind": "List", "apiVersion": "v1", "metadata": {}, "items": []}
-    response = RecordedResponse(0, 200, json=empty)
+    response = RecordedResponse(0, 200, json=_EMPTY_LIST)
     return Step("not recorded", 0, request.method, request.path, request.query, None, response, job.placeholder)
 
 

@@ -140,7 +140,8 @@ def render(
     """Return `value` with the names of this run: from `bindings`, else from `generate`. Raises KeyError.
 
     Objects and arrays without placeholders are not copied. `known` has the objects and arrays that were already
-    rendered with these names, by their ids; the others are added to it.
+    rendered with these names, by their ids; the others are added to it, and must not be freed before it: a new
+    object may have the id of a freed one.
     """
 
     def replace(found: re.Match[str]) -> str:

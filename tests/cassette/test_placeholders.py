@@ -78,6 +78,15 @@ def test_a_name_that_no_request_had_yet_cannot_be_rendered() -> None:
         render({"name": "<job-1>"}, {}, NAMES)
 
 
+def test_a_part_that_occurs_again_is_rendered_once() -> None:
+    part, known = {"name": "<job-1>"}, dict[int, Any]()
+    one, other = {"metadata": part}, [part, {"other": "<job-1>"}]
+    first = render(one, {"<job-1>": "a"}, NAMES, known)
+    again = render(other, {"<job-1>": "a"}, NAMES, known)
+    assert again == [{"name": "a"}, {"other": "a"}]
+    assert again[0] is first["metadata"]
+
+
 def test_any_matches_every_value() -> None:
     for actual in ("", "300", 300, None, ["x"]):
         assert differences({"a": "<any>"}, {"a": actual}) == []

@@ -163,6 +163,14 @@ class Decoder:
         self._names = FileTree()
         self._file_bytes = 0
         self._inflated = 0
+        self._fed = 0
+        # The position in the log after the last frame, and the length of `_unframed` there.
+        self._complete = (0, 0)
+
+    @property
+    def size(self) -> int:
+        """The number of bytes of the log until the end of the last frame."""
+        return self._complete[0]
 
     @property
     def unframed(self) -> bytes:
@@ -183,6 +191,7 @@ class Decoder:
             return []
         buffer = self._buffer
         buffer += data
+        self._fed += len(data)
         frames: list[Frame] = []
         at = 0
         while not self.exited:
@@ -203,6 +212,7 @@ class Decoder:
             if not self._take(header, bytes(buffer[start:end]), frames):
                 self._keep_unframed(at, end + 1)
             at = end + 1
+            self._complete = (self._fed - len(buffer) + at, len(self._unframed))
         if self.exited:
             buffer.clear()
         else:
@@ -214,6 +224,14 @@ class Decoder:
         self._buffer.clear()
         self._header = None
         self.started = False
+        self._fed, self._complete = 0, (0, len(self._unframed))
+
+    def rewind(self) -> None:
+        """Expect the log from the end of the last frame: discard everything after it, as if it was not fed."""
+        self._buffer.clear()
+        self._header = None
+        self._fed, kept = self._complete
+        del self._unframed[kept:]
 
     def _find_header(self, at: int) -> int:
         """Set `_header` to the next header; return its position, or where to search when more data arrives."""

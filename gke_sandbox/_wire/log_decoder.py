@@ -16,12 +16,16 @@ class ReplayableLogDecoder:
     Call `reopen` each time the log is opened. The log then starts again from its beginning, and the part that was
     already decoded is skipped if the first bytes are the same (they include the start frame). If they differ, the
     kubelet has rotated the log: its beginning is lost, and everything that follows is new.
+
+    The bytes after the last frame of a read are decoded again, because the kubelet can append a message to it that
+    is not in the log (``failed to create fsnotify watcher: too many open files``).
     """
 
     def __init__(self, limits: Limits) -> None:
         self._decoder = Decoder(limits)
-        self._decoded = 0
+        self._decoded = self._size = 0
         self._head = b""
+        self._reopened = False
         # After a reopen: the bytes to skip, the expected first bytes, and those received so far.
         self._skip = 0
         self._expected = b""
@@ -53,8 +57,8 @@ class ReplayableLogDecoder:
 
     @property
     def size(self) -> int:
-        """The number of decoded bytes of the log."""
-        return self._decoded
+        """The number of bytes of the log that were read."""
+        return self._size
 
     @property
     def dropped(self) -> DroppedOutput:
@@ -69,12 +73,15 @@ class ReplayableLogDecoder:
 
     def reopen(self) -> None:
         """Expect the log from its beginning, for the first time or again."""
-        self._skip, self._expected, self._held = self._decoded, self._head, b""
+        self._skip = self._decoder.size
+        self._expected, self._held = self._head[: self._skip], b""
+        self._reopened = True
 
     def feed(self, chunk: bytes) -> Iterator[Frame]:
         """Decode the next bytes of the log; yield the completed frames, each after its content was collected."""
         fresh = self._fresh(chunk)
         self._decoded += len(fresh)
+        self._size = max(self._size, self._decoded)
         self._head = (self._head + fresh[:_HEAD_BYTES])[:_HEAD_BYTES]
         for frame in self._decoder.feed(fresh):
             if isinstance(frame, Output):
@@ -98,7 +105,13 @@ class ReplayableLogDecoder:
             if not same:
                 self.rotated = True
                 self._decoder.restart()
-                self._skip, self._decoded, self._head = 0, 0, b""
+                self._skip, self._decoded, self._size, self._head = 0, 0, 0, b""
+                self._reopened = False
+        if self._reopened:
+            self._reopened = False
+            self._decoder.rewind()
+            self._decoded = self._decoder.size
+            self._head = self._head[: self._decoded]
         fresh = chunk[self._skip :]
         self._skip = max(0, self._skip - len(chunk))
         return fresh

@@ -50,6 +50,43 @@ def test_a_log_that_breaks_again_during_the_skipped_part_loses_nothing() -> None
     assert (decoder.stdout, decoder.stderr) == (b"one two", b"trouble")
 
 
+KUBELET = b"failed to create fsnotify watcher: too many open files"
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_text_that_the_kubelet_appends_to_a_read_is_not_part_of_the_log(size: int) -> None:
+    """It can come after any byte, also in a frame, and again in the next read."""
+    for broken in range(len(LOG) - 1):
+        decoder = ReplayableLogDecoder(Limits())
+        for log in (LOG[:broken] + KUBELET, LOG[:broken] + KUBELET, LOG):
+            decoder.reopen()
+            read(decoder, *(log[at : at + size] for at in range(0, len(log), size)))
+        assert not decoder.rotated, broken
+        assert (decoder.stdout, decoder.stderr) == (b"one two", b"trouble"), broken
+        assert decoder.files == {"sum.txt": b"6"}
+        assert (decoder.exit is not None, decoder.unframed) == (True, b"")
+
+
+def test_text_outside_of_frames_is_kept_once_for_the_diagnosis() -> None:
+    decoder = ReplayableLogDecoder(Limits())
+    for _ in range(3):
+        decoder.reopen()
+        read(decoder, b"python3: ", b"not found\n")
+    assert decoder.unframed == b"python3: not found\n"
+    decoder.reopen()
+    assert decoder.unframed == b"python3: not found\n"
+
+
+def test_a_repeated_message_of_the_kubelet_does_not_count_as_progress() -> None:
+    decoder = ReplayableLogDecoder(Limits())
+    sizes = set()
+    for _ in range(3):
+        decoder.reopen()
+        read(decoder, START, KUBELET)
+        sizes.add(decoder.size)
+    assert sizes == {len(START + KUBELET)}
+
+
 def test_a_log_with_a_different_start_was_rotated_and_is_decoded_further() -> None:
     decoder = ReplayableLogDecoder(Limits())
     decoder.reopen()

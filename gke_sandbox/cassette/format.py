@@ -208,7 +208,7 @@ def read(text: str, *, source: str = "the cassette", scenario: str | None = None
             f"{line}: format {version} is not supported; this release reads up to {FORMAT}",
             hint="Use a newer gke-sandbox, or record it again with this one.",
         )
-    reader = _Reader(source)
+    reader = _CassetteReader(source)
     reader.check_keys(document, _HEADER, "the header")
     recorded = reader.mapping(document, "recorded", "the header") or {}
     reader.check_keys(recorded, _RECORDED, "recorded")
@@ -234,7 +234,7 @@ def read(text: str, *, source: str = "the cassette", scenario: str | None = None
     return cassette
 
 
-class _Reader:
+class _CassetteReader:
     """Reads values of the right types, or raises an error with the place."""
 
     def __init__(self, source: str) -> None:

@@ -43,12 +43,10 @@ ONCE: dict[str, dict[str, str]] = {
     "get job": {**REFUSED, **EXISTS, **EXPIRED},
     "create configmap": {**REFUSED, **EXISTS, **EXPIRED},
     # A 404 that does not name the pod is retried.
-    # A log that starts with other bytes when it is read again counts as rotated.
     # Without permission to read the log, the result of a program that ran is lost.
     "read log": {
         "401": "ResultLost",
         "403": "ResultLost",
-        **dict.fromkeys(["garbage", "garbage from the start"], "succeeded, output may be missing"),
     },
     # The result is known before the deletion. If the deletion fails, the Job ends at its deadline.
     "delete job": {},

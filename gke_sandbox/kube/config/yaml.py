@@ -84,7 +84,7 @@ def read_yaml(
 
     events = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     try:
-        return _Reader(events, scalar, max_values, like_kubectl).document(explicit_end)
+        return _YamlReader(events, scalar, max_values, like_kubectl).document(explicit_end)
     except yaml.YAMLError as error:
         mark, detail = getattr(error, "problem_mark", None), str(getattr(error, "problem", None) or error)
         # libyaml has a limit for the depth, too, and reads ahead of the events.
@@ -95,7 +95,7 @@ def read_yaml(
 _TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 
 
-class _Reader:
+class _YamlReader:
     def __init__(
         self,
         events: Iterator[Any],

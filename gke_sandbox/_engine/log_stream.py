@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from .._wire.frames import Frame, Limits
 from .._wire.log_decoder import ReplayableLogDecoder
-from ..errors import ApiError, SandboxError
-from ..kube.retry import MAX_RETRY_AFTER
+from ..errors import SandboxError
+from ..kube.retry import retry_delay
 from ..settings import Settings
 
 DRAIN_TIMEOUT = 2.0
@@ -106,11 +106,14 @@ class LogStream:
 
     def pause(self, error: SandboxError, now: float) -> None:
         """Wait before the log is opened again: with growing delays, or as the server asks."""
-        delay = min(MAX_REOPEN_DELAY, REOPEN_DELAY * 2.0 ** min(self._failures, 30))
-        delay *= 0.5 + 0.5 * self._uniform()
         self._failures += 1
-        retry_after = error.retry_after if isinstance(error, ApiError) else None
-        self._pause = now, now + (delay if retry_after is None else max(delay, min(retry_after, MAX_RETRY_AFTER)))
+        self._pause = (
+            now,
+            now
+            + retry_delay(
+                self._failures, error, initial=REOPEN_DELAY, maximum=MAX_REOPEN_DELAY, uniform=self._uniform
+            ),
+        )
 
     @property
     def read_deadline(self) -> float:

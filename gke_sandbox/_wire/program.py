@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -114,11 +115,10 @@ def _declared_as_utf8(code: bytes) -> bytes:
     found = _COOKIE.match(text)
     if found is None:
         return code
-    try:
+    # Python would reject an unknown or wrong encoding, although the text needs none.
+    with contextlib.suppress(LookupError, UnicodeError):
         if code.decode(found[1]) == text:
             return code
-    except (LookupError, UnicodeError):
-        pass
     return f"{text[: found.start(1)]}utf-8{text[found.end(1) :]}".encode()
 
 

@@ -10,7 +10,7 @@ import anyio
 
 from ..errors import ApiError, Conflict, NetworkError, SandboxError, ServerError, TooManyRequests
 
-__all__ = ["MAX_RETRY_AFTER", "Retry", "is_retryable"]
+__all__ = ["MAX_RETRY_AFTER", "Retry", "is_retryable", "retry_delay"]
 
 MAX_RETRY_AFTER = 120.0
 """The maximum of a server's Retry-After, in seconds; a longer one is shortened."""
@@ -27,13 +27,25 @@ def is_retryable(error: SandboxError) -> bool:
     return isinstance(error, (ServerError, TooManyRequests, Conflict))
 
 
+def retry_delay(
+    failures: int, error: SandboxError | None, *, initial: float, maximum: float, uniform: Callable[[], float]
+) -> float:
+    """Return how long to wait after a number of failures, in seconds.
+
+    The delay doubles from `initial` up to `maximum`; its upper half is random, so that many clients do not retry
+    at the same time. A longer Retry-After in `error` takes precedence, up to `MAX_RETRY_AFTER`.
+    """
+    backoff = min(maximum, initial * 2.0 ** min(failures - 1, 30)) * (0.5 + 0.5 * uniform())
+    retry_after = error.retry_after if isinstance(error, ApiError) else None
+    return backoff if retry_after is None else max(backoff, min(retry_after, MAX_RETRY_AFTER))
+
+
 class Retry:
     """The attempts at one operation. Times are in seconds.
 
-    `max_attempts` includes the first one. The delays start at `initial_delay` and double up to `max_delay`; the
-    upper half of each is random, so that many clients do not retry at the same time. A longer Retry-After of the
-    server takes precedence, up to `MAX_RETRY_AFTER`. No delay ends after `deadline` (on the clock of the event
-    loop). `uniform` returns numbers from 0 to 1.
+    `max_attempts` includes the first one. The delays are those of `retry_delay`, from `initial_delay` to
+    `max_delay`. No delay ends after `deadline` (on the clock of the event loop). `uniform` returns numbers from 0
+    to 1.
 
     ::
 
@@ -74,10 +86,9 @@ class Retry:
         self.failures += 1
         if self.failures >= self._max_attempts:
             return None
-        backoff = min(self._max_delay, self._initial_delay * 2.0 ** min(self.failures - 1, 30))
-        backoff *= 0.5 + 0.5 * self._uniform()
-        retry_after = error.retry_after if isinstance(error, ApiError) else None
-        delay = backoff if retry_after is None else max(backoff, min(retry_after, MAX_RETRY_AFTER))
+        delay = retry_delay(
+            self.failures, error, initial=self._initial_delay, maximum=self._max_delay, uniform=self._uniform
+        )
         return delay if anyio.current_time() + delay <= self._deadline else None
 
     async def wait_or_raise(self, error: SandboxError) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
-from .._diagnosis import PodState, Termination, WaitReason, read_pod
+from .._diagnosis import PodState, Termination, WaitReason, job_wait_reason, pod_wait_reason, read_pod
 from .._diagnosis.admission import Change, pod_changes
 from .._wire.manifests import CONTAINER
-from ..errors import NetworkError, SandboxError
+from ..errors import Forbidden, NetworkError, SandboxError
 from ..kube.resources import PODS
 from ..kube.status import RequestInfo
 from ..result import OutputChunk, PhaseChanged, PhaseName, PodWaiting
@@ -168,6 +168,30 @@ class ExecutionFacts:
 
     # -- requests -------------------------------------------------------------------------------------------
 
+    def _create_job(self, name: str) -> None:
+        """Create a Job. Under a new name everything starts over, and the Job before it is deleted."""
+        if name != self._job:
+            self._delete_job()
+            self._reset()
+            self.attempts.append(JobAttempt(name))
+        self.attempts[-1] = JobAttempt(name)
+        self._effects.append(steps.CreateJob(name))
+
+    def _delete_job(self) -> None:
+        if self.attempts and self.attempts[-1].job_may_exist:
+            self._effects.append(steps.DeleteJob(self.attempts[-1]))
+
+    def _create_config_map(self) -> None:
+        if self._uid is not None:
+            self._config_map_may_exist = True
+            self._effects.append(steps.CreateConfigMap(self._job, self._uid))
+
+    def _may_have_arrived(self, arrived: bool) -> None:
+        if self._uid is not None:
+            self._config_map_may_exist = arrived
+        else:
+            self.attempts[-1] = JobAttempt(self._job, job_may_exist=arrived, response_pending=arrived)
+
     def _start_polls(self, *kinds: Literal["pods", "events"]) -> None:
         self._next_polls = list(kinds)
         self._send_next_poll()
@@ -192,6 +216,43 @@ class ExecutionFacts:
             no_response = NetworkError(f"{call}: no complete response in time", sent=True, request=str(call))
             self._probe.record_list(self._now, no_response)
         self._effects.append(self._poll)
+
+    def _take_over(self, poll: steps.PollPods | steps.PollEvents, input_: steps.PollResponse) -> None:
+        """Take over the response to a poll, and send the next one."""
+        is_current = False
+        if isinstance(input_, steps.PollFailed):
+            self._on_poll_failed(poll, input_.error)
+        elif isinstance(poll, steps.PollPods) and isinstance(input_, steps.PodsListed):
+            self._probe.pods_error = None
+            if is_current := is_newer(input_.version, self._polled_version):
+                self._on_pods_listed(input_.pods)
+        elif isinstance(poll, steps.PollEvents) and isinstance(input_, steps.EventsListed):
+            pod = self._polled_pod
+            found = (
+                job_wait_reason(input_.events) if pod is None else pod_wait_reason(input_.events, pod.wait_reason)
+            )
+            if self._pod is pod and found is not None:
+                self._set_wait_reason(found)
+        else:
+            return
+        self._send_next_poll()
+        self._pods_were_listed = is_current
+
+    def _on_poll_failed(self, poll: steps.PollPods | steps.PollEvents, error: SandboxError) -> None:
+        if isinstance(poll, steps.PollPods):
+            self._probe.pods_error = error
+        if isinstance(poll, steps.PollEvents) and isinstance(error, Forbidden):
+            # Without Events the diagnosis is less precise, but the run goes on.
+            self._probe.events_error = error
+        else:
+            self._probe.record_failure(self._now, error)
+
+    def _on_pods_listed(self, pods: Sequence[Mapping[str, Any]]) -> None:
+        known = self._pod
+        for pod in pods:
+            self._observe(pod, deleted=False)
+        if not pods and known is not None and known is self._polled_pod:
+            self._observe(self._pod_object, deleted=True, missing=True)
 
     def _stop_polling(self) -> None:
         self._next_polls = []

@@ -23,12 +23,10 @@ and effects are in `steps`; `execution` feeds the inputs and carries out the eff
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
-from typing import Any
 
-from .._diagnosis import Termination, job_termination, job_wait_reason, messages, pod_wait_reason
+from .._diagnosis import Termination, job_termination, messages
 from .._diagnosis.admission import job_changes
 from .._wire.frames import PROTOCOL, Frame, Output, Start
 from .._wire.manifests import CONTAINER
@@ -45,10 +43,10 @@ from ..errors import (
 from ..kube.resources import PODS
 from ..result import OutputChunk, Timings
 from . import outcome, steps
-from .facts import ExecutionFacts, is_newer
+from .facts import ExecutionFacts
 from .outcome import Outcome
 from .startup_probe import StartupProbe
-from .steps import Effect, Input, JobAttempt, Poll
+from .steps import Effect, Input, Poll
 
 KILL_GRACE = 5.0
 """The Job is deleted this long after the time limit, because the runner did not end the program."""
@@ -152,19 +150,6 @@ class ExecutionState(ExecutionFacts):
 
     # -- creation -------------------------------------------------------------------------------------------
 
-    def _create_job(self, name: str) -> None:
-        """Create a Job. Under a new name everything starts over, and the Job before it is deleted."""
-        if name != self._job:
-            self._delete_job()
-            self._reset()
-            self.attempts.append(JobAttempt(name))
-        self.attempts[-1] = JobAttempt(name)
-        self._effects.append(steps.CreateJob(name))
-
-    def _delete_job(self) -> None:
-        if self.attempts and self.attempts[-1].job_may_exist:
-            self._effects.append(steps.DeleteJob(self.attempts[-1]))
-
     def _on_creation(self, input_: steps.CreationInput) -> None:
         match input_:
             case steps.JobPrepared(job):
@@ -195,17 +180,6 @@ class ExecutionState(ExecutionFacts):
                 self.phase, self._create_error = "confirming", error
                 self._deadline = self._now + FINAL_POLL_TIMEOUT
                 self._start_polls("pods")
-
-    def _create_config_map(self) -> None:
-        if self._uid is not None:
-            self._config_map_may_exist = True
-            self._effects.append(steps.CreateConfigMap(self._job, self._uid))
-
-    def _may_have_arrived(self, arrived: bool) -> None:
-        if self._uid is not None:
-            self._config_map_may_exist = arrived
-        else:
-            self.attempts[-1] = JobAttempt(self._job, job_may_exist=arrived, response_pending=arrived)
 
     # -- the start ------------------------------------------------------------------------------------------
 
@@ -280,51 +254,18 @@ class ExecutionState(ExecutionFacts):
     # -- polls ----------------------------------------------------------------------------------------------
 
     def _on_poll(self, poll: Poll, input_: steps.PollResponse) -> None:
-        if isinstance(input_, steps.PollFailed):
-            self._on_poll_failed(poll, input_.error)
-        elif isinstance(poll, steps.PollPods) and isinstance(input_, steps.PodsListed):
-            self._probe.pods_error = None
-            if is_current := is_newer(input_.version, self._polled_version):
-                self._on_pods_listed(input_.pods)
-            self._send_next_poll()
-            self._pods_were_listed = is_current
-        elif isinstance(poll, steps.PollEvents) and isinstance(input_, steps.EventsListed):
-            pod = self._polled_pod
-            found = (
-                job_wait_reason(input_.events) if pod is None else pod_wait_reason(input_.events, pod.wait_reason)
-            )
-            if self._pod is pod and found is not None:
-                self._set_wait_reason(found)
-            self._send_next_poll()
-        elif (
-            isinstance(poll, steps.PollJob) and isinstance(input_, steps.JobRead) and self._termination is not None
-        ):
-            has_run = self._has_run or self._termination.ran is True
+        termination = self._termination
+        if not isinstance(poll, steps.PollJob):
+            self._take_over(poll, input_)
+        elif isinstance(input_, steps.PollFailed):
             self._poll = None
-            self._conclude(job_termination(input_.job, has_run=has_run) or self._termination)
+            self._conclude(termination)
+        elif isinstance(input_, steps.JobRead) and termination is not None:
+            self._poll = None
+            has_run = self._has_run or termination.ran is True
+            self._conclude(job_termination(input_.job, has_run=has_run) or termination)
         if self.phase == "status poll" and self._poll is None:
             self._poll_job()
-
-    def _on_poll_failed(self, poll: Poll, error: SandboxError) -> None:
-        if isinstance(poll, steps.PollJob):
-            self._poll = None
-            self._conclude(self._termination)
-            return
-        if isinstance(poll, steps.PollPods):
-            self._probe.pods_error = error
-        if isinstance(poll, steps.PollEvents) and isinstance(error, Forbidden):
-            # Without Events the diagnosis is less precise, but the run goes on.
-            self._probe.events_error = error
-        else:
-            self._probe.record_failure(self._now, error)
-        self._send_next_poll()
-
-    def _on_pods_listed(self, pods: Sequence[Mapping[str, Any]]) -> None:
-        known = self._pod
-        for pod in pods:
-            self._observe(pod, deleted=False)
-        if not pods and known is not None and known is self._polled_pod:
-            self._observe(self._pod_object, deleted=True, missing=True)
 
     # -- the log --------------------------------------------------------------------------------------------
 

@@ -1,0 +1,176 @@
+"""Faults in the lifecycle of a Job or pod."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from .match import Point
+
+
+@dataclass(frozen=True)
+class EndJob:
+    """Make the Job reach its deadline, regardless of its activeDeadlineSeconds."""
+
+    point: ClassVar[Point] = "deadline"
+    after: float
+    """Seconds from the start of the Job."""
+
+
+@dataclass(frozen=True)
+class RefusePod:
+    """Reject the pod that the Job controller creates. Only an Event on the Job shows it."""
+
+    point: ClassVar[Point] = "admit"
+    message: str
+    """The text after ``pods "..." is forbidden:``."""
+
+    @classmethod
+    def quota_exceeded(cls) -> RefusePod:
+        """The ResourceQuota admits no pod."""
+        return cls("exceeded quota: none, requested: pods=1, used: pods=0, limited: pods=0")
+
+    @classmethod
+    def runtime_class_missing(cls, name: str = "gvisor") -> RefusePod:
+        """The RuntimeClass does not exist."""
+        return cls(f'pod rejected: RuntimeClass "{name}" not found')
+
+    @classmethod
+    def pod_security(cls, container: str = "code-runner") -> RefusePod:
+        """The namespace enforces the restricted Pod Security Standard."""
+        return cls(
+            'violates PodSecurity "restricted:latest": seccompProfile (pod or container '
+            f'"{container}" must set securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost")'
+        )
+
+
+@dataclass(frozen=True)
+class Mutate:
+    """A mutating admission policy: `change` edits the Job or the pod in place, with its defaults.
+
+    Defaults are set again afterwards, and the object is validated. Give `Match` a resource: ``jobs`` or ``pods``.
+    https://kubernetes.io/docs/reference/access-authn-authz/mutating-admission-policy/
+    """
+
+    point: ClassVar[Point] = "mutate"
+    change: Callable[[dict[str, Any]], object]
+    """Called with the object as decoded JSON; its return value is ignored."""
+
+
+@dataclass(frozen=True)
+class NoNode:
+    """Keep the pod Unschedulable."""
+
+    point: ClassVar[Point] = "schedule"
+    seconds: float | None = None
+    """How long, in seconds; None for as long as the pod exists."""
+    message: str = (
+        "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector. no new claims to "
+        "deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+    )
+    """The scheduler's message in the pod's PodScheduled condition."""
+    autoscaler: tuple[str, str] | None = None
+    """Reason and message of the Event that the cluster autoscaler adds.
+    https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/FAQ.md
+    """
+
+    @classmethod
+    def scaling_up(cls, seconds: float | None) -> NoNode:
+        """The autoscaler adds a node, which takes `seconds`."""
+        message = "pod triggered scale-up: [{gvisor-pool 0->1 (max: 3)}]"
+        return cls(seconds, autoscaler=("TriggeredScaleUp", message))
+
+    @classmethod
+    def cannot_scale_up(cls) -> NoNode:
+        """The autoscaler cannot add a node that fits the pod."""
+        message = "pod didn't trigger scale-up: 1 node(s) didn't match Pod's node affinity/selector"
+        return cls(autoscaler=("NotTriggerScaleUp", message))
+
+
+@dataclass(frozen=True)
+class NoPodSandbox:
+    """Fail to create the pod sandbox; the kubelet retries. Only Events show it."""
+
+    point: ClassVar[Point] = "sandbox"
+    message: str
+    """The message of the Event."""
+    retry: float = 12.0
+    """Seconds between two attempts."""
+
+    @classmethod
+    def no_handler(cls, handler: str = "runsc") -> NoPodSandbox:
+        """The containerd of the node has no runtime for the handler of the RuntimeClass."""
+        return cls(
+            "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to get sandbox runtime: "
+            f'no runtime for "{handler}" is configured'
+        )
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """Fail to pull the image: ErrImagePull, then ImagePullBackOff."""
+
+    point: ClassVar[Point] = "pull"
+    message: str | None = None
+    """The runtime's message; None for that of a host that does not exist."""
+
+
+@dataclass(frozen=True)
+class HideConfigMap:
+    """Hide a new ConfigMap from the kubelet for a while."""
+
+    point: ClassVar[Point] = "config"
+    seconds: float
+    """Seconds from the creation of the ConfigMap."""
+
+
+@dataclass(frozen=True)
+class Evict:
+    """Evict the running pod from its node."""
+
+    point: ClassVar[Point] = "run"
+    after: float
+    """Seconds from the start of the container."""
+    message: str = 'Usage of EmptyDir volume "tmp" exceeds the limit "64Mi". '
+    """The pod's status message."""
+
+
+@dataclass(frozen=True)
+class Preempt:
+    """Make the scheduler delete the running pod in favour of one with a higher priority."""
+
+    point: ClassVar[Point] = "run"
+    after: float
+    """Seconds from the start of the container."""
+
+
+@dataclass(frozen=True)
+class ShutDownNode:
+    """Shut down the node of the running pod, as happens to Spot nodes.
+
+    https://kubernetes.io/docs/concepts/cluster-administration/node-shutdown/
+    """
+
+    point: ClassVar[Point] = "run"
+    after: float
+    """Seconds from the start of the container."""
+    message: str = "Pod was terminated in response to imminent node shutdown."
+    """The pod's status message."""
+
+
+@dataclass(frozen=True)
+class StopKubelet:
+    """Stop the kubelet of a running pod, while the container continues.
+
+    Until the kubelet starts again, the pod's status does not change, followed logs end, and requests for the log
+    get 500. Just after its start it does not serve logs yet and responds with 404 for ``pods/log`` (recorded).
+    """
+
+    point: ClassVar[Point] = "run"
+    after: float
+    """Seconds from the start of the container until the kubelet stops."""
+    seconds: float | None
+    """Seconds until the kubelet starts again; None if it never does."""
+    starting: float = 0.9
+    """Seconds after its start without logs."""

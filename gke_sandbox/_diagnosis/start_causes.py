@@ -1,0 +1,310 @@
+"""Causes of a sandbox that did not start: see `causes`, which has the whole table. Pure."""
+
+from __future__ import annotations
+
+from .patterns import FailureCause, Pattern
+
+PULL_REASONS = "ErrImagePull|ImagePullBackOff"
+"""The kubelet's reasons for an image that it could not pull, as a pattern."""
+_CHECK_IMAGE = "Check the image's name, and that the nodes can reach its registry."
+
+# The kubelet's messages for a ConfigMap that it does not have yet: its cache is behind, the pod is not registered
+# for the ConfigMap yet, or the request for it failed.
+_CONFIG_MAP_LATE = (
+    r'configmap "[^"]*" not found|failed to sync configmap cache|object "[^"]*"/"[^"]*" not registered'
+    r"|/configmaps/.*(refused|reset|timed? ?out|deadline exceeded|EOF|no route|unreachable)"
+)
+
+START_CAUSES: tuple[FailureCause, ...] = (
+    # -- the image ------------------------------------------------------------------------------------------
+    FailureCause(
+        "image_name_invalid",
+        "the image's name is not valid",
+        "Check the image's name.",
+        (Pattern("waiting", "InvalidImageName"), Pattern("waiting", PULL_REASONS, "invalid reference")),
+        permanent=True,
+    ),
+    FailureCause(
+        "image_never_pulled",
+        "the image is not on the node, and the pull policy is Never",
+        "Put the image on the nodes, or use the pull policy IfNotPresent.",
+        (Pattern("waiting", "ErrImageNeverPull"),),
+        permanent=True,
+    ),
+    FailureCause(
+        "image_pull_throttled",
+        "the registry allows no more pulls at the moment",
+        "Wait, log in to the registry (image_pull_secrets), or use a mirror of it.",
+        (Pattern("waiting", PULL_REASONS, r"toomanyrequests|too many requests|\b429\b|rate limit"),),
+    ),
+    FailureCause(
+        "image_pull_denied",
+        "the registry does not give the image to the nodes",
+        "Give the nodes access: image_pull_secrets, or the node's service account. Some registries return the"
+        " same error for an image that does not exist.",
+        (
+            Pattern(
+                "waiting", PULL_REASONS, r"denied|unauthorized|forbidden|authentication required|no basic auth"
+            ),
+        ),
+        permanent=True,
+    ),
+    FailureCause(
+        "registry_not_found",
+        "the image's registry does not exist, or the nodes cannot resolve its name",
+        _CHECK_IMAGE,
+        (Pattern("waiting", PULL_REASONS, "no such host"),),
+        permanent=True,
+    ),
+    FailureCause(
+        "image_not_found",
+        "the image does not exist",
+        "Check the image's name and tag, and that it is built for the nodes' architecture.",
+        (Pattern("waiting", PULL_REASONS, "not found|manifest unknown|does not exist|no match for platform"),),
+        permanent=True,
+    ),
+    FailureCause(
+        "image_pull_failed",
+        "the image could not be pulled; the kubelet retries",
+        _CHECK_IMAGE,
+        (Pattern("waiting", PULL_REASONS),),
+    ),
+    # -- its content, its container -------------------------------------------------------------------------
+    FailureCause(
+        "config_map_late",
+        "the kubelet does not have the ConfigMap with the program yet",
+        'The kubelet retries after up to 13 s. If the API server is far away or busy, delivery="mount" is faster.',
+        (
+            Pattern("waiting", "CreateContainerConfigError", _CONFIG_MAP_LATE),
+            Pattern("pod event", "FailedMount", _CONFIG_MAP_LATE),
+        ),
+    ),
+    FailureCause(
+        "container_config_wrong",
+        "the container's configuration is invalid",
+        "The message names what is missing.",
+        (
+            Pattern(
+                "waiting",
+                "CreateContainerConfigError",
+                r"couldn't find key|secret \"[^\"]*\" not found|runAsNonRoot|non-root",
+            ),
+        ),
+        permanent=True,
+    ),
+    FailureCause(
+        "container_config_late",
+        "the container's configuration is not complete yet; the kubelet retries",
+        "The message is from the kubelet, which may not have reached the API server yet.",
+        (Pattern("waiting", "CreateContainerConfigError"),),
+    ),
+    FailureCause(
+        "python_missing",
+        "the image has no python3",
+        "Use an image with Python 3.8 or newer as python3 on its PATH.",
+        (
+            Pattern(
+                "start", "", "executable file not found|error finding executable|python3.*(not found|no such file)"
+            ),
+        ),
+        permanent=True,
+    ),
+    FailureCause(
+        "node_disk_full",
+        "the node has no disk space left",
+        "Run it again: another node may have space. Check this one (kubectl describe node).",
+        (Pattern("start", "", "no space left on device|disk quota exceeded"),),
+        permanent=True,
+    ),
+    FailureCause(
+        "bad_working_directory",
+        "the image's working directory cannot be used",
+        "Give the image a WORKDIR that exists and that the user run_as_user may enter.",
+        (Pattern("start", "", r"chdir|\bcwd\b|working directory|workdir|mkdir"),),
+        permanent=True,
+    ),
+    FailureCause(
+        "permission_denied",
+        "the image's files are not accessible to this user",
+        "The program runs as run_as_user (1001): its python3 must be readable and executable for that user.",
+        (Pattern("start", "", "permission denied|operation not permitted"),),
+        permanent=True,
+    ),
+    FailureCause(
+        "container_not_started",
+        "the container could not be started",
+        "The message is from the container runtime.",
+        (Pattern("start"),),
+        permanent=True,
+    ),
+    FailureCause(
+        "container_start_retried",
+        "the container could not be started; the kubelet retries",
+        "The message is from the container runtime.",
+        (Pattern("waiting", "CreateContainerError|RunContainerError|CrashLoopBackOff"),),
+    ),
+    FailureCause(
+        "container_waiting",
+        "the container is waiting",
+        "The message is from the kubelet.",
+        (Pattern("waiting"),),
+    ),
+    # -- a node ---------------------------------------------------------------------------------------------
+    FailureCause(
+        "not_enough_cpu",
+        "no node has enough free CPU",
+        "Lower cpu_request, or let the node pool grow.",
+        (Pattern("scheduling", "", "insufficient cpu"),),
+    ),
+    FailureCause(
+        "not_enough_memory",
+        "no node has enough free memory",
+        "Lower memory_request, or let the node pool grow.",
+        (Pattern("scheduling", "", "insufficient memory"),),
+    ),
+    FailureCause(
+        "not_enough_room",
+        "no node has room for another pod of this size",
+        "Wait until other pods have ended, or let the node pool grow.",
+        (Pattern("scheduling", "", "insufficient |too many pods"),),
+    ),
+    FailureCause(
+        "no_gvisor_node",
+        "no node accepts the pod, usually because none runs gVisor",
+        "Run `kubectl get nodes -L sandbox.gke.io/runtime` to list the nodes that run gVisor. A node pool "
+        "that is still growing needs a longer startup_timeout.",
+        (
+            Pattern(
+                "scheduling",
+                "",
+                "node affinity|node selector|untolerated taint|didn't tolerate|no nodes available",
+            ),
+        ),
+    ),
+    FailureCause(
+        "unschedulable",
+        "no node accepts the pod",
+        "The message is from the scheduler. A node pool that is still growing needs a longer startup_timeout.",
+        (Pattern("scheduling"),),
+    ),
+    FailureCause(
+        "node_is_being_made",
+        "the cluster autoscaler is adding a node for the pod",
+        "A new node takes a minute or two: startup_timeout must be longer than that.",
+        (Pattern("pod event", "TriggeredScaleUp"),),
+    ),
+    FailureCause(
+        "scale_up_failed",
+        "the cluster autoscaler could not add a node; it retries",
+        "The message contains the reason: a quota of the project, or a zone without free machines.",
+        (
+            Pattern("pod event", "FailedScaleUp"),
+            Pattern("pod event", "NotTriggerScaleUp", "backoff"),
+        ),
+    ),
+    FailureCause(
+        "node_pools_full",
+        "the node pools that accept the pod have reached their maximum size",
+        "Wait until other pods have ended, or raise the maximum of the node pools.",
+        (Pattern("pod event", "NotTriggerScaleUp", r"max\b.*\breached"),),
+    ),
+    FailureCause(
+        "cannot_scale_up",
+        "the cluster autoscaler cannot add a node that accepts the pod",
+        "Create a node pool with GKE Sandbox that can grow, or select existing nodes (node_selector, "
+        "tolerations).",
+        (Pattern("pod event", "NotTriggerScaleUp"),),
+        permanent=True,
+    ),
+    FailureCause(
+        "runtime_handler_missing",
+        "the node has no gVisor: its RuntimeClass names a handler that the node does not have",
+        "Install runsc on the nodes, or let the RuntimeClass select the nodes that have it.",
+        (
+            Pattern(
+                "pod event",
+                "FailedCreatePodSandBox",
+                r"no runtime for|unknown runtime|runtime ?handler.*(not|unsupported)|invalid runtime"
+                r"|find runtime handler|resolve runtime path|binary not installed"
+                r'|runsc"?: (executable file not found|no such file)',
+            ),
+        ),
+        permanent=True,
+    ),
+    FailureCause(
+        "pod_sandbox_failed",
+        "the node could not prepare the pod; it retries",
+        "The message is from the node. If it persists, check the node (kubectl describe node).",
+        (Pattern("pod event", "FailedCreatePodSandBox"),),
+    ),
+    FailureCause(
+        "mount_failed",
+        "a volume could not be mounted; the kubelet retries",
+        "The message names the volume.",
+        (Pattern("pod event", "FailedMount|FailedAttachVolume"),),
+    ),
+    # -- refused by the API server --------------------------------------------------------------------------
+    FailureCause(
+        "pod_security",
+        "the namespace's Pod Security standard refuses the pod",
+        "The message names the field. Pods of this library satisfy `restricted`, so a webhook or a policy has"
+        " probably changed them.",
+        (Pattern("admission", "", "violates PodSecurity"),),
+        permanent=True,
+    ),
+    FailureCause(
+        "quota_exceeded",
+        "the namespace's quota is used up",
+        "Wait until other pods have ended, or raise the ResourceQuota that the message names.",
+        (Pattern("admission", "", "exceeded quota"),),
+    ),
+    FailureCause(
+        "quota_wants_more",
+        "the namespace's quota requires a limit that the pod does not have",
+        "The message names what the ResourceQuota requires. A LimitRange can set a default.",
+        (Pattern("admission", "", "failed quota"),),
+        permanent=True,
+    ),
+    FailureCause(
+        "runtime_class_missing",
+        "the cluster does not have this RuntimeClass",
+        "On GKE, create a node pool with GKE Sandbox. Elsewhere, install gVisor and its RuntimeClass, or use "
+        "another one (runtime_class_name).",
+        (Pattern("admission", "", "RuntimeClass .* not found"),),
+        permanent=True,
+    ),
+    FailureCause(
+        "limit_range",
+        "the namespace's LimitRange refuses the pod's requests or limits",
+        "Change cpu_request, cpu_limit, memory_request or memory_limit to what the message allows.",
+        (Pattern("admission", "", r"(maximum|minimum) \S+ usage per|limit to request ratio"),),
+        permanent=True,
+    ),
+    FailureCause(
+        "webhook_denied",
+        "an admission policy of the cluster refuses the pod",
+        "The message is from the policy. Ask the cluster's administrator.",
+        (Pattern("admission", "", "admission webhook|denied the request|ValidatingAdmissionPolicy"),),
+        permanent=True,
+    ),
+    FailureCause(
+        "service_account_missing",
+        "the service account does not exist in the namespace",
+        "Create it, or use another one (service_account_name).",
+        (Pattern("admission", "", r"service ?account .*not found|looking up service account"),),
+        permanent=True,
+    ),
+    FailureCause(
+        "priority_class_missing",
+        "the PriorityClass does not exist",
+        "Create it, or use another one (priority_class_name).",
+        (Pattern("admission", "", "no PriorityClass with name"),),
+        permanent=True,
+    ),
+    FailureCause(
+        "pod_refused",
+        "the API server refuses the pod",
+        "The message is from the API server. The Job controller retries.",
+        (Pattern("admission"),),
+    ),
+)

@@ -1,14 +1,19 @@
 """The process in the pod that runs one Python program and writes its output as frames to stdout.
 
-Its source is a key of a ConfigMap, started as ``python3 -u -c`` (environment variables) or ``python3 -u
-/app/runner`` (volume) as pid 1 of a container. It forks: the child runs the program in the same interpreter, as
-``python3 -u main.py`` would; the parent forwards its two pipes, enforces the limits and collects files. It uses
-only the standard library of Python 3.8 or newer.
+It is started as ``python3 -u -c`` or, with a volume, ``python3 -u /app/runner`` as pid 1 of a container. Its
+request comes from environment variables, from files next to it, or, if GKE_SANDBOX_WAIT is set, from stdin. It
+forks: the child runs the program in the same interpreter, as ``python3 -u main.py`` would; the parent forwards its
+two pipes, enforces the limits and collects files. It uses only the standard library of Python 3.8 or newer.
 
 A frame is RS kind SP length [SP JSON] LF payload LF. The exit status is that of the program, 128+N for signal N,
 or 124 at the time limit. Without an ``exit`` frame it is 143 after SIGTERM, or 125 if the runner failed. The last
 ``err`` frame is then ``gke-sandbox: the program was not started: REASON`` (invalid request, no writable directory,
 no process available) or, after the fork, ``gke-sandbox: the runner failed: REASON``.
+
+With stdin, the ``start`` frame follows the complete request, so that without it the program has not started. If
+stdin ends without a request, or none comes within GKE_SANDBOX_WAIT seconds, the runner exits with 0 and without
+frames. After the ``exit`` frame it waits for one byte or the end of stdin, for at most 10 seconds: the kubelet
+drops output that a slow client has not read 10 seconds after the end of the container.
 
 Differences from a plain start: ``sys.orig_argv`` and ``/proc/self/environ`` are those of the runner; below the
 program's outermost frame are two frames of the runner (one with a volume), which tracebacks omit, but which count
@@ -42,6 +47,7 @@ FRAME = 32 << 10
 CHUNK = 64 << 10
 PIPE = 1 << 20  # capacity of a pipe in bytes: /proc/sys/fs/pipe-max-size
 MAX_ENTRIES = 20_000  # directory entries that are searched for files
+ACKNOWLEDGE = 10.0  # seconds to wait until the client has read the exit frame
 EXIT_ROOM = 512  # bytes of the log that are reserved for the exit frame
 CPU_COUNTS = "OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS LOKY_MAX_CPU_COUNT PYTHON_CPU_COUNT".split()
 SIGNALS = signal.SIGTERM, signal.SIGCHLD, signal.SIGALRM
@@ -106,15 +112,54 @@ class Stream:
         self.waiting, self.due = b"", time.monotonic() + INTERVAL
 
 
-def load() -> dict[str, Any]:
-    """Load the request from environment variables, which are removed, or from files next to this one."""
-    pieces = {}
-    for name in [name for name in os.environb if name.startswith(b"GKE_SANDBOX_")]:
-        pieces[name[12:].lower()] = os.environb.pop(name)
+def take_variables() -> dict[str, bytes]:
+    """Remove this runner's environment variables and return them, with short names in lower case."""
+    names = [name for name in os.environb if name.startswith(b"GKE_SANDBOX_")]
+    return {name[12:].decode().lower(): os.environb.pop(name) for name in names}
 
-    def piece(key: str) -> bytes:
-        if b"request" in pieces:
-            return pieces[key.encode()]
+
+def wait_for_stdin(seconds: float) -> bool:
+    """Wait until stdin has data or has ended. Return False if the time is over."""
+    poller = select.poll()
+    poller.register(0, select.POLLIN)
+    return bool(poller.poll(seconds * 1000))
+
+
+def receive(seconds: float) -> tuple[bytes, memoryview]:
+    """Return the request and its contents from stdin, after a line with their lengths."""
+    # Import now what a request needs, because a program may be waited for.
+    from binascii import a2b_base64, b2a_base64  # noqa: F401
+    from zlib import compress  # noqa: F401
+
+    parse("{}")
+    if not wait_for_stdin(seconds):
+        os._exit(0)
+    data, size, start = bytearray(), 0, 0
+    while not start or len(data) < size:
+        more = os.read(0, max(size - len(data), CHUNK))
+        if not more:
+            if data:
+                raise EOFError("stdin ended after %d bytes of the request" % len(data))
+            os._exit(0)
+        data += more
+        if not start and b"\n" in data:
+            start = data.index(b"\n") + 1
+            request, contents = map(int, data[:start].split())
+            size = start + request + contents
+    view = memoryview(data)[start:size]
+    return bytes(view[:request]), view[request:]
+
+
+def load(pieces: dict[str, bytes], contents: memoryview) -> dict[str, Any]:
+    """Load the request from environment variables, from stdin (`contents`), or from files next to this one."""
+
+    def piece(key: Any) -> bytes:
+        nonlocal contents
+        if isinstance(key, int):
+            data, contents = contents[:key], contents[key:]
+            return bytes(data)
+        if "request" in pieces:
+            return pieces[key]
         with open(os.path.join(os.path.dirname(sys.argv[0]), key), "rb") as file:
             return file.read()
 
@@ -137,6 +182,7 @@ def load() -> dict[str, Any]:
         request["code"] = content(*request["code"])
         request["stdin"] = request["stdin"] and content(*request["stdin"])
         request["files"] = {name: content(*parts) for name, parts in request["files"].items()}
+        os.environ.update(request.get("env", {}))
     except Exception as error:
         raise ValueError("cannot read the request: %s: %s" % (type(error).__name__, error)) from None
     return request
@@ -380,6 +426,9 @@ def exec_program(work: str, args: list[str], code: bytes, fds: list[int]) -> tup
     for number, fd in enumerate(fds):
         os.dup2(fd, number)
     os.closerange(3, max(fds) + 1)
+    if not sys.stdin.seekable():  # the request came from there
+        given, sys.stdin = sys.stdin, open(0, encoding=sys.stdin.encoding, errors=sys.stdin.errors, closefd=False)
+        sys.__stdin__, sys.stdin.buffer.raw.name = sys.stdin, given.name  # type: ignore
     os.chdir(work)
     folder = os.getcwd()
     if not getattr(sys.flags, "safe_path", False):
@@ -430,9 +479,14 @@ def unwrap(hook: Any) -> None:
 def main() -> tuple[Any, dict[str, Any]]:
     """Run the request. Return only in the child: the program's code and the namespace to run it in."""
     log = Log()
-    log.write(b"start", b'{"protocol": %d, "python": "%d.%d.%d"}' % (PROTOCOL, *sys.version_info[:3]))
     try:
-        request = load()
+        pieces, contents = take_variables(), memoryview(b"")
+        on_stdin = "wait" in pieces
+        if on_stdin:
+            pieces["request"], contents = receive(float(pieces["wait"]))
+        log.write(b"start", b'{"protocol": %d, "python": "%d.%d.%d"}' % (PROTOCOL, *sys.version_info[:3]))
+        request = load(pieces, contents)
+        del pieces, contents
         limits = request["limits"]
         log.limit = limits["log_bytes"] - EXIT_ROOM
         workspace = Workspace(request)
@@ -464,6 +518,8 @@ def main() -> tuple[Any, dict[str, Any]]:
         dropped = b'"out": %d, "err": %d, "files": %d' % (streams[0].dropped, streams[1].dropped, files)
         ending = numbers, b"true" if timed_out else b"false", seconds, dropped
         log.write(b"exit", b'{%b, "timed_out": %b, "seconds": %.3f, "dropped": {%b}}' % ending)
+        if on_stdin:
+            wait_for_stdin(ACKNOWLEDGE)
         os._exit(124 if timed_out else died + 128 if died else code)
     except BaseException as error:
         kill(program)

@@ -1,4 +1,4 @@
-"""Start the runner as the kubelet does, with environment variables or a volume, and read its frames.
+"""Start the runner as the kubelet does, with environment variables, a volume or stdin, and read its frames.
 
 The reader here is not the client's decoder: it trusts every byte, and fails if the runner writes anything that is
 not protocol 1.
@@ -28,8 +28,8 @@ FROM_ENVIRONMENT = "import os;exec(compile(os.environ.pop('GKE_SANDBOX_RUNNER'),
 # The interpreter for the runner, which supports Python 3.8; the package itself does not.
 PYTHON = os.environ.get("RUNNER_TEST_PYTHON", sys.executable)
 
-Delivery = Literal["env", "mount"]
-DELIVERIES: tuple[Delivery, ...] = ("env", "mount")
+Delivery = Literal["env", "mount", "attach"]
+DELIVERIES: tuple[Delivery, ...] = ("env", "mount", "attach")
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,11 @@ class Program:
 
 
 def config_map(program: Program, delivery: Delivery, *, packed: bool = False) -> dict[str, bytes]:
-    """Return the ConfigMap's values by key. `packed` is the compressed form, for volumes only."""
-    values: dict[str, bytes] = {}
+    """Return the ConfigMap's values by key. `packed` is the compressed form, for volumes only.
+
+    With stdin there is no ConfigMap: ``contents`` follow the request there.
+    """
+    values: dict[str, bytes] = {"wait": b"30", "contents": b""} if delivery == "attach" else {}
 
     def put(stem: str, data: bytes) -> list[object]:
         def keys(pieces: Sequence[bytes]) -> list[str]:
@@ -137,6 +140,9 @@ def config_map(program: Program, delivery: Delivery, *, packed: bool = False) ->
 
         if packed:
             return ["zlib", keys([zlib.compress(data)])]
+        if delivery == "attach":
+            values["contents"] += data
+            return ["raw", [len(data)]]
         if delivery == "mount":
             return ["raw", keys([data] if data else [])]
         if stem == "code" and b"\0" not in data and _is_utf8(data):
@@ -190,7 +196,10 @@ def environment(base: Path) -> dict[str, str]:
 def command(
     values: Mapping[str, bytes], delivery: Delivery, base: Path, env: Mapping[str, str] | None = None
 ) -> tuple[list[str], dict[str, str]]:
-    """Return the container's command and environment; with a volume, write the files to ``base/app``."""
+    """Return the container's command and environment; with a volume, write the files to ``base/app``.
+
+    With stdin, the request is what `stdin_request` returns.
+    """
     variables = dict(environment(base) if env is None else env)
     if delivery == "mount":
         app = base / "app"
@@ -198,8 +207,18 @@ def command(
         for key, value in values.items():
             (app / key).write_bytes(value)
         return [PYTHON, "-u", str(app / "runner")], variables
+    if delivery == "attach":
+        values = {key: value for key, value in values.items() if key not in ("request", "contents")}
     variables.update({f"GKE_SANDBOX_{key.upper()}": os.fsdecode(value) for key, value in values.items()})
     return [PYTHON, "-u", "-c", FROM_ENVIRONMENT], variables
+
+
+def stdin_request(values: Mapping[str, bytes]) -> bytes | None:
+    """Return what the client writes to stdin, or None if the request is not on stdin."""
+    if "wait" not in values:
+        return None
+    request, contents = values["request"], values["contents"]
+    return b"%d %d\n%b%b" % (len(request), len(contents), request, contents)
 
 
 @contextmanager
@@ -207,10 +226,17 @@ def started(
     program: Program, delivery: Delivery = "env", *, base: Path, prefix: Sequence[str] = (), **options: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start a runner in a separate process with TMPDIR `base`, and kill it at the end."""
-    argv, variables = command(config_map(program, delivery), delivery, base)
-    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    values = config_map(program, delivery)
+    argv, variables = command(values, delivery, base)
+    request = stdin_request(values)
+    source = subprocess.DEVNULL if request is None else subprocess.PIPE
+    streams = {"stdin": source, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
     with subprocess.Popen([*prefix, *argv], env=variables, cwd=base, **streams) as process:
         try:
+            if request is not None:
+                assert process.stdin is not None
+                process.stdin.write(request)
+                process.stdin.flush()
             yield process
         finally:
             process.kill()
@@ -234,9 +260,9 @@ def run(
         if values is None:
             values = config_map(program, delivery, packed=packed)
         argv, variables = command(values, delivery, base, env)
-        done = subprocess.run(
-            [*prefix, *argv], env=variables, cwd=base, stdin=subprocess.DEVNULL, capture_output=True, timeout=50
-        )
+        given = stdin_request(values)
+        source: dict[str, Any] = {"stdin": subprocess.DEVNULL} if given is None else {"input": given}
+        done = subprocess.run([*prefix, *argv], env=variables, cwd=base, capture_output=True, timeout=50, **source)
     return Ran(read_frames(done.stdout), done.returncode, done.stdout, done.stderr)
 
 

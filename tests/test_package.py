@@ -24,7 +24,7 @@ LAYERS = {
     "settings": {"_checks", "_setting_names", "errors", "kube"},
     "_wire": {"_checks", "errors", "kube", "settings"},
     "result": {"_wire", "errors"},
-    "_diagnosis": {"_wire", "errors"},
+    "_diagnosis": {"_wire", "errors", "kube"},
     "_event_loop": {"errors"},
     "_run_log": {"errors", "result"},
     "_stream": {"_event_loop", "result"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .causes import CAUSES, FailureCause, cause
-from .events import job_termination, job_wait_reason, pod_wait_reason
+from .events import job_termination, job_wait_reason, pod_wait_reason, rejection
 from .pod_state import PodState, Termination, WaitReason, read_pod
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "job_wait_reason",
     "pod_wait_reason",
     "read_pod",
+    "rejection",
 ]

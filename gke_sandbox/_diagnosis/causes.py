@@ -10,6 +10,7 @@ import re
 
 from .end_causes import END_CAUSES
 from .patterns import FailureCause, Pattern, Source
+from .rejection_causes import REJECTION_CAUSES
 from .start_causes import PULL_REASONS, START_CAUSES
 
 __all__ = ["CAUSES", "FailureCause", "Pattern", "Source", "cause", "match_cause"]
@@ -17,7 +18,7 @@ __all__ = ["CAUSES", "FailureCause", "Pattern", "Source", "cause", "match_cause"
 # Names in a message about them: in quotes, with a path, a tag or a port, or by their position.
 _NAMES = re.compile(r'"[^"\s]*"|lookup \S+|manifest \S+ in|\S*[/:@]\w\S*')
 
-CAUSES: tuple[FailureCause, ...] = (*START_CAUSES, *END_CAUSES)
+CAUSES: tuple[FailureCause, ...] = (*START_CAUSES, *REJECTION_CAUSES, *END_CAUSES)
 
 _BY_NAME = {each.name: each for each in CAUSES}
 

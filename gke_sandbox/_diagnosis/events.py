@@ -1,4 +1,4 @@
-"""Find the reason for a wait or a termination in Events and in a Job's status. Pure.
+"""Find the reason for a wait or a termination in Events, responses and a Job's status. Pure.
 
 https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
 """
@@ -8,10 +8,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .causes import match_cause
+from ..errors import ApiError, SandboxError
+from ..kube.status import is_rbac_denial
+from .causes import cause, match_cause
 from .pod_state import Termination, WaitReason, unconfirmed
 
-__all__ = ["job_termination", "job_wait_reason", "pod_wait_reason"]
+__all__ = ["job_termination", "job_wait_reason", "pod_wait_reason", "rejection"]
+
+
+def rejection(error: SandboxError) -> WaitReason | None:
+    """Return why admission rejected a Job or a ConfigMap, or None if that is not the reason of the error."""
+    if not isinstance(error, ApiError) or not error.server_message or is_rbac_denial(error.server_message):
+        return None
+    found = match_cause("admission", error.reason, error.server_message)
+    if found is None or found is cause("pod_refused"):
+        return None
+    return WaitReason(found, error.reason, error.server_message)
 
 
 def job_wait_reason(events: Iterable[Mapping[str, Any]]) -> WaitReason | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .._wire.log_decoder import ReplayableLogDecoder
 from ..errors import Forbidden, ResultLost, SandboxError, StartError
-from . import PodState, Termination, WaitReason, cause
+from . import PodState, Termination, WaitReason, cause, rejection
 from .admission import Change
 
 # The maximum of an image's output that is quoted, from its end.
@@ -27,6 +27,12 @@ def not_started(why: Termination | WaitReason, job: str, pod: str, waited: str =
         pod=pod,
         hint=found.hint,
     )
+
+
+def rejected(error: SandboxError, job: str, waited: str = "") -> SandboxError:
+    """Return the error for a Job or ConfigMap that admission rejected; other errors are returned as they are."""
+    why = rejection(error)
+    return error if why is None else not_started(why, job, "", "" if why.is_permanent else waited)
 
 
 def start_timed_out(

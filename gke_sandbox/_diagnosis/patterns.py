@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +16,8 @@ Source = Literal["waiting", "start", "scheduling", "pod event", "admission", "po
 ``start``        the message of a container that could not be started (terminated: StartError)
 ``scheduling``   the message of the pod's condition PodScheduled
 ``pod event``    an Event on the pod
-``admission``    the Event FailedCreate on the Job, whose pod the API server refused
+``admission``    the Event FailedCreate on the Job, whose pod the API server refused, or the response to the POST
+                 of the Job or its ConfigMap
 ``pod status``   the pod's own reason, its condition DisruptionTarget, or the Job's condition Failed
 ``terminated``   the container's state
 ``client``       nowhere: this library concluded it
@@ -29,12 +31,15 @@ class Pattern:
     source: Source
     reason: str = ""
     text: str = ""
+    check: Callable[[str], bool] | None = None
+    """A condition on the message that a regular expression cannot express."""
 
     def matches(self, source: Source, reason: str, message: str) -> bool:
         return (
             source == self.source
             and (not self.reason or re.fullmatch(self.reason, reason) is not None)
             and (not self.text or re.search(self.text, message, re.IGNORECASE) is not None)
+            and (self.check is None or self.check(message))
         )
 
 

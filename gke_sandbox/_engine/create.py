@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 
+from .._diagnosis import WaitReason, messages, rejection
 from .._wire.manifests import Manifests, build
 from .._wire.program import Program
 from ..errors import AlreadyExists, Conflict, NetworkError, SandboxError, ServerError
@@ -36,6 +37,9 @@ CONFLICT_ATTEMPTS, CONFLICT_DELAY, MAX_CONFLICT_DELAY = 5, 0.05, 0.2
 """Quick attempts of one creation, and their delays, when the server answers 409 Conflict: it creates nothing if it
 cannot update the namespace's ResourceQuota, because too many objects are being created at once. The delays add up
 to 0.55 s at most. A ConfigMap that is later than that can cost more than a new Job."""
+
+ADMISSION_DELAY, MAX_ADMISSION_DELAY = 0.5, 5.0
+"""Delays between attempts while admission rejects an object for a reason that can pass: a used-up quota."""
 
 # With a longer round trip the ConfigMap is created so late that the kubelet finds it only at its next attempt, 13
 # s later, if it is used as environment variables (measured: `late-configmap`); a mounted one costs half a second.
@@ -89,17 +93,24 @@ class Creation:
 
     async def _create(self, resource: Resource, body: dict[str, Any]) -> dict[str, Any] | None:
         """Create one object and return it. If that fails, report it, wait before a retry, and return None."""
+        waited = ""
         request = _CreateRequest(self._client, resource, self._settings.namespace, body, self._budget)
         try:
             response = await request.send()
             if not isinstance(response, SandboxError):
                 return response
-            self._send(CreateRejected())
+            reason = rejection(response)
+            self._send(CreateRejected(reason))
             quickly = isinstance(response, Conflict) and await self._budget.wait_briefly(response)
-            if not quickly:
+            if reason is not None:
+                waited = f" within {self._settings.startup_timeout:g} s (startup_timeout)"
+                await self._budget.wait_for_admission(response, reason)
+            elif not quickly:
                 await self._budget.wait_or_raise(response)
         except SandboxError as error:
-            self._send(CreateFailed(error, request.may_have_arrived))
+            assert self._manifests is not None
+            job = self._manifests.job["metadata"]["name"]
+            self._send(CreateFailed(messages.rejected(error, job, waited), request.may_have_arrived))
         else:
             self._send(RetryCreate(same_job=quickly))
         return None
@@ -109,7 +120,7 @@ class _RetryBudget:
     """When a request of one creation is sent again, and when its error is raised.
 
     All of them share one budget, which starts with the first failure: `RETRY_BUDGET`, and never beyond `deadline`.
-    The quick retries after a Conflict are not part of it.
+    The quick retries after a Conflict are not part of it, nor are those after a rejection by admission.
     """
 
     def __init__(self, client: KubeClient, deadline: float, uniform: Callable[[], float]) -> None:
@@ -123,6 +134,9 @@ class _RetryBudget:
             deadline=deadline,
             uniform=uniform,
         )
+        self._rejections = Retry(
+            initial_delay=ADMISSION_DELAY, max_delay=MAX_ADMISSION_DELAY, deadline=deadline, uniform=uniform
+        )
         self.deadline = deadline
 
     async def wait_briefly(self, error: Conflict) -> bool:
@@ -131,6 +145,13 @@ class _RetryBudget:
         if delay is not None:
             await anyio.sleep(delay)
         return delay is not None
+
+    async def wait_for_admission(self, error: SandboxError, reason: WaitReason) -> None:
+        """Wait for the next attempt after admission rejected an object, or raise `error` if that cannot help."""
+        delay = None if reason.is_permanent else self._rejections.record_failure(error)
+        if delay is None:
+            raise error
+        await anyio.sleep(delay)
 
     async def wait_or_raise(self, error: SandboxError) -> None:
         """Wait for the next attempt, or raise `error`: see `Retry.wait_or_raise`."""
@@ -170,7 +191,9 @@ class _CreateRequest:
             try:
                 return await self._send_before_deadline()
             except SandboxError as error:
-                if isinstance(error, ServerError) or (isinstance(error, NetworkError) and error.sent):
+                lost = isinstance(error, ServerError) or (isinstance(error, NetworkError) and error.sent)
+                # Admission comes before the object is stored.
+                if lost and rejection(error) is None:
                     self.may_have_arrived = True
                 if not self.may_have_arrived:
                     return error

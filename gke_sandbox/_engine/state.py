@@ -156,14 +156,16 @@ class ExecutionState(ExecutionFacts):
                 self._sent_job = job
             case steps.JobCreated(job) if self._uid is None:
                 self._uid = str(job["metadata"]["uid"])
+                self._set_wait_reason(None)
                 self.attempts[-1] = replace(self.attempts[-1], response_pending=False)
                 self._unsafe_changes = self._not_accepted(job_changes(self._sent_job, job, CONTAINER))
                 if not self._unsafe_changes:
                     self._create_config_map()
             case steps.ConfigMapCreated() if self._uid is not None:
                 self._decide_start(created=True)
-            case steps.CreateRejected():
+            case steps.CreateRejected(wait_reason):
                 self._may_have_arrived(False)
+                self._set_wait_reason(wait_reason)
             case steps.RetryCreate() if self._uid is None:
                 self._create_job(self._job)
             case steps.RetryCreate(same_job=True):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .._diagnosis import WaitReason
 from ..errors import SandboxError
 from ..result import ExecutionEvent, ExecutionResult
 
@@ -39,6 +40,9 @@ class ConfigMapCreated:
 @dataclass(frozen=True)
 class CreateRejected:
     """The server did not create the object, and the request may be sent again later."""
+
+    wait_reason: WaitReason | None = None
+    """Why admission rejected it, if it did."""
 
 
 @dataclass(frozen=True)

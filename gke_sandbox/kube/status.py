@@ -28,6 +28,7 @@ from .resources import Resource
 __all__ = [
     "RequestInfo",
     "error_from_response",
+    "is_rbac_denial",
     "json_response",
     "parse_object",
     "plain",
@@ -175,6 +176,7 @@ def status_error(
     details = status.get("details")
     details = details if isinstance(details, dict) else {}
     causes = details.get("causes")
+    message = _text(status, "message")
     wait = details.get("retryAfterSeconds")
     if isinstance(wait, int) and not isinstance(wait, bool) and wait > 0:
         retry_after = float(wait)
@@ -182,7 +184,8 @@ def status_error(
         info,
         code=code or 500,
         reason=_text(status, "reason") or _reason(info, code or 500),
-        text=_text(status, "message") or "the server sent no message",
+        text=message or "the server sent no message",
+        server_message=message,
         retry_after=retry_after,
         details=details,
         causes=tuple(
@@ -201,6 +204,7 @@ def _error(
     code: int,
     reason: str,
     text: str,
+    server_message: str = "",
     retry_after: float | None,
     details: dict[str, object] | None = None,
     causes: tuple[StatusCause, ...] = (),
@@ -217,6 +221,7 @@ def _error(
         details=details,
         retry_after=retry_after,
         request=str(info),
+        server_message=plain(server_message, MAX_QUOTED_BYTES),
         hint=_hint(info, kind, message, details or {}, causes),
     )
 
@@ -250,10 +255,17 @@ def _hint(
     return ""
 
 
+def is_rbac_denial(message: str) -> bool:
+    """Return whether the message of a 403 is that of authorization: a Role is missing.
+
+    Admission (Pod Security, quota, a webhook) has the same code and reason, and a Role does not help there.
+    """
+    # https://github.com/kubernetes/apiserver/blob/master/pkg/endpoints/handlers/responsewriters/errors.go
+    return re.search(r'(?:^|\bforbidden: )User ".*" cannot ', message) is not None
+
+
 def _forbidden_hint(info: RequestInfo, text: str) -> str:
-    # RBAC: User "x" cannot create resource "jobs" in API group "batch" in the namespace "y". Admission (Pod
-    # Security, quota, a RuntimeClass) has the same reason and other messages, and a Role does not help there.
-    if " cannot " not in text:
+    if not is_rbac_denial(text):
         return ""
     what = f"{info.resource.plural}/{info.subresource}" if info.subresource else info.resource.plural
     rule = f'apiGroups: ["{info.resource.group}"], resources: ["{what}"], verbs: ["{info.verb}"]'

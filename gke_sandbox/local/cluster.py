@@ -42,10 +42,12 @@ PRIORITY_CLASSES = {"system-cluster-critical": 2_000_000_000, "system-node-criti
 
 @dataclass(frozen=True)
 class Quota:
-    """A ResourceQuota that limits the number of pods that have not ended."""
+    """A ResourceQuota that limits the number of pods that have not ended, of Jobs, or of ConfigMaps."""
 
     name: str
-    pods: int
+    pods: int | None = None
+    jobs: int | None = None
+    config_maps: int | None = None
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from gke_sandbox._diagnosis import (
     job_wait_reason,
     pod_wait_reason,
     read_pod,
+    rejection,
 )
 from gke_sandbox._diagnosis.causes import match_cause
-from gke_sandbox.errors import StartError
+from gke_sandbox.errors import ApiError, StartError
 
 from ..kubernetes_messages import MESSAGES, NO_SUCH_HOST
 
@@ -398,6 +399,8 @@ def diagnosed(source: str, reason: str, message: str, *, has_run: bool) -> WaitR
         return read_pod(pod(phase="Pending", node=None, conditions=[condition]), CONTAINER).wait_reason
     if source == "pod event":
         return pod_wait_reason([event(reason, message)])
+    if source == "admission" and reason != "FailedCreate":
+        return rejection(ApiError(message, code=400, reason=reason, server_message=message))
     if source == "admission":
         return job_wait_reason([event(reason, message)])
     if source == "pod status":

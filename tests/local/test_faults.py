@@ -285,7 +285,7 @@ async def test_a_watch_can_be_rejected_as_expired() -> None:
 @pytest.mark.parametrize(
     ("refuse", "message"),
     [
-        (RefusePod.quota_exceeded, "exceeded quota: none"),
+        (RefusePod.quota_exceeded, "exceeded quota: few"),
         (RefusePod.runtime_class_missing, 'pod rejected: RuntimeClass "gvisor" not found'),
         (RefusePod.pod_security, 'violates PodSecurity "restricted:latest"'),
     ],

@@ -270,9 +270,9 @@ SCENARIOS: dict[str, Scenario] = {
         settings=_SOON,
         not_live="the namespace must have a quota of no pods",
         error=StartError,
-        cause="quota_exceeded",
+        cause="quota_too_small",
         reason="FailedCreate",
-        words=("quota is used up", "exceeded quota", "within 10 s"),
+        words=("quota is smaller than one run needs", "exceeded quota"),
     ),
     # -- the server refuses a request --------------------------------------------------------------------------
     "forbidden": _one(

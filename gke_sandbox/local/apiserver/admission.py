@@ -42,6 +42,7 @@ def create(cluster: ClusterState, resource: ResourceType, obj: Json, namespace: 
         if mutated := _mutated(cluster, resource, prepared):
             prepared = job_with_defaults(mutated)
     _validate(resource, prepared)
+    _check_quota(cluster, resource, namespace, prepared["metadata"]["name"])
     if dry_run:
         return prepared
     return cluster.store.create(resource, prepared)
@@ -103,7 +104,7 @@ def admit_pod(cluster: ClusterState, pod: Json) -> Json:
     name = pod["metadata"]["name"]
     if found := violations(pod["spec"], namespace.pod_security):
         raise forbidden(PODS, name, f'violates PodSecurity "{namespace.pod_security}:latest": {found}')
-    _check_quota(cluster, namespace.name, name)
+    _check_quota(cluster, PODS, namespace.name, name)
     if fault := cluster.faults.first(RefusePod, PODS.plural, namespace.name, name):
         raise forbidden(PODS, name, fault.message)
     return pod
@@ -122,15 +123,22 @@ def _mutated(cluster: ClusterState, resource: ResourceType, obj: Json) -> Json |
     return changed
 
 
-def _check_quota(cluster: ClusterState, namespace: str, name: str) -> None:
+def _check_quota(cluster: ClusterState, resource: ResourceType, namespace: str, name: str) -> None:
     quota = cluster.namespaces[namespace].quota
     if quota is None:
         return
-    running = (pod["status"]["phase"] for pod in cluster.store.select(PODS, namespace))
-    used = sum(phase not in ("Succeeded", "Failed") for phase in running)
-    if used >= quota.pods:
-        why = f"exceeded quota: {quota.name}, requested: pods=1, used: pods={used}, limited: pods={quota.pods}"
-        raise forbidden(PODS, name, why)
+    limits = {"pods": quota.pods, "count/jobs.batch": quota.jobs, "configmaps": quota.config_maps}
+    counted = f"count/{resource.qualified}" if resource.group else resource.plural
+    limit = limits.get(counted)
+    if limit is None:
+        return
+    used = sum(
+        resource is not PODS or each["status"]["phase"] not in ("Succeeded", "Failed")
+        for each in cluster.store.select(resource, namespace)
+    )
+    if used >= limit:
+        numbers = f"requested: {counted}=1, used: {counted}={used}, limited: {counted}={limit}"
+        raise forbidden(resource, name, f"exceeded quota: {quota.name}, {numbers}")
 
 
 def job_warnings(cluster: ClusterState, job: Json) -> list[str]:

@@ -28,8 +28,8 @@ class RefusePod:
 
     @classmethod
     def quota_exceeded(cls) -> RefusePod:
-        """The ResourceQuota admits no pod."""
-        return cls("exceeded quota: none, requested: pods=1, used: pods=0, limited: pods=0")
+        """The ResourceQuota is used up."""
+        return cls("exceeded quota: few, requested: pods=1, used: pods=5, limited: pods=5")
 
     @classmethod
     def runtime_class_missing(cls, name: str = "gvisor") -> RefusePod:

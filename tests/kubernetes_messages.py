@@ -13,6 +13,10 @@ PULLING = (
     'Failed to pull image "{0}": rpc error: code = DeadlineExceeded desc = failed to pull and unpack image "{0}": '
     'failed to resolve reference "{0}": failed to do request: Head "https://x/v2/{0}": context deadline exceeded'
 )
+TAINTED = (
+    "0/1 nodes are available: 1 node(s) had untolerated taint {{{0}}}. preemption: 0/1 nodes are available: 1 "
+    "Preemption is not helpful for scheduling."
+)
 CONFIG_MAP_REFUSED = (
     'Get "https://10.0.0.1:443/api/v1/namespaces/ns/configmaps/gke-sandbox-b5": dial tcp 10.0.0.1:443: connect: '
     "connection refused"
@@ -117,6 +121,8 @@ MESSAGES: list[tuple[Source, str, str, str]] = [
     ),
     ("waiting", "CreateContainerError", "context deadline exceeded", "container_start_retried"),
     ("waiting", "SomethingNew", "", "container_waiting"),
+    ("init container", "failed", 'init container "istio-init" ended with exit code 3', "init_container_failed"),
+    ("init container", "retried", 'sidecar "istio-proxy" ended with exit code 1', "init_container_retried"),
     ("start", "StartError", 'exec: "python3": executable file not found in $PATH', "python_missing"),
     (
         "start",
@@ -141,8 +147,31 @@ MESSAGES: list[tuple[Source, str, str, str]] = [
         "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.",
         "no_gvisor_node",
     ),
-    ("scheduling", "Unschedulable", "no nodes available to schedule pods", "no_gvisor_node"),
-    ("scheduling", "Unschedulable", "0/1 nodes are available: 1 node(s) were unschedulable.", "unschedulable"),
+    ("scheduling", "Unschedulable", "no nodes available to schedule pods", "unschedulable"),
+    ("scheduling", "Unschedulable", "0/1 nodes are available: 1 node(s) were unschedulable.", "node_cordoned"),
+    ("scheduling", "Unschedulable", TAINTED.format("node.kubernetes.io/unschedulable: "), "node_cordoned"),
+    ("scheduling", "Unschedulable", TAINTED.format("ToBeDeletedByClusterAutoscaler: 1764236"), "node_cordoned"),
+    ("scheduling", "Unschedulable", TAINTED.format("node.kubernetes.io/disk-pressure: "), "node_pressure"),
+    ("scheduling", "Unschedulable", TAINTED.format("node.kubernetes.io/memory-pressure: "), "node_pressure"),
+    ("scheduling", "Unschedulable", TAINTED.format("node.kubernetes.io/pid-pressure: "), "node_pressure"),
+    ("scheduling", "Unschedulable", TAINTED.format("node.kubernetes.io/not-ready: "), "node_not_ready"),
+    ("scheduling", "Unschedulable", TAINTED.format("node.kubernetes.io/unreachable: "), "node_not_ready"),
+    ("scheduling", "Unschedulable", TAINTED.format("node.kubernetes.io/network-unavailable: "), "node_not_ready"),
+    (
+        "scheduling",
+        "Unschedulable",
+        TAINTED.format("node.cloudprovider.kubernetes.io/uninitialized: true"),
+        "node_not_ready",
+    ),
+    ("scheduling", "Unschedulable", TAINTED.format("team: x"), "node_tainted"),
+    # Since Kubernetes 1.34.2 the message does not name the taint: https://github.com/kubernetes/kubernetes/pull/135023
+    (
+        "scheduling",
+        "Unschedulable",
+        "0/17 nodes are available: 17 node(s) had untolerated taint(s). no new claims to deallocate, preemption: 0/17 "
+        "nodes are available: 17 Preemption is not helpful for scheduling.",
+        "node_tainted",
+    ),
     ("pod event", "TriggeredScaleUp", "pod triggered scale-up: [{pool-1 0->1 (max: 3)}]", "node_is_being_made"),
     ("pod event", "FailedScaleUp", "Node scale up in zones us-a failed: GCE quota exceeded", "scale_up_failed"),
     (
@@ -344,6 +373,8 @@ MESSAGES: list[tuple[Source, str, str, str]] = [
         'Container code-runner exceeded its local ephemeral storage limit "256Mi".',
         "storage_exceeded",
     ),
+    ("pod status", "Evicted", "Pod was rejected: The node had condition: [DiskPressure].", "node_pressure"),
+    ("pod status", "Evicted", "The node had condition: [MemoryPressure DiskPressure].", "node_pressure"),
     ("pod status", "Evicted", "The node was low on resource: memory.", "evicted"),
     (
         "pod status",

@@ -9,7 +9,8 @@ END_CAUSES: tuple[FailureCause, ...] = (
     FailureCause(
         "out_of_memory",
         "the program used more memory than its limit",
-        "Raise memory_limit, or let the program use less.",
+        "Raise memory_limit, or let the program use less. Files in /tmp, where its working "
+        "directory is, count too: gVisor keeps them in memory.",
         (Pattern("terminated", "OOMKilled"),),
         ran=True,
         permanent=True,
@@ -68,7 +69,7 @@ END_CAUSES: tuple[FailureCause, ...] = (
     FailureCause(
         "node_refused",
         "the node refused the pod",
-        "Run it again: the scheduler and the node disagreed about what fits on the node.",
+        "The scheduler and the node disagreed about what fits on it. `kubectl describe nodes` shows what is free.",
         (
             # https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/lifecycle/predicate.go, and its kin
             Pattern(
@@ -79,7 +80,6 @@ END_CAUSES: tuple[FailureCause, ...] = (
         ),
         # After a restart the kubelet may refuse pods that are already running.
         ran=None,
-        permanent=True,
     ),
     FailureCause(
         "deleted",

@@ -38,8 +38,17 @@ def job_wait_reason(events: Iterable[Mapping[str, Any]]) -> WaitReason | None:
     return None
 
 
-# An existing node fits the pod and is only full.
-_NODE_FULL = frozenset({"not_enough_cpu", "not_enough_memory", "not_enough_room"})
+# An existing node may accept the pod later.
+_MAY_FIT_LATER = frozenset(
+    {
+        "not_enough_cpu",
+        "not_enough_memory",
+        "not_enough_room",
+        "node_pressure",
+        "node_not_ready",
+        "node_cordoned",
+    }
+)
 
 
 def pod_wait_reason(
@@ -47,14 +56,18 @@ def pod_wait_reason(
 ) -> WaitReason | None:
     """Return why a pod does not run yet, from its newest Event with a known cause, or None.
 
-    `pod_reason` is the reason that the pod itself reports: while an existing node may still get room, an
+    `pod_reason` is the reason that the pod itself reports: while an existing node may still accept the pod, an
     autoscaler that cannot add one is not a permanent failure.
     """
     for event in _newest_first(events):
         reason, message = str(event.get("reason") or ""), str(event.get("message") or "")
         found = match_cause("pod event", reason, message)
         if found is not None:
-            if found.name == "cannot_scale_up" and pod_reason is not None and pod_reason.cause.name in _NODE_FULL:
+            if (
+                found.name == "cannot_scale_up"
+                and pod_reason is not None
+                and pod_reason.cause.name in _MAY_FIT_LATER
+            ):
                 return None
             return WaitReason(found, reason, message)
     return None

@@ -63,6 +63,8 @@ def start_timed_out(
     else:
         found = cause("slow_start")
         where = f"pod {name} on node {pod.node}" if pod.node else f"pod {name}, which has no node yet"
+        if pod.init_container:
+            where += f'; it waits for the container "{pod.init_container}", which the cluster has added'
     return StartError(
         f"the sandbox did not start{waited}: {found.summary} ({where})"
         + (

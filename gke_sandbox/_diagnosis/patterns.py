@@ -9,11 +9,22 @@ from typing import Literal
 
 __all__ = ["FailureCause", "Pattern", "Source"]
 
-Source = Literal["waiting", "start", "scheduling", "pod event", "admission", "pod status", "terminated", "client"]
+Source = Literal[
+    "waiting",
+    "start",
+    "init container",
+    "scheduling",
+    "pod event",
+    "admission",
+    "pod status",
+    "terminated",
+    "client",
+]
 """Where Kubernetes reports it.
 
 ``waiting``      the container's state, with a reason
 ``start``        the message of a container that could not be started (terminated: StartError)
+``init container``  the state of an init container or sidecar; the reason is ``failed`` or ``retried``
 ``scheduling``   the message of the pod's condition PodScheduled
 ``pod event``    an Event on the pod
 ``admission``    the Event FailedCreate on the Job, whose pod the API server refused, or the response to the POST

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 from .causes import FailureCause, cause, match_cause
-
-# Waiting reasons of a container that is being created normally.
-_STARTING = frozenset({"ContainerCreating", "PodInitializing"})
-
-# Reasons in `terminated` for a container that was never started, of containerd and of older runtimes.
-_NEVER_RAN = frozenset({"StartError", "ContainerCannotRun"})
+from .init_containers import (
+    NEVER_RAN,
+    STARTING,
+    STOPPED_CODES,
+    InitContainer,
+    failed_init_container,
+    pending_init_container,
+)
+from .scheduling import scheduling_cause
 
 
 @dataclass(frozen=True)
@@ -66,13 +70,22 @@ class PodState:
     running: bool
     wait_reason: WaitReason | None
     termination: Termination | None
+    init_container: str = ""
+    """The init container or sidecar that has to come first, if the container waits for one."""
 
 
-def read_pod(pod: Mapping[str, Any], container: str, *, deleted: bool = False, has_run: bool = False) -> PodState:
+def read_pod(
+    pod: Mapping[str, Any],
+    container: str,
+    *,
+    deleted: bool = False,
+    has_run: bool = False,
+    node_selector: Mapping[str, str] = MappingProxyType({}),
+) -> PodState:
     """Return the state of one container in a Pod object.
 
     `deleted`: this is the pod's last object. `has_run`: the container was seen running before, which the object
-    may no longer show.
+    may no longer show. `node_selector`: that of the pod as it was sent.
     """
     metadata = pod.get("metadata") or {}
     spec = pod.get("spec") or {}
@@ -83,14 +96,16 @@ def read_pod(pod: Mapping[str, Any], container: str, *, deleted: bool = False, h
     node = str(spec.get("nodeName") or "")
     ran = True if has_run or _has_run(entry) else None if node else False
     deleting = deleted or bool(metadata.get("deletionTimestamp"))
-    termination = _termination(status, state.get("terminated"), ran=ran, deleting=deleting, deleted=deleted)
+    termination = _termination(pod, state.get("terminated"), ran=ran, deleting=deleting, deleted=deleted)
+    pending = None if running or termination else pending_init_container(pod)
     return PodState(
         name=str(metadata.get("name", "")),
         node=node,
         phase=str(status.get("phase") or ""),
         running=running,
-        wait_reason=None if running or termination else _wait_reason(status, state),
+        wait_reason=None if running or termination else _wait_reason(pod, state, pending, node_selector),
         termination=termination,
+        init_container=pending.name if pending is not None else "",
     )
 
 
@@ -107,19 +122,20 @@ def _has_run(entry: Mapping[str, Any]) -> bool:
     """
     state, last = entry.get("state") or {}, (entry.get("lastState") or {}).get("terminated") or {}
     now = state.get("terminated") or {}
-    if _NEVER_RAN & {now.get("reason"), last.get("reason")}:
+    if NEVER_RAN & {now.get("reason"), last.get("reason")}:
         return False
     return "running" in state or bool(now.get("startedAt") or last or entry.get("restartCount"))
 
 
 def _termination(
-    status: Mapping[str, Any],
+    pod: Mapping[str, Any],
     terminated: Mapping[str, Any] | None,
     *,
     ran: bool | None,
     deleting: bool,
     deleted: bool,
 ) -> Termination | None:
+    status = pod.get("status") or {}
     # A Failed phase or terminated state is final: unless the kubelet reported that the container ran, it did not.
     reported = bool(ran)
     # The pod's own reason comes first: eviction, node shutdown, admission by the kubelet.
@@ -129,6 +145,12 @@ def _termination(
         return _disrupted(reason, message or f"the pod failed: {reason}", ran=reported)
     if terminated:
         return _terminated(status, terminated, ran=reported, deleting=deleting)
+    if status.get("phase") == "Failed":
+        failed = None if reported else failed_init_container(pod, deleting=deleting)
+        if failed is not None:
+            return Termination("not_started", failed.reason, failed.message, None, failed.cause)
+        if not deleting and _disruption(status)[0] == "Deleted":
+            return _disrupted("Failed", "the pod failed, and its status contains no reason", ran=reported)
     # Without a final status the pod was deleted by force, or its node is gone and its object stays. The
     # container may have started in the meantime.
     if deleted or (deleting and _node_is_lost(status)):
@@ -160,7 +182,7 @@ def _terminated(
     if reason == "OOMKilled":
         message = "the container used more memory than its limit"
         return Termination("out_of_memory", reason, message, code, match_cause("terminated", reason, message))
-    if reason in _NEVER_RAN:
+    if reason in NEVER_RAN:
         message = message or "the container could not be started"
         return Termination("not_started", reason, message, code, match_cause("start", reason, message))
     if reason == "ContainerStatusUnknown":
@@ -169,9 +191,8 @@ def _terminated(
             return _disrupted(*_disruption(status), ran=ran, code=code)
         found = match_cause("terminated", reason, message)
         return Termination("killed" if ran else "not_started", reason, message, code, found)
-    # A container exits with 143 or 137 when its pod is deleted. A program that exits so by itself has an exit
-    # frame, which takes precedence.
-    if deleting and code in (137, 143):
+    # A program that exits so by itself has an exit frame, which takes precedence.
+    if deleting and code in STOPPED_CODES:
         return _disrupted(*_disruption(status), ran=True, code=code)
     if code == 137:
         message = "the container's first process was killed with signal 9: by the program itself, or by the node"
@@ -196,19 +217,23 @@ def _node_is_lost(status: Mapping[str, Any]) -> bool:
     return found is not None and found.name == "node_lost"
 
 
-def _wait_reason(status: Mapping[str, Any], state: Mapping[str, Any]) -> WaitReason | None:
-    waiting = state.get("waiting")
-    if waiting:
-        reason = str(waiting.get("reason") or "")
-        message = str(waiting.get("message") or "").strip()
-        if not reason or reason in _STARTING:
-            return None
+def _wait_reason(
+    pod: Mapping[str, Any],
+    state: Mapping[str, Any],
+    pending: InitContainer | None,
+    node_selector: Mapping[str, str],
+) -> WaitReason | None:
+    waiting = state.get("waiting") or {}
+    reason, message = str(waiting.get("reason") or ""), str(waiting.get("message") or "").strip()
+    if reason and reason not in STARTING:
         return WaitReason(match_cause("waiting", reason, message) or cause("container_waiting"), reason, message)
-    for condition in status.get("conditions") or ():
+    if pending is not None and pending.cause is not None:
+        return WaitReason(pending.cause, pending.reason, pending.message)
+    if waiting:
+        return None
+    for condition in (pod.get("status") or {}).get("conditions") or ():
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            reason = str(condition.get("reason") or "Unschedulable")
-            message = str(condition.get("message") or "")
-            return WaitReason(
-                match_cause("scheduling", reason, message) or cause("unschedulable"), reason, message
-            )
+            reason, message = str(condition.get("reason") or "Unschedulable"), str(condition.get("message") or "")
+            found, message = scheduling_cause(reason, message, pod.get("spec") or {}, node_selector)
+            return WaitReason(found, reason, message)
     return None

@@ -7,6 +7,11 @@ from .patterns import FailureCause, Pattern
 PULL_REASONS = "ErrImagePull|ImagePullBackOff"
 """The kubelet's reasons for an image that it could not pull, as a pattern."""
 _CHECK_IMAGE = "Check the image's name, and that the nodes can reach its registry."
+_INIT_CONTAINER_HINT = (
+    "This library has not added the container: a webhook or policy of the cluster has. A label or annotation can "
+    "prevent that: the label sidecar.istio.io/inject=false for Istio, the annotation linkerd.io/inject=disabled "
+    "for Linkerd. Otherwise ask the cluster's administrator."
+)
 
 # The kubelet's messages for a ConfigMap that it does not have yet: its cache is behind, the pod is not registered
 # for the ConfigMap yet, or the request for it failed.
@@ -149,6 +154,20 @@ START_CAUSES: tuple[FailureCause, ...] = (
         "The message is from the kubelet.",
         (Pattern("waiting"),),
     ),
+    # -- containers that this library has not added ---------------------------------------------------------
+    FailureCause(
+        "init_container_failed",
+        "a container that the cluster added to the pod has failed, and the program cannot start without it",
+        _INIT_CONTAINER_HINT,
+        (Pattern("init container", "failed"),),
+        permanent=True,
+    ),
+    FailureCause(
+        "init_container_retried",
+        "a container that the cluster added to the pod does not start; the kubelet retries",
+        _INIT_CONTAINER_HINT,
+        (Pattern("init container", "retried"),),
+    ),
     # -- a node ---------------------------------------------------------------------------------------------
     FailureCause(
         "not_enough_cpu",
@@ -169,22 +188,67 @@ START_CAUSES: tuple[FailureCause, ...] = (
         (Pattern("scheduling", "", "insufficient |too many pods"),),
     ),
     FailureCause(
-        "no_gvisor_node",
-        "no node accepts the pod, usually because none runs gVisor",
-        "Run `kubectl get nodes -L sandbox.gke.io/runtime` to list the nodes that run gVisor. A node pool "
-        "that is still growing needs a longer startup_timeout.",
+        "node_pressure",
+        "a node is short of disk space, memory or process ids, and accepts no pod at the moment",
+        "Wait until the node has freed some, or add nodes. `kubectl describe nodes` shows their conditions.",
+        (
+            Pattern("scheduling", "", r"taint \{node\.kubernetes\.io/(disk|memory|pid)-pressure\b"),
+            Pattern("pod status", "Evicted", "node had condition"),
+        ),
+        # A kubelet that was restarted may reject pods that are already running.
+        ran=None,
+    ),
+    FailureCause(
+        "node_not_ready",
+        "a node is not ready, or cannot be reached",
+        "Wait until the node is ready. `kubectl describe nodes` shows the conditions of each node.",
         (
             Pattern(
                 "scheduling",
                 "",
-                "node affinity|node selector|untolerated taint|didn't tolerate|no nodes available",
+                r"taint \{node\.(kubernetes\.io/(not-ready|unreachable|network-unavailable|out-of-service)"
+                r"|cloudprovider\.kubernetes\.io/(uninitialized|shutdown))\b",
             ),
         ),
     ),
     FailureCause(
+        "node_cordoned",
+        "a node accepts no new pods, because it was cordoned or is being removed",
+        "Wait until the node is back (kubectl uncordon), or another one is added.",
+        (
+            Pattern(
+                "scheduling",
+                "",
+                r"were unschedulable"
+                r"|taint \{(node\.kubernetes\.io/unschedulable|ToBeDeletedByClusterAutoscaler)\b",
+            ),
+        ),
+    ),
+    FailureCause(
+        "node_tainted",
+        "every node that could run the pod has a taint that the pod does not tolerate",
+        "List the taints: kubectl describe nodes. Those of Kubernetes (node.kubernetes.io/...) usually pass; for "
+        "others, add a toleration (tolerations).",
+        (Pattern("scheduling", "", "untolerated taint|didn't tolerate"),),
+    ),
+    FailureCause(
+        "node_selector_unmatched",
+        "no node has the labels that the pod selects",
+        "Correct node_selector, or add a node with these labels. `kubectl get nodes --show-labels` lists them.",
+        (Pattern("client"),),
+    ),
+    FailureCause(
+        "no_gvisor_node",
+        "no node accepts the pod, usually because none runs gVisor",
+        "Run `kubectl get nodes -L sandbox.gke.io/runtime` to list the nodes that run gVisor. A node pool "
+        "that is still growing needs a longer startup_timeout.",
+        (Pattern("scheduling", "", "node affinity|node selector"),),
+    ),
+    FailureCause(
         "unschedulable",
         "no node accepts the pod",
-        "The message is from the scheduler. A node pool that is still growing needs a longer startup_timeout.",
+        "The message is from the scheduler; `kubectl describe nodes` shows the labels and taints of each node. A "
+        "node pool that is still growing needs a longer startup_timeout.",
         (Pattern("scheduling"),),
     ),
     FailureCause(

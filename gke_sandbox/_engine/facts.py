@@ -118,7 +118,8 @@ class ExecutionFacts:
             if not self._has_run:
                 # It may have run unseen.
                 return
-        seen = read_pod(pod, CONTAINER, deleted=deleted, has_run=self._has_run)
+        selector = self._settings.node_selector
+        seen = read_pod(pod, CONTAINER, deleted=deleted, has_run=self._has_run, node_selector=selector)
         moved = self._pod is None or (seen.node, seen.phase, seen.wait_reason) != (
             self._pod.node,
             self._pod.phase,

@@ -36,7 +36,7 @@ def pod(
     statuses = [] if state is None else [{"name": "sidecar", "state": {}}, {"name": CONTAINER, "state": state}]
     return {
         "metadata": {"name": "p", **({"deletionTimestamp": "2026-11-22T21:20:12Z"} if deleting else {})},
-        "spec": {"nodeName": node} if node else {},
+        "spec": {"runtimeClassName": "gvisor", **({"nodeName": node} if node else {})},
         "status": {"phase": phase, "containerStatuses": statuses, **status},
     }
 
@@ -196,13 +196,26 @@ def test_every_cause_has_a_summary_and_a_hint_in_sentences(each: Any) -> None:
     assert each.hint.endswith(".")
 
 
-PERMANENT = ("image_not_found", "image_pull_denied", "image_name_invalid", "registry_not_found", "cannot_scale_up")
+PERMANENT = (
+    "image_not_found",
+    "image_pull_denied",
+    "image_name_invalid",
+    "registry_not_found",
+    "cannot_scale_up",
+    "init_container_failed",
+)
 TEMPORARY = (
     "image_pull_failed",
     "image_pull_throttled",
     "config_map_late",
     "container_config_late",
     "no_gvisor_node",
+    "node_pressure",
+    "node_not_ready",
+    "node_cordoned",
+    "node_tainted",
+    "node_selector_unmatched",
+    "init_container_retried",
     "node_is_being_made",
 )
 
@@ -394,6 +407,15 @@ def diagnosed(source: str, reason: str, message: str, *, has_run: bool) -> WaitR
     fields = {"reason": reason, "message": message}
     if source == "waiting":
         return read_pod(pod({"waiting": fields}, phase="Pending"), CONTAINER).wait_reason
+    if source == "init container":
+        status = {"name": "added", "restartCount": 0, "state": terminated(1, "Error", message)}
+        added = pod({"waiting": {"reason": "PodInitializing"}}, initContainerStatuses=[status])
+        added["spec"]["initContainers"] = [
+            {"name": "added", **({"restartPolicy": "Always"} if reason == "retried" else {})}
+        ]
+        added["status"]["phase"] = "Pending" if reason == "retried" else "Failed"
+        seen = read_pod(added, CONTAINER)
+        return seen.termination or seen.wait_reason
     if source == "scheduling":
         condition = {"type": "PodScheduled", "status": "False", **fields}
         return read_pod(pod(phase="Pending", node=None, conditions=[condition]), CONTAINER).wait_reason

@@ -1,0 +1,133 @@
+"""Read the state of init containers and native sidecars: the program starts only after them. Pure.
+
+This library sends none, so a webhook or a policy of the cluster has added each of them.
+https://kubernetes.io/docs/concepts/workloads/pods/init-containers/
+https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .causes import FailureCause, cause, match_cause
+
+__all__ = [
+    "NEVER_RAN",
+    "STARTING",
+    "STOPPED_CODES",
+    "InitContainer",
+    "failed_init_container",
+    "pending_init_container",
+]
+
+STARTING = frozenset({"ContainerCreating", "PodInitializing"})
+"""Waiting reasons of a container that is being created normally."""
+
+NEVER_RAN = frozenset({"StartError", "ContainerCannotRun"})
+"""Reasons in `terminated` for a container that was never started, of containerd and of older runtimes."""
+
+STOPPED_CODES = (137, 143)
+"""Exit codes of a container that was stopped because its pod is being deleted."""
+
+MAX_CRASHES = 3
+"""A sidecar that has crashed this often is not waited for any longer.
+
+One or two crashes can pass: the sidecar may need a server that is just starting. The kubelet waits 10 s before the
+first restart, 20 s before the second, and 40 s before the third.
+"""
+
+
+@dataclass(frozen=True)
+class InitContainer:
+    """An init container or native sidecar, with its reason and message if it does not start."""
+
+    name: str
+    cause: FailureCause | None = None
+    """None if it is only starting or running."""
+    reason: str = ""
+    message: str = ""
+
+
+def failed_init_container(pod: Mapping[str, Any], *, deleting: bool) -> InitContainer | None:
+    """Return the init container because of which the kubelet has given up a pod, or None."""
+    for spec, status in _init_containers(pod):
+        state, last = status.get("state") or {}, status.get("lastState") or {}
+        ended = state.get("terminated") or last.get("terminated") or {}
+        stopped = deleting and ended.get("exitCode") in STOPPED_CODES
+        if ended.get("exitCode") and not stopped and not _is_sidecar(spec):
+            message = f"{_title(spec, status)} {_ending(ended)}"
+            return _found("failed", spec, str(ended.get("reason") or "Error"), message)
+    return None
+
+
+def pending_init_container(pod: Mapping[str, Any]) -> InitContainer | None:
+    """Return the first init container that has not ended, or the first sidecar that has not started, or None."""
+    for spec, status in _init_containers(pod):
+        state = status.get("state") or {}
+        ended = state.get("terminated")
+        if _is_sidecar(spec):
+            if not (state.get("running") is not None and status.get("started")):
+                return _problem(spec, status)
+        elif ended is None or ended.get("exitCode"):
+            return _problem(spec, status)
+    return None
+
+
+def _init_containers(pod: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Yield the spec and the status of each init container that has a status, in the order of their start."""
+    statuses = {each.get("name"): each for each in (pod.get("status") or {}).get("initContainerStatuses") or ()}
+    for spec in (pod.get("spec") or {}).get("initContainers") or ():
+        if spec.get("name") in statuses:
+            yield spec, statuses[spec["name"]]
+
+
+def _is_sidecar(spec: Mapping[str, Any]) -> bool:
+    return spec.get("restartPolicy") == "Always"
+
+
+def _problem(spec: Mapping[str, Any], status: Mapping[str, Any]) -> InitContainer:
+    """Return why an init container is not ready, as far as its status shows it."""
+    state = status.get("state") or {}
+    waiting = state.get("waiting") or {}
+    reason, detail = str(waiting.get("reason") or ""), str(waiting.get("message") or "").strip()
+    ended = state.get("terminated") or (status.get("lastState") or {}).get("terminated")
+    title = _title(spec, status)
+    if ended:
+        # It is started again: the kubelet never starts the others again.
+        running = "running" in state
+        crashes = int(status.get("restartCount") or 0) + (not running)
+        hopeless = not running and (crashes >= MAX_CRASHES or ended.get("reason") in NEVER_RAN)
+        times = f"has failed {crashes} times, and the last time it" if crashes > 1 else "has failed: it"
+        message = f"{title} {times} {_ending(ended)}" + (f". {detail}" if detail else "")
+        known = reason or str(ended.get("reason") or "Error")
+        return _found("failed" if hopeless else "retried", spec, known, message)
+    if not reason or reason in STARTING:
+        return InitContainer(str(spec.get("name")))
+    known_cause = match_cause("waiting", reason, detail)
+    kind = "failed" if known_cause is not None and known_cause.permanent else "retried"
+    summary = f": {known_cause.summary}" if known_cause is not None else ""
+    return _found(kind, spec, reason, f"{title} is waiting{summary}" + (f": {detail}" if detail else ""))
+
+
+def _found(kind: str, spec: Mapping[str, Any], reason: str, message: str) -> InitContainer:
+    found = match_cause("init container", kind, message) or cause("init_container_retried")
+    return InitContainer(str(spec.get("name")), found, reason, message)
+
+
+def _title(spec: Mapping[str, Any], status: Mapping[str, Any]) -> str:
+    kind = "sidecar" if _is_sidecar(spec) else "init container"
+    return f'{kind} "{spec.get("name")}" (image {spec.get("image") or status.get("image") or "unknown"})'
+
+
+def _ending(ended: Mapping[str, Any]) -> str:
+    """Return how a container ended, as the end of a sentence."""
+    reason, message = str(ended.get("reason") or ""), str(ended.get("message") or "").strip()
+    if reason in NEVER_RAN:
+        text = "could not be started"
+    elif reason == "OOMKilled":
+        text = "was killed because it exceeded its memory limit"
+    else:
+        text = f"ended with exit code {ended.get('exitCode')}"
+    return f"{text}: {message}" if message else text

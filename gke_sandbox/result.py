@@ -97,7 +97,10 @@ class ExecutionResult:
     cause: str = ""
     """Cause of such an end, by its name in docs/troubleshooting.md (``preempted``). Default: empty."""
     message: str = ""
-    """Explanation of such an end, or of exit code 125 if it may be the runner's; one sentence. Default: empty."""
+    """Explanation of such an end, of signal 9, or of exit code 125 if it may be the runner's; one sentence.
+
+    Default: empty.
+    """
     timings: Timings = field(default_factory=Timings)
     """When each phase was reached, in seconds. Default: no phase observed."""
     job: str = ""
@@ -132,7 +135,7 @@ class ExecutionResult:
         if self.status in ("succeeded", "failed"):
             return ": ".join(part for part in (f"exit code {self.exit_code}", self.message) if part)
         if self.status == "signaled":
-            return f"signal {self.signal}"
+            return ": ".join(part for part in (f"signal {self.signal}", self.message) if part)
         words = self.status.replace("_", " ")
         return ": ".join(part for part in (words, self.reason, self.message) if part)
 

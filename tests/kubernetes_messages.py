@@ -168,8 +168,8 @@ MESSAGES: list[tuple[Source, str, str, str]] = [
     (
         "scheduling",
         "Unschedulable",
-        "0/17 nodes are available: 17 node(s) had untolerated taint(s). no new claims to deallocate, preemption: 0/17 "
-        "nodes are available: 17 Preemption is not helpful for scheduling.",
+        "0/2 nodes are available: 2 node(s) had untolerated taint(s). no new claims to deallocate, preemption: "
+        "0/2 nodes are available: 2 Preemption is not helpful for scheduling.",
         "node_tainted",
     ),
     ("pod event", "TriggeredScaleUp", "pod triggered scale-up: [{pool-1 0->1 (max: 3)}]", "node_is_being_made"),

@@ -25,6 +25,7 @@ def test_a_result_with_exit_code_0_is_ok_and_passes_the_check() -> None:
     [
         (result("failed", 3), "exit code 3"),
         (result("signaled", signal=11), "signal 11"),
+        (result("signaled", signal=9, message="nothing explains it"), "signal 9: nothing explains it"),
         (result("timed_out"), "timed out"),
         (result("out_of_memory", reason="OOMKilled"), "out of memory: OOMKilled"),
         (result("killed", reason="Evicted", message="low on disk"), "killed: Evicted: low on disk"),

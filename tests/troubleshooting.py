@@ -12,7 +12,7 @@ _RAN = {True: "yes", False: "no", None: "depends"}
 BEGIN, END = "<!-- tables -->\n", "<!-- end of tables -->\n"
 
 SECTIONS: dict[str, tuple[Source, ...]] = {
-    "Image and container": ("waiting", "start"),
+    "Image and container": ("waiting", "start", "init container"),
     "Node and volumes": ("scheduling", "pod event"),
     "Refused by the API server": ("admission",),
     "Ended from outside": ("pod status", "terminated"),

@@ -9,8 +9,8 @@ END_CAUSES: tuple[FailureCause, ...] = (
     FailureCause(
         "out_of_memory",
         "the program used more memory than its limit",
-        "Raise memory_limit, or let the program use less. Files in /tmp, where its working "
-        "directory is, count too: gVisor keeps them in memory.",
+        "Raise memory_limit, or let the program use less. Files in /tmp, where its working directory is, count "
+        "too: under gVisor they are in memory, except with delivery mount.",
         (Pattern("terminated", "OOMKilled"),),
         ran=True,
         permanent=True,

@@ -12,6 +12,14 @@ from .admission import Change
 # The maximum of an image's output that is quoted, from its end.
 _MAX_QUOTED_OUTPUT = 500
 
+# gVisor has room for 4095 threads of one process, and ends a process that has more. The status of its pod does not
+# show it. https://github.com/google/gvisor/blob/master/pkg/sentry/platform/systrap/subprocess.go
+SIGNAL_NINE = (
+    "neither the time limit nor the pod's status explains this signal: the program sent it, or gVisor did, which "
+    "kills a process that has more than 4095 threads"
+)
+"""The message for a program that was killed with signal 9 while its pod goes on."""
+
 _MAY_HAVE_RUN = "The program may have run, in whole or in part: run it again only if that does no harm."
 
 

@@ -65,4 +65,7 @@ class FailureCause:
     ran: bool | None = False
     """Whether the program ran. None if that depends on when it happened: see `Termination.ran`."""
     permanent: bool = False
-    """Whether waiting cannot help, so that the wait for the sandbox ends at once."""
+    """Whether waiting cannot help, so that the wait for the sandbox ends at once.
+
+    If a pod has ended before it ran, and the cause is not permanent, another Job takes its place.
+    """

@@ -39,6 +39,11 @@ class Termination:
     kind is then ``killed``, because running it again may repeat its effects."""
 
     @property
+    def may_pass(self) -> bool:
+        """Whether the container did not run, and another pod may run later."""
+        return self.kind == "not_started" and self.cause is not None and not self.cause.permanent
+
+    @property
     def ran(self) -> bool | None:
         """Whether the container ran, or None if that is not known."""
         if self.kind == "not_started":

@@ -19,7 +19,9 @@ from .log_stream import LogStream
 from .startup_probe import StartupProbe
 from .steps import Effect, JobAttempt, Poll
 
-Phase = Literal["creating", "confirming", "starting", "reading", "overtime", "status", "status poll", "finished"]
+Phase = Literal[
+    "creating", "pausing", "confirming", "starting", "reading", "overtime", "status", "status poll", "finished"
+]
 
 
 class ExecutionFacts:

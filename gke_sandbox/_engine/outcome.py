@@ -68,7 +68,8 @@ def from_exit(exit_: Exit, termination: Termination | None = None) -> Outcome:
         if termination.kind in ("killed", "out_of_memory") and not by_signal:
             return _from_outside(termination, exit_)
     if exit_.signal is not None:
-        return Outcome("signaled", exit_.code, exit_.signal, exit_)
+        message = messages.SIGNAL_NINE if exit_.signal == _SIGKILL else ""
+        return Outcome("signaled", exit_.code, exit_.signal, exit_, message=message)
     return Outcome("succeeded" if exit_.code == 0 else "failed", exit_.code, None, exit_)
 
 

@@ -11,6 +11,7 @@ and effects are in `steps`; `execution` feeds the inputs and carries out the eff
     confirming           overtime, status, status poll
 
 ``creating``      the Job and the ConfigMap are being created
+``pausing``       a node has rejected the pod: wait a while before the next Job is created
 ``confirming``    the ConfigMap may have arrived, although its creation failed: the pod is listed once
 ``starting``      wait until the container runs
 ``reading``       read the log
@@ -26,7 +27,7 @@ import math
 from copy import copy
 from dataclasses import replace
 
-from .._diagnosis import Termination, job_termination, messages
+from .._diagnosis import Termination, WaitReason, job_termination, messages
 from .._diagnosis.admission import job_changes
 from .._wire.frames import PROTOCOL, Frame, Output, Start
 from .._wire.manifests import CONTAINER
@@ -50,6 +51,8 @@ from .steps import Effect, Input, Poll
 
 KILL_GRACE = 5.0
 """The Job is deleted this long after the time limit, because the runner did not end the program."""
+REJECTED_DELAY, MAX_REJECTED_DELAY = 2.0, 30.0
+"""The pause before another Job is created because a node has rejected the last one's pod; doubled each time."""
 FINAL_STATUS_TIMEOUT = 3.0
 """How long to wait for the pod's final status when the log ends without an exit frame."""
 FINAL_POLL_TIMEOUT = 3.0
@@ -127,6 +130,12 @@ class ExecutionState(ExecutionFacts):
                 self._stop_polling()
                 if not self._decide_start() and self._create_error is not None:
                     self._fail(messages.unanswered(self._create_error, self._job, self._pod_name), True)
+        elif self.phase == "pausing":
+            if self._watch_failed:
+                self._decide_start()
+            elif self._now >= self._deadline:
+                self.phase = "creating"
+                self._create_job(self._new_name())
         elif self.phase == "starting":
             self._advance_start(is_tick)
         elif self._unsafe_changes and self.phase != "finished":
@@ -194,7 +203,7 @@ class ExecutionState(ExecutionFacts):
             # Other executions raise the same error.
             self._fail(copy(self._watch_error), self._config_map_may_exist)
         elif termination is not None and termination.kind == "not_started":
-            self._fail(messages.not_started(termination, self._job, self._pod_name), False)
+            self._pause_or_fail(termination)
         elif self._has_started:
             self._mark_phase("created")
             self._allow_full_time()
@@ -211,6 +220,19 @@ class ExecutionState(ExecutionFacts):
         else:
             return False
         return True
+
+    def _pause_or_fail(self, termination: Termination) -> None:
+        """Create another Job after a pause if the reason may pass, or fail."""
+        pause = min(REJECTED_DELAY * 2 ** (len(self.attempts) - 1), MAX_REJECTED_DELAY)
+        waited = ""
+        if termination.may_pass and termination.cause is not None:
+            if self._now + pause < self._start_limit:
+                self.phase, self._deadline = "pausing", self._now + pause
+                self._config_map_may_exist = False
+                self._set_wait_reason(WaitReason(termination.cause, termination.reason, termination.message))
+                return
+            waited = f" within {self._settings.startup_timeout:g} s (startup_timeout)"
+        self._fail(messages.not_started(termination, self._job, self._pod_name, waited), False)
 
     def _fail_unsafe(self, may_have_run: bool) -> None:
         error = messages.unsafe_admission_change(self._unsafe_changes, self._job, self._pod_name)

@@ -141,11 +141,13 @@ def _ending(result: ExecutionResult, settings: Settings) -> str:
     if result.status == "timed_out":
         return f"The program was killed at its time limit of {settings.timeout:g} s (timeout_seconds)."
     if result.status == "out_of_memory":
-        return f"The program was killed at its memory limit of {settings.memory_limit} (mem_limit)."
+        text = f"The program was killed at its memory limit of {settings.memory_limit} (mem_limit)."
+        return f"{text} Files in its working directory and in /tmp count too."
     if result.status == "killed":
         return _killed(result)
     if result.signal is not None:
-        return f"The program was terminated by signal {result.signal}{_signal_name(result.signal)}."
+        text = f"The program was terminated by signal {result.signal}{_signal_name(result.signal)}"
+        return f"{text}: {result.message}." if result.message else f"{text}."
     text = f"The program ended with exit code {result.exit_code}"
     return text + ("." if result.stderr.strip() else " and wrote nothing to stderr.")
 

@@ -28,7 +28,7 @@ def error_text(result: ExecutionResult, settings: Settings) -> tuple[str, str] |
     if result.status == "out_of_memory":
         return (
             f"the program was killed because it exceeded its memory limit of {settings.memory_limit}",
-            "Raise --memory.",
+            rename_settings(cause("out_of_memory").hint, OPTIONS),
         )
     if result.status == "killed":
         details = ": ".join(part for part in (result.reason, result.message) if part)
@@ -54,7 +54,8 @@ def notes(result: ExecutionResult, settings: Settings, *, local: bool) -> list[s
     elif module is not None:
         lines.append(f"the image {settings.image} must contain the module {module}; --image uses another image")
     if result.status == "signaled" and result.signal is not None:
-        lines.append(f"the program was ended by signal {result.signal}{_signal_name(result.signal)}")
+        text = f"the program was ended by signal {result.signal}{_signal_name(result.signal)}"
+        lines.append(": ".join(part for part in (text, result.message) if part))
     for stream, count in (("stdout", result.dropped.stdout), ("stderr", result.dropped.stderr)):
         if count:
             unit = "byte" if count == 1 else "bytes"

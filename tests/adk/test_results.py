@@ -90,6 +90,7 @@ def test_a_failure_without_output_has_text_in_stderr() -> None:
         ({"status": "out_of_memory", "signal": 9}, 137, "killed at its memory limit of 512Mi (mem_limit)"),
         ({"status": "signaled", "signal": 11}, 139, "terminated by signal 11 (SIGSEGV)"),
         ({"status": "signaled", "signal": 63}, 191, "terminated by signal 63"),
+        ({"status": "signaled", "signal": 9, "message": "why"}, 137, "terminated by signal 9 (SIGKILL): why."),
         (
             {
                 "status": "killed",
@@ -137,7 +138,7 @@ def test_notes_about_one_byte_or_file_use_the_singular() -> None:
 
 def test_the_hint_of_a_cause_uses_the_names_of_the_fields() -> None:
     result = converted("killed", cause="out_of_memory", reason="OOMKilled")
-    assert "\nHint: Raise mem_limit, or let the program use less.\n" in result.stderr
+    assert "\nHint: Raise mem_limit, or let the program use less. Files in /tmp" in result.stderr
 
 
 def shell(**script: Any) -> bytes:

@@ -82,7 +82,8 @@ def test_dropped_output_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
             ("--memory", "1Gi"),
             [
                 "error: the program was killed because it exceeded its memory limit of 1Gi",
-                "hint: Raise --memory.",
+                "hint: Raise --memory, or let the program use less. Files in /tmp, where its working directory "
+                "is, count too: under gVisor they are in memory, except with delivery mount.",
             ],
         ),
         (
@@ -127,6 +128,11 @@ def test_dropped_output_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
         ),
         (finished("signaled", None, signal=11), (), ["note: the program was ended by signal 11 (SIGSEGV)"]),
         (finished("signaled", None, signal=63), (), ["note: the program was ended by signal 63"]),
+        (
+            finished("signaled", None, signal=9, message="nothing explains it"),
+            (),
+            ["note: the program was ended by signal 9 (SIGKILL): nothing explains it"],
+        ),
         (finished("failed", 1), (), []),
         (
             finished("failed", 1, stderr_bytes=NO_PANDAS),
@@ -151,6 +157,7 @@ def test_dropped_output_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
         "no cause",
         "signal",
         "unnamed signal",
+        "signal nine",
         "exit code",
         "module",
         "module, local",

@@ -202,6 +202,8 @@ def test_a_program_that_kills_itself_with_signal_nine_was_not_killed_from_outsid
             result = await cluster.sandbox.run("pass")
         assert (result.status, result.signal, result.stdout) == ("signaled", 9, "a")
         assert (result.cause, result.output_truncated) == ("", False)
+        assert "the program sent it" in result.message
+        assert "more than 4095 threads" in result.message
 
     run_on_mock_clock(run)
 

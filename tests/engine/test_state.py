@@ -14,7 +14,13 @@ from gke_sandbox._diagnosis import cause
 from gke_sandbox._engine import steps
 from gke_sandbox._engine.log_stream import DRAIN_TIMEOUT, IDLE_REOPEN_AFTER, OPEN_TIMEOUT, REOPEN_DELAY
 from gke_sandbox._engine.startup_probe import POD_CREATION_GRACE, POLL_INTERVAL, POLL_INTERVAL_PER_PENDING
-from gke_sandbox._engine.state import FINAL_POLL_TIMEOUT, FINAL_STATUS_TIMEOUT, KILL_GRACE, ExecutionState
+from gke_sandbox._engine.state import (
+    FINAL_POLL_TIMEOUT,
+    FINAL_STATUS_TIMEOUT,
+    KILL_GRACE,
+    REJECTED_DELAY,
+    ExecutionState,
+)
 from gke_sandbox._engine.steps import (
     Abandoned,
     ConfigMapCreated,
@@ -39,6 +45,7 @@ from gke_sandbox.errors import (
     ServerError,
     StartError,
 )
+from gke_sandbox.result import PodWaiting
 from gke_sandbox.settings import Settings
 
 from ..pods import START, exit_frame, out
@@ -506,6 +513,63 @@ def test_after_a_rejected_configmap_a_new_job_replaces_the_old_and_its_pod() -> 
     assert machine.state.phase == "starting", "the pod belongs to the first Job"
 
 
+def rejected(message: str = "Pod was rejected: The node had condition: [DiskPressure]. ") -> dict[str, Any]:
+    status = {"phase": "Failed", "reason": "Evicted", "message": message}
+    return {**pod(CREATING), "status": status}
+
+
+@pytest.mark.parametrize("make", [creating_job, creating_config_map, confirming, starting, polling])
+def test_a_new_job_replaces_one_whose_pod_was_rejected_by_its_node(make: Callable[[], Machine]) -> None:
+    machine = make()
+    machine.feed(steps.PodSeen("job-1", rejected()))
+    assert machine.state.phase == "pausing"
+    (waiting,) = [
+        effect.event
+        for effect in machine.effects
+        if isinstance(effect, steps.Emit) and isinstance(effect.event, PodWaiting)
+    ]
+    assert (waiting.reason, waiting.cause) == ("Evicted", "node_pressure")
+    assert machine.state.next_deadline == machine.now + REJECTED_DELAY
+    assert machine.feed(ConfigMapCreated(), RetryCreate(), steps.PodSeen("job-1", rejected("other"))) == []
+    assert machine.tick() == [steps.DeleteJob(machine.state.attempts[0]), steps.CreateJob("job-2")]
+    machine.feed(JobCreated(job()), ConfigMapCreated())
+    machine.feed(steps.PodSeen("job-2", pod(RUNNING)))
+    assert machine.state.phase == "reading"
+
+
+def test_a_pod_that_is_rejected_again_and_again_ends_the_run_before_startup_timeout() -> None:
+    machine = Machine()
+    machine.feed(Started())
+    pauses = []
+    while machine.last is None:
+        machine.feed(steps.PodSeen(machine.state.attempts[-1].name, rejected()))
+        if machine.last is None:
+            pauses.append(machine.state.next_deadline - machine.now)
+            machine.tick()
+    assert pauses == [2.0, 4.0, 8.0, 16.0]
+    assert isinstance(machine.error, StartError)
+    assert (machine.error.cause, machine.error.may_have_run) == ("node_pressure", False)
+    assert f"within {STARTUP_TIMEOUT:g} s (startup_timeout)" in str(machine.error)
+    assert "[DiskPressure]" in str(machine.error)
+
+
+def test_a_run_that_is_cancelled_or_loses_its_watch_after_a_rejection_has_not_run() -> None:
+    for input_ in (Abandoned(), WatchFailed(forbidden())):
+        machine = starting()
+        machine.feed(steps.PodSeen("job-1", rejected()), input_)
+        assert machine.state.phase == "finished"
+        assert not machine.state.may_have_run
+
+
+def test_a_pod_that_ran_before_it_was_rejected_is_not_replaced() -> None:
+    """A kubelet that was restarted checks running pods again."""
+    machine = starting()
+    machine.see(RUNNING)
+    machine.feed(steps.PodSeen("job-1", rejected()))
+    assert [attempt.name for attempt in machine.state.attempts] == ["job-1"]
+    assert machine.state.may_have_run
+
+
 def test_responses_to_requests_that_were_stopped_are_ignored() -> None:
     machine = reading()
     stale = machine.log
@@ -547,7 +611,9 @@ STATES = st.sampled_from(
     [None, CREATING, RUNNING, BAD_IMAGE, OUT_OF_MEMORY, NEVER_STARTED, exited(0), exited(3), exited(125)]
 )
 JOBS = st.sampled_from(["job-1", "job-1", "job-1", "job-2"])
-PODS = st.builds(pod, STATES, st.integers(1, 9), shared=st.sampled_from([False, False, False, True]))
+PODS = st.builds(pod, STATES, st.integers(1, 9), shared=st.sampled_from([False, False, False, True])) | st.just(
+    rejected()
+)
 FRAMES = st.sampled_from([START, out("a"), exit_frame(0), exit_frame(None, 9), b"junk\n", out("a")[:5]])
 NUMBERS = st.integers(0, 2)
 """How far a number is behind that of the latest request."""

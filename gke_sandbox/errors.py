@@ -194,7 +194,12 @@ class Unauthorized(ApiError):
 
 
 class Forbidden(ApiError):
-    """403: the user may not do this (RBAC), or admission refused it."""
+    """403: the user may not do this (RBAC), or admission refused it.
+
+    `retryable` is True if the server may allow the same request in a moment, because it has just started.
+    """
+
+    retryable = False
 
 
 class NotFound(ApiError):

@@ -198,7 +198,7 @@ class Execution:
                 self._send(await self._request(effect))
                 return
         except SandboxError as error:
-            if isinstance(effect, steps.PollEvents) and isinstance(error, Forbidden):
+            if isinstance(effect, steps.PollEvents) and isinstance(error, Forbidden) and not error.retryable:
                 self._client.warn_once(
                     f"{error.message}; without Events the reason why a sandbox does not start may be unknown. "
                     f"{error.hint}"

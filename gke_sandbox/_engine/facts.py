@@ -244,7 +244,7 @@ class ExecutionFacts:
     def _on_poll_failed(self, poll: steps.PollPods | steps.PollEvents, error: SandboxError) -> None:
         if isinstance(poll, steps.PollPods):
             self._probe.pods_error = error
-        if isinstance(poll, steps.PollEvents) and isinstance(error, Forbidden):
+        if isinstance(poll, steps.PollEvents) and isinstance(error, Forbidden) and not error.retryable:
             # Without Events the diagnosis is less precise, but the run goes on.
             self._probe.events_error = error
         else:

@@ -42,6 +42,7 @@ from ..errors import (
     Unauthorized,
 )
 from ..kube.resources import PODS
+from ..kube.retry import is_retryable
 from ..result import OutputChunk, Timings
 from . import outcome, steps
 from .facts import ExecutionFacts
@@ -318,7 +319,7 @@ class ExecutionState(ExecutionFacts):
     def _on_log_error(self, error: SandboxError) -> None:
         log = self._log
         of_kubelet = isinstance(error, ApiError) and error.details.get("kind") == "pods/log"
-        if isinstance(error, (Forbidden, Unauthorized)) and not of_kubelet:
+        if isinstance(error, (Forbidden, Unauthorized)) and not of_kubelet and not is_retryable(error):
             self._lose(f"the program's log could not be read: {error.message}", error, error.hint)
         elif isinstance(error, NotFound) and error.details.get("kind") == PODS.plural:
             # Only this means that there is no such pod. Errors of the kubelet, which are temporary, have the kind

@@ -12,10 +12,11 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+import anyio
 import httpx
 
 from .._version import __version__
-from ..errors import ServerError
+from ..errors import ApiError, Forbidden, NetworkError, ServerError
 from .auth.static import ClientCertificate
 from .config.types import ClusterConfig
 from .http.body import ResponseBody
@@ -30,8 +31,16 @@ from .http.transport import (
     stream_timeout,
     trace_listener,
 )
+from .permissions import Permissions
 from .resources import PODS, Resource
-from .status import RequestInfo, error_from_response, json_response, plain, warning_texts
+from .status import (
+    RequestInfo,
+    error_from_response,
+    is_rbac_denial,
+    json_response,
+    plain,
+    warning_texts,
+)
 from .watch import LineDecoder, LineTooLong, WatchEvent, parse_event
 
 if TYPE_CHECKING:
@@ -51,6 +60,8 @@ WATCH_READ_TIMEOUT = 120.0
 """Seconds. Servers send a BOOKMARK about once a minute, so a longer silence means a lost connection."""
 MAX_WARNINGS = 1000
 """Number of logged warnings to remember."""
+_GATEWAY_ERRORS = (502, 503, 504)
+"""Status codes if there is no API server behind a load balancer, or it has not started."""
 
 TransportWrapper = Callable[[Transport], Transport]
 
@@ -81,6 +92,7 @@ class KubeClient:
         self._proxy: Proxy | None = None
         self._round_trip = RoundTrip()
         self._warned: set[str] = set()
+        self._permissions = Permissions()
         self._has_responded = False
         self._server_time: datetime | None = None
 
@@ -260,7 +272,7 @@ class KubeClient:
         query = {"container": container, "follow": "true" if follow else None}
         timeout = stream_timeout(None) if follow else REQUEST_TIMEOUT
         async with self._send(info, query, timeout=timeout) as (response, body):
-            await _raise_for_status(info, response, body)
+            await self._raise_for_status(info, response, body)
             yield body
 
     @asynccontextmanager
@@ -291,7 +303,7 @@ class KubeClient:
             "timeoutSeconds": timeout_seconds,
         }
         async with self._send(info, query, timeout=stream_timeout(WATCH_READ_TIMEOUT)) as (response, body):
-            await _raise_for_status(info, response, body)
+            await self._raise_for_status(info, response, body)
             yield _Events(info, body)
 
     async def _request(
@@ -301,7 +313,27 @@ class KubeClient:
             read, complete = await body.read(MAX_RESPONSE)
         if not complete:
             raise _bad_response(info, response.status_code, f"it is larger than {MAX_RESPONSE >> 20} MiB")
-        return json_response(info, response.status_code, response.headers, read)
+        if not response.is_success:
+            raise self._error(info, response, read)
+        return json_response(info, response.status_code, read)
+
+    async def _raise_for_status(self, info: RequestInfo, response: httpx.Response, body: ResponseBody) -> None:
+        """Raise the error of a response that is not 2xx."""
+        if not response.is_success:
+            content, _ = await body.read(MAX_ERROR_RESPONSE)
+            raise self._error(info, response, content)
+
+    def _error(self, info: RequestInfo, response: httpx.Response, content: bytes) -> ApiError:
+        """Return the error of a response that is not 2xx."""
+        error = error_from_response(info, response.status_code, response.headers, content)
+        if error.code in _GATEWAY_ERRORS:
+            self._record_outage()
+        if isinstance(error, Forbidden) and is_rbac_denial(error.server_message):
+            error.retryable = self._permissions.record_denial(info, anyio.current_time())
+        return error
+
+    def _record_outage(self) -> None:
+        self._permissions.record_outage(anyio.current_time())
 
     @asynccontextmanager
     async def _send(
@@ -324,20 +356,27 @@ class KubeClient:
         if not stream and not self.config.disable_compression:
             headers["Accept-Encoding"] = "gzip"
         url = self._server + info.path
-        with network_errors(info, self._server, self._proxy):
-            request = self._http.build_request(
-                info.method,
-                url,
-                params={key: value for key, value in query.items() if value is not None},
-                content=None if content is None else json.dumps(content, separators=(",", ":")).encode(),
-                headers=headers,
-                timeout=timeout,
-                extensions=extensions,
-            )
-            response = await self._http.send(request, stream=True)
+        try:
+            with network_errors(info, self._server, self._proxy):
+                request = self._http.build_request(
+                    info.method,
+                    url,
+                    params={key: value for key, value in query.items() if value is not None},
+                    content=None if content is None else json.dumps(content, separators=(",", ":")).encode(),
+                    headers=headers,
+                    timeout=timeout,
+                    extensions=extensions,
+                )
+                response = await self._http.send(request, stream=True)
+        except NetworkError as error:
+            if error.retryable:
+                self._record_outage()
+            raise
+        if response.is_success:
+            self._permissions.record_grant(info)
         self._has_responded = True
         self._server_time = _parse_date(response.headers.get("date", ""))
-        body = ResponseBody(response, info, self._server, self._proxy)
+        body = ResponseBody(response, info, self._server, self._proxy, self._record_outage)
         try:
             self._log_warnings(info, response.headers.get_list("warning"))
             encoding = response.headers.get("content-encoding", "identity")
@@ -366,13 +405,6 @@ def _parse_date(text: str) -> datetime | None:
         return date.replace(tzinfo=timezone.utc) if date.tzinfo is None else date.astimezone(timezone.utc)
     except (TypeError, ValueError, OverflowError):
         return None
-
-
-async def _raise_for_status(info: RequestInfo, response: httpx.Response, body: ResponseBody) -> None:
-    """Raise the error of a response that is not 2xx."""
-    if not response.is_success:
-        content, _ = await body.read(MAX_ERROR_RESPONSE)
-        raise error_from_response(info, response.status_code, response.headers, content)
 
 
 class _Events:

@@ -229,7 +229,8 @@ class Reflector:
 
     def _recover(self, error: NetworkError | ApiError) -> None:
         """Schedule the retry after an error, or raise the error."""
-        if isinstance(error, Forbidden) and self._may_poll and self._version is not None and not self.polling:
+        may_poll = self._may_poll and self._version is not None and not self.polling
+        if isinstance(error, Forbidden) and may_poll and not error.retryable:
             self.polling = True
             plural = self._resource.plural
             logger.warning("%s; listing %s every second or two instead. %s", error.message, plural, error.hint)

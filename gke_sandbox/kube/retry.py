@@ -8,21 +8,25 @@ from collections.abc import Callable
 
 import anyio
 
-from ..errors import ApiError, Conflict, NetworkError, SandboxError, ServerError, TooManyRequests
+from ..errors import ApiError, Conflict, Forbidden, NetworkError, SandboxError, ServerError, TooManyRequests
 
 __all__ = ["MAX_RETRY_AFTER", "Retry", "is_retryable", "retry_delay"]
 
 MAX_RETRY_AFTER = 120.0
 """The maximum of a server's Retry-After, in seconds; a longer one is shortened."""
+MAX_FORBIDDEN_DELAY = 1.0
+"""The maximum delay after a 403, in seconds: it is worth a retry only for a few seconds."""
 
 
 def is_retryable(error: SandboxError) -> bool:
     """Whether a retry may succeed: after a broken connection, 5xx, 429, or 409 with the reason Conflict.
 
+    A 403 is worth one only if the server may have just started.
+
     Conflict means that other requests changed the same object at the same time. If the request had a precondition,
     check first whether that is the reason.
     """
-    if isinstance(error, NetworkError):
+    if isinstance(error, (Forbidden, NetworkError)):
         return error.retryable
     return isinstance(error, (ServerError, TooManyRequests, Conflict))
 
@@ -35,6 +39,8 @@ def retry_delay(
     The delay doubles from `initial` up to `maximum`; its upper half is random, so that many clients do not retry
     at the same time. A longer Retry-After in `error` takes precedence, up to `MAX_RETRY_AFTER`.
     """
+    if isinstance(error, Forbidden) and error.retryable:
+        maximum = min(maximum, MAX_FORBIDDEN_DELAY)
     backoff = min(maximum, initial * 2.0 ** min(failures - 1, 30)) * (0.5 + 0.5 * uniform())
     retry_after = error.retry_after if isinstance(error, ApiError) else None
     return backoff if retry_after is None else max(backoff, min(retry_after, MAX_RETRY_AFTER))

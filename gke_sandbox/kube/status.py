@@ -116,14 +116,12 @@ def parse_object(content: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def json_response(info: RequestInfo, status: int, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
-    """Return the object in a response. Raise `ApiError` if the status is not 2xx.
+def json_response(info: RequestInfo, status: int, body: bytes) -> dict[str, Any]:
+    """Return the object in a 2xx response.
 
-    Raise `ServerError` for a 2xx response whose body is not a JSON object (truncated, the page of a proxy, empty):
-    the server may have processed the request.
+    Raise `ServerError` for a body that is not a JSON object (truncated, the page of a proxy, empty): the server
+    may have processed the request.
     """
-    if not 200 <= status < 300:
-        raise error_from_response(info, status, headers, body)
     value = parse_object(body)
     if value is None:
         raise ServerError(

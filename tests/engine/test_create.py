@@ -94,7 +94,7 @@ def test_after_a_lost_response_no_other_error_creates_a_second_job(match: Match,
 
 @mock_clock
 async def test_a_refusal_after_a_lost_response_deletes_the_job_that_may_exist() -> None:
-    faults = Fault(Drop(carried_out=True), POST_JOB), Fault(Forbid(), POST_JOB, skip=1)
+    faults = Fault(Drop(carried_out=True), POST_JOB), Fault(Forbid(), POST_JOB, None, skip=1)
     async with pods(program(), *faults) as cluster:
         with pytest.raises(Forbidden):
             await cluster.sandbox.run("pass")

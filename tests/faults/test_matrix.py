@@ -40,7 +40,8 @@ ONCE: dict[str, dict[str, str]] = {
     # If watching is forbidden, the pods are listed periodically instead.
     "watch pods": {**REFUSED, **EXISTS, "403": SUCCESS},
     "create job": {**REFUSED, **EXISTS, **EXPIRED},
-    "get job": {**REFUSED, **EXISTS, **EXPIRED},
+    # The response before it was lost, so the server may have just started: a 403 is retried.
+    "get job": {**REFUSED, **EXISTS, **EXPIRED, "403": SUCCESS},
     "create configmap": {**REFUSED, **EXISTS, **EXPIRED},
     # A 404 that does not name the pod is retried.
     # Without permission to read the log, the result of a program that ran is lost.
@@ -88,7 +89,7 @@ ALWAYS: dict[str, dict[str, str]] = {
     # If the watch never works, listing the pods replaces it, which takes a second.
     "watch pods": ONCE["watch pods"],
     "create job": {**ONCE["create job"], **NOT_CREATED},
-    "get job": {**ONCE["get job"], **by([*BROKEN], "ServerError"), **NOT_CREATED},
+    "get job": {**ONCE["get job"], **REFUSED, **by([*BROKEN], "ServerError"), **NOT_CREATED},
     "create configmap": {**ONCE["create configmap"], **NO_PROGRAM},
     # The status of the pod is not a success without the end of the log.
     "read log": {

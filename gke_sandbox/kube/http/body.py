@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ssl
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from typing import cast
 
 import anyio
 import httpx
 
+from ...errors import NetworkError
 from ..status import RequestInfo
 from .proxy import Proxy
 from .transport import CLOSE_TIMEOUT, network_errors
@@ -23,15 +25,24 @@ _CLOSE_ERRORS = (StopAsyncIteration, httpx.HTTPError, httpx.StreamError, ssl.SSL
 
 
 class ResponseBody:
-    """An iterator over the chunks of a response, with exceptions of httpx raised as `NetworkError`."""
+    """An iterator over the chunks of a response, with exceptions of httpx raised as `NetworkError`.
+
+    `on_error` is called before that.
+    """
 
     def __init__(
-        self, response: httpx.Response, info: RequestInfo, server: str, proxy: Proxy | None = None
+        self,
+        response: httpx.Response,
+        info: RequestInfo,
+        server: str,
+        proxy: Proxy | None = None,
+        on_error: Callable[[], None] = lambda: None,
     ) -> None:
         self._response = response
         self._info = info
         self._server = server
         self._proxy = proxy
+        self._on_error = on_error
         # Do not use the iterators of httpx: they close the stream at its end, and if the task is cancelled at that
         # moment, it stays open. (`read` decompresses instead of them.)
         self._chunks = aiter(cast("httpx.AsyncByteStream", response.stream))
@@ -42,8 +53,12 @@ class ResponseBody:
 
     async def __anext__(self) -> bytes:
         self._started = True
-        with network_errors(self._info, self._server, self._proxy):
-            return await anext(self._chunks)
+        try:
+            with network_errors(self._info, self._server, self._proxy):
+                return await anext(self._chunks)
+        except NetworkError:
+            self._on_error()
+            raise
 
     async def read(self, limit: int) -> tuple[bytes, bool]:
         """Return the decompressed body and True, or its first `limit` bytes and False if it is longer."""

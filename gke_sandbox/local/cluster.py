@@ -12,6 +12,7 @@ from anyio.abc import TaskGroup
 from .apiserver.pod_security import Level
 from .apiserver.rbac import Caller
 from .apiserver.resources import NAMESPACES, NODES, RUNTIME_CLASSES, ResourceType
+from .controllers.container_streams import ContainerStreams
 from .controllers.events import EventRecorder
 from .controllers.logs import ContainerLog
 from .faults import FaultPlan
@@ -93,6 +94,8 @@ class ClusterState:
         self.namespaces = {namespace.name: namespace for namespace in options.namespaces}
         self.logs: dict[str, ContainerLog] = {}
         """The logs on the node, by the uid of the pod."""
+        self.streams: dict[str, ContainerStreams] = {}
+        """The streams of the running containers, by the uid of the pod."""
         self._populate()
 
     def _populate(self) -> None:

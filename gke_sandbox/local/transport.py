@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import format_datetime
 from types import TracebackType
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakSet
 
 import anyio
 import httpx
@@ -37,10 +38,14 @@ from .controllers.jobs import JobController
 from .controllers.kubelet import Kubelet
 from .controllers.scheduler import Scheduler
 from .faults import Action, Delay, Drop, FaultPlan, Forbid, Refuse, Respond
+from .faults.match import Point
 from .faulty_body import WholeBody, with_faults
 from .latency import Pace
 from .objects import Json
 from .runtimes.base import Runtime
+
+if TYPE_CHECKING:
+    from .apiserver.attach_session import AttachSession
 
 _GVISOR_LABELS = {"sandbox.gke.io/runtime": "gvisor"}
 MAX_REQUESTS = 10_000
@@ -107,6 +112,7 @@ class LocalTransport(httpx.AsyncBaseTransport):
         self._running = False
         self._in_flight: set[anyio.CancelScope] = set()
         self._bodies: set[Body] = set()
+        self._sessions: WeakSet[AttachSession] = WeakSet()
 
     async def __aenter__(self) -> LocalTransport:
         if self._entered == 0:
@@ -146,6 +152,8 @@ class LocalTransport(httpx.AsyncBaseTransport):
             scope.cancel()
         for body in tuple(self._bodies):
             body.abort()
+        for session in self._sessions:
+            session.cut()
 
     # The content of the cluster, also after it was closed.
 
@@ -205,11 +213,12 @@ class LocalTransport(httpx.AsyncBaseTransport):
         faults = list(self._faults("request", parsed))
         await self._connect(faults, request, timeouts)
         self.requests.append(_sent(parsed))
-        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         with anyio.move_on_after(timeouts.read) as limit:
-            reply = await self._reply(running, parsed, content_type, faults, request)
+            reply = await self._reply(running, parsed, faults, request)
         if limit.cancelled_caught:
             raise httpx.ReadTimeout("no response within the read timeout", request=request)
+        if reply.session is not None:
+            return self._upgraded(reply, reply.session, running.cluster.tasks, request)
         return self._response(reply, parsed, timeouts, request)
 
     async def _read(self, request: httpx.Request, timeouts: Timeouts) -> ApiRequest:
@@ -219,7 +228,7 @@ class LocalTransport(httpx.AsyncBaseTransport):
             raise httpx.WriteTimeout("the request body did not arrive within the write timeout", request=request)
         return parse(request.method, request.url.path, dict(request.url.params), body)
 
-    def _faults(self, point: Literal["request", "body", "watch"], parsed: ApiRequest) -> Iterable[Action]:
+    def _faults(self, point: Point, parsed: ApiRequest) -> Iterable[Action]:
         return self.faults.actions_for(point, parsed.verb, parsed.resource, parsed.namespace, parsed.name)
 
     async def _connect(self, faults: list[Action], request: httpx.Request, timeouts: Timeouts) -> None:
@@ -236,7 +245,6 @@ class LocalTransport(httpx.AsyncBaseTransport):
         self,
         running: _RunningCluster,
         parsed: ApiRequest,
-        content_type: str,
         faults: list[Action],
         request: httpx.Request,
     ) -> Reply:
@@ -248,14 +256,19 @@ class LocalTransport(httpx.AsyncBaseTransport):
         replacement = next((fault for fault in faults if isinstance(fault, (Respond, Drop, Forbid))), None)
         reply = None
         if replacement is None or (isinstance(replacement, (Respond, Drop)) and replacement.carried_out):
-            watch_faults = list(self._faults("watch", parsed))
+            # A fault without a `Match` is not used up by other requests.
+            point: Point = "attach" if parsed.subresource == "attach" else "watch"
             try:
-                reply = await running.server.handle(parsed, content_type, watch_faults)
+                reply = await running.server.handle(parsed, request.headers, list(self._faults(point, parsed)))
             except StatusError as error:
                 reply = error_reply(error)
         for fault in faults:
             if isinstance(fault, Delay) and fault.at == "response":
                 await anyio.sleep(fault.seconds)
+        if replacement is not None and reply is not None and reply.session is not None:
+            # The connection was made, and ends without the client.
+            reply.session.start(running.cluster.tasks)
+            reply.session.cut()
         if isinstance(replacement, Drop):
             raise httpx.ReadError("the connection broke before the response", request=request)
         if isinstance(replacement, Respond):
@@ -267,7 +280,7 @@ class LocalTransport(httpx.AsyncBaseTransport):
     def _response(
         self, reply: Reply, parsed: ApiRequest, timeouts: Timeouts, request: httpx.Request
     ) -> httpx.Response:
-        headers = [*reply.headers, ("date", format_datetime(self._now().astimezone(timezone.utc), usegmt=True))]
+        headers = self._headers(reply)
         if reply.content_type is not None:
             headers.insert(0, ("content-type", reply.content_type))
         faults = list(self._faults("body", parsed))
@@ -280,6 +293,25 @@ class LocalTransport(httpx.AsyncBaseTransport):
         self._bodies.add(body)
         headers.append(("transfer-encoding", "chunked"))
         return httpx.Response(reply.code, headers=headers, stream=body, request=request)
+
+    def _headers(self, reply: Reply) -> list[tuple[str, str]]:
+        date = format_datetime(self._now().astimezone(timezone.utc), usegmt=True)
+        return [*reply.headers, ("date", date)]
+
+    def _upgraded(
+        self, reply: Reply, session: AttachSession, tasks: TaskGroup, request: httpx.Request
+    ) -> httpx.Response:
+        from .network import UpgradedBody
+
+        self._sessions.add(session)
+        stream = session.start(tasks)
+        return httpx.Response(
+            reply.code,
+            headers=self._headers(reply),
+            stream=UpgradedBody(stream),
+            extensions={"network_stream": stream},
+            request=request,
+        )
 
 
 class _RunningCluster:

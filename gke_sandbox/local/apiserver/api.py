@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Mapping
 
 import anyio
 
@@ -32,6 +33,7 @@ from .errors import (
     too_new,
     unsupported_media_type,
 )
+from .pod_attach import pod_attach
 from .pod_logs import pod_log
 from .rbac import access_review, rules_review, self_review
 from .resources import CONFIG_MAPS, JOBS, PODS, ResourceType, find
@@ -69,8 +71,8 @@ class ApiServer:
         self._store = cluster.store
         self._caller = cluster.options.caller
 
-    async def handle(self, request: ApiRequest, content_type: str, watch_faults: list[Action]) -> Reply:
-        """Process a request and return the response. Raises `StatusError`."""
+    async def handle(self, request: ApiRequest, headers: Mapping[str, str], faults: list[Action]) -> Reply:
+        """Process a request and return the response. `faults` act on its stream. Raises `StatusError`."""
         if not request.plural:
             return self._non_resource(request)
         if not self._caller.allowed(request.verb, request.group, request.resource, request.namespace):
@@ -83,6 +85,8 @@ class ApiServer:
         if request.subresource:
             if resource is PODS and request.subresource == "log" and request.verb == "get":
                 return pod_log(self._cluster, request)
+            if resource is PODS and request.subresource == "attach" and request.verb in ("get", "create"):
+                return pod_attach(self._cluster, request, headers, faults)
             raise no_such_path()
         verb = request.verb
         has_namespace = not resource.namespaced or request.namespace or verb in ("list", "watch")
@@ -93,9 +97,9 @@ class ApiServer:
         if verb == "list":
             return await self._list(resource, request)
         if verb == "watch":
-            return self._watch(resource, request, watch_faults)
+            return self._watch(resource, request, faults)
         if verb == "create":
-            return self._create(resource, request, content_type)
+            return self._create(resource, request, _content_type(headers))
         return self._delete(resource, request)
 
     def forbidden(self, request: ApiRequest) -> StatusError:
@@ -272,6 +276,10 @@ def _number(request: ApiRequest, name: str) -> int | None:
     except ValueError:
         why = f'strconv.ParseInt: parsing "{text}": invalid syntax'
         raise bad_request(f"invalid resource version: {why}" if name == "resourceVersion" else why) from None
+
+
+def _content_type(headers: Mapping[str, str]) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _dry_run(request: ApiRequest, options: str) -> bool:

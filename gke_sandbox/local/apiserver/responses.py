@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ..._fakes.body import Source
 from ..objects import Json
 from .errors import StatusError
 
+if TYPE_CHECKING:
+    from .attach_session import AttachSession
+
 
 @dataclass
 class Reply:
-    """A response. `source` is a streamed body; without it, `body` is the body."""
+    """A response. `source` is a streamed body; without it, `body` is the body. 101 has a session to start."""
 
     code: int
     body: bytes = b""
     content_type: str | None = "application/json"
     headers: list[tuple[str, str]] = field(default_factory=list)
     source: Source | None = None
+    session: AttachSession | None = None
 
     def warn(self, text: str) -> None:
         """Add a warning. https://www.rfc-editor.org/rfc/rfc7234#section-5.5"""

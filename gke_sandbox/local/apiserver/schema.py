@@ -39,6 +39,7 @@ _CONTAINER: Fields = {
     **_all("string", "name image workingDir imagePullPolicy"),
     **_all("string", "terminationMessagePath terminationMessagePolicy"),
     **_all(_STRINGS, "command args"),
+    **_all("bool", "stdin stdinOnce"),
     "env": [{**_all("string", "name value"), "valueFrom": {"configMapKeyRef": _all("string", "name key")}}],
     "resources": _all({"*": "quantity"}, "limits requests"),
     "volumeMounts": [{**_all("string", "name mountPath"), "readOnly": "bool"}],

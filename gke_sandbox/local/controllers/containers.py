@@ -120,6 +120,7 @@ def resolve(pod: Json, files: Mapping[str, Mapping[str, bytes]], config_maps: Co
         name=container["name"],
         command=tuple(expand(part, env) for part in command),
         env=env,
+        stdin=container.get("stdin", False),
         working_dir=container.get("workingDir"),
         files=mounted,
         scratch=scratch,

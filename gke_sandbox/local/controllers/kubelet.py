@@ -19,6 +19,7 @@ from ..objects import Json, is_deleting
 from ..runtimes.base import ContainerExit, ContainerStartError, RunningContainer
 from ..store import StoreChange
 from .config_maps import ConfigMapReader
+from .container_streams import ContainerStreams
 from .gc import DeleteOptions, delete
 from .logs import ContainerLog
 from .pod_context import PodContext, PodDeleted, PodRemoved
@@ -77,6 +78,7 @@ class PodWorker:
         self._changed = context.changed
         self._scope = anyio.CancelScope()
         self._log: ContainerLog | None = None
+        self._streams: ContainerStreams | None = None
         self._container: RunningContainer | None = None
         self._exit: ContainerExit | None = None
         self._started_at = ""
@@ -99,6 +101,9 @@ class PodWorker:
             if self._log is not None:
                 self._log.close()
                 del self._cluster.logs[self._context.uid]
+            if self._streams is not None:
+                self._streams.end()
+                del self._cluster.streams[self._context.uid]
             if self._container is not None:
                 with anyio.CancelScope(shield=True):
                     await self._container.aclose()
@@ -133,38 +138,42 @@ class PodWorker:
         await self._finish("Failed")
 
     async def _supervise(self, container: RunningContainer, log: ContainerLog) -> None:
+        stdin_once = bool(self._context.pod()["spec"]["containers"][0].get("stdinOnce"))
+        streams = ContainerStreams(container, log, stdin_once=stdin_once)
+        self._streams = self._cluster.streams[self._context.uid] = streams
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._copy_output, container, log)
-            tasks.start_soon(self._wait_for_exit, container)
+            tasks.start_soon(self._copy_output, streams, log)
+            tasks.start_soon(self._wait_for_exit, streams)
             try:
                 self._context.record_event("Normal", "Started", "Container started")
                 self._started_at = self._cluster.calendar.stamp()
                 self._status.phase = "Running"
                 self._status.state = running(self._started_at)
                 self._context.report()
-                await self._run_to_end(container, log, tasks)
+                await self._run_to_end(streams, log, tasks)
             except PodRemoved:
                 # Caught inside the task group, which would wrap it in an exception group.
                 tasks.cancel_scope.cancel()
 
-    async def _copy_output(self, container: RunningContainer, log: ContainerLog) -> None:
+    async def _copy_output(self, streams: ContainerStreams, log: ContainerLog) -> None:
         """Copy the container's output to its log, and close the log after the container's exit."""
-        async for chunk in container.output():
-            log.write(chunk)
+        await streams.copy()
         log.flush()
         while self._exit is None:
             await self._changed.wait()
         await anyio.sleep(self._pace.log_end)
         log.close()
-        await container.aclose()
+        await streams.container.aclose()
 
-    async def _wait_for_exit(self, container: RunningContainer) -> None:
-        self._exit = await container.wait()
+    async def _wait_for_exit(self, streams: ContainerStreams) -> None:
+        self._exit = await streams.container.wait()
+        streams.container_ended()
         self._finished_at = self._cluster.calendar.stamp()
         self._changed.notify()
 
-    async def _run_to_end(self, container: RunningContainer, log: ContainerLog, tasks: TaskGroup) -> None:
+    async def _run_to_end(self, streams: ContainerStreams, log: ContainerLog, tasks: TaskGroup) -> None:
         """Wait for the first cause that ends the pod, and report the end."""
+        container = streams.container
         limits = _PodLimits(self._context)
         while self._exit is None:
             if is_deleting(self._context.pod()):
@@ -174,7 +183,7 @@ class PodWorker:
                 await self._terminate(container, tasks, *violation)
                 return
             if (stop := limits.kubelet_stop()) is not None:
-                await self._stop_kubelet(stop, log)
+                await self._stop_kubelet(stop, streams, log)
                 continue
             await self._changed.wait_until(limits.next_check())
         if self._exit.reason == "Evicted":
@@ -191,9 +200,10 @@ class PodWorker:
         await anyio.sleep(self._pace.finish)
         await self._finish("Succeeded" if self._exit.exit_code == 0 else "Failed")
 
-    async def _stop_kubelet(self, stop: StopKubelet, log: ContainerLog) -> None:
+    async def _stop_kubelet(self, stop: StopKubelet, streams: ContainerStreams, log: ContainerLog) -> None:
         """Do nothing while the kubelet is stopped; only the container and its log continue."""
         log.interrupt()
+        streams.interrupt()
         await (anyio.sleep_forever() if stop.seconds is None else anyio.sleep(stop.seconds))
         log.readable_from = anyio.current_time() + stop.starting
 

@@ -35,7 +35,7 @@ class ContainerLog:
     def __init__(self, housekeeping: float) -> None:
         self._housekeeping = housekeeping
         self._checked = anyio.current_time()
-        self._line = bytearray()
+        self._lines: dict[str, bytearray] = {}
         self.file = _File()
         self.written = 0
         """Bytes on the disk of the node, in all files."""
@@ -45,25 +45,30 @@ class ContainerLog:
         self.interruptions = 0
         self.changed = Notifier()
 
-    def write(self, data: bytes) -> None:
-        """Append output in chunks of any size."""
+    def write(self, data: bytes, stream: str = "stdout") -> None:
+        """Append output in chunks of any size. The lines of the two streams are never mixed."""
         self.rotate_if_due()
+        line = self._lines.setdefault(stream, bytearray())
         start = 0
         while start < len(data):
-            newline = data.find(b"\n", start, start + MAX_LINE - len(self._line))
-            end = newline + 1 if newline >= 0 else min(start + MAX_LINE - len(self._line), len(data))
-            self._line += data[start:end]
+            newline = data.find(b"\n", start, start + MAX_LINE - len(line))
+            end = newline + 1 if newline >= 0 else min(start + MAX_LINE - len(line), len(data))
+            line += data[start:end]
             start = end
-            if newline >= 0 or len(self._line) >= MAX_LINE:
-                self._flush()
+            if newline >= 0 or len(line) >= MAX_LINE:
+                self._append(line)
         self.changed.notify()
 
+    def _append(self, line: bytearray) -> None:
+        self.file.lines.append(bytes(line))
+        self.file.size += len(line) + LINE_OVERHEAD
+        self.written += len(line) + LINE_OVERHEAD
+        line.clear()
+
     def _flush(self) -> None:
-        if self._line:
-            self.file.lines.append(bytes(self._line))
-            self.file.size += len(self._line) + LINE_OVERHEAD
-            self.written += len(self._line) + LINE_OVERHEAD
-            self._line.clear()
+        for line in self._lines.values():
+            if line:
+                self._append(line)
 
     def rotate_if_due(self) -> None:
         """Rotate the log if the kubelet would have done so at its last check."""

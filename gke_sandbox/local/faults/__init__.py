@@ -11,12 +11,14 @@ the cluster runs::
     ))
 
 Faults apply in the order in which they were added; every fault that matches and is not used up applies. Actions
-are plain values. They act on a request, on a response body, on a watch, or on the lifecycle of a pod or Job.
+are plain values. They act on a request, on a response body, on a watch, on an attached connection, or on the
+lifecycle of a pod or Job.
 docs/faults.md has an example of each.
 """
 
 from __future__ import annotations
 
+from .attach import CloseAttach, CutAttach, DelayAttach, GarbleAttach, StallAttach
 from .match import Match
 from .plan import Action, Fault, FaultPlan
 from .pods import (
@@ -51,8 +53,11 @@ from .requests import (
 __all__ = [
     "Action",
     "BadImage",
+    "CloseAttach",
+    "CutAttach",
     "CutBody",
     "Delay",
+    "DelayAttach",
     "Drop",
     "EndJob",
     "EndWatch",
@@ -61,6 +66,7 @@ __all__ = [
     "Fault",
     "FaultPlan",
     "Forbid",
+    "GarbleAttach",
     "GarbleBody",
     "HideConfigMap",
     "Match",
@@ -74,6 +80,7 @@ __all__ = [
     "RepeatEvents",
     "Respond",
     "ShutDownNode",
+    "StallAttach",
     "StallBody",
     "StopKubelet",
     "SwapEvents",

@@ -7,7 +7,18 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 Point = Literal[
-    "request", "body", "watch", "deadline", "mutate", "admit", "schedule", "sandbox", "pull", "config", "run"
+    "request",
+    "body",
+    "watch",
+    "attach",
+    "deadline",
+    "mutate",
+    "admit",
+    "schedule",
+    "sandbox",
+    "pull",
+    "config",
+    "run",
 ]
 
 
@@ -22,7 +33,7 @@ class Match:
     verb: str | None = None
     """The API verb: ``get``, ``list``, ``watch``, ``create`` or ``delete``."""
     resource: str | None = None
-    """A plural name, with its subresource if there is one: ``jobs``, ``pods/log``."""
+    """A plural name, with its subresource if there is one: ``jobs``, ``pods/log``, ``pods/attach``."""
     namespace: str | None = None
     name: str | None = None
     """The name of the object, or a pattern such as ``gke-sandbox-*``."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from .attach import AttachAction
 from .match import Match, Point
 from .pods import (
     BadImage,
@@ -37,7 +38,8 @@ from .requests import (
 )
 
 Action = (
-    Refuse
+    AttachAction
+    | Refuse
     | Drop
     | Delay
     | Respond

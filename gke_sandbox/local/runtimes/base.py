@@ -22,6 +22,8 @@ class ContainerSpec:
     command: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     """Environment variables, with their values from ConfigMaps and ``$(NAME)`` expanded."""
+    stdin: bool = False
+    """Keep stdin open, and stdout apart from stderr; otherwise stdin is empty and both are merged."""
     working_dir: str | None = None
     files: Mapping[str, bytes] = field(default_factory=dict)
     """The read-only files of mounted ConfigMaps, by absolute path in the container."""
@@ -60,7 +62,22 @@ class RunningContainer(Protocol):
     """One running container."""
 
     def output(self) -> AsyncIterator[bytes]:
-        """Iterate over stdout and stderr, merged, in chunks of any size, until both are closed. Call it once."""
+        """Iterate over stdout and stderr, merged, in chunks of any size, until both are closed. Call it once.
+
+        Without stderr if the container has stdin.
+        """
+
+    def errors(self) -> AsyncIterator[bytes]:
+        """Iterate over stderr of a container with stdin; otherwise it is empty. Call it once."""
+
+    async def write_stdin(self, data: bytes) -> None:
+        """Write to stdin, and return when the pipe to the program has taken everything.
+
+        Data is discarded if the container has no stdin, if it was closed, or if no process reads it any more.
+        """
+
+    def close_stdin(self) -> None:
+        """End stdin: the program reads the end of the file. Idempotent."""
 
     async def wait(self) -> ContainerExit:
         """Wait for the exit of the container. `output()` can still yield chunks afterwards."""

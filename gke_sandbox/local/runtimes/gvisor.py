@@ -81,6 +81,7 @@ class GVisorRuntime:
             env={"PATH": SYSTEM_PATH},
             directory=directory,
             cwd=directory,
+            stdin=spec.stdin,
             memory=memory,
             application_memory=True,
             rlimits={"RLIMIT_CORE": 0},

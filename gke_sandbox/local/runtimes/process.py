@@ -75,6 +75,15 @@ class ProcessContainer:
     def output(self) -> AsyncIterator[bytes]:
         return self._child.output()
 
+    def errors(self) -> AsyncIterator[bytes]:
+        return self._child.errors()
+
+    async def write_stdin(self, data: bytes) -> None:
+        await self._child.write_stdin(data)
+
+    def close_stdin(self) -> None:
+        self._child.close_stdin()
+
     async def wait(self) -> ContainerExit:
         return self._exit(await self._child.wait())
 
@@ -162,6 +171,7 @@ def _command(spec: ContainerSpec, directory: str) -> Command:
         },
         directory=directory,
         cwd=cwd,
+        stdin=spec.stdin,
         memory=spec.memory_limit,
         rlimits=_rlimits(spec),
     )

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +39,8 @@ class Command:
     env: Mapping[str, str]
     directory: str
     cwd: str
+    stdin: bool = False
+    """Whether to open pipes for stdin and, apart from stdout, stderr. Otherwise stdin is empty."""
     memory: int | None = None
     """The limit of all processes together, in bytes."""
     application_memory: bool = False
@@ -197,6 +199,8 @@ class Child:
         self._failed: str | None = None
         self._ended: Ended | None = None
         self._output = _Output()
+        self._errors = _Output()
+        self._stdin = _Input()
         self.pid = 0
 
     async def start(self, command: Command) -> None:
@@ -205,6 +209,7 @@ class Child:
             "argv": list(command.argv),
             "env": dict(command.env),
             "cwd": command.cwd,
+            "stdin": command.stdin,
             "memory": command.memory,
             "application_memory": command.application_memory,
             "rlimits": dict(command.rlimits),
@@ -225,6 +230,18 @@ class Child:
     def output(self) -> AsyncIterator[bytes]:
         """Iterate over the output of the process and its descendants, until all of them have closed it."""
         return self._output
+
+    def errors(self) -> AsyncIterator[bytes]:
+        """Iterate over stderr of a command with stdin; otherwise it is part of the output."""
+        return self._errors
+
+    async def write_stdin(self, data: bytes) -> None:
+        """Write to stdin, and return when the pipe has taken everything. Discard data that cannot be read."""
+        await self._stdin.write(data)
+
+    def close_stdin(self) -> None:
+        """End stdin. Idempotent."""
+        self._stdin.close()
 
     async def wait(self) -> Ended:
         """Wait until the process and all its descendants have ended."""
@@ -259,7 +276,8 @@ class Child:
                     self._supervisor.process.kill()
                     await self._removed()
             self._socket.close()
-        self._output.close()
+        for pipe in (self._stdin, self._output, self._errors):
+            pipe.close()
 
     async def _removed(self) -> None:
         await self._until(lambda: False)
@@ -272,7 +290,7 @@ class Child:
                 if done() or self._closed:
                     return
                 try:
-                    data, fds, _flags, _address = socket.recv_fds(self._socket, _CHUNK, 1)
+                    data, fds, _flags, _address = socket.recv_fds(self._socket, _CHUNK, 3)
                 except BlockingIOError:
                     await anyio.wait_readable(self._socket)
                     continue
@@ -281,8 +299,8 @@ class Child:
                 self._handle(data, fds)
 
     def _handle(self, data: bytes, fds: list[int]) -> None:
-        for fd in fds:
-            self._output.open(fd)
+        for pipe, fd in zip((self._output, self._errors, self._stdin), fds, strict=False):
+            pipe.open(fd)
         *lines, self._inbox = (self._inbox + data).split(b"\n")
         for line in lines:
             message = json.loads(line)
@@ -299,8 +317,8 @@ class Child:
             self._ended = Ended(128 + signal.SIGKILL)
 
 
-class _Output:
-    """The read end of a pipe, in chunks. Not a generator, which would have to be closed if it is not exhausted."""
+class _Pipe:
+    """One end of a pipe. `close()` can be called at any time, also while a task waits for the pipe."""
 
     def __init__(self) -> None:
         self._fd = -1
@@ -308,10 +326,34 @@ class _Output:
         self._closed = False
 
     def open(self, fd: int) -> None:
-        """Read from this file descriptor."""
+        """Use this file descriptor."""
         os.set_inheritable(fd, False)
         os.set_blocking(fd, False)
         self._fd = fd
+
+    async def _wait(self, ready: Callable[[int], Awaitable[None]]) -> None:
+        self._waiting = True
+        try:
+            await ready(self._fd)
+        finally:
+            self._waiting = False
+            if self._closed:
+                self._close_now()
+
+    def close(self) -> None:
+        """Close the pipe. A waiting task wakes up when the other end is closed, and closes it itself."""
+        self._closed = True
+        if not self._waiting:
+            self._close_now()
+
+    def _close_now(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class _Output(_Pipe):
+    """The read end, in chunks. Not a generator, which would have to be closed if it is not exhausted."""
 
     def __aiter__(self) -> _Output:
         return self
@@ -322,29 +364,29 @@ class _Output:
             try:
                 data = os.read(self._fd, _CHUNK)
             except BlockingIOError:
-                await self._wait()
+                await self._wait(anyio.wait_readable)
                 continue
             if data:
                 return data
             self._close_now()
         raise StopAsyncIteration
 
-    async def _wait(self) -> None:
-        self._waiting = True
-        try:
-            await anyio.wait_readable(self._fd)
-        finally:
-            self._waiting = False
-            if self._closed:
-                self._close_now()
 
-    def close(self) -> None:
-        """Close the pipe after all writers have ended. A waiting reader wakes up and closes it itself."""
-        self._closed = True
-        if not self._waiting:
-            self._close_now()
+class _Input(_Pipe):
+    """The write end."""
 
-    def _close_now(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = anyio.Lock()
+
+    async def write(self, data: bytes) -> None:
+        """Write everything, unless the pipe was closed or has no reader any more."""
+        async with self._lock:
+            view = memoryview(data)
+            while view and self._fd >= 0 and not self._closed:
+                try:
+                    view = view[os.write(self._fd, view) :]
+                except BlockingIOError:
+                    await self._wait(anyio.wait_writable)
+                except BrokenPipeError:
+                    self._close_now()

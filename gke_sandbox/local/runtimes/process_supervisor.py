@@ -14,10 +14,10 @@
 Without subreapers (only Linux has them) it kills the rest of the container's process group.
 
 The protocol is JSON lines over one stream socket per container. The client sends ``{"directory"}`` and the
-command; the response is ``{"started": pid}`` with the read end of the output, or ``{"failed": why}``. Then the
-client can send ``{"signal": number}``, and gets ``{"ended": wait status, "out_of_memory": bool}`` when all
-processes of the container have ended. At the end of the stream the container is killed and its directory removed.
-The sockets arrive on the socket at fd 0; at its end the supervisor stops.
+command; the response is ``{"started": pid}`` with the pipes (output, or stdout, stderr and stdin), or ``{"failed":
+why}``. Then the client can send ``{"signal": number}``, and gets ``{"ended": wait status, "out_of_memory": bool}``
+when all processes of the container have ended. At the end of the stream the container is killed and its directory
+removed. The sockets arrive on the socket at fd 0; at its end the supervisor stops.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -206,16 +206,17 @@ class Supervisor:
 
     def _start(self, container: SupervisedContainer, command: dict[str, Any]) -> None:
         try:
-            output, into = os.pipe()
             failure, report = os.pipe()
+            streams = [os.pipe(), os.pipe(), os.pipe()[::-1]] if command["stdin"] else [os.pipe()]
             pid = os.fork()
         except OSError as error:
             container.send({"failed": f"cannot start a process: {error.strerror}"})
             return
+        ours, theirs = zip(*streams, strict=True)
         if pid == 0:
-            self._exec_program(command, into, report)
-        os.close(into)
-        os.close(report)
+            self._exec_program(command, theirs, report)
+        for fd in (*theirs, report):
+            os.close(fd)
         # exec closes the other end of the pipe, so this ends in a moment.
         with open(failure, "rb") as pipe:
             why = pipe.read().decode(errors="replace")
@@ -224,12 +225,12 @@ class Supervisor:
             container.send({"failed": why})
         else:
             container.pid = pid
-            container.memory = command["memory"]
-            container.application_memory = command["application_memory"]
-            container.send({"started": pid}, [output])
-        os.close(output)
+            container.memory, container.application_memory = command["memory"], command["application_memory"]
+            container.send({"started": pid}, ours)
+        for fd in ours:
+            os.close(fd)
 
-    def _exec_program(self, command: dict[str, Any], into: int, report: int) -> None:
+    def _exec_program(self, command: dict[str, Any], streams: Sequence[int], report: int) -> None:
         """Execute the container's first process in the child, or report why that failed."""
         try:
             os.setsid()
@@ -240,11 +241,12 @@ class Supervisor:
             # exec keeps the signals ignored that Python ignores.
             for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
-            nothing = os.open(os.devnull, os.O_RDONLY)
-            # With one open file for both streams, runsc fails writes to a full pipe (EAGAIN) instead of waiting.
-            path = f"/proc/self/fd/{into}"
-            errors = os.open(path, os.O_WRONLY) if os.path.exists(path) else into
-            for standard, fd in enumerate((nothing, into, errors)):
+            if len(streams) == 1:
+                # With one open file for both, runsc fails writes to a full pipe (EAGAIN) instead of waiting.
+                path = f"/proc/self/fd/{streams[0]}"
+                errors = os.open(path, os.O_WRONLY) if os.path.exists(path) else streams[0]
+                streams = [streams[0], errors, os.open(os.devnull, os.O_RDONLY)]
+            for fd, standard in zip(streams, (1, 2, 0), strict=True):
                 os.dup2(fd, standard)
             os.umask(0o022)
             _enter(command["cwd"])
@@ -260,19 +262,15 @@ class Supervisor:
 
     def _reap(self) -> None:
         first_processes = {one.pid: one for one in self.containers if one.running}
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            if (container := first_processes.get(pid)) is not None:
-                container.status, container.ended = status, time.monotonic()
-                self.has_strays = self.subreaper
-                if not self.subreaper:
-                    with contextlib.suppress(ProcessLookupError, PermissionError):
-                        os.killpg(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                pid, status = ended
+                if (container := first_processes.get(pid)) is not None:
+                    container.status, container.ended = status, time.monotonic()
+                    self.has_strays = self.subreaper
+                    if not self.subreaper:
+                        with contextlib.suppress(ProcessLookupError, PermissionError):
+                            os.killpg(pid, signal.SIGKILL)
 
     def _kill_strays(self) -> None:
         """Kill the processes that ended containers have left behind.

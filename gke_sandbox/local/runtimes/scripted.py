@@ -1,4 +1,4 @@
-"""Containers that follow a script: output at given times, then an exit.
+"""Containers that follow a script: output at given times, then an exit, or a program that reads stdin.
 
 For tests of failures, many containers and time: they use no sockets, threads or processes, and the time of the
 event loop, so that they work with a mock clock. For failures outside of the container (a broken log stream, an
@@ -7,17 +7,55 @@ eviction) use `faults`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import anyio
 import anyio.lowlevel
 
+from ..pipe import Pipe
 from .base import ContainerExit, ContainerSpec, ContainerStartError
 
 _COMPLETED = ContainerExit(0, "Completed")
 _STOPPED = ContainerExit(143, "Error")
+
+
+class ScriptedProcess:
+    """The streams of a scripted container for its program."""
+
+    def __init__(self, spec: ContainerSpec) -> None:
+        self.spec = spec
+        """The specification of the container, with its environment."""
+        self.stdin, self.stdout = Pipe(), Pipe()
+        self.stderr = Pipe() if spec.stdin else self.stdout
+        if not spec.stdin:
+            self.stdin.close()
+
+    async def read(self, size: int) -> bytes:
+        """Read `size` bytes from stdin, or fewer if it ends before."""
+        data = bytearray()
+        while len(data) < size and (more := await self.stdin.read(size - len(data))):
+            data += more
+        return bytes(data)
+
+    async def readline(self) -> bytes:
+        """Read a line from stdin, with its newline. At the end of stdin the line is incomplete or empty."""
+        line = b""
+        while not line.endswith(b"\n") and (more := await self.stdin.read(line=True)):
+            line += more
+        return line
+
+    async def write(self, data: bytes) -> None:
+        """Write to stdout. Wait while the pipe is full."""
+        await self.stdout.write(data)
+
+    async def write_error(self, data: bytes) -> None:
+        """Write to stderr. Wait while the pipe is full."""
+        await self.stderr.write(data)
+
+
+Program = Callable[[ScriptedProcess], Awaitable["ContainerExit | None"]]
 
 
 @dataclass(frozen=True)
@@ -38,6 +76,16 @@ class Script:
     """How it exits after SIGTERM."""
     start_error: ContainerStartError | None = None
     """Fail to start with this error."""
+    program: Program | None = None
+    """An async function that reads stdin and writes output, instead of `chunks` and `ends_at`.
+
+    It is cancelled when the container is stopped or killed. The container exits as it returns: with its
+    `ContainerExit`, or with `exit` if it returns None.
+    """
+
+    def __post_init__(self) -> None:
+        if self.program is not None and (self.chunks or self.ends_at is not None):
+            raise ValueError("program: cannot be combined with chunks or ends_at")
 
 
 class ScriptedRuntime:
@@ -65,7 +113,7 @@ class ScriptedRuntime:
         script = self._choose(spec)
         if script.start_error is not None:
             raise ContainerStartError(str(script.start_error), log=script.start_error.log)
-        container = ScriptedContainer(script, self._containers.discard)
+        container = ScriptedContainer(script, spec, self._containers.discard)
         self._containers.add(container)
         return container
 
@@ -78,10 +126,13 @@ class ScriptedRuntime:
 class ScriptedContainer:
     """One container that follows its script from its creation."""
 
-    def __init__(self, script: Script, closed: Callable[[ScriptedContainer], None]) -> None:
+    def __init__(self, script: Script, spec: ContainerSpec, closed: Callable[[ScriptedContainer], None]) -> None:
         self._script = script
         self._closed = partial(closed, self)
         self._started = anyio.current_time()
+        self._process = ScriptedProcess(spec)
+        self._program = script.program
+        self._running = anyio.CancelScope()
         self._ended = anyio.Event()
         self._exit: ContainerExit | None = None
         self._gone = anyio.Event()
@@ -93,11 +144,28 @@ class ScriptedContainer:
             if self._ended.is_set() and not self._reached(at):
                 break
             yield chunk
-        await self._ended.wait()
+        while data := await self._process.stdout.read():
+            yield data
         if self._script.log_never_ends:
             await self._gone.wait()
 
+    async def errors(self) -> AsyncIterator[bytes]:
+        if self._process.stderr is not self._process.stdout:
+            while data := await self._process.stderr.read():
+                yield data
+
+    async def write_stdin(self, data: bytes) -> None:
+        if self._script.program is not None:
+            await self._process.stdin.write(data)
+
+    def close_stdin(self) -> None:
+        self._process.stdin.close()
+
     async def wait(self) -> ContainerExit:
+        program, self._program = self._program, None
+        if program is not None and self._exit is None:
+            with self._running:
+                self._end(await program(self._process) or self._script.exit)
         if self._script.ends_at is None:
             await self._ended.wait()
         else:
@@ -127,6 +195,9 @@ class ScriptedContainer:
         if self._exit is None:
             self._exit = how
             self._ended.set()
+            self._running.cancel()
+            for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+                pipe.close()
 
     def _until(self, at: float) -> float:
         return max(self._started + at - anyio.current_time(), 0.0)

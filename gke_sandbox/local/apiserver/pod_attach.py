@@ -1,0 +1,95 @@
+"""Responses to requests that attach to a running container over WebSocket.
+
+The order of the checks is that of the API server, then the kubelet, then the container runtime.
+https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#get-connect-get-requests-to-attach-of-pod
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import anyio
+
+from ..._fakes.api_request import ApiRequest
+from ..cluster import ClusterState
+from ..controllers.pod_status import HOST_IP
+from ..faults import Action
+from ..objects import Key
+from .errors import StatusError, bad_request, forbidden, not_found
+from .resources import PODS
+from .responses import Reply
+
+# https://www.rfc-editor.org/rfc/rfc6455#section-1.3
+_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+# The newest first: the server prefers it, whatever the order of the client (recorded).
+PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+
+
+def pod_attach(
+    cluster: ClusterState, request: ApiRequest, headers: Mapping[str, str], faults: Sequence[Action]
+) -> Reply:
+    """Return the response: 101 with a session that has not started, or a refusal. Raises `StatusError`."""
+    upgrade = request.method == "GET" and _is_upgrade(headers)
+    # A WebSocket needs the verbs get and create; the 403 for the second one has no reason (recorded).
+    if upgrade and not cluster.options.caller.allowed("create", "", request.resource, request.namespace):
+        raise forbidden(PODS, request.name, "")
+    pod = cluster.store.get(Key(PODS.plural, request.namespace, request.name))
+    if pod is None:
+        raise not_found(PODS, request.name)
+    names = [container["name"] for container in pod["spec"]["containers"]]
+    container = request.query.get("container") or names[0]
+    if container not in names:
+        raise bad_request(f"container {container} is not valid for pod {request.name}")
+    if "nodeName" not in pod["spec"]:
+        raise bad_request(f"pod {request.name} does not have a host assigned")
+    if not upgrade:
+        raise bad_request("Upgrade request required")
+    uid = pod["metadata"]["uid"]
+    if (log := cluster.logs.get(uid)) is not None and anyio.current_time() < log.readable_from:
+        if math.isfinite(log.readable_from):
+            return _text(404, "404 page not found\n")
+        raise StatusError(500, "", f"error dialing backend: dial tcp {HOST_IP}:10250: connect: connection refused")
+    stdin, stdout, stderr = (request.flag(name) for name in ("stdin", "stdout", "stderr"))
+    if not (stdin or stdout or stderr):
+        return _text(400, "you must specify at least 1 of stdin, stdout, stderr")
+    streams = cluster.streams.get(uid)
+    if streams is None or not streams.running:
+        return _text(500, f"container {container} not found in pod {request.name}_{request.namespace}")
+    offered = [name.strip() for name in headers.get("sec-websocket-protocol", "").split(",")]
+    protocol = next((name for name in PROTOCOLS if name in offered), None)
+    if protocol is None:
+        return Reply(403, content_type=None)
+    from .attach_session import AttachSession  # wsproto is an optional dependency
+
+    attach = partial(streams.attach, stdin=stdin, stdout=stdout, stderr=stderr)
+    session = AttachSession(attach, "stdout" if stdout else "stderr" if stderr else None, protocol, faults)
+    accept = hashlib.sha1(f"{headers['sec-websocket-key']}{_GUID}".encode(), usedforsecurity=False).digest()
+    return Reply(
+        101,
+        content_type=None,
+        headers=[
+            ("upgrade", "websocket"),
+            ("connection", "Upgrade"),
+            ("sec-websocket-accept", base64.b64encode(accept).decode()),
+            ("sec-websocket-protocol", protocol),
+        ],
+        session=session,
+    )
+
+
+def _is_upgrade(headers: Mapping[str, str]) -> bool:
+    connection = [token.strip().lower() for token in headers.get("connection", "").split(",")]
+    return (
+        "upgrade" in connection
+        and headers.get("upgrade", "").lower() == "websocket"
+        and headers.get("sec-websocket-version") == "13"
+        and "sec-websocket-key" in headers
+    )
+
+
+def _text(code: int, text: str) -> Reply:
+    return Reply(code, text.encode(), "text/plain; charset=utf-8")

@@ -17,6 +17,7 @@ import httpx
 
 from .._version import __version__
 from ..errors import ApiError, Forbidden, NetworkError, ServerError
+from .attach import AttachConnection, require_websockets, upgrade_headers, upgrade_problem
 from .auth.static import ClientCertificate
 from .config.types import ClusterConfig
 from .http.body import ResponseBody
@@ -276,6 +277,40 @@ class KubeClient:
             yield body
 
     @asynccontextmanager
+    async def attach(self, namespace: str, pod: str, *, container: str) -> AsyncIterator[AttachConnection]:
+        """Attach to stdin, stdout and stderr of a running container.
+
+        ``async with client.attach(...) as connection``, then ``await connection.send(...)`` and ``async for chunk
+        in connection``. The server requires the verbs get and create on pods/attach. Raise `ConfigError` if the
+        package for WebSockets is missing. For a container that does not run, the error is `ServerError` or
+        `BadRequest` (`attach.is_not_running`).
+
+        Attach once: the output goes to every connection, and stdin comes from all of them. Output from before the
+        attach is only in the log. Leaving the block closes the connection.
+        """
+        # https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/, Operations
+        require_websockets()
+        info = RequestInfo("get", "GET", PODS, namespace, pod, "attach")
+        query = {"container": container, "stdin": "true", "stdout": "true", "stderr": "true"}
+        upgrade = upgrade_headers()
+        async with self._send(info, query, headers=upgrade) as (response, body):
+            if response.status_code != 101:
+                await self._raise_for_status(info, response, body)
+            if problem := upgrade_problem(upgrade, response.status_code, response.headers):
+                raise _bad_response(
+                    info,
+                    response.status_code,
+                    problem,
+                    hint="Is there a proxy that does not support WebSockets?",
+                )
+            stream = response.extensions["network_stream"]
+            connection = AttachConnection(stream, info, self._server, self._proxy, self._record_outage)
+            try:
+                yield connection
+            finally:
+                await connection.aclose()
+
+    @asynccontextmanager
     async def watch(
         self,
         resource: Resource,
@@ -342,6 +377,7 @@ class KubeClient:
         query: Mapping[str, str | int | None],
         content: Mapping[str, Any] | None = None,
         *,
+        headers: Mapping[str, str] | None = None,
         timeout: httpx.Timeout = REQUEST_TIMEOUT,
         stream: bool = True,
     ) -> AsyncIterator[tuple[httpx.Response, ResponseBody]]:
@@ -352,7 +388,9 @@ class KubeClient:
         if self._http is None:
             raise RuntimeError("enter the KubeClient with `async with` first")
         extensions: dict[str, Any] = {"trace": trace_listener(None if stream else self._round_trip)}
-        headers = {} if content is None else {"Content-Type": "application/json"}
+        headers = dict(headers or {})
+        if content is not None:
+            headers["Content-Type"] = "application/json"
         if not stream and not self.config.disable_compression:
             headers["Accept-Encoding"] = "gzip"
         url = self._server + info.path
@@ -372,7 +410,7 @@ class KubeClient:
             if error.retryable:
                 self._record_outage()
             raise
-        if response.is_success:
+        if response.is_success or response.status_code == 101:
             self._permissions.record_grant(info)
         self._has_responded = True
         self._server_time = _parse_date(response.headers.get("date", ""))
@@ -393,8 +431,9 @@ class KubeClient:
             self.warn_once(f"{info}: the server warns: {text}", key)
 
 
-def _bad_response(info: RequestInfo, status: int, why: str) -> ServerError:
-    return ServerError(f"{info}: cannot read the response: {why}", code=status, reason="", request=str(info))
+def _bad_response(info: RequestInfo, status: int, why: str, *, hint: str = "") -> ServerError:
+    message = f"{info}: cannot read the response: {why}"
+    return ServerError(message, code=status, reason="", request=str(info), hint=hint)
 
 
 def _parse_date(text: str) -> datetime | None:

@@ -239,6 +239,8 @@ def _hint(
 ) -> str:
     if kind is Unauthorized:
         return "The server rejected the credentials: they are missing, wrong or expired. Log in again."
+    if info.subresource == "attach" and (hint := _attach_hint(info, kind, text)):
+        return hint
     if kind is Forbidden:
         return _forbidden_hint(info, text)
     if kind is NotFound and (details.get("kind") == "namespaces" or text.startswith("namespaces ")):
@@ -259,14 +261,33 @@ def is_rbac_denial(message: str) -> bool:
     Admission (Pod Security, quota, a webhook) has the same code and reason, and a Role does not help there.
     """
     # https://github.com/kubernetes/apiserver/blob/master/pkg/endpoints/handlers/responsewriters/errors.go
-    return re.search(r'(?:^|\bforbidden: )User ".*" cannot ', message) is not None
+    # The message for a missing "create" on pods/attach ends after "is forbidden:".
+    return re.search(r'(?:^|\bforbidden: )User ".*" cannot | is forbidden:$', message.rstrip()) is not None
 
 
 def _forbidden_hint(info: RequestInfo, text: str) -> str:
-    if not is_rbac_denial(text):
-        return ""
+    return _rule_hint(info, f'"{info.verb}"') if is_rbac_denial(text) else ""
+
+
+def _attach_hint(info: RequestInfo, kind: type[ApiError], text: str) -> str:
+    """Return the hint for a rejected attach, or an empty string if the general one applies."""
+    if kind is Forbidden and text.endswith(" is forbidden:"):
+        # The server checks create after get.
+        return "The verb create is missing. " + _rule_hint(info, '"get", "create"')
+    if kind is Forbidden and is_rbac_denial(text):
+        return _rule_hint(info, '"get", "create"')
+    if kind is Forbidden and text.endswith(" empty"):
+        return "The server rejected the version of the protocol. Attaching requires Kubernetes 1.30 or newer."
+    if "Upgrade request required" in text:
+        return "The request arrived as a plain GET. Is there a proxy that does not support WebSockets?"
+    if kind is ServerError and " not found in pod " in text:
+        return "The container does not run: it has not started yet, or it has ended."
+    return ""
+
+
+def _rule_hint(info: RequestInfo, verbs: str) -> str:
     what = f"{info.resource.plural}/{info.subresource}" if info.subresource else info.resource.plural
-    rule = f'apiGroups: ["{info.resource.group}"], resources: ["{what}"], verbs: ["{info.verb}"]'
+    rule = f'apiGroups: ["{info.resource.group}"], resources: ["{what}"], verbs: [{verbs}]'
     if info.namespace is None:
         return f"Add this rule to a ClusterRole of this user: {rule}."
     # The server checks RBAC first, so the response is the same if the namespace does not exist.

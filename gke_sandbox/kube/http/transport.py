@@ -64,9 +64,10 @@ def network_transport(
         verify=ssl_context(config, certificate),
         trust_env=False,
         proxy=_httpx_proxy(proxy, config),
-        # Each followed log and each watch holds a connection. An API server closes idle ones after 90 s; close
-        # them earlier.
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=60.0),
+        # Each followed log, each watch and each attach holds a connection. An API server closes idle ones after
+        # 90 s; close them earlier. There is no limit on the number of idle ones, because httpcore 1.0 compares it
+        # with the number of all connections: with more logs than that open, no connection would be reused.
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60.0),
         socket_options=_keepalive_options(),
     )
 

@@ -78,10 +78,6 @@ async def test_the_refusals() -> None:
 @on_both_loops
 async def test_without_the_verb_create_the_hint_names_it() -> None:
     rules = [Rule(("*",), ("batch", ""), ("jobs", "pods")), Rule(("get",), ("",), ("pods/attach",))]
-        Rule(("*",), ("batch",), ("jobs",)),
-        Rule(("*",), ("",), ("pods",)),
-        Rule(("get",), ("",), ("pods/attach",)),
-    ]
     async with running(ECHO, caller=Caller.service_account("default", "reader", rules)) as kit:
         await start(kit)
         with pytest.raises(Forbidden) as raised:

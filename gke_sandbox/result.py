@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from ._wire.frames import DroppedOutput
+from ._wire.dropped import DroppedFile, DroppedOutput, DropReason
 from .errors import SandboxError
 
 __all__ = [
+    "DropReason",
+    "DroppedFile",
     "DroppedOutput",
     "ExecutionEvent",
     "ExecutionFailed",
@@ -86,7 +88,7 @@ class ExecutionResult:
     Default: none.
     """
     dropped: DroppedOutput = field(default_factory=DroppedOutput)
-    """Output over the limits, which is not kept: bytes of each stream, number of files. Default: none."""
+    """Output that is not kept: bytes of each stream; number, names and reasons of files. Default: none."""
     output_truncated: bool = False
     """Whether an unknown amount of output may be missing, because the log ended early or was rotated.
 
@@ -147,7 +149,7 @@ class ExecutionResult:
         parts = [self.summary, _shortened("stdout", self.stdout_bytes), _shortened("stderr", self.stderr_bytes)]
         if self.files:
             parts.append(f"{len(self.files)} files, {sum(map(len, self.files.values()))} bytes")
-        if any(astuple(self.dropped)):
+        if self.dropped != DroppedOutput():
             parts.append("output dropped")
         if self.output_truncated:
             parts.append("output truncated")

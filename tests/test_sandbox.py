@@ -17,6 +17,7 @@ from gke_sandbox.errors import SandboxClosed, SandboxError, SpecError
 from gke_sandbox.local import LocalTransport, choose_runtime
 from gke_sandbox.local.faults import Delay, Fault, Match
 from gke_sandbox.local.runtimes.scripted import Script
+from gke_sandbox.result import DroppedFile, DroppedOutput
 from gke_sandbox.sandbox import ExecutionStream
 
 from .pods import START, out, pods
@@ -85,6 +86,25 @@ async def test_undecodable_output_is_replaced_in_the_text_and_kept_in_the_bytes(
 async def test_output_over_the_limit_is_dropped_and_counted() -> None:
     result = await run("print('x' * 5000)", max_output_bytes=1000)
     assert (len(result.stdout), result.dropped.stdout) == (1000, 4001)
+
+
+async def test_dropped_files_are_named_with_the_reason() -> None:
+    code = (
+        "open('big', 'w').write('x' * 11)\n"
+        "for name in ('back\\\\slash', 'fdp\\u202e.exe', 'new\\nline', 'ok', 'one too many'): open(name, 'w')\n"
+    )
+    result = await run(code, max_file_bytes=10, max_files=3)
+    assert result.files == {"ok": b""}
+    assert result.dropped == DroppedOutput(
+        files=5,
+        named_files=(
+            DroppedFile("big", "too_large", 11),
+            DroppedFile(r"new\nline", "refused_name", 0),
+            DroppedFile("one too many", "too_many", 0),
+            DroppedFile(r"back\\slash", "refused_name"),
+            DroppedFile(r"fdp\u202e.exe", "refused_name"),
+        ),
+    )
 
 
 async def test_a_program_does_not_inherit_the_environment_of_the_client() -> None:

@@ -71,6 +71,7 @@ DOCUMENTED = [
     Toleration,
     result.ExecutionResult,
     result.Timings,
+    result.DroppedFile,
     result.DroppedOutput,
     result.PhaseChanged,
     result.PodWaiting,

@@ -9,8 +9,9 @@ the diagnosis and otherwise ignored::
     out     bytes that the program wrote to its stdout; not necessarily whole lines, nor UTF-8
     err     bytes that the program wrote to its stderr
     file    base64 of zlib of a file that the program created or changed; the header's JSON is its relative path
-    exit    JSON {"code", "signal", "timed_out", "seconds", "dropped": {"out", "err", "files"}}; the last
-            frame; one of code and signal is null, and dropped.files may be missing
+    exit    JSON {"code", "signal", "timed_out", "seconds", "dropped": {"out", "err", "files", "named"}};
+            the last frame; one of code and signal is null; dropped.files and dropped.named may be missing;
+            named are the first dropped files, each as [name, reason, size or null]
 
 **The log is not trusted.** The program can bypass the runner, write to the log and forge any frame. That can only
 falsify its own result: `Decoder` never raises, takes time linear in its input and memory bounded by its `Limits`,
@@ -28,7 +29,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from .paths import MAX_NAME, FileTree, safe_name
+from .dropped import MAX_COUNT, MAX_NAMED, DroppedFile, DroppedOutput, DropReason, dropped_file, named_files
+from .paths import MAX_NAME, FileTree, safe_output_name
 
 __all__ = [
     "PROTOCOL",
@@ -54,11 +56,9 @@ _MAX_HEADER = _MAX_META + 18
 _HEADER = re.compile(rb"\x1e(start|out|err|file|exit) (0|[1-9][0-9]{0,8})(?: ([^\n\x1e]{1,%d}))?\n" % _MAX_META)
 # The runner sends about 32 KiB per frame, and at the end the remaining content of a pipe of 1 MiB.
 _MAX_OUTPUT_PAYLOAD = 2 << 20
-# Start and exit frames have less than 200 bytes.
-_MAX_JSON_PAYLOAD = 4096
+# A start frame has less than 100 bytes. An exit frame has up to 6,200, with the names of dropped files.
+_MAX_JSON_PAYLOAD = 16 << 10
 _MAX_UNFRAMED = 64 << 10
-# A larger count or duration in an exit frame is forged.
-_MAX_COUNT = 1 << 53
 
 
 @dataclass(frozen=True)
@@ -92,22 +92,10 @@ class Output:
 
 @dataclass(frozen=True)
 class OutputFile:
-    """A file that the program created or changed. `name` is a valid `safe_name`."""
+    """A file that the program created or changed. `name` is a valid `safe_output_name`."""
 
     name: str
     data: bytes
-
-
-@dataclass(frozen=True)
-class DroppedOutput:
-    """Output that exceeded a limit and was dropped."""
-
-    stdout: int = 0
-    """Bytes of stdout. Default: 0."""
-    stderr: int = 0
-    """Bytes of stderr. Default: 0."""
-    files: int = 0
-    """Number of files. Default: 0."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +148,7 @@ class Decoder:
         self._unframed = bytearray()
         self._kept = {"out": 0, "err": 0}
         self._dropped = {"out": 0, "err": 0, "files": 0}
+        self._named: list[DroppedFile] = []
         self._names = FileTree()
         self._file_bytes = 0
         self._inflated = 0
@@ -180,7 +169,9 @@ class Decoder:
     @property
     def dropped(self) -> DroppedOutput:
         """The output that this decoder dropped, in addition to the runner."""
-        return DroppedOutput(self._dropped["out"], self._dropped["err"], self._dropped["files"])
+        return DroppedOutput(
+            self._dropped["out"], self._dropped["err"], self._dropped["files"], tuple(self._named)
+        )
 
     def feed(self, data: bytes) -> list[Frame]:
         """Decode the next bytes of the log and return the completed frames, in order.
@@ -274,11 +265,15 @@ class Decoder:
             if kept:
                 frames.append(Output("stdout" if header.kind == "out" else "stderr", kept))
             return True
-        frame: Frame | None
+        frame: Frame | None = None
         if header.kind == "file":
-            frame = self._file(header.name, payload)
-            if frame is None:
+            file = self._file(header.name, payload)
+            if isinstance(file, OutputFile):
+                frame = file
+            else:
                 self._dropped["files"] += 1
+                if len(self._named) < MAX_NAMED:
+                    self._named.append(dropped_file(header.name, file))
         elif header.kind == "start":
             frame = None if self.started else _start(payload)
             self.started = self.started or frame is not None
@@ -290,34 +285,36 @@ class Decoder:
         frames.append(frame)
         return True
 
-    def _file(self, name: str, payload: bytes) -> OutputFile | None:
+    def _file(self, name: str, payload: bytes) -> OutputFile | DropReason:
         try:
-            name = safe_name(name)
+            name = safe_output_name(name)
             self._names.check(name)
         except ValueError:
-            return None
+            return "refused_name"
         room = self._limits.file_bytes - self._file_bytes
+        if len(self._names) >= self._limits.file_count:
+            return "too_many"
         # Count rejected data too, or many small decompression bombs would take minutes.
-        if len(self._names) >= self._limits.file_count or self._inflated > 2 * self._limits.file_bytes:
-            return None
+        if self._inflated > 2 * self._limits.file_bytes:
+            return "too_large"
         data = self._inflate(payload, room)
-        if data is None:
-            return None
+        if isinstance(data, str):
+            return data
         self._names.add(name)
         self._file_bytes += len(data)
         return OutputFile(name, data)
 
-    def _inflate(self, payload: bytes, room: int) -> bytes | None:
-        """Return the file's content, or None if it is not base64 of one zlib stream or exceeds `room` bytes."""
+    def _inflate(self, payload: bytes, room: int) -> bytes | DropReason:
+        """Return the file's content, which must be base64 of one zlib stream, or why it is dropped."""
         inflater = zlib.decompressobj()
         try:
             data = inflater.decompress(base64.b64decode(payload, validate=True), room + 1)
         except (ValueError, zlib.error):
-            return None
+            return "unreadable"
         self._inflated += len(data)
-        if len(data) > room or not inflater.eof or inflater.unused_data:
-            return None
-        return data
+        if len(data) > room:
+            return "too_large"
+        return data if inflater.eof and not inflater.unused_data else "unreadable"
 
     def _keep_unframed(self, start: int, end: int) -> None:
         room = _MAX_UNFRAMED - len(self._unframed)
@@ -353,7 +350,7 @@ def _start(payload: bytes) -> Start | None:
     content = _json(payload)
     if not isinstance(content, dict):
         return None
-    protocol, python = _int(content.get("protocol"), 1, _MAX_COUNT), content.get("python")
+    protocol, python = _int(content.get("protocol"), 1, MAX_COUNT), content.get("python")
     if protocol is None:
         return None
     if not isinstance(python, str):
@@ -375,13 +372,13 @@ def _exit(payload: bytes) -> Exit | None:
     if (code is None) == (signal is None) or not isinstance(timed_out, bool):
         return None
     # A comparison with NaN, which Python's json reads, is false.
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= _MAX_COUNT:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= MAX_COUNT:
         return None
-    out, err = _int(counts.get("out"), 0, _MAX_COUNT), _int(counts.get("err"), 0, _MAX_COUNT)
-    files = _int(counts.get("files", 0), 0, _MAX_COUNT)
-    if out is None or err is None or files is None:
+    out, err = _int(counts.get("out"), 0, MAX_COUNT), _int(counts.get("err"), 0, MAX_COUNT)
+    files, named = _int(counts.get("files", 0), 0, MAX_COUNT), named_files(counts.get("named", []))
+    if out is None or err is None or files is None or named is None or len(named) > files:
         return None
-    return Exit(code, signal, timed_out, float(seconds), DroppedOutput(out, err, files))
+    return Exit(code, signal, timed_out, float(seconds), DroppedOutput(out, err, files, named))
 
 
 def encode(kind: str, payload: bytes, meta: object = None) -> bytes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .frames import Decoder, DroppedOutput, Exit, Frame, Limits, Output, OutputFile, Start
+from .dropped import MAX_NAMED, DroppedOutput
+from .frames import Decoder, Exit, Frame, Limits, Output, OutputFile, Start
 
 # The first bytes of a log identify it when it is opened again.
 _HEAD_BYTES = 128
@@ -69,6 +70,7 @@ class ReplayableLogDecoder:
             stdout=in_pod.stdout + here.stdout,
             stderr=in_pod.stderr + here.stderr,
             files=in_pod.files + here.files,
+            named_files=(in_pod.named_files + here.named_files)[:MAX_NAMED],
         )
 
     def reopen(self) -> None:

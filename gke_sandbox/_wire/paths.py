@@ -16,6 +16,12 @@ https://man7.org/linux/man-pages/man0/limits.h.0p.html
 _MAX_COMPONENT = 255
 """Linux's NAME_MAX, in bytes."""
 
+# They are invisible or change the direction of text, so that a name looks like another one.
+_DECEPTIVE = ("Cf", "Zl", "Zp")
+# The spelling of Persian, of Indian languages and of some emoji needs these two format characters (ZWNJ and ZWJ).
+# https://www.unicode.org/reports/tr31/#Layout_and_Format_Control_Characters
+_JOINERS = "\u200c\u200d"
+
 
 class FileTree:
     """The relative paths of the files in one directory, each as returned by `safe_name`."""
@@ -52,10 +58,10 @@ class FileTree:
 def safe_name(name: str) -> str:
     """Return `name` as a relative path inside its directory, without ``.`` and ``//``.
 
-    The same rules apply to inputs and outputs. Raises `ValueError` with the reason if the name is empty, names a
-    directory, is absolute, contains a component ``..``, a backslash or a drive letter (which leave the directory
-    on Windows), a NUL or another control character, cannot be encoded as UTF-8, or is longer than 255 bytes in a
-    component or 1024 bytes in total.
+    Raises `ValueError` with the reason if the name is empty, names a directory, is absolute, contains a component
+    ``..``, a backslash or a drive letter (which leave the directory on Windows), a NUL or another control
+    character, cannot be encoded as UTF-8, or is longer than 255 bytes in a component or 1024 bytes in total.
+    `safe_output_name` rejects more.
     """
     if not name:
         raise ValueError("is empty")
@@ -86,3 +92,23 @@ def safe_name(name: str) -> str:
     if longest > _MAX_COMPONENT:
         raise ValueError(f"contains a component of {longest} bytes; the maximum is {_MAX_COMPONENT}")
     return "/".join(parts)
+
+
+def safe_output_name(name: str) -> str:
+    """Return the name of an output file, which the program chose, as `safe_name`.
+
+    Raises `ValueError` also for format characters (bidirectional controls, zero width space, ...) and for line and
+    paragraph separators, because a terminal or a file manager would show another name.
+    """
+    if any(unicodedata.category(char) in _DECEPTIVE and char not in _JOINERS for char in name):
+        raise ValueError(
+            "contains a format character or a line separator, which can make it look like another name"
+        )
+    return safe_name(name)
+
+
+def printable_name(name: str) -> str:
+    """Return any name as text for a terminal: a backslash and unprintable characters are escaped as in Python."""
+    return "".join(
+        char if char.isprintable() and char != "\\" else char.encode("unicode_escape").decode() for char in name
+    )

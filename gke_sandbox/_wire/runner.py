@@ -48,7 +48,8 @@ CHUNK = 64 << 10
 PIPE = 1 << 20  # capacity of a pipe in bytes: /proc/sys/fs/pipe-max-size
 MAX_ENTRIES = 20_000  # directory entries that are searched for files
 ACKNOWLEDGE = 10.0  # seconds to wait until the client has read the exit frame
-EXIT_ROOM = 512  # bytes of the log that are reserved for the exit frame
+MAX_NAMED, NAMES_ROOM = 100, 6000  # number of omitted files that the exit frame names, and their size in bytes
+EXIT_ROOM = NAMES_ROOM + 512  # bytes of the log that are reserved for the exit frame
 CPU_COUNTS = "OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS LOKY_MAX_CPU_COUNT PYTHON_CPU_COUNT".split()
 SIGNALS = signal.SIGTERM, signal.SIGCHLD, signal.SIGALRM
 OTHERS = signal.valid_signals() - {*SIGNALS, signal.SIGKILL, signal.SIGSTOP}
@@ -258,21 +259,17 @@ class Workspace:
                 user = getpwuid(os.getuid())[0]
             except (ImportError, KeyError):
                 user = "sandbox"
-        for name, value in {
-            **dict.fromkeys(CPU_COUNTS, request.get("cpus")),
-            "USER": user,
-            "LOGNAME": user,
-        }.items():
+        unset = {**dict.fromkeys(CPU_COUNTS, request.get("cpus")), "USER": user, "LOGNAME": user}
+        for name, value in unset.items():
             if value and not env.get(name):
                 env[name] = str(value)
 
-    def find(self) -> tuple[dict[str, int], int]:
-        """Return the regular files that were created or changed, with their sizes, and the number of omissions.
-
-        An unreadable directory counts as one omission, and so do all entries after the first 20,000.
+    def find(self) -> tuple[dict[str, int], list[Any]]:
+        """Return the regular files that were created or changed, with their sizes, and what was omitted: tuples
+        (name, reason, size). An unreadable directory is one omission, and so is all after 20,000 entries.
         """
         found: dict[str, int] = {}
-        seen = unseen = 0
+        seen, omitted = 0, []
         folders = [] if os.path.islink(self.work) else [""]
         while folders:
             folder = folders.pop()
@@ -281,7 +278,8 @@ class Workspace:
                     for entry in entries:
                         seen += 1
                         if seen > MAX_ENTRIES:
-                            return found, unseen + 1
+                            omitted.append((folder or ".", "not_searched", None))
+                            return found, omitted
                         name = os.path.join(folder, entry.name)
                         if entry.is_dir(follow_symlinks=False):
                             if entry.name != "__pycache__":
@@ -293,32 +291,52 @@ class Workspace:
             except FileNotFoundError:
                 continue  # the program removed it
             except OSError:
-                unseen += 1
-        return found, unseen
+                omitted.append((folder or ".", "unreadable", None))
+        return found, omitted
 
-    def collect(self, count: int, room: int, log: Log) -> int:
-        """Write a frame for each file, at most `count` files and `room` bytes. Return the number of omitted files.
+    def collect(self, count: int, room: int, log: Log) -> list[Any]:
+        """Write a frame for each file, at most `count` and `room` bytes. Return what was omitted, as `find`.
 
         A file that does not fit into the log counts against both limits, so that the work is bounded.
         """
-        found, dropped = self.find()
+        found, omitted = self.find()
         for name, size in sorted(found.items()):
-            dropped += 1
+            why = "too_large" if count else "too_many"
             if count and size <= room:
-                try:
-                    quoted = name.replace("\\", "\\\\").replace('"', '\\"').encode()
-                    fd = os.open(os.path.join(self.work, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-                except (OSError, UnicodeError):
-                    continue
-                from binascii import b2a_base64
-                from zlib import compress
+                why = self.send(name, size, log)
+                if why in ("", "log_full"):
+                    count, room = count - 1, room - size
+            if why:
+                omitted.append((name, why, size))
+        return omitted
 
-                with open(fd, "rb") as file:
-                    payload = b2a_base64(compress(file.read(size), 1), newline=False)
-                count, room = count - 1, room - size
-                if min(quoted) >= 32:
-                    dropped -= log.write(b"file", payload, b' "%b"' % quoted)
-        return dropped
+    def send(self, name: str, size: int, log: Log) -> str:
+        """Write the frame of a file. Return an empty string, or why it is omitted."""
+        try:
+            quoted = name.replace("\\", "\\\\").replace('"', '\\"').encode()
+            fd = os.open(os.path.join(self.work, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except (OSError, UnicodeError) as error:
+            return "unreadable" if isinstance(error, OSError) else "refused_name"
+        with open(fd, "rb") as file:
+            if min(quoted) < 32:
+                return "refused_name"
+            from binascii import b2a_base64
+            from zlib import compress
+
+            payload = b2a_base64(compress(file.read(size), 1), newline=False)
+        return "" if log.write(b"file", payload, b' "%b"' % quoted) else "log_full"
+
+
+def named(omitted: list[Any]) -> bytes:
+    """Return an entry of the exit frame with the first omitted files, if there are any."""
+    text = ""
+    for each in omitted[:MAX_NAMED]:
+        from json import dumps
+
+        entry = dumps(each)
+        if len(text) + len(entry) < NAMES_ROOM:
+            text += ", " + entry if text else entry
+    return b', "named": [%b]' % text.encode() if text else b""
 
 
 def kill(program: int) -> None:
@@ -373,9 +391,8 @@ def watch(program: int, timeout: float, streams: list[Stream], log: Log) -> tupl
     for number in SIGNALS:
         signal.signal(number, on_signal)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    signal.setitimer(
-        signal.ITIMER_REAL, max(timeout, 0.001), 0.1
-    )  # repeat, in case the first SIGKILL misses a new process
+    # Repeat, in case the first SIGKILL misses a new process.
+    signal.setitimer(signal.ITIMER_REAL, max(timeout, 0.001), 0.1)
 
     sources = {stream.fd: stream for stream in streams}
     poller, waker = select.poll(), select.poll()
@@ -512,11 +529,11 @@ def main() -> tuple[Any, dict[str, Any]]:
         died = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         code = os.WEXITSTATUS(status)
         timed_out = died == signal.SIGKILL and signal.SIGALRM in caught
-        files = workspace.collect(limits["files"], limits["file_bytes"], log)
+        omitted = workspace.collect(limits["files"], limits["file_bytes"], log)
         log.limit = float("inf")
         numbers = b'"code": null, "signal": %d' % died if died else b'"code": %d, "signal": null' % code
-        dropped = b'"out": %d, "err": %d, "files": %d' % (streams[0].dropped, streams[1].dropped, files)
-        ending = numbers, b"true" if timed_out else b"false", seconds, dropped
+        dropped = b'"out": %d, "err": %d, "files": %d' % (streams[0].dropped, streams[1].dropped, len(omitted))
+        ending = numbers, b"true" if timed_out else b"false", seconds, dropped + named(omitted)
         log.write(b"exit", b'{%b, "timed_out": %b, "seconds": %.3f, "dropped": {%b}}' % ending)
         if on_stdin:
             wait_for_stdin(ACKNOWLEDGE)

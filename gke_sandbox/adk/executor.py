@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import logging
 from collections.abc import Iterator, Mapping
 from types import TracebackType
@@ -280,12 +279,17 @@ class GkeCodeExecutor(BaseCodeExecutor):
             logger.info(
                 "the code of agent %s: %s (Job %s)", _agent(invocation_context), result.summary, result.job
             )
-        dropped = dataclasses.astuple(result.dropped)
-        if any(dropped):
+        dropped = result.dropped
+        if dropped.stdout or dropped.stderr or dropped.files:
+            from .._diagnosis.dropped_files import describe_dropped_files
+
             logger.warning(
-                "the code of agent %s: dropped over its limits: %d bytes of stdout, %d of stderr, %d files (%s)",
+                "the code of agent %s: dropped %d bytes of stdout, %d of stderr, %d files%s (%s)",
                 _agent(invocation_context),
-                *dropped,
+                dropped.stdout,
+                dropped.stderr,
+                dropped.files,
+                "".join(f"; {text}" for text in describe_dropped_files(dropped)),
                 result.job,
             )
         earlier = _earlier_code(invocation_context, code_execution_input.code)

@@ -181,12 +181,11 @@ def _notes(result: ExecutionResult) -> list[str]:
         if count:
             more = "1 more byte of {} was" if count == 1 else f"{count:,} more bytes of {{}} were"
             notes.append(f"[{more.format(stream)} over the limit (max_output_bytes) and dropped]")
-    count = result.dropped.files
-    if count:
-        notes.append(
-            f"[{count:,} of its output files {'was' if count == 1 else 'were'} dropped: over a limit "
-            "(max_file_bytes, or max_files in settings), or with an invalid name]"
-        )
+    if result.dropped.files:
+        from .._diagnosis.dropped_files import describe_dropped_files
+
+        names = {**ADK_FIELDS, "max_files": "max_files in settings"}
+        notes += [f"[dropped {rename_settings(text, names)}]" for text in describe_dropped_files(result.dropped)]
     if result.output_truncated:
         notes.append("[some of the output may be missing: its log ended early]")
     return notes

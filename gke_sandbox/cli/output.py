@@ -5,15 +5,19 @@ from __future__ import annotations
 import base64
 import dataclasses
 import signal
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from .._diagnosis import cause
+from .._diagnosis.dropped_files import describe_dropped_files
 from .._diagnosis.tracebacks import missing_module
 from .._setting_names import OPTIONS, rename_settings
 from ..errors import ApiError, ResultLost, SandboxError, StartError
 from ..result import ExecutionResult
 from ..settings import Settings
+
+_MAX_NAMES = 10
+"""The number of output files that a note names."""
 
 
 def error_text(result: ExecutionResult, settings: Settings) -> tuple[str, str] | None:
@@ -60,12 +64,23 @@ def notes(result: ExecutionResult, settings: Settings, *, local: bool) -> list[s
         if count:
             unit = "byte" if count == 1 else "bytes"
             lines.append(f"dropped {count:,} {unit} of {stream} above the limit (--max-output)")
-    if result.dropped.files:
-        unit = "output file" if result.dropped.files == 1 else "output files"
-        lines.append(f"dropped {result.dropped.files:,} {unit} above the limits (--max-files, --max-file-bytes)")
     if result.output_truncated:
         lines.append("some of the output may be missing: the log ended early")
     return lines
+
+
+def dropped_files(result: ExecutionResult) -> list[str]:
+    """Return a line for each reason why output files were dropped."""
+    return [f"dropped {rename_settings(text, OPTIONS)}" for text in describe_dropped_files(result.dropped)]
+
+
+def unwritten_files(files: Collection[str]) -> str:
+    """Return a note about files that are lost because there is no ``--output-dir``."""
+    names = sorted(files)
+    shown = ", ".join(f"'{name}'" for name in names[:_MAX_NAMES])
+    more = f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else ""
+    unit = "output file" if len(names) == 1 else "output files"
+    return f"the program wrote {len(names):,} {unit} ({shown}{more}); use --output-dir DIR to get them"
 
 
 def _signal_name(number: int) -> str:

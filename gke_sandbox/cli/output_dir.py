@@ -14,7 +14,7 @@ import secrets
 import stat
 from collections.abc import Iterator, Mapping
 
-from .._wire.paths import safe_name
+from .._wire.paths import safe_output_name
 from .input_files import error_reason
 from .parsing import UsageError
 
@@ -55,7 +55,7 @@ class OutputDirectory:
         for name, data in files.items():
             path = os.path.join(self.path, name)
             try:
-                self._write_file(safe_name(name), data)
+                self._write_file(safe_output_name(name), data)
             except (OSError, ValueError) as error:
                 errors.append(f"cannot write {path!r}: {error_reason(error)}")
             else:

@@ -129,7 +129,7 @@ def command(args: argparse.Namespace, console: Console) -> int:
             return 128 + session.signal
         if session.error is not None:
             raise session.error
-        return _report(session, console, directory, verbose=args.verbose > 0, local=args.local)
+        return _report(session, console, directory, local=args.local)
 
 
 def _cluster(args: argparse.Namespace) -> tuple[Cluster, RecordHandle | None]:
@@ -173,26 +173,28 @@ def _program(args: argparse.Namespace) -> Program:
     return Program(code=code, files=files, args=args.program_args or (), stdin=stdin)
 
 
-def _report(
-    session: RunSession, console: Console, directory: OutputDirectory | None, *, verbose: bool, local: bool
-) -> int:
+def _report(session: RunSession, console: Console, directory: OutputDirectory | None, *, local: bool) -> int:
     """Write the output files, print the JSON object or the messages, and return the exit code."""
     from . import output
 
     result = session.result
     assert result is not None
-    paths, errors = directory.write(result.files) if directory is not None else (None, [])
-    message = "; ".join(errors[:3]) + (f"; and {len(errors) - 3} more" if len(errors) > 3 else "")
+    paths, errors, notes = None, [], output.dropped_files(result)
+    if directory is not None:
+        paths, unwritten = directory.write(result.files)
+        more = [f"and {len(unwritten) - 3} more"] if len(unwritten) > 3 else []
+        errors, notes = [*notes, *unwritten[:3], *more], []
+    elif result.files:
+        notes.append(output.unwritten_files(result.files))
+    message = "; ".join(errors)
     if console.json:
         value = output.result_json(result, session.sandbox.namespace, paths)
         if errors:
             value["error"] = {"kind": "OutputFiles", "message": message, "hint": ""}
         console.print_json(value)
     else:
-        for note in output.notes(result, session.sandbox.settings, local=local):
+        for note in (*output.notes(result, session.sandbox.settings, local=local), *notes):
             console.print_note(note)
-        if verbose and directory is None and result.files:
-            console.print_note(f"output files are not written ({len(result.files)}); use --output-dir DIR")
         error = output.error_text(result, session.sandbox.settings)
         if error is not None:
             console.print_error(*error)

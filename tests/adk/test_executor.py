@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import logging
 import pickle
 import threading
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +18,7 @@ from google.adk.agents import LlmAgent
 from google.adk.code_executors.code_execution_utils import CodeExecutionInput, File
 
 from gke_sandbox import Cluster, ConnectionOverrides
+from gke_sandbox._wire.frames import encode
 from gke_sandbox.adk import GkeCodeExecutor
 from gke_sandbox.adk.executor import AGENT_LABEL, INVOCATION_ANNOTATION
 from gke_sandbox.local.faults import BadImage, Fault, Match, Respond
@@ -154,7 +157,8 @@ def test_failures_and_dropped_output_are_logged(caplog: pytest.LogCaptureFixture
         execute(executor, "")
     with on(scripted(program(code=3))) as executor:
         execute(executor, "")
-    with on(scripted(program(out("x" * 30))), max_output_bytes=10) as executor:
+    big = encode("file", base64.b64encode(zlib.compress(b"x" * 30)), "big\x1b")
+    with on(scripted(program(out("x" * 30), big)), max_output_bytes=10) as executor:
         execute(executor, "")
     warning, info, lost = (record for record in caplog.records if "agent coder" in record.getMessage())
     assert warning.levelname == "WARNING"
@@ -163,7 +167,8 @@ def test_failures_and_dropped_output_are_logged(caplog: pytest.LogCaptureFixture
     assert info.levelname == "INFO"
     assert "exit code 3 (Job gke-sandbox-" in info.getMessage()
     assert lost.levelname == "WARNING"
-    assert "dropped over its limits: 20 bytes of stdout, 0 of stderr, 0 files (gke-sandbox-" in lost.getMessage()
+    assert "dropped 20 bytes of stdout, 0 of stderr, 1 files; 1 output file with an invalid" in lost.getMessage()
+    assert r"): 'big\x1b' (gke-sandbox-" in lost.getMessage()
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from gke_sandbox.errors import (
     SpecError,
     StartError,
 )
-from gke_sandbox.result import DroppedOutput
+from gke_sandbox.result import DroppedFile, DroppedOutput
 from gke_sandbox.settings import Settings
 from tests.adk.kit import HAS_EXIT_CODE, QUIET, contents, exit_code
 
@@ -124,7 +124,7 @@ def test_dropped_output_is_noted_in_the_stream_that_the_model_gets() -> None:
     for status, code, where in (("succeeded", 0, "stdout"), ("failed", 1, "stderr")):
         text = getattr(converted(status, code, dropped=dropped, output_truncated=True), where)
         assert "[1,234 more bytes of stdout were over the limit (max_output_bytes) and dropped]" in text
-        assert "[2 of its output files were dropped" in text
+        assert "[dropped 2 output files over a limit (max_files in settings, max_file_bytes) or with" in text
         assert "[some of the output may be missing" in text
 
 
@@ -132,8 +132,15 @@ def test_notes_about_one_byte_or_file_use_the_singular() -> None:
     text = converted("succeeded", 0, dropped=DroppedOutput(stdout=1, stderr=1, files=1)).stdout
     assert "[1 more byte of stdout was over the limit (max_output_bytes) and dropped]" in text
     assert "[1 more byte of stderr was over" in text
-    assert "[1 of its output files was dropped: over a limit (max_file_bytes, or max_files in settings)" in text
-    assert ", or with an invalid name]" in text
+    assert "[dropped 1 output file over a limit (max_files in settings, max_file_bytes) or with an" in text
+
+
+def test_dropped_files_are_named_with_the_field_that_raises_the_limit() -> None:
+    named = (DroppedFile("big.csv", "too_large", 5000), DroppedFile("e", "too_many", 1))
+    text = converted("succeeded", 0, dropped=DroppedOutput(files=2, named_files=named)).stdout
+    assert "[dropped 1 output file over the limit on the number of files (max_files in settings): 'e' " in text
+    size = "over the limit on the size of all files (max_file_bytes)"
+    assert f"[dropped 1 output file {size}: 'big.csv' (5,000 bytes)]" in text
 
 
 def test_the_hint_of_a_cause_uses_the_names_of_the_fields() -> None:

@@ -36,10 +36,13 @@ def run(
     return call
 
 
+FILE_NOTE = "gke-sandbox: note: the program wrote 1 output file ('out.txt'); use --output-dir DIR to get them"
+
+
 def test_a_recorded_run_is_replayed_without_a_cluster(tmp_path: Path, run: Run) -> None:
     (tmp_path / "in.txt").write_text("hello")
     arguments = ("--file", "in.txt", *CODE)
-    assert run(*LOCAL, "--record", "deep/run.yaml", *arguments) == (3, "hello\n", "")
+    assert run(*LOCAL, "--record", "deep/run.yaml", *arguments) == (3, "hello\n", FILE_NOTE)
     cassette = load(tmp_path / "deep" / "run.yaml")
     assert cassette.header.scenario == "run"
     assert run("--replay", "deep/run.yaml", "--output-dir", "o", *arguments) == (3, "hello\n", "")

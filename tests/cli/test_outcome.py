@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gke_sandbox._wire.frames import DroppedOutput
+from gke_sandbox._wire.dropped import DroppedFile, DroppedOutput
 from gke_sandbox.errors import (
     ConfigError,
     Forbidden,
@@ -64,9 +64,36 @@ def test_dropped_output_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
     assert stderr_lines([finished(dropped=dropped, output_truncated=True)], capfd) == [
         "gke-sandbox: note: dropped 1,234,567 bytes of stdout above the limit (--max-output)",
         "gke-sandbox: note: dropped 1 byte of stderr above the limit (--max-output)",
-        "gke-sandbox: note: dropped 2 output files above the limits (--max-files, --max-file-bytes)",
         "gke-sandbox: note: some of the output may be missing: the log ended early",
+        "gke-sandbox: note: dropped 2 output files over a limit (--max-files, --max-file-bytes) or with an "
+        "invalid name",
     ]
+
+
+def test_dropped_files_are_named_with_the_option_that_raises_the_limit(capfd: pytest.CaptureFixture[str]) -> None:
+    many = tuple(DroppedFile(f"f{number}", "too_many", 0) for number in range(12))
+    others = (
+        DroppedFile("big", "too_large", 1 << 30),
+        DroppedFile("late", "log_full", 1),
+        DroppedFile("closed", "unreadable"),
+        DroppedFile(r"a\x1b[31m", "refused_name", 5),
+        DroppedFile("deep", "not_searched"),
+    )
+    dropped = DroppedOutput(files=20, named_files=(*many, *others))
+    shown = ", ".join(f"'f{number}' (0 bytes)" for number in range(10))
+    lines = [
+        f"dropped 12 output files over the limit on the number of files (--max-files): {shown} and 2 more",
+        "dropped 1 output file over the limit on the size of all files (--max-file-bytes): "
+        "'big' (1,073,741,824 bytes)",
+        "dropped 1 output file beyond the size of the pod's log, which also contains stdout and stderr: "
+        "'late' (1 bytes)",
+        "dropped 1 output file that could not be read: 'closed'",
+        "dropped 1 output file with an invalid name (a control or format character, a backslash, ...): "
+        r"'a\x1b[31m' (5 bytes)",
+        "dropped all files after 20,000 entries of directories: the search ended in 'deep'",
+        "dropped 3 more output files over a limit (--max-files, --max-file-bytes) or with an invalid name",
+    ]
+    assert stderr_lines([finished(dropped=dropped)], capfd) == [f"gke-sandbox: note: {line}" for line in lines]
 
 
 @pytest.mark.parametrize(
@@ -192,12 +219,20 @@ def test_a_message_starts_on_a_new_line_after_an_unfinished_line_of_the_program(
     ]
 
 
-def test_verbose_mentions_output_files_that_are_not_written(capfd: pytest.CaptureFixture[str]) -> None:
-    steps: list[Step] = [finished(files={"a": b"", "b": b""})]
-    assert stderr_lines(steps, capfd) == []
-    assert "gke-sandbox: note: output files are not written (2); use --output-dir DIR" in stderr_lines(
-        steps, capfd, "-v"
-    )
+def test_without_an_output_directory_a_note_names_the_files(capfd: pytest.CaptureFixture[str]) -> None:
+    note = "gke-sandbox: note: the program wrote {}; use --output-dir DIR to get them"
+    assert stderr_lines([finished(files={"a": b""})], capfd) == [note.format("1 output file ('a')")]
+    files = {f"d/{number:02}": b"" for number in range(12)}
+    shown = ", ".join(f"'d/{number:02}'" for number in range(10))
+    assert stderr_lines([finished(files=files)], capfd) == [note.format(f"12 output files ({shown} and 2 more)")]
+    assert command([finished("failed", 3, files=files)], *CODE, "--json").status == 3
+    assert capfd.readouterr().err == ""
+
+
+def test_names_of_output_files_are_escaped_for_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    """The decoder refuses most of them."""
+    (line,) = stderr_lines([finished(files={"a\u200db\x1b[31m\u202e": b""})], capfd)
+    assert r"('a\u200db\x1b[31m\u202e')" in line
 
 
 def test_an_unexpected_error_is_printed_with_its_traceback(
@@ -234,7 +269,7 @@ def test_json_has_the_whole_result(capfd: pytest.CaptureFixture[str]) -> None:
         stdout_bytes="é\n".encode(),
         stderr_bytes=b"\xff!",
         files={"a/b.bin": b"\x00\xff"},
-        dropped=DroppedOutput(stdout=5),
+        dropped=DroppedOutput(5, files=1, named_files=(DroppedFile("big", "too_large", 7),)),
     )
     status, found = object_of([*phases(), out(b"passes by"), end], capfd, "-n", "agents")
     assert status == 3
@@ -247,7 +282,12 @@ def test_json_has_the_whole_result(capfd: pytest.CaptureFixture[str]) -> None:
         "stderr": "\ufffd!",
         "stderr_base64": base64.b64encode(b"\xff!").decode(),
         "files": {"a/b.bin": {"size": 2, "base64": base64.b64encode(b"\x00\xff").decode()}},
-        "dropped": {"stdout": 5, "stderr": 0, "files": 0},
+        "dropped": {
+            "stdout": 5,
+            "stderr": 0,
+            "files": 1,
+            "named_files": [{"name": "big", "reason": "too_large", "size": 7}],
+        },
         "output_truncated": False,
         "cause": "",
         "reason": "",

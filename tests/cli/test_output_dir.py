@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from gke_sandbox._wire.dropped import DroppedFile, DroppedOutput
 from gke_sandbox.cli.output_dir import OutputDirectory
 
-from .fake import command, finished, out
+from .fake import Step, command, finished, out
 
 
 @pytest.fixture
@@ -85,7 +86,9 @@ def test_a_fifo_and_a_directory_are_not_replaced(base: Path) -> None:
     assert stat.S_ISFIFO((base / "out/fifo").stat().st_mode)
 
 
-@pytest.mark.parametrize("name", ["../outside", "/tmp/absolute", "a/../../outside", "", "nul\0", ".."])
+@pytest.mark.parametrize(
+    "name", ["../outside", "/tmp/absolute", "a/../../outside", "", "nul\0", "..", "\x1b[31m", "fdp\u202e.exe"]
+)
 def test_a_name_outside_the_directory_is_refused(base: Path, name: str) -> None:
     assert len(write(base, {name: b"new"})) == 1
     assert everything(base) == []
@@ -114,6 +117,23 @@ def test_files_that_cannot_be_written_make_the_command_fail_after_passing_on_the
     assert stderr.startswith("gke-sandbox: error: ")
     assert stderr.endswith("; and 2 more\n")
     assert (base / "out/good").read_bytes() == b"1"
+
+
+def test_dropped_files_make_the_command_fail_like_files_that_cannot_be_written(
+    base: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (base / "out/a").mkdir()
+    dropped = DroppedOutput(files=1, named_files=(DroppedFile("big", "too_large", 7),))
+    text = "dropped 1 output file over the limit on the size of all files (--max-file-bytes): 'big' (7 bytes)"
+    steps: list[Step] = [finished("failed", 3, files={"a": b"1", "b": b"2"}, dropped=dropped)]
+    assert command(steps, "-c", "x", "--output-dir", str(base / "out")).status == 125
+    error = capfd.readouterr().err
+    assert error.startswith(f"gke-sandbox: error: {text}; cannot write ")
+    assert (base / "out/b").read_bytes() == b"2"
+    assert command(steps, "-c", "x", "--json", "--output-dir", str(base / "out")).status == 125
+    found = json.loads(capfd.readouterr().out)
+    assert found["error"]["message"].startswith(text)
+    assert command(steps, "-c", "x").status == 3
 
 
 def test_json_has_the_paths_of_the_files(base: Path, capfd: pytest.CaptureFixture[str]) -> None:

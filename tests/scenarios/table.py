@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gke_sandbox import SandboxError, StartError
-from gke_sandbox._wire.frames import DroppedOutput
+from gke_sandbox._wire.dropped import DroppedFile, DroppedOutput
 from gke_sandbox.errors import Forbidden, Invalid, Unauthorized
 
 __all__ = ["SCENARIOS", "Expected", "Run", "Scenario"]
@@ -156,7 +156,7 @@ SCENARIOS: dict[str, Scenario] = {
         status="succeeded",
         exit_code=0,
         stdout="done\n",
-        dropped=DroppedOutput(files=1),
+        dropped=DroppedOutput(files=1, named_files=(DroppedFile("../../evil", "refused_name"),)),
     ),
     "two-executions-one-watch": Scenario(
         runs=tuple(

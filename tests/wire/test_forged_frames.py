@@ -19,7 +19,7 @@ from gke_sandbox._wire.frames import (
     OutputFile,
     Start,
     encode,
-    safe_name,
+    safe_output_name,
 )
 from tests.wire.frames import EXIT, START, decode, file_frame, one_by_one, outcome
 
@@ -32,7 +32,8 @@ def test_zlib_bombs_are_not_decompressed() -> None:
     try:
         for i in range(500):
             assert decoder.feed(bomb) == []
-            assert decoder.dropped == DroppedOutput(files=i + 1)
+            assert decoder.dropped.files == i + 1
+            assert len(decoder.dropped.named_files) == min(i + 1, 100)
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
         tracemalloc.stop()
@@ -47,7 +48,8 @@ FLOODS = [
     b'\x1efile 0 "a"\n\n',
     b'\x1efile 0 "../a"\n\n',
     b"\x1eexit 0\n\n",
-    b"\x1eexit 4000\n",
+    b"\x1eexit 16000\n",
+    b"\x1eexit 10000\n" + b"[" * 10000 + b"\n",
     b'\x1efile 4000000 "a"\n',
     b"\x1efile 1 " + b"a" * 3000,
     b"no frame at all",
@@ -149,7 +151,7 @@ def test_limits_hold_for_any_log(data: bytes) -> None:
         assert sum(len(frame.data) for frame in output if frame.stream == stream) <= small.output_bytes
     assert sum(len(frame.data) for frame in files) <= small.file_bytes
     assert len(files) <= small.file_count
-    assert all(safe_name(frame.name) == frame.name for frame in files)
+    assert all(safe_output_name(frame.name) == frame.name for frame in files)
     assert sum(isinstance(frame, Exit) for frame in frames) <= 1
     assert sum(isinstance(frame, Start) for frame in frames) <= 1
     assert decoder.exited == any(isinstance(frame, Exit) for frame in frames)

@@ -12,6 +12,7 @@ import pytest
 
 from gke_sandbox._wire.frames import (
     PROTOCOL,
+    DroppedFile,
     DroppedOutput,
     Exit,
     Frame,
@@ -33,6 +34,10 @@ def recorded(name: str) -> list[bytes]:
 
 def ended(code: int | None, seconds: float, *, signal: int | None = None, timed_out: bool = False) -> Exit:
     return Exit(code, signal, timed_out, seconds, DroppedOutput())
+
+
+def dropped(*files: DroppedFile) -> DroppedOutput:
+    return DroppedOutput(files=len(files), named_files=files)
 
 
 HELLO = Start("3.11.2", 1)
@@ -125,7 +130,7 @@ def test_recorded_log_whose_runner_dropped_output(cut: str) -> None:
 def test_forged_frames_are_kept_for_the_diagnosis() -> None:
     _, decoder = decode(recorded("program-forges-frames"))
     assert decoder.unframed == b'\x1efile 4 "../../evil"\nAAAA\n\x1eexit 2\n{}\n'
-    assert decoder.dropped == DroppedOutput(files=1)
+    assert decoder.dropped == dropped(DroppedFile("../../evil", "refused_name"))
     assert not decoder.exited
 
 
@@ -214,7 +219,32 @@ def test_a_second_start_is_not_a_frame() -> None:
         json.dumps({**EXIT_0, "dropped": {"out": 0}}).encode(),
         json.dumps({**EXIT_0, "dropped": {"out": -1, "err": 0}}).encode(),
         json.dumps({**EXIT_0, "dropped": {"out": 1 << 60, "err": 0}}).encode(),
-        json.dumps({**EXIT_0, "padding": "x" * 5000}).encode(),
+        json.dumps({**EXIT_0, "padding": "x" * (16 << 10)}).encode(),
+        *(
+            json.dumps({**EXIT_0, "dropped": {"out": 0, "err": 0, "files": 200, "named": named}}).encode()
+            for named in (
+                None,
+                {},
+                "a",
+                ["a"],
+                [["a", "too_many"]],
+                [["a", "too_many", 1, 1]],
+                [["a", "other", 1]],
+                [["a", ["too_many"], 1]],
+                [["a", None, 1]],
+                [[1, "too_many", 1]],
+                [[None, "too_many", 1]],
+                [["a", "too_many", "1"]],
+                [["a", "too_many", True]],
+                [["a", "too_many", -1]],
+                [["a", "too_many", 1.0]],
+                [["a", "too_many", 1 << 60]],
+                [["a", "too_many", 1]] * 101,
+            )
+        ),
+        json.dumps(
+            {**EXIT_0, "dropped": {"out": 0, "err": 0, "files": 0, "named": [["a", "too_many", 1]]}}
+        ).encode(),
     ],
 )
 def test_a_malformed_exit_frame_is_not_a_frame(payload: bytes) -> None:
@@ -303,13 +333,13 @@ def test_files_together_stay_below_the_limit() -> None:
     ]
     frames, decoder = decode(log, Limits(file_bytes=100))
     assert [f.name for f in frames if isinstance(f, OutputFile)] == ["a", "c", "d"]
-    assert decoder.dropped == DroppedOutput(files=1)
+    assert decoder.dropped == dropped(DroppedFile("b", "too_large"))
 
 
 def test_files_over_the_count_are_dropped_and_counted() -> None:
     frames, decoder = decode([file_frame(f"f{i}", b"") for i in range(5)], Limits(file_count=3))
     assert len(frames) == 3
-    assert decoder.dropped == DroppedOutput(files=2)
+    assert decoder.dropped == dropped(DroppedFile("f3", "too_many"), DroppedFile("f4", "too_many"))
 
 
 def test_a_file_of_exactly_the_limit_is_returned() -> None:
@@ -341,7 +371,7 @@ def test_a_file_that_is_not_one_whole_zlib_stream_is_dropped(payload: bytes) -> 
     forged = encode("file", payload, "a.txt")
     frames, decoder = decode([forged + file_frame("a.txt", b"real")])
     assert frames == [OutputFile("a.txt", b"real")]
-    assert decoder.dropped == DroppedOutput(files=1)
+    assert decoder.dropped == dropped(DroppedFile("a.txt", "unreadable"))
     assert decoder.unframed == forged
 
 
@@ -349,7 +379,7 @@ def test_a_file_that_is_not_one_whole_zlib_stream_is_dropped(payload: bytes) -> 
 def test_a_file_whose_name_clashes_with_an_earlier_one_is_dropped(second: str) -> None:
     frames, decoder = decode([file_frame("a/b", b"1"), file_frame(second, b"2")])
     assert frames == [OutputFile("a/b", b"1")]
-    assert decoder.dropped == DroppedOutput(files=1)
+    assert decoder.dropped == dropped(DroppedFile(second, "refused_name"))
 
 
 def test_a_file_name_is_normalized() -> None:
@@ -358,9 +388,50 @@ def test_a_file_name_is_normalized() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../evil", "/etc/passwd", "a/../../b", "", ".", "a\0b", "..", "a\\..\\b", "\ud800"]
+    ("name", "shown"),
+    [
+        ("../evil", "../evil"),
+        ("/etc/passwd", "/etc/passwd"),
+        ("a/../../b", "a/../../b"),
+        ("", ""),
+        (".", "."),
+        ("a\0b", r"a\x00b"),
+        ("..", ".."),
+        ("a\\..\\b", r"a\\..\\b"),
+        ("\ud800", r"\ud800"),
+        ("new\nline", r"new\nline"),
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("\x9b31mred", r"\x9b31mred"),
+        ("fdp\u202e.exe", r"fdp\u202e.exe"),
+        ("a\u200bb", r"a\u200bb"),
+        ("x\u2028y", r"x\u2028y"),
+        ("x" * 1100, "x" * 1024),
+    ],
 )
-def test_a_file_whose_name_leaves_the_directory_is_dropped(name: str) -> None:
+def test_a_file_with_an_unsafe_name_is_dropped_and_its_name_is_escaped(name: str, shown: str) -> None:
     frames, decoder = decode([file_frame(name, b"x")])
     assert frames == []
-    assert decoder.dropped == DroppedOutput(files=1)
+    assert decoder.dropped == dropped(DroppedFile(shown, "refused_name"))
+
+
+def test_a_hundred_dropped_files_are_named_and_all_are_counted() -> None:
+    _, decoder = decode([file_frame(f"f{i}", b"") for i in range(300)], Limits(file_count=0))
+    assert decoder.dropped.files == 300
+    assert [file.name for file in decoder.dropped.named_files] == [f"f{i}" for i in range(100)]
+
+
+def test_the_files_that_the_runner_dropped_are_named() -> None:
+    named = [["big", "too_large", 1 << 40], ["a\udcff\u202e", "refused_name", 1], ["d", "unreadable", None]]
+    frames, _ = decode([START + exit_frame(dropped={"out": 1, "err": 2, "files": 5, "named": named})])
+    end = frames[-1]
+    assert isinstance(end, Exit)
+    assert end.dropped == DroppedOutput(
+        1,
+        2,
+        5,
+        (
+            DroppedFile("big", "too_large", 1 << 40),
+            DroppedFile(r"a\udcff\u202e", "refused_name", 1),
+            DroppedFile("d", "unreadable"),
+        ),
+    )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gke_sandbox._wire.frames import DroppedOutput, Exit, Frame, Limits, Output, OutputFile, Start, encode
+from gke_sandbox._wire.dropped import DroppedFile, DroppedOutput
+from gke_sandbox._wire.frames import Exit, Frame, Limits, Output, OutputFile, Start, encode
 from gke_sandbox._wire.log_decoder import ReplayableLogDecoder
 
 from ..pods import START, err, exit_frame, out
@@ -110,5 +111,7 @@ def test_a_second_start_frame_after_a_rotation_does_not_replace_the_first() -> N
 def test_output_dropped_in_the_pod_and_by_the_client_is_added() -> None:
     decoder = ReplayableLogDecoder(Limits(output_bytes=4))
     decoder.reopen()
-    read(decoder, START + out("abcdef") + exit_frame(0, dropped={"out": 10, "err": 2, "files": 1}))
-    assert decoder.dropped == DroppedOutput(stdout=12, stderr=2, files=1)
+    dropped = {"out": 10, "err": 2, "files": 2, "named": [["big", "too_large", 7]]}
+    read(decoder, START + out("abcdef") + encode("file", b"", "../a") + exit_frame(0, dropped=dropped))
+    files = (DroppedFile("big", "too_large", 7), DroppedFile("../a", "refused_name"))
+    assert decoder.dropped == DroppedOutput(stdout=12, stderr=2, files=3, named_files=files)

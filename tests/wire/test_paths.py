@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gke_sandbox._wire.paths import safe_name
+from gke_sandbox._wire.paths import printable_name, safe_name, safe_output_name
 
 
 @pytest.mark.parametrize(
@@ -81,3 +81,31 @@ def test_a_safe_name_never_leaves_its_directory(name: str) -> None:
     assert safe_name(safe) == safe
     assert not safe.startswith("/")
     assert all(part not in ("", ".", "..") for part in safe.split("/"))
+
+
+@pytest.mark.parametrize(
+    "char", [*"\u00ad\u061c\u200b\u200e\u200f\u202a\u202e\u2060\u2066\u2069\ufeff\U000e0041\u2028\u2029"]
+)
+def test_the_name_of_an_output_file_has_no_format_characters(char: str) -> None:
+    """The caller may use them in the name of an input, because the caller knows the name."""
+    with pytest.raises(ValueError, match="format character or a line separator"):
+        safe_output_name(f"a{char}b")
+    assert safe_name(f"a{char}b") == f"a{char}b"
+    assert char not in printable_name(f"a{char}b")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645.txt", "\U0001f468\u200d\U0001f4bb.png", "a b/\u2603"],
+)
+def test_names_that_need_a_joiner_are_accepted(name: str) -> None:
+    assert safe_output_name(name) == name
+
+
+@given(st.text())
+def test_a_printable_name_is_printable_and_unambiguous(name: str) -> None:
+    shown = printable_name(name)
+    assert shown.isprintable()
+    # The codec reads other characters as Latin-1.
+    escaped = shown.encode("ascii", "backslashreplace")
+    assert escaped.decode("unicode_escape") == name

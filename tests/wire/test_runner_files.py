@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .runner_driver import DELIVERIES, Delivery, Program, run
+from .runner_driver import DELIVERIES, Delivery, Program, on_disk, run
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ os.makedirs("empty/empty")
     assert ran.exit["dropped"]["files"] == 0
 
 
-def test_files_over_a_limit_are_omitted_and_counted() -> None:
+def test_files_over_a_limit_are_omitted_and_named() -> None:
     code = (
         "open('a', 'wb').write(b'x' * 600)\n"
         "open('b', 'wb').write(b'x' * 500)\n"  # does not fit beside a
@@ -84,15 +85,21 @@ def test_files_over_a_limit_are_omitted_and_counted() -> None:
     ran = run(Program(code, file_bytes=1000, max_files=3))
     assert {name: len(data) for name, data in ran.files.items()} == {"a": 600, "c": 400, "d": 0}
     assert ran.exit["dropped"]["files"] == 3
+    assert ran.exit["dropped"]["named"] == [
+        ["b", "too_large", 500],
+        ["e", "too_many", 0],
+        ["f", "too_many", 1 << 40],
+    ]
 
 
 def test_a_limit_of_zero_files_returns_none() -> None:
     ran = run(Program("for name in 'abc': open(name, 'w').close()", max_files=0))
     assert ran.files == {}
     assert ran.exit["dropped"]["files"] == 3
+    assert ran.exit["dropped"]["named"] == [[name, "too_many", 0] for name in "abc"]
 
 
-def test_file_names_are_returned_unchanged_and_invalid_ones_are_counted() -> None:
+def test_file_names_are_returned_unchanged_and_invalid_ones_are_refused() -> None:
     code = r"""
 for name in ("h\u00e9llo \u2603 \U0001f600", "quote\"s 'and' back\\slash", " ", "-rf", "a%sb%%"):
     open(name, "w").write("x")
@@ -102,6 +109,9 @@ for name in (b"not utf-8 \xff", b"new\nline", b"tab\t"):
     ran = run(code)
     assert ran.files.keys() == {"héllo ☃ 😀", "quote\"s 'and' back\\slash", " ", "-rf", "a%sb%%"}
     assert ran.exit["dropped"]["files"] == 3
+    assert ran.exit["dropped"]["named"] == [
+        [name, "refused_name", 1] for name in ("new\nline", "not utf-8 \udcff", "tab\t")
+    ]
 
 
 def test_a_tree_deeper_than_any_path_neither_hangs_nor_overflows(base: Path) -> None:
@@ -110,6 +120,8 @@ def test_a_tree_deeper_than_any_path_neither_hangs_nor_overflows(base: Path) -> 
     )
     ran = run(code, base=base)
     assert ran.exit["code"] == 0
+    ((name, *why),) = ran.exit["dropped"]["named"]
+    assert (set(name.split("/")), why) == ({"deep"}, ["unreadable", None])
     assert ran.exit["dropped"]["files"] == 1
 
 
@@ -118,6 +130,32 @@ def test_the_number_of_searched_directory_entries_is_bounded(base: Path) -> None
     ran = run(code, base=base)
     assert len(ran.files) == 100
     assert ran.exit["dropped"]["files"] == 20_000 - 100 - 1 + 1  # main.py is an entry; the rest counts as one
+    assert ran.exit["dropped"]["named"][0] == [".", "not_searched", None]
+    assert {why for _, why, _ in ran.exit["dropped"]["named"][1:]} == {"too_many"}
+
+
+@pytest.mark.parametrize(
+    ("name", "fits"), [("f{:03}", 100), ("f{:03}" + "\u20ac" * 70, 13), ("f{:03}" + "x" * 240, 22)]
+)
+def test_the_names_of_dropped_files_are_bounded(name: str, fits: int) -> None:
+    """The exit frame has a reserved room in the log."""
+    code = f"for n in range(300): open({name!r}.format(n), 'w').close()\n"
+    ran = run(Program(code, max_files=0, log_bytes=10_000))
+    assert ran.exit["dropped"]["files"] == 300
+    assert ran.exit["dropped"]["named"] == [[name.format(n), "too_many", 0] for n in range(fits)]
+    assert on_disk(ran.log) <= 10_000
+
+
+def test_an_unreadable_file_or_directory_is_named() -> None:
+    code = (
+        "import os\nopen('secret', 'w').write('x')\nos.chmod('secret', 0)\nos.mkdir('closed')\n"
+        "open('closed/inside', 'w').close()\nos.chmod('closed', 0)\nopen('ok', 'w').close()\n"
+    )
+    # Root needs a capability to ignore file modes.
+    prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.getuid() == 0 else []
+    ran = run(code, prefix=prefix)
+    assert ran.files == {"ok": b""}
+    assert ran.exit["dropped"]["named"] == [["closed", "unreadable", None], ["secret", "unreadable", 1]]
 
 
 def test_a_working_directory_that_is_gone_has_no_files() -> None:

@@ -155,7 +155,7 @@ def test_a_full_log_has_no_holes() -> None:
 def test_a_full_log_still_ends_with_the_exit_frame() -> None:
     ran = run(Program("print('x')\nopen('f', 'w').write('x')", log_bytes=0))
     assert kinds(ran) == ["start", "exit"]
-    assert ran.exit["dropped"] == {"out": 2, "err": 0, "files": 1}
+    assert ran.exit["dropped"] == {"out": 2, "err": 0, "files": 1, "named": [["f", "log_full", 1]]}
 
 
 def test_files_count_against_the_log_limit() -> None:
@@ -165,7 +165,7 @@ def test_files_count_against_the_log_limit() -> None:
     )
     ran = run(Program(code, log_bytes=200_000))
     assert {name: len(data) for name, data in ran.files.items()} == {"a": 60_000, "b": 60_000, "d": 5}
-    assert ran.exit["dropped"]["files"] == 1
+    assert ran.exit["dropped"]["named"] == [["c", "log_full", 60_000]]
     assert on_disk(ran.log) <= 200_000
 
 

@@ -32,6 +32,10 @@ logger = logging.getLogger("gke_sandbox")
 
 POLL_TIMEOUT = 5.0
 """How long one poll may take."""
+TICK_INTERVAL = 5.0
+"""The longest time without an input, so that a suspension is noticed."""
+SUSPENDED_AFTER = 0.5
+"""If a timer is late by more than this, the client was suspended (closed laptop, paused machine, debugger)."""
 
 _MAX_EVENTS = 100
 
@@ -64,7 +68,7 @@ class Execution:
         self._state: ExecutionState | None = None
         self._last: steps.Done | steps.Fail | None = None
         self._job = ""
-        # The cancel scope of the task of each kind that was started last.
+        # The cancel scope of the last task of each kind, and of each connection of the log.
         self._scopes: dict[str, anyio.CancelScope] = {}
 
     @property
@@ -123,8 +127,16 @@ class Execution:
                 # The first deadline depends on how many are waiting.
                 self._pods.pending.add(self._job)
                 continue
-            with anyio.CancelScope(deadline=state.next_deadline):
+            deadline = min(state.next_deadline, anyio.current_time() + TICK_INTERVAL)
+            with anyio.CancelScope(deadline=deadline):
                 input_ = await self._inputs.receive()
+            late = anyio.current_time() - deadline
+            if late > SUSPENDED_AFTER:
+                self._carry_out(state.apply(steps.Resumed(late), anyio.current_time()))
+            if input_ is None:
+                # Inputs that have arrived come before the timers.
+                with contextlib.suppress(anyio.WouldBlock):
+                    input_ = self._inputs.receive_nowait()
 
     # -- effects --------------------------------------------------------------------------------------------
 
@@ -137,10 +149,10 @@ class Execution:
                     self._start("create", self._creation.create_config_map, uid)
                 case steps.StopCreating():
                     self._stop("create")
-                case steps.OpenLog():
-                    self._start("log", self._read_log, effect)
-                case steps.CloseLog():
-                    self._stop("log")
+                case steps.OpenLog(number):
+                    self._start(f"log {number}", self._read_log, effect)
+                case steps.CloseLog(number):
+                    self._stop(f"log {number}")
                 case steps.PollPods() | steps.PollEvents() | steps.PollJob():
                     self._start("poll", self._poll, effect)
                 case steps.StopPolling():
@@ -172,6 +184,8 @@ class Execution:
         async def run() -> None:
             with scope:
                 await call(*args)
+            if self._scopes.get(kind) is scope:
+                del self._scopes[kind]
 
         self._tasks.start_soon(run, name=f"gke-sandbox {kind} {self._job}")
 
@@ -194,9 +208,13 @@ class Execution:
 
     async def _poll(self, effect: steps.Poll) -> None:
         try:
-            with anyio.move_on_after(POLL_TIMEOUT):
-                self._send(await self._request(effect))
-                return
+            late = True
+            while late:
+                with anyio.move_on_after(POLL_TIMEOUT) as scope:
+                    self._send(await self._request(effect))
+                    return
+                # If the client was suspended, this does not mean that the server is slow.
+                late = anyio.current_time() - scope.deadline > SUSPENDED_AFTER
         except SandboxError as error:
             if isinstance(effect, steps.PollEvents) and isinstance(error, Forbidden) and not error.retryable:
                 self._client.warn_once(

@@ -263,15 +263,19 @@ class ExecutionFacts:
             self._poll = None
             self._effects.append(steps.StopPolling())
 
-    def _open_log(self, *, again: bool = False) -> None:
+    def _open_log(self) -> None:
         self._number += 1
-        self._log.connect(self._number, self._now, again=again)
+        self._close_connection(self._log.connect(self._number, self._now))
         self._effects.append(steps.OpenLog(self._number, self._pod_name))
 
     def _close_log(self) -> None:
-        if self._log.number is not None:
-            self._log.number = None
-            self._effects.append(steps.CloseLog())
+        self._close_connection(self._log.take_replacement())
+        self._close_connection(self._log.number)
+        self._log.number = None
+
+    def _close_connection(self, number: int | None) -> None:
+        if number is not None:
+            self._effects.append(steps.CloseLog(number))
 
     # -- time -----------------------------------------------------------------------------------------------
 

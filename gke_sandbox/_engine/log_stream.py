@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from .._wire.frames import Frame, Limits
 from .._wire.log_decoder import ReplayableLogDecoder
-from ..errors import SandboxError
-from ..kube.retry import retry_delay
+from ..errors import ApiError, Forbidden, NetworkError, SandboxError, Unauthorized
+from ..kube.retry import is_retryable, retry_delay
 from ..settings import Settings
 
 DRAIN_TIMEOUT = 2.0
@@ -16,7 +16,7 @@ DRAIN_TIMEOUT = 2.0
 OPEN_TIMEOUT = 45.0
 """How long a log may take to open once the container has ended, if the limit does not allow more.
 
-The log is on the node's disk, and is kept for as long as its Job is (60 s).
+The log is on the node's disk, and is kept for as long as its Job is: see `Settings.ttl_seconds_after_finished`.
 """
 REOPEN_DELAY, MAX_REOPEN_DELAY = 0.25, 5.0
 """The first and the longest delay before a log that broke off, or was not ready, is opened again."""
@@ -24,14 +24,32 @@ REQUEST_TIMEOUT = 10.0
 """How long to wait for the response to one request for the log, before it is sent again."""
 IDLE_REOPEN_AFTER, MAX_IDLE_REOPEN_AFTER = 55.0, 880.0
 """A log that is silent for this long is opened again, and the next time after twice as long: nothing else
-distinguishes a quiet program from a connection that was dropped on the way. The first is shorter than the time for
-which a finished Job is kept (60 s)."""
+distinguishes a quiet program from a connection that was dropped on the way."""
 MAX_REREAD_BYTES = 8 << 20
 """A longer log is not opened again because it is silent: that costs much, and the kubelet may have rotated it."""
+RESUME_GRACE = 2.0
+"""How long a client that was suspended reads what has arrived meanwhile, before any timer takes effect."""
+SUSPECT_AFTER = 10.0
+"""After a suspension of this length the connection may be dead, so the log is opened again."""
+
+
+def is_temporary(error: SandboxError) -> bool:
+    """Whether the log is requested again after this error.
+
+    Errors of the kubelet are temporary, and have the kind "pods/log": 404 if it has just started, 401 and 403 if it
+    rejects the API server.
+    """
+    if isinstance(error, (Forbidden, Unauthorized)):
+        return error.details.get("kind") == "pods/log" or is_retryable(error)
+    return isinstance(error, (ApiError, NetworkError))
 
 
 class LogStream:
-    """One container's log. Each byte counts once: a log that is opened again starts at its beginning."""
+    """One container's log. Each byte counts once: a log that is opened again starts at its beginning.
+
+    A log that is silent is requested again while the first connection is still read, because bytes may be waiting
+    in it. The first connection is closed when the second is open.
+    """
 
     def __init__(self, settings: Settings, uniform: Callable[[], float], now: float) -> None:
         self.decoder = ReplayableLogDecoder(
@@ -43,12 +61,16 @@ class LogStream:
         )
         self._uniform = uniform
         self.number: int | None = None
-        """The number of the connection, or None while the log is closed."""
+        """The number of the connection that is read, or requested; None while there is none."""
+        self.replacement: int | None = None
+        """The number of the connection that is requested while another one is open but silent."""
         self.open = False
         """Whether the log is being read, or was when it was closed."""
+        self.complete = False
+        """Whether the server ended the log."""
         self.pod_missing = False
         self.last_error = "it did not open in time"
-        """The last error since the log opened."""
+        """The last error since the log opened, or since the last bytes."""
         self.limit = math.inf
         """When reading ends at the latest, if the container does not end."""
         self.container_ended_at: float | None = None
@@ -56,8 +78,10 @@ class LogStream:
         """Whether the container has ended and its whole log is on the node."""
         # The log never has to open before this plus `OPEN_TIMEOUT`.
         self._timer_start = now
-        # When the request was sent or the last bytes came, and what the drain timeout counts from.
-        self._active_at = self._drain_from = now
+        # What the drain timeout counts from.
+        self._drain_from = now
+        # When the log is requested again, unless there is a pause.
+        self._reconnect_at = now
         self._failures = 0
         self._idle_timeout = IDLE_REOPEN_AFTER
         # The start and the end of the pause before the log is opened again.
@@ -76,33 +100,75 @@ class LogStream:
         self.container_ended_at = self._drain_from = now
         self.kept = kept
 
-    def connect(self, number: int, now: float, *, again: bool = False) -> None:
-        """Record that the log is requested. `again`: because there was no response, or the log was silent."""
-        if again and self.open:
-            self.last_error = "it fell silent, and did not open again"
-            self._idle_timeout = min(2 * self._idle_timeout, MAX_IDLE_REOPEN_AFTER)
-        self.number, self.open, self._pause = number, False, None
-        self._active_at = self._drain_from = now
+    def connect(self, number: int, now: float) -> int | None:
+        """Record that the log is requested. Return the number of the earlier request that this one replaces.
 
-    def opened(self, now: float) -> None:
-        self.open, self.last_error = True, ""
-        self._active_at = self._drain_from = now
+        A log that is open stays open until there is a response.
+        """
+        is_read = self.open and self.number is not None
+        replaced = self.replacement if is_read else self.number
+        if is_read:
+            if self.replacement is None:
+                self._idle_timeout = min(2 * self._idle_timeout, MAX_IDLE_REOPEN_AFTER)
+                self.last_error = "it fell silent, and did not open again"
+            self.replacement = number
+        else:
+            self.number, self.open, self._drain_from = number, False, now
+        self._pause = None
+        self._reconnect_at = now + REQUEST_TIMEOUT
+        return replaced
+
+    def opened(self, number: int, now: float) -> int | None:
+        """Read this connection from now on. Return the number of the one that it replaces."""
+        replaced = self.number if number == self.replacement else None
+        self.number, self.replacement = number, None
+        self.open, self.last_error, self.complete = True, "", False
+        self._active(now)
         self.decoder.reopen()
+        return replaced
 
     def feed(self, data: bytes, now: float) -> list[Frame]:
         """Return the frames that the next bytes complete."""
-        self._active_at = self._drain_from = now
         size = self.decoder.size
         frames = list(self.decoder.feed(data))
         if self.decoder.size > size:
             self._failures = 0
             self._idle_timeout = IDLE_REOPEN_AFTER if self.decoder.size < MAX_REREAD_BYTES else math.inf
+        self.last_error = ""
+        self._active(now)
         return frames
 
-    def ended(self, error: SandboxError | None) -> None:
-        self.number, self.open = None, False
+    def _active(self, now: float) -> None:
+        self._drain_from, self._reconnect_at, self._pause = now, now + self._idle_timeout, None
+
+    def take_replacement(self) -> int | None:
+        """Return the number of the replacement, which is not needed because the open connection delivers."""
+        replacement, self.replacement = self.replacement, None
+        return replacement
+
+    def ended(self, number: int, error: SandboxError | None, now: float) -> None:
+        """Record the end of a connection. The other one remains, if there are two."""
+        if number == self.replacement:
+            self._reconnect_at = now + self._idle_timeout
+        else:
+            self.number, self.open, self.complete = self.replacement, False, error is None
+        self.replacement = None
         if error is not None:
             self.last_error = error.message
+
+    def drain(self, now: float) -> None:
+        """Expect nothing but what is waiting in the open connection: the pod does not exist any more."""
+        self._drain_from, self.pod_missing = now, True
+
+    def resumed(self, now: float, seconds: float) -> None:
+        """Restart the timers after the client was suspended: what has arrived meanwhile is read first."""
+        self._timer_start = self._drain_from = now
+        self.limit = max(self.limit, now + RESUME_GRACE + REQUEST_TIMEOUT)
+        soon = now + RESUME_GRACE
+        if seconds < SUSPECT_AFTER or self._reconnect_at == math.inf:
+            self._reconnect_at = max(self._reconnect_at, soon)
+        else:
+            self._reconnect_at = soon
 
     def pause(self, error: SandboxError, now: float) -> None:
         """Wait before the log is opened again: with growing delays, or as the server asks."""
@@ -118,7 +184,7 @@ class LogStream:
     @property
     def read_deadline(self) -> float:
         """When reading ends: at the limit; once the container has ended, when the log is silent."""
-        if self.container_ended_at is None:
+        if self.container_ended_at is None and not self.pod_missing:
             return self.limit
         if not self.open:
             return max(self._kept_until, self.limit) if self.kept else self._kept_until
@@ -139,4 +205,4 @@ class LogStream:
             # Even if the server asks to wait for longer, there is one more attempt within the time that is left.
             last = self._kept_until - REQUEST_TIMEOUT
             return last if until >= self._kept_until and last > since else until
-        return self._active_at + (self._idle_timeout if self.open else REQUEST_TIMEOUT)
+        return self._reconnect_at

@@ -78,7 +78,6 @@ def from_termination(
     log: ReplayableLogDecoder,
     *,
     log_error: str,
-    log_gone: bool,
     ran_to_limit: bool,
     job: str,
     pod: str,
@@ -86,8 +85,8 @@ def from_termination(
 ) -> Outcome | SandboxError:
     """Return the outcome for a container that was terminated and whose log has no exit frame.
 
-    `log_error`: why the log could not be read, if so. `log_gone`: its pod no longer exists. `ran_to_limit`: the
-    container ran for as long as the program's time limit.
+    `log_error`: why the log could not be read to its end, if so. `ran_to_limit`: the container ran for as long as
+    the program's time limit.
     """
     if termination.kind == "not_started":
         return messages.not_started(termination, job, pod)
@@ -95,19 +94,21 @@ def from_termination(
         return messages.disrupted(termination, job, pod, log)
     if termination.kind in ("out_of_memory", "killed"):
         return _from_outside(termination)
-    no_start = log.start is None and not log_gone
-    if no_start and log_error:
-        message = f"the container has ended and its log could not be read: {log_error}"
-        return messages.lost(job, pod, log, message)
-    if termination.exit_code == 0:
-        # Without the runner's exit frame, part of the output is missing.
-        why = f"could not be read to its end: {log_error}" if log_error else "does not contain the result"
-        return messages.lost(job, pod, log, f"the container ended with code 0, and its log {why}")
     code = termination.exit_code or 0
-    if no_start or (code == _RUNNER_FAILED_CODE and log.not_started):
+    if code == _RUNNER_FAILED_CODE and log.not_started:
         return messages.runner_failed(termination, job, pod, log, image)
     if code == _RUNNER_FAILED_CODE and log.runner_error:
         return messages.runner_crashed(job, pod, log)
+    if log_error:
+        how_far = "" if log.start is None else " to its end"
+        message = f"the container ended with code {code}, and its log could not be read{how_far}: {log_error}"
+        return messages.lost(job, pod, log, message)
+    if code == 0:
+        # Without the runner's exit frame, part of the output is missing.
+        message = "the container ended with code 0, and its log does not contain the result"
+        return messages.lost(job, pod, log, message)
+    if log.start is None:
+        return messages.runner_failed(termination, job, pod, log, image)
     # The runner exits with the program's code, 128+N for its signal and 124 for its limit; only the end of its
     # log is missing.
     if code == _TIMED_OUT_CODE and ran_to_limit:

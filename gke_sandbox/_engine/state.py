@@ -32,20 +32,18 @@ from .._diagnosis.admission import job_changes
 from .._wire.frames import PROTOCOL, Frame, Output, Start
 from .._wire.manifests import CONTAINER
 from ..errors import (
-    ApiError,
     BadRequest,
     Forbidden,
-    NetworkError,
     NotFound,
     ResultLost,
     SandboxError,
     Unauthorized,
 )
 from ..kube.resources import PODS
-from ..kube.retry import is_retryable
 from ..result import OutputChunk, Timings
 from . import outcome, steps
 from .facts import ExecutionFacts
+from .log_stream import RESUME_GRACE, is_temporary
 from .outcome import Outcome
 from .startup_probe import StartupProbe
 from .steps import Effect, Input, Poll
@@ -95,7 +93,7 @@ class ExecutionState(ExecutionFacts):
             if self.phase == "creating" and self.attempts:
                 self._on_creation(input_)
         elif isinstance(input_, steps.LogInput):
-            if self.phase == "reading" and input_.number == self._log.number:
+            if self.phase == "reading" and input_.number in (self._log.number, self._log.replacement):
                 self._on_log(input_)
         elif isinstance(input_, steps.PollResponse):
             if self._poll is not None and input_.number == self._poll.number:
@@ -116,6 +114,10 @@ class ExecutionState(ExecutionFacts):
                     self._pending = pending
                     if not self._watch_failed:
                         self._watch_error = watch_error
+                case steps.Resumed(seconds):
+                    # A start needs nothing: before it has timed out, the pods are listed once more.
+                    self._log.resumed(self._now, seconds)
+                    self._deadline = max(self._deadline, self._now + RESUME_GRACE)
                 case steps.Abandoned():
                     self.may_have_run = self.may_have_run or self._config_map_may_exist
                     self._finish()
@@ -146,7 +148,7 @@ class ExecutionState(ExecutionFacts):
             if self._now >= self._log.read_deadline:
                 self._end_reading()
             elif self._now >= self._log.reconnect_at:
-                self._open_log(again=True)
+                self._open_log()
         elif self.phase == "overtime":
             if self._poll is None or self._now >= self._deadline:
                 self._stop_polling()
@@ -302,36 +304,41 @@ class ExecutionState(ExecutionFacts):
     def _on_log(self, input_: steps.LogInput) -> None:
         log = self._log
         match input_:
-            case steps.LogOpened() if not log.open:
-                log.opened(self._now)
-            case steps.LogChunk(_, data) if log.open:
+            case steps.LogOpened(number) if number == log.replacement or not log.open:
+                self._close_connection(log.opened(number, self._now))
+            case steps.LogChunk(number, data) if log.open and number == log.number:
+                self._close_connection(log.take_replacement())
                 for frame in log.feed(data, self._now):
                     self._take(frame)
                 if log.decoder.exit is not None and self.phase == "reading":
                     self._end_reading()
-            case steps.LogEnded(_, error):
-                log.ended(error)
-                if error is None:
-                    self._end_reading()
-                else:
-                    self._on_log_error(error)
+            case steps.LogEnded(number, error):
+                log.ended(number, error, self._now)
+                if log.number is None or log.open:
+                    self._on_log_ended(error)
 
-    def _on_log_error(self, error: SandboxError) -> None:
+    def _on_log_ended(self, error: SandboxError | None) -> None:
+        """Go on after the end of a connection. If the log is still open, it was the one that should replace it."""
         log = self._log
-        of_kubelet = isinstance(error, ApiError) and error.details.get("kind") == "pods/log"
-        if isinstance(error, (Forbidden, Unauthorized)) and not of_kubelet and not is_retryable(error):
-            self._lose(f"the program's log could not be read: {error.message}", error, error.hint)
+        if error is None:
+            if not log.open:
+                self._end_reading()
         elif isinstance(error, NotFound) and error.details.get("kind") == PODS.plural:
-            # Only this means that there is no such pod. Errors of the kubelet, which are temporary, have the kind
-            # "pods/log": 404 if it has just started, 401 and 403 if it rejects the API server.
-            log.pod_missing = True
-            self._end_reading()
+            # Only this means that there is no such pod: see `is_temporary`.
+            log.drain(self._now)
+            if not log.open:
+                self._end_reading()
         elif isinstance(error, BadRequest) and log.container_ended_at is not None and not log.kept:
             # Earlier, the kubelet may be behind the watch, and the container about to start. An evicted pod never
             # has a log.
-            self._end_reading()
-        elif isinstance(error, (ApiError, NetworkError)):
+            if not log.open:
+                self._end_reading()
+        elif is_temporary(error):
             log.pause(error, self._now)
+        elif log.open:
+            return
+        elif isinstance(error, (Forbidden, Unauthorized)):
+            self._lose(f"the program's log could not be read: {error.message}", error, error.hint)
         else:
             self._fail(error, True)
 
@@ -372,7 +379,7 @@ class ExecutionState(ExecutionFacts):
             self._start_reading()
             return
         limit = f"its limit of {self._settings.timeout:g} s"
-        if self._log.open:
+        if self._log.open and not self._log.last_error:
             message = f"the runner in the pod did not end the program at {limit}. Its Job was deleted"
             self._finish_with(Outcome("timed_out", reason="Overtime", message=message))
         else:
@@ -416,7 +423,7 @@ class ExecutionState(ExecutionFacts):
             # The rest of the log must be there: reading it broke off, or it fell silent.
             self._rereads += 1
             self._start_reading()
-        elif self._missing and self._log.pod_missing:
+        elif self._missing and not self._log.complete:
             # It may have ended by itself before it was deleted.
             self._lose("the pod is gone with its log, and its end was not seen")
         else:
@@ -425,7 +432,6 @@ class ExecutionState(ExecutionFacts):
                     termination,
                     self._log.decoder,
                     log_error=self._log.last_error,
-                    log_gone=self._log.pod_missing,
                     ran_to_limit=self._elapsed - self._seen.get("started", 0.0) >= self._settings.timeout,
                     job=self._job,
                     pod=self._pod_name,

@@ -152,6 +152,13 @@ class Tick:
 
 
 @dataclass(frozen=True)
+class Resumed:
+    """The client was suspended for `seconds`: its timers are late, and inputs may not have been read yet."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Abandoned:
     """The run is cancelled, or has failed for a reason outside of the state machine."""
 
@@ -160,7 +167,18 @@ CreationInput = JobPrepared | JobCreated | ConfigMapCreated | CreateRejected | R
 LogInput = LogOpened | LogChunk | LogEnded
 PollResponse = PodsListed | EventsListed | JobRead | PollFailed
 
-Input = Started | CreationInput | PodSeen | PodMissing | WatchFailed | LogInput | PollResponse | Tick | Abandoned
+Input = (
+    Started
+    | CreationInput
+    | PodSeen
+    | PodMissing
+    | WatchFailed
+    | LogInput
+    | PollResponse
+    | Tick
+    | Resumed
+    | Abandoned
+)
 
 
 # -- effects: what to do --------------------------------------------------------------------------------------
@@ -198,7 +216,7 @@ class StopCreating:
 
 @dataclass(frozen=True)
 class OpenLog:
-    """Open the pod's log, which replaces a log that is open."""
+    """Open the pod's log. An earlier connection stays open until its `CloseLog`."""
 
     number: int
     pod: str
@@ -206,7 +224,9 @@ class OpenLog:
 
 @dataclass(frozen=True)
 class CloseLog:
-    """Close the log."""
+    """Close one connection of the log, or cancel its request."""
+
+    number: int
 
 
 @dataclass(frozen=True)

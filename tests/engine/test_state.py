@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from gke_sandbox._diagnosis import cause
 from gke_sandbox._engine import steps
-from gke_sandbox._engine.log_stream import DRAIN_TIMEOUT, IDLE_REOPEN_AFTER, OPEN_TIMEOUT, REOPEN_DELAY
+from gke_sandbox._engine.log_stream import (
+    DRAIN_TIMEOUT,
+    IDLE_REOPEN_AFTER,
+    OPEN_TIMEOUT,
+    REOPEN_DELAY,
+    REQUEST_TIMEOUT,
+    RESUME_GRACE,
+)
 from gke_sandbox._engine.startup_probe import POD_CREATION_GRACE, POLL_INTERVAL, POLL_INTERVAL_PER_PENDING
 from gke_sandbox._engine.state import (
     FINAL_POLL_TIMEOUT,
@@ -189,6 +196,16 @@ def opening() -> Machine:
 def reading() -> Machine:
     machine = opening()
     machine.feed(steps.LogOpened(machine.log), steps.LogChunk(machine.log, START))
+    return machine
+
+
+def replacing() -> Machine:
+    """Return a machine whose log is silent, so that it opens a second connection."""
+    machine = Machine(timeout=5000.0)
+    machine.feed(Started(), JobCreated(job()), ConfigMapCreated())
+    machine.see(RUNNING)
+    machine.feed(steps.LogOpened(machine.log), steps.LogChunk(machine.log, START))
+    machine.tick()
     return machine
 
 
@@ -426,6 +443,96 @@ def test_a_log_of_a_killed_container_has_its_time_to_open() -> None:
     assert machine.now == pytest.approx(OPEN_TIMEOUT)
 
 
+# -- two connections to the log -----------------------------------------------------------------------------
+
+
+def test_the_first_connection_is_closed_when_the_second_is_open() -> None:
+    machine = replacing()
+    second = machine.log
+    assert machine.feed(steps.LogOpened(second)) == [C.CloseLog(second - 1)]
+    machine.feed(steps.LogChunk(second, START + out("a") + exit_frame(0)))
+    assert machine.status == "succeeded"
+
+
+def test_the_second_connection_is_closed_if_the_first_delivers_again() -> None:
+    machine = replacing()
+    second = machine.log
+    assert machine.feed(steps.LogChunk(second - 1, out("a"))) == [C.CloseLog(second)]
+    assert machine.feed(steps.LogOpened(second), steps.LogChunk(second, exit_frame(3))) == []
+    machine.feed(steps.LogChunk(second - 1, exit_frame(0)))
+    assert machine.status == "succeeded"
+
+
+@pytest.mark.parametrize("error", [broken(), refused(), forbidden(), not_found("pods/log"), not_found("pods")])
+def test_the_first_connection_is_read_if_the_second_cannot_be_opened(error: SandboxError) -> None:
+    machine = replacing()
+    assert machine.feed(steps.LogEnded(machine.log, error)) == []
+    machine.feed(steps.LogChunk(machine.log - 1, exit_frame(0)))
+    assert machine.status == "succeeded"
+
+
+def test_the_second_connection_remains_when_the_first_breaks_off() -> None:
+    machine = replacing()
+    assert machine.feed(steps.LogEnded(machine.log - 1, broken())) == []
+    assert machine.feed(steps.LogOpened(machine.log)) == []
+    machine.feed(steps.LogChunk(machine.log, START + exit_frame(0)))
+    assert machine.status == "succeeded"
+
+
+def test_a_second_request_for_the_log_without_a_response_is_sent_again() -> None:
+    machine = replacing()
+    before, second = machine.now, machine.log
+    assert machine.tick() == [C.CloseLog(second), C.OpenLog(second + 1, "job-1-x")]
+    assert machine.now - before == pytest.approx(REQUEST_TIMEOUT)
+
+
+def test_a_log_whose_pod_is_missing_is_read_until_it_is_silent() -> None:
+    machine = replacing()
+    machine.feed(steps.LogEnded(machine.log, not_found("pods")))
+    before = machine.now
+    assert machine.tick() == [C.CloseLog(machine.log - 1)]
+    assert machine.now - before == pytest.approx(DRAIN_TIMEOUT)
+    assert machine.state.phase == "status"
+
+
+# -- a client that was suspended ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make", [confirming, opening, reading, replacing, draining, overtime, status, status_poll, deleted]
+)
+@pytest.mark.parametrize("seconds", [1.0, 90.0, 9000.0])
+def test_no_timer_takes_effect_before_inputs_after_a_suspension(
+    make: Callable[[], Machine], seconds: float
+) -> None:
+    machine = make()
+    phase = machine.state.phase
+    assert machine.feed(steps.Resumed(seconds), after=seconds) == []
+    assert machine.state.phase == phase
+    assert machine.state.next_deadline >= machine.now + RESUME_GRACE
+
+
+@pytest.mark.parametrize("make", [starting, polling])
+def test_the_pods_are_listed_after_a_suspension_over_the_startup_timeout(make: Callable[[], Machine]) -> None:
+    machine = make()
+    machine.feed(steps.Resumed(9000.0), after=9000.0)
+    while not isinstance(machine.state._poll, C.PollPods):
+        machine.now = max(machine.now, machine.state.next_deadline)
+        machine.feed(Tick())
+    machine.feed(steps.PodsListed(machine.poll, [pod(RUNNING)], "9"))
+    assert machine.state.phase == "reading"
+
+
+def test_the_log_is_opened_again_after_a_long_suspension_unless_it_delivers() -> None:
+    for seconds, effects in ((2.0, [C.CloseLog, C.PollPods]), (90.0, [C.OpenLog])):
+        machine = reading()
+        machine.feed(steps.Resumed(seconds), after=seconds)
+        assert [type(effect) for effect in machine.tick()] == effects
+    machine = reading()
+    machine.feed(steps.Resumed(90.0), steps.LogChunk(machine.log, out("a")), after=90.0)
+    assert machine.state.next_deadline > machine.now + RESUME_GRACE
+
+
 # -- whether the program may have run ----------------------------------------------------------------------
 
 
@@ -631,6 +738,7 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
     st.builds(steps.PodMissing, JOBS, PODS).map(same),
     st.builds(WatchFailed, ERRORS).map(same),
     st.builds(Tick, st.integers(1, 50), st.none() | ERRORS).map(same),
+    st.builds(steps.Resumed, st.sampled_from([1.0, 90.0])).map(same),
     NUMBERS.map(lambda back: lambda machine: steps.LogOpened(machine.log - back)),
     st.tuples(NUMBERS, FRAMES).map(lambda drawn: lambda machine: steps.LogChunk(machine.log - drawn[0], drawn[1])),
     st.tuples(NUMBERS, st.none() | ERRORS).map(
@@ -645,7 +753,9 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
         lambda drawn: lambda machine: steps.PollFailed(machine.poll - drawn[0], drawn[1])
     ),
 )
-BEGINNINGS = st.sampled_from([Machine, creating_job, creating_config_map, starting, polling, opening, reading])
+BEGINNINGS = st.sampled_from(
+    [Machine, creating_job, creating_config_map, starting, polling, opening, reading, replacing]
+)
 
 
 @given(BEGINNINGS, st.lists(st.tuples(STEPS, st.sampled_from([0.0, 0.0, 0.1, 3.0, 30.0])), max_size=25))

@@ -264,8 +264,8 @@ class Settings:
 
     Each name removes a protection from every run: a change that is not accepted ends the run.
     """
-    ttl_seconds_after_finished: int = 60
-    """Seconds until Kubernetes deletes a finished Job that the client could not delete. Default: 60."""
+    ttl_seconds_after_finished: int = 300
+    """Seconds until Kubernetes deletes a finished Job that the client could not delete. Default: 300."""
     max_output_bytes: int = 1 << 20
     """Bytes of stdout, and of stderr, that are kept. Default: 1 MiB (1048576); maximum: 8 MiB."""
     max_file_bytes: int = 4 << 20

@@ -1,7 +1,7 @@
 """Find and remove Jobs of this library that were not deleted.
 
-Normally nothing is found: a Job whose client was killed stops at its deadline and is removed a minute later. They
-stay if the cluster's controllers do not work, or are slow.
+Normally nothing is found: a Job whose client was killed stops at its deadline and is removed five minutes later.
+They stay if the cluster's controllers do not work, or are slow.
 """
 
 from __future__ import annotations

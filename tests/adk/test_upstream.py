@@ -187,7 +187,7 @@ def test_the_manifest_of_the_job() -> None:
     assert (job["apiVersion"], job["kind"]) == ("batch/v1", "Job")
     assert job_annotations(job) == {"adk.agent.google.com/invocation-id": "test-invocation-123"}
     assert spec["backoffLimit"] == 0
-    assert spec["ttlSecondsAfterFinished"] == 60, "google-adk sets 600, because it deletes nothing itself"
+    assert spec["ttlSecondsAfterFinished"] == 300, "google-adk sets 600, because it deletes nothing itself"
     assert pod["runtimeClassName"] == "gvisor"
     assert pod["restartPolicy"] == "Never"
     assert pod["automountServiceAccountToken"] is False

@@ -37,7 +37,7 @@ TIMEOUT, STARTUP_TIMEOUT = 20.0, 40.0
 SHORT_STARTUP_TIMEOUT = 12.0
 """A startup_timeout that is shorter than the timeouts of the HTTP client."""
 
-DEADLINE = STARTUP_TIMEOUT + TIMEOUT + 30.0 + 60.0 + 30.0
+DEADLINE = STARTUP_TIMEOUT + TIMEOUT + 30.0 + 300.0 + 30.0
 """By then the cluster has removed a Job by itself: activeDeadlineSeconds, ttlSecondsAfterFinished, and slack."""
 
 OUTPUT = ("the ", "out", "put")

@@ -143,6 +143,6 @@ def test_a_client_killed_at_any_of_twenty_points_leaves_nothing_after_its_deadli
         assert killed == set(POINTS), "each client was killed at its point"
         before = cluster.leftovers()
         assert len([left for left in before if left.startswith("jobs/")]) >= 10, "there were Jobs to clean up"
-        cluster.advance(20 + 20 + 30 + 60 + 20)
+        cluster.advance(20 + 20 + 30 + 300 + 20)
         assert cluster.leftovers() == []
         print(f"\nSIGKILL at {len(killed)} points: {len(before)} objects before the deadlines, 0 after")

@@ -139,6 +139,7 @@ def test_bodies_equal_those_accepted_by_a_real_server_except_for_listed_differen
         memory_limit="128Mi",
         ephemeral_storage_limit="80Mi" if delivery == "mount" else "64Mi",
         tmp_size="16Mi",
+        ttl_seconds_after_finished=60,
     )
     owner = recorded["config_map"]["metadata"]["ownerReferences"][0]
     session = recorded["job"]["metadata"]["labels"][SESSION_LABEL]
@@ -355,7 +356,7 @@ def test_the_job_has_a_deadline_after_both_timeouts_and_30_seconds(
     spec = make(timeout=timeout, startup_timeout=startup_timeout).job["spec"]
     assert spec["activeDeadlineSeconds"] == deadline
     assert type(spec["activeDeadlineSeconds"]) is int
-    assert (spec["backoffLimit"], spec["ttlSecondsAfterFinished"]) == (0, 60)
+    assert (spec["backoffLimit"], spec["ttlSecondsAfterFinished"]) == (0, 300)
 
 
 def test_quantities_are_sent_unchanged() -> None:

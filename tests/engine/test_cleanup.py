@@ -74,7 +74,7 @@ async def test_a_deletion_is_retried_until_the_cluster_has_removed_the_job(
 ) -> None:
     async with pods(program(), Fault(Refuse(), DELETE_JOB, None), timeout=20, startup_timeout=40) as cluster:
         result = await cluster.sandbox.run("pass")
-        await anyio.sleep(20 + 40 + 30 + 60 + 10)
+        await anyio.sleep(20 + 40 + 30 + 300 + 10)
         assert cluster.sandbox.jobs == []
         assert cluster.sandbox.leftovers == [result.job]
     (told,) = warnings(caplog)

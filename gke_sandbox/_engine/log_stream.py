@@ -36,7 +36,7 @@ SUSPECT_AFTER = 10.0
 def is_temporary(error: SandboxError) -> bool:
     """Whether the log is requested again after this error.
 
-    Errors of the kubelet are temporary, and have the kind "pods/log": 404 if it has just started, 401 and 403 if it
+    Errors of the kubelet are temporary and have the kind "pods/log": 404 if it has just started, 401 and 403 if it
     rejects the API server.
     """
     if isinstance(error, (Forbidden, Unauthorized)):

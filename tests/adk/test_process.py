@@ -64,7 +64,6 @@ def test_the_import_adds_few_modules_to_those_of_adks_base_class(capsys: pytest.
         "gke_sandbox._version",
         "gke_sandbox._wire",
         "gke_sandbox._wire.dropped",
-        "gke_sandbox._wire.frames",
         "gke_sandbox._wire.paths",
         "gke_sandbox.adk",
         "gke_sandbox.adk.compat",

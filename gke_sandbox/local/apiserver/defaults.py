@@ -50,6 +50,8 @@ def _pod_spec_with_defaults(given: Json) -> Json:
     if "volumes" in spec:
         spec["volumes"] = [_volume(volume) for volume in spec["volumes"]]
     spec["containers"] = [_container(container) for container in spec.get("containers", ())]
+    if "initContainers" in spec:
+        spec["initContainers"] = [_container(container) for container in spec["initContainers"]]
     spec.setdefault("restartPolicy", "Always")
     spec.setdefault("terminationGracePeriodSeconds", 30)
     spec.setdefault("dnsPolicy", "ClusterFirst")
@@ -89,7 +91,7 @@ def _pull_policy(image: str) -> str:
 def pod_with_defaults(pod: Json, priority: int) -> Json:
     """Return the pod with its defaults and first status, as the mutating admission plugins leave it."""
     spec = _pod_spec_with_defaults(pod["spec"])
-    for container in spec["containers"]:
+    for container in [*spec["containers"], *spec.get("initContainers", ())]:
         limits = container["resources"].get("limits", {})
         if limits:
             requests = {**limits, **container["resources"].get("requests", {})}
@@ -115,7 +117,7 @@ def _tolerates(toleration: Json, key: str) -> bool:
 
 def qos_class(spec: Json) -> str:
     """Return Guaranteed, Burstable or BestEffort."""
-    containers = [container["resources"] for container in spec["containers"]]
+    containers = [one["resources"] for one in [*spec["containers"], *spec.get("initContainers", ())]]
     if not any(resources.get("limits") or resources.get("requests") for resources in containers):
         return "BestEffort"
     for resources in containers:

@@ -22,7 +22,7 @@ def violations(spec: Json, level: Level) -> str:
 
 
 def _contexts(spec: Json) -> Iterator[tuple[str, Json]]:
-    for container in spec["containers"]:
+    for container in [*spec.get("initContainers", ()), *spec["containers"]]:
         yield container.get("name", ""), container.get("securityContext", {})
 
 

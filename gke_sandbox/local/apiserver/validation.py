@@ -105,6 +105,8 @@ def _pod_spec_errors(spec: Json, path: str) -> list[FieldError]:
             errors.append(required(f"{path}.volumes[{index}].configMap.name"))
     for index, container in enumerate(spec["containers"]):
         errors += _container_errors(container, f"{path}.containers[{index}]", volumes)
+    for index, container in enumerate(spec.get("initContainers", ())):
+        errors += _container_errors(container, f"{path}.initContainers[{index}]", volumes)
     errors += _not_negative(f"{path}.terminationGracePeriodSeconds", spec["terminationGracePeriodSeconds"])
     for field in ("runtimeClassName", "serviceAccountName", "priorityClassName"):
         if field in spec:

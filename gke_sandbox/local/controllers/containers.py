@@ -94,10 +94,11 @@ def _files(volume: str, name: str, config_maps: ConfigMaps) -> dict[str, bytes]:
     return content
 
 
-def resolve(pod: Json, files: Mapping[str, Mapping[str, bytes]], config_maps: ConfigMaps) -> ContainerSpec:
+def resolve(
+    pod: Json, container: Json, files: Mapping[str, Mapping[str, bytes]], config_maps: ConfigMaps
+) -> ContainerSpec:
     """Return the container to start, with the files of `volume_files`. Raises `ContainerConfigError`."""
     metadata, spec = pod["metadata"], pod["spec"]
-    container = spec["containers"][0]
     _check_user(pod, container)
     env = _environment(pod, container, config_maps)
     limits = container["resources"].get("limits", {})

@@ -45,10 +45,9 @@ class EventRecorder:
         )
         self._create(event, None)
 
-    def kubelet(self, pod: Json, kind: EventType, reason: str, message: str, container: str | None = None) -> None:
-        """Record an Event of the kubelet, about the pod or about its container."""
+    def kubelet(self, pod: Json, kind: EventType, reason: str, message: str, path: str | None = None) -> None:
+        """Record an Event of the kubelet, about the pod or about the container at `path`."""
         source = {"component": "kubelet", "host": self._node}
-        path = f"spec.containers{{{container}}}" if container else None
         self._count(pod, kind, reason, message, source, path)
 
     def autoscaler(self, pod: Json, reason: str, message: str) -> None:

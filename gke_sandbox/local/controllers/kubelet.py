@@ -22,7 +22,7 @@ from .config_maps import ConfigMapReader
 from .container_streams import ContainerStreams
 from .gc import DeleteOptions, delete
 from .logs import ContainerLog
-from .pod_context import PodContext, PodDeleted, PodRemoved
+from .pod_context import InitContainerFailed, PodContext, PodDeleted, PodRejected, PodRemoved
 from .pod_startup import PodStartup
 from .pod_status import LOST_MESSAGE, LOST_RUNNING_MESSAGE, Phase, lost, running, terminated, waiting
 from .scheduler import preempt
@@ -98,6 +98,7 @@ class PodWorker:
         except PodRemoved:
             return
         finally:
+            self._startup.init.stop()
             if self._log is not None:
                 self._log.close()
                 del self._cluster.logs[self._context.uid]
@@ -114,6 +115,12 @@ class PodWorker:
         except PodDeleted:
             await self._end_before_start()
             return
+        except PodRejected as error:
+            await self._reject(error)
+            return
+        except InitContainerFailed:
+            await self._finish("Failed")
+            return
         self._status.container_id = self._cluster.ids.container_id()
         self._log = ContainerLog(self._pace.housekeeping)
         self._cluster.logs[self._context.uid] = self._log
@@ -123,6 +130,12 @@ class PodWorker:
             await self._fail_to_start(error, self._log)
         else:
             await self._supervise(self._container, self._log)
+
+    async def _reject(self, error: PodRejected) -> None:
+        self._context.record_event("Warning", error.reason, error.message, of_container=False)
+        self._status.rejected = True
+        self._status.reason, self._status.message = error.reason, f"Pod was rejected: {error.message}"
+        await self._finish("Failed")
 
     async def _fail_to_start(self, error: ContainerStartError, log: ContainerLog) -> None:
         message = str(error)
@@ -270,6 +283,7 @@ class PodWorker:
         """Report the final phase, then remove the pod once it is being deleted."""
         self._status.phase = phase
         self._status.sandbox = False
+        self._startup.init.stop()
         self._context.report()
         while True:
             if self._context.pod()["metadata"].get("deletionGracePeriodSeconds"):

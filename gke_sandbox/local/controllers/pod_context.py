@@ -16,6 +16,18 @@ class PodDeleted(Exception):
     """The pod is being deleted; its worker has to stop it."""
 
 
+class PodRejected(Exception):
+    """The kubelet does not accept the pod, with a reason and a message."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason, self.message = reason, message
+
+
+class InitContainerFailed(Exception):
+    """An init container has failed, and is not started again."""
+
+
 class PodRemoved(Exception):
     """The pod no longer exists; its worker has nothing left to do."""
 
@@ -53,8 +65,10 @@ class PodContext:
             await self.changed.wait_until(end)
         raise PodDeleted
 
-    def record_event(self, kind: EventType, reason: str, message: str, *, of_container: bool = True) -> None:
-        """Record an Event of the kubelet on the pod. Raises `PodRemoved`."""
+    def record_event(
+        self, kind: EventType, reason: str, message: str, *, of_container: bool = True, init: str = ""
+    ) -> None:
+        """Record an Event of the kubelet on the pod, or on its init container `init`. Raises `PodRemoved`."""
         pod = self.pod()
-        container = pod["spec"]["containers"][0]["name"] if of_container else None
-        self.cluster.events.kubelet(pod, kind, reason, message, container)
+        path = f"spec.containers{{{pod['spec']['containers'][0]['name']}}}" if of_container else None
+        self.cluster.events.kubelet(pod, kind, reason, message, f"spec.initContainers{{{init}}}" if init else path)

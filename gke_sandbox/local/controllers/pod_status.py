@@ -71,18 +71,59 @@ def full_image_name(image: str) -> str:
 
 
 @dataclass
-class PodStatus:
-    """The kubelet's state of one pod. `state` and `last_state` are the container's, in the form of the API."""
+class ContainerStatus:
+    """The kubelet's state of one container. `state` and `last_state` are in the form of the API."""
 
-    phase: Phase = "Pending"
     state: Json = field(default_factory=lambda: waiting("ContainerCreating"))
     last_state: Json = field(default_factory=dict)
-    sandbox: bool = False
     container_id: str = ""
-    pod_ip: str = ""
     restarts: int = 0
+    probed: bool = True
+    """Whether the startup probe has succeeded, or there is none."""
+
+    @property
+    def started(self) -> bool:
+        return "running" in self.state and self.probed
+
+    def ended_with(self, code: int) -> bool:
+        return bool("terminated" in self.state and self.state["terminated"]["exitCode"] == code)
+
+    def of_container(self, container: Json, *, ready: bool) -> Json:
+        """Return the entry of the container in the status of its pod."""
+        status: Json = {
+            "name": container["name"],
+            "state": self.state,
+            "lastState": self.last_state,
+            "ready": ready,
+            "restartCount": self.restarts,
+            "image": full_image_name(container["image"]) if self.container_id else container["image"],
+            "imageID": image_id(container["image"]) if self.container_id else "",
+            "started": self.started,
+        }
+        if self.container_id:
+            status["containerID"] = f"containerd://{self.container_id}"
+            if container["resources"].get("requests"):
+                status["allocatedResources"] = container["resources"]["requests"]
+            if container["resources"]:
+                status["resources"] = container["resources"]
+        mounts = container.get("volumeMounts")
+        if mounts:
+            status["volumeMounts"] = [_mount(mount) for mount in mounts]
+        return status
+
+
+@dataclass
+class PodStatus(ContainerStatus):
+    """The kubelet's state of one pod and of its container; `init` has the init containers and sidecars by name."""
+
+    init: dict[str, ContainerStatus] = field(default_factory=dict)
+    phase: Phase = "Pending"
+    sandbox: bool = False
+    pod_ip: str = ""
     reason: str = ""
     message: str = ""
+    rejected: bool = False
+    """Whether the kubelet has not accepted the pod; then the status contains nothing about its containers."""
     start_time: str = ""
     _transitions: dict[str, tuple[bool, str]] = field(default_factory=dict)
 
@@ -90,12 +131,21 @@ class PodStatus:
         """Return the current status of `pod`."""
         stamp = calendar.stamp()
         container = pod["spec"]["containers"][0]
+        init = [(one, self.init[one["name"]]) for one in pod["spec"].get("initContainers", ()) if self.init]
         generation = pod["metadata"]["generation"]
         self.start_time = self.start_time or stamp
+        if self.rejected:
+            return {
+                **pod["status"],
+                "phase": self.phase,
+                "message": self.message,
+                "reason": self.reason,
+                "startTime": self.start_time,
+            }
         status: Json = {
             "observedGeneration": generation,
             "phase": self.phase,
-            "conditions": self._conditions(pod, container["name"], generation, stamp),
+            "conditions": self._conditions(pod, container["name"], init, generation, stamp),
         }
         if self.message:
             status["message"] = self.message
@@ -107,7 +157,11 @@ class PodStatus:
             status["podIP"] = self.pod_ip
             status["podIPs"] = [{"ip": self.pod_ip}]
         status["startTime"] = self.start_time
-        status["containerStatuses"] = [self._container(container)]
+        if init:
+            status["initContainerStatuses"] = [
+                one.of_container(spec, ready=_is_initialized(spec, one)) for spec, one in init
+            ]
+        status["containerStatuses"] = [self.of_container(container, ready="running" in self.state)]
         status["qosClass"] = pod["status"]["qosClass"]
         resources = container["resources"]
         if resources.get("requests"):
@@ -116,16 +170,22 @@ class PodStatus:
             status["resources"] = resources
         return status
 
-    def _conditions(self, pod: Json, container: str, generation: int, stamp: str) -> list[Json]:
+    def _conditions(
+        self, pod: Json, container: str, init: list[tuple[Json, ContainerStatus]], generation: int, stamp: str
+    ) -> list[Json]:
         ready = "running" in self.state and self.phase == "Running"
-        completed = self._ended_with(0)
+        completed = self.ended_with(0)
+        pending = [spec["name"] for spec, one in init if not _is_initialized(spec, one)]
+        initialized = not pending or "running" in self.state or "terminated" in self.state
+        incomplete = "" if initialized else f"containers with incomplete status: [{' '.join(pending)}]"
+        uninitialized = "PodCompleted" if completed else "" if initialized else "ContainersNotInitialized"
         why = (
             "" if ready else "PodCompleted" if completed else "PodFailed" if self._ended else "ContainersNotReady"
         )
         message = f"containers with unready status: [{container}]" if why == "ContainersNotReady" else ""
         rows = (
             ("PodReadyToStartContainers", self.sandbox, "", ""),
-            ("Initialized", True, "PodCompleted" if completed else "", ""),
+            ("Initialized", initialized, uninitialized, incomplete),
             ("Ready", ready, why, message),
             ("ContainersReady", ready, why, message),
             ("PodScheduled", True, "", ""),
@@ -145,31 +205,18 @@ class PodStatus:
     def _ended(self) -> bool:
         return "terminated" in self.state or self.phase == "Failed"
 
-    def _ended_with(self, code: int) -> bool:
-        return bool("terminated" in self.state and self.state["terminated"]["exitCode"] == code)
 
-    def _container(self, container: Json) -> Json:
-        running = "running" in self.state
-        status: Json = {
-            "name": container["name"],
-            "state": self.state,
-            "lastState": self.last_state,
-            "ready": running,
-            "restartCount": self.restarts,
-            "image": full_image_name(container["image"]) if self.container_id else container["image"],
-            "imageID": image_id(container["image"]) if self.container_id else "",
-            "started": running,
-        }
-        if self.container_id:
-            status["containerID"] = f"containerd://{self.container_id}"
-            if container["resources"].get("requests"):
-                status["allocatedResources"] = container["resources"]["requests"]
-            if container["resources"]:
-                status["resources"] = container["resources"]
-        mounts = container.get("volumeMounts")
-        if mounts:
-            status["volumeMounts"] = [_mount(mount) for mount in mounts]
-        return status
+def _is_initialized(container: Json, status: ContainerStatus) -> bool:
+    """Return whether an init container has succeeded, or a sidecar has started."""
+    return status.started if is_sidecar(container) else status.ended_with(0)
+
+
+def is_sidecar(container: Json) -> bool:
+    """Return whether an init container is a sidecar, which runs until the pod ends.
+
+    https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/
+    """
+    return container.get("restartPolicy") == "Always"
 
 
 def _mount(mount: Json) -> Json:

@@ -31,6 +31,7 @@ from .pods import (
     NoPodSandbox,
     Preempt,
     RefusePod,
+    RejectPod,
     ShutDownNode,
     StopKubelet,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "Preempt",
     "Refuse",
     "RefusePod",
+    "RejectPod",
     "RepeatEvents",
     "Respond",
     "ShutDownNode",

@@ -15,6 +15,7 @@ Point = Literal[
     "mutate",
     "admit",
     "schedule",
+    "accept",
     "sandbox",
     "pull",
     "config",

@@ -18,6 +18,7 @@ from .pods import (
     NoPodSandbox,
     Preempt,
     RefusePod,
+    RejectPod,
     ShutDownNode,
     StopKubelet,
 )
@@ -55,6 +56,7 @@ Action = (
     | EndJob
     | Mutate
     | RefusePod
+    | RejectPod
     | NoNode
     | NoPodSandbox
     | BadImage

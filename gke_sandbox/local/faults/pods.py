@@ -58,6 +58,12 @@ class Mutate:
     """Called with the object as decoded JSON; its return value is ignored."""
 
 
+_ONLY_NODE = (
+    "0/1 nodes are available: 1 {}. no new claims to deallocate, preemption: 0/1 nodes are available: 1 "
+    "Preemption is not helpful for scheduling."
+)
+
+
 @dataclass(frozen=True)
 class NoNode:
     """Keep the pod Unschedulable."""
@@ -65,10 +71,7 @@ class NoNode:
     point: ClassVar[Point] = "schedule"
     seconds: float | None = None
     """How long, in seconds; None for as long as the pod exists."""
-    message: str = (
-        "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector. no new claims to "
-        "deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
-    )
+    message: str = _ONLY_NODE.format("node(s) didn't match Pod's node affinity/selector")
     """The scheduler's message in the pod's PodScheduled condition."""
     autoscaler: tuple[str, str] | None = None
     """Reason and message of the Event that the cluster autoscaler adds.
@@ -86,6 +89,44 @@ class NoNode:
         """The autoscaler cannot add a node that fits the pod."""
         message = "pod didn't trigger scale-up: 1 node(s) didn't match Pod's node affinity/selector"
         return cls(autoscaler=("NotTriggerScaleUp", message))
+
+    @classmethod
+    def tainted(cls, key: str, value: str = "", seconds: float | None = None) -> NoNode:
+        """The only node has a taint, for example ``node.kubernetes.io/disk-pressure``, for `seconds`.
+
+        Since Kubernetes 1.34.2 the scheduler's message does not contain the taint; pass "" as the key for that.
+        """
+        taint = f"node(s) had untolerated taint {{{key}: {value}}}" if key else "node(s) had untolerated taint(s)"
+        return cls(seconds, _ONLY_NODE.format(taint))
+
+    @classmethod
+    def cordoned(cls, seconds: float | None = None) -> NoNode:
+        """The only node is cordoned for `seconds`."""
+        return cls(seconds, _ONLY_NODE.format("node(s) were unschedulable"))
+
+
+@dataclass(frozen=True)
+class RejectPod:
+    """Reject the pod on its node, before anything of it starts: the kubelet checks each pod again.
+
+    https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/#node-conditions
+    """
+
+    point: ClassVar[Point] = "accept"
+    reason: str
+    """The reason of the pod: ``Evicted``, ``OutOfcpu``, ..."""
+    message: str
+    """The text after ``Pod was rejected:``."""
+
+    @classmethod
+    def pressure(cls, condition: str = "DiskPressure") -> RejectPod:
+        """The node has a condition: ``DiskPressure``, ``MemoryPressure`` or ``PIDPressure``."""
+        return cls("Evicted", f"The node had condition: [{condition}]. ")
+
+    @classmethod
+    def out_of_cpu(cls) -> RejectPod:
+        """Other pods have taken the CPU of the node since the pod was scheduled."""
+        return cls("OutOfcpu", "Node didn't have enough resource: cpu, requested: 200, used: 1900, capacity: 2000")
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,8 @@ class Creation:
         self._send = send
         self._budget = _RetryBudget(client, deadline, uniform)
         self._manifests: Manifests | None = None
+        # The last rejection by admission.
+        self._rejected: SandboxError | None = None
 
     def prepare(self, name: str) -> Mapping[str, Any]:
         """Build the objects under a new name, and return the Job. Raises `SpecError`."""
@@ -93,7 +95,6 @@ class Creation:
 
     async def _create(self, resource: Resource, body: dict[str, Any]) -> dict[str, Any] | None:
         """Create one object and return it. If that fails, report it, wait before a retry, and return None."""
-        waited = ""
         request = _CreateRequest(self._client, resource, self._settings.namespace, body, self._budget)
         try:
             response = await request.send()
@@ -103,13 +104,17 @@ class Creation:
             self._send(CreateRejected(reason))
             quickly = isinstance(response, Conflict) and await self._budget.wait_briefly(response)
             if reason is not None:
-                waited = f" within {self._settings.startup_timeout:g} s (startup_timeout)"
+                self._rejected = response
                 await self._budget.wait_for_admission(response, reason)
             elif not quickly:
                 await self._budget.wait_or_raise(response)
         except SandboxError as error:
             assert self._manifests is not None
-            job = self._manifests.job["metadata"]["name"]
+            job, waited = self._manifests.job["metadata"]["name"], ""
+            cut_off = resource is JOBS and self._budget.is_over
+            if self._rejected is not None and (error is self._rejected or cut_off):
+                # The reason is that of the earlier rejections, also if the last attempt was cut off.
+                error, waited = self._rejected, f" within {self._settings.startup_timeout:g} s (startup_timeout)"
             self._send(CreateFailed(messages.rejected(error, job, waited), request.may_have_arrived))
         else:
             self._send(RetryCreate(same_job=quickly))
@@ -138,6 +143,11 @@ class _RetryBudget:
             initial_delay=ADMISSION_DELAY, max_delay=MAX_ADMISSION_DELAY, deadline=deadline, uniform=uniform
         )
         self.deadline = deadline
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the deadline has passed."""
+        return anyio.current_time() >= self.deadline
 
     async def wait_briefly(self, error: Conflict) -> bool:
         """Wait a moment before a quick retry; return False if there were enough of them."""
@@ -202,7 +212,7 @@ class _CreateRequest:
                 await self._budget.wait_or_raise(error)
 
     async def _send_before_deadline(self) -> dict[str, Any]:
-        sent = anyio.current_time() < self._budget.deadline
+        sent = not self._budget.is_over
         if sent:
             with anyio.CancelScope(deadline=self._budget.deadline):
                 return await self._send_once()

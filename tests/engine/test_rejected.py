@@ -9,7 +9,7 @@ from gke_sandbox import ExecutionFinished, PodWaiting, StartError
 from gke_sandbox._diagnosis import cause
 from gke_sandbox.errors import Forbidden, Invalid
 from gke_sandbox.local import Quota
-from gke_sandbox.local.faults import Drop, Fault, Forbid, Match, RefusePod, Respond
+from gke_sandbox.local.faults import Delay, Drop, Fault, Forbid, Match, RefusePod, Respond
 
 from ..clock import mock_clock, run_on_mock_clock
 from ..pods import out, pods, program
@@ -132,6 +132,18 @@ def test_a_temporary_rejection_that_lasts_is_reported_after_startup_timeout(name
         assert (caught.value.cause, caught.value.may_have_run) == (name, False)
 
     run_on_mock_clock(run)
+
+
+@mock_clock
+async def test_an_attempt_that_is_cut_off_at_startup_timeout_does_not_hide_the_rejections_before_it() -> None:
+    rejected = Fault(TEMPORARY["quota_exceeded"](POST_JOB), POST_JOB, times=2)
+    async with pods(program(), rejected, Fault(Delay(100), POST_JOB, None, skip=2), startup_timeout=20) as cluster:
+        with pytest.raises(StartError, match=r"within 20 s \(startup_timeout\)") as caught:
+            await cluster.sandbox.run("pass")
+        await anyio.sleep(200)
+        assert cluster.left() == []
+        assert cluster.runtime.specs == []
+    assert (caught.value.cause, caught.value.may_have_run) == ("quota_exceeded", False)
 
 
 @pytest.mark.parametrize("quota", [Quota("few", jobs=3), Quota("few", config_maps=3)], ids=["jobs", "configmaps"])

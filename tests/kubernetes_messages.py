@@ -356,6 +356,7 @@ MESSAGES: list[tuple[Source, str, str, str]] = [
         'pods "x" is forbidden: no PriorityClass with name high was found',
         "priority_class_missing",
     ),
+    ("admission", "Suspended", "Job suspended", "job_suspended"),
     ("admission", "FailedCreate", "Internal error occurred: something", "pod_refused"),
     ("terminated", "OOMKilled", "", "out_of_memory"),
     ("terminated", "ContainerStatusUnknown", "The container could not be located", "node_lost"),

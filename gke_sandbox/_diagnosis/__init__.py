@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .causes import CAUSES, FailureCause, cause
-from .events import job_termination, job_wait_reason, pod_wait_reason, rejection
+from .events import job_termination, job_wait_reason, pod_wait_reason, rejection, suspension
 from .pod_state import PodState, Termination, WaitReason, read_pod
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "pod_wait_reason",
     "read_pod",
     "rejection",
+    "suspension",
 ]

@@ -13,7 +13,7 @@ from ..kube.status import is_rbac_denial
 from .causes import cause, match_cause
 from .pod_state import Termination, WaitReason, unconfirmed
 
-__all__ = ["job_termination", "job_wait_reason", "pod_wait_reason", "rejection"]
+__all__ = ["job_termination", "job_wait_reason", "pod_wait_reason", "rejection", "suspension"]
 
 
 def rejection(error: SandboxError) -> WaitReason | None:
@@ -26,11 +26,25 @@ def rejection(error: SandboxError) -> WaitReason | None:
     return WaitReason(found, error.reason, error.server_message)
 
 
+# Reason and message are those of the Event.
+_SUSPENDED = WaitReason(cause("job_suspended"), "Suspended", "Job suspended")
+
+
+def suspension(job: Mapping[str, Any]) -> WaitReason | None:
+    """Return the reason to wait for a Job that admission suspended, or None."""
+    return _SUSPENDED if (job.get("spec") or {}).get("suspend") is True else None
+
+
 def job_wait_reason(events: Iterable[Mapping[str, Any]]) -> WaitReason | None:
-    """Return why a Job has no pod: the newest Event FailedCreate, or None if a pod was created after it."""
+    """Return why a Job has no pod: the newest Event FailedCreate or Suspended.
+
+    Return None if a pod was created, or the Job resumed, after it.
+    """
     for event in _newest_first(events):
-        if event.get("reason") == "SuccessfulCreate":
+        if event.get("reason") in ("SuccessfulCreate", "Resumed"):
             return None
+        if event.get("reason") == "Suspended":
+            return _SUSPENDED
         if event.get("reason") == "FailedCreate":
             message = str(event.get("message") or "").removeprefix("Error creating: ")
             found = match_cause("admission", "FailedCreate", message)

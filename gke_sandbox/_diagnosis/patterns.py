@@ -27,8 +27,8 @@ Source = Literal[
 ``init container``  the state of an init container or sidecar; the reason is ``failed`` or ``retried``
 ``scheduling``   the message of the pod's condition PodScheduled
 ``pod event``    an Event on the pod
-``admission``    the Event FailedCreate on the Job, whose pod the API server refused, or the response to the POST
-                 of the Job or its ConfigMap
+``admission``    the Event FailedCreate on the Job, whose pod the API server refused; the response to the POST of
+                 the Job or its ConfigMap; or the Event Suspended on the Job
 ``pod status``   the pod's own reason, its condition DisruptionTarget, or the Job's condition Failed
 ``terminated``   the container's state
 ``client``       nowhere: this library concluded it

@@ -129,6 +129,13 @@ REJECTION_CAUSES: tuple[FailureCause, ...] = (
         permanent=True,
     ),
     FailureCause(
+        "job_suspended",
+        "the Job is suspended: a queue such as Kueue has not admitted it yet",
+        "It starts when the queue admits it: wait longer (startup_timeout), or ask for room in the queue. Its label "
+        "kueue.x-k8s.io/queue-name (labels) must name a LocalQueue of the namespace, or it never starts.",
+        (Pattern("admission", "Suspended"),),
+    ),
+    FailureCause(
         "server_starting",
         "the API server has just started, and is not ready",
         "Run it again later. If it persists, ask the cluster's administrator.",

@@ -27,7 +27,7 @@ import math
 from copy import copy
 from dataclasses import replace
 
-from .._diagnosis import Termination, WaitReason, job_termination, messages
+from .._diagnosis import Termination, WaitReason, job_termination, messages, suspension
 from .._diagnosis.admission import job_changes
 from .._wire.frames import PROTOCOL, Frame, Output, Start
 from .._wire.manifests import CONTAINER
@@ -168,7 +168,7 @@ class ExecutionState(ExecutionFacts):
                 self._sent_job = job
             case steps.JobCreated(job) if self._uid is None:
                 self._uid = str(job["metadata"]["uid"])
-                self._set_wait_reason(None)
+                self._set_wait_reason(suspension(job))
                 self.attempts[-1] = replace(self.attempts[-1], response_pending=False)
                 self._unsafe_changes = self._not_accepted(job_changes(self._sent_job, job, CONTAINER))
                 if not self._unsafe_changes:

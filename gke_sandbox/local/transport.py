@@ -41,7 +41,7 @@ from .faults import Action, Delay, Drop, FaultPlan, Forbid, Refuse, Respond
 from .faults.match import Point
 from .faulty_body import WholeBody, with_faults
 from .latency import Pace
-from .objects import Json
+from .objects import Json, Key
 from .runtimes.base import Runtime
 
 if TYPE_CHECKING:
@@ -187,6 +187,13 @@ class LocalTransport(httpx.AsyncBaseTransport):
         store = self._state().cluster.store
         for resource in ALL:
             store.history(resource).forget_all(store.revision)
+
+    def resume_jobs(self) -> None:
+        """Resume every suspended Job, as a queue does when it admits them."""
+        store = self._state().cluster.store
+        for job in store.select(JOBS):
+            key = Key(JOBS.plural, job["metadata"]["namespace"], job["metadata"]["name"])
+            store.update(key, {**job, "spec": {**job["spec"], "suspend": False}})
 
     def _state(self) -> _RunningCluster:
         if self._cluster is None:

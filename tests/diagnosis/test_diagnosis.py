@@ -299,6 +299,15 @@ def test_the_failed_create_event_of_a_job_is_its_wait_reason() -> None:
     assert job_wait_reason([created, event("FailedCreate", message)]) is None
 
 
+def test_a_job_that_was_resumed_or_has_a_pod_is_not_suspended_any_more() -> None:
+    suspended = event("Suspended", "Job suspended")
+    wait = job_wait_reason([suspended])
+    assert wait is not None
+    assert (wait.cause.name, wait.is_permanent) == ("job_suspended", False)
+    for reason in ("Resumed", "SuccessfulCreate"):
+        assert job_wait_reason([suspended, event(reason, "", "2026-11-22T21:20:10Z")]) is None
+
+
 @pytest.mark.parametrize(("has_run", "ran"), [(True, True), (False, None)])
 def test_the_failed_condition_of_a_job_is_the_termination_of_its_missing_pod(
     has_run: bool, ran: bool | None
@@ -421,7 +430,7 @@ def diagnosed(source: str, reason: str, message: str, *, has_run: bool) -> WaitR
         return read_pod(pod(phase="Pending", node=None, conditions=[condition]), CONTAINER).wait_reason
     if source == "pod event":
         return pod_wait_reason([event(reason, message)])
-    if source == "admission" and reason != "FailedCreate":
+    if source == "admission" and reason not in ("FailedCreate", "Suspended"):
         return rejection(ApiError(message, code=400, reason=reason, server_message=message))
     if source == "admission":
         return job_wait_reason([event(reason, message)])

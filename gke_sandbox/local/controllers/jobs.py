@@ -30,6 +30,7 @@ _DEADLINE = ("DeadlineExceeded", "Job was active longer than specified deadline"
 _BACKOFF_LIMIT = ("BackoffLimitExceeded", "Job has reached the specified backoff limit")
 _COMPLETED = ("CompletionsReached", "Reached expected number of succeeded pods")
 _SUSPENDED = ("JobSuspended", "Job suspended")
+_RESUMED = ("JobResumed", "Job resumed")
 
 
 class JobController:
@@ -106,6 +107,7 @@ class _JobWorker:
         if job["spec"]["suspend"]:
             self._suspend(job)
             return math.inf
+        job = self._resume(job)
         now = anyio.current_time()
         if self._started is None:
             # The deadline counts from startTime, which has whole seconds, so it can be up to a second early.
@@ -272,6 +274,18 @@ class _JobWorker:
         if "Suspended" not in conditions:
             job = self._add_condition(job, ("Suspended", *_SUSPENDED))
             self._cluster.events.job_controller(job, "Normal", "Suspended", _SUSPENDED[1])
+
+    def _resume(self, job: Json) -> Json:
+        """Update the condition of a Job that is not suspended any more."""
+        conditions = job["status"].get("conditions", [])
+        if not any(one["type"] == "Suspended" and one["status"] == "True" for one in conditions):
+            return job
+        reason, message = _RESUMED
+        resumed = {"status": "False", "reason": reason, "message": message}
+        self._cluster.events.job_controller(job, "Normal", "Resumed", message)
+        return self._set_status(
+            job, conditions=[{**one, **resumed} if one["type"] == "Suspended" else one for one in conditions]
+        )
 
     def _expire(self, job: Json) -> float:
         """Delete a finished Job after its ttlSecondsAfterFinished.

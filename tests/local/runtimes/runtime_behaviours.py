@@ -13,7 +13,7 @@ import sys
 import anyio
 import pytest
 
-from gke_sandbox.local.runtimes.base import ContainerExit, ContainerStartError
+from gke_sandbox.local.runtimes.base import ContainerExit, ContainerStartError, RunningContainer
 from gke_sandbox.local.runtimes.gvisor import GVisorRuntime
 from gke_sandbox.local.runtimes.process import ProcessRuntime
 
@@ -201,3 +201,61 @@ async def test_cancelling_one_waiter_does_not_affect_others(runtime: RealRuntime
             tasks.cancel_scope.cancel()
         await started.stop(30)
         assert (await started.wait()).exit_code == 7
+
+
+ECHO = """
+import os
+while data := os.read(0, 1 << 16):
+    os.write(1, data)
+os.write(1, b"end of stdin\\n")
+"""
+
+
+async def test_a_program_reads_stdin_while_it_is_written_and_its_end(runtime: RealRuntime) -> None:
+    async with running(runtime, python(ECHO, stdin=True)) as (started, lines):
+        for text in ("one", "two"):
+            await started.write_stdin(text.encode() + b"\n")
+            assert await lines.next() == text
+        started.close_stdin()
+        assert await lines.next() == "end of stdin"
+        started.close_stdin()
+        await started.write_stdin(b"too late\n")
+        assert await started.wait() == ContainerExit(0, "Completed")
+
+
+async def test_with_stdin_stderr_is_separate(runtime: RealRuntime) -> None:
+    code = "import sys\nprint('out')\nprint('error', file=sys.stderr)\nsys.stdin.read()"
+    started = await runtime.start(python(code, stdin=True))
+    started.close_stdin()
+    assert b"".join([chunk async for chunk in started.errors()]) == b"error\n"
+    assert b"".join([chunk async for chunk in started.output()]) == b"out\n"
+    await started.aclose()
+    assert [chunk async for chunk in (await started_without_stdin(runtime)).errors()] == []
+
+
+async def started_without_stdin(runtime: RealRuntime) -> RunningContainer:
+    started = await runtime.start(python("import sys; print('error', file=sys.stderr)"))
+    assert b"".join([chunk async for chunk in started.output()]) == b"error\n"
+    await started.write_stdin(b"discarded")
+    started.close_stdin()
+    await started.aclose()
+    return started
+
+
+async def test_large_input_waits_until_the_program_reads_it(runtime: RealRuntime) -> None:
+    size = 4 << 20
+    code = f"import sys\ndata = sys.stdin.buffer.read({size})\nprint(len(data), data == b'x' * {size})"
+    async with running(runtime, python(code, stdin=True)) as (started, lines):
+        await started.write_stdin(b"x" * size)
+        assert await lines.next() == f"{size} True"
+
+
+async def test_a_container_that_is_closed_while_its_input_waits_frees_everything(runtime: RealRuntime) -> None:
+    await run(runtime, container())
+    before = len(os.listdir("/proc/self/fd"))
+    started = await runtime.start(python("print('ready')\nimport signal; signal.pause()", stdin=True))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(started.write_stdin, b"x" * (4 << 20))
+        assert await anext(started.output())
+        await started.aclose()
+    assert len(os.listdir("/proc/self/fd")) == before

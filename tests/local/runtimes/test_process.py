@@ -373,3 +373,10 @@ async def test_an_earlier_absolute_entry_of_path_wins(runtime: ProcessRuntime) -
         runtime, container("sh", "-c", "exit 3", env={"PATH": "no-such:/bin::" + "../" * 30 + "bin"})
     )
     assert ended.exit_code == 3
+
+
+async def test_input_that_no_process_reads_is_discarded(runtime: ProcessRuntime) -> None:
+    code = "import os\nos.close(0)\nprint('closed')\nimport signal; signal.pause()"
+    async with running(runtime, python(code, stdin=True)) as (started, lines):
+        assert await lines.next() == "closed"
+        await started.write_stdin(b"x" * (4 << 20))

@@ -32,7 +32,6 @@ class WebSocket:
         self.stream: httpcore.AsyncNetworkStream = response.extensions["network_stream"]
         self._connection = wsproto.connection.Connection(wsproto.ConnectionType.CLIENT)
         self._events: list[Any] = []
-        self._message = b""
 
     async def event(self) -> Any:
         """Return the next event; a ``CloseConnection`` with 1006 after the end of the bytes."""
@@ -44,13 +43,17 @@ class WebSocket:
 
     async def receive(self) -> tuple[int, bytes]:
         """Return the channel and the data of the next message."""
-        while True:
+        return await self.message(await self.event())
+
+    async def message(self, event: Any) -> tuple[int, bytes]:
+        """Return the channel and the data of the message that starts with this event."""
+        assert isinstance(event, BytesMessage), event
+        message = event.data
+        while not event.message_finished:
             event = await self.event()
             assert isinstance(event, BytesMessage), event
-            self._message += event.data
-            if event.message_finished:
-                message, self._message = self._message, b""
-                return message[0], message[1:]
+            message += event.data
+        return message[0], bytes(message[1:])
 
     async def output(self, size: int | None = None, channel: int = 1) -> bytes:
         """Return `size` bytes of output, or all until the status. The other channels must be silent."""

@@ -1,5 +1,7 @@
 """Trim full recordings to ``recorded/*.json``, with only the data that `test_recordings.py` compares.
 
+Those of attach go to ``recorded_attach/*.json``, for `test_attach_recordings.py`.
+
 Run it from the repository's root with the directory that holds the recordings::
 
     python -m tests.local.trim_recordings DIRECTORY
@@ -9,6 +11,9 @@ A trimmed exchange has its request, and of the answer the status, the headers th
 * ``body``: of a Status, a created object, a Job or a list of Events, without managedFields;
 * ``log``: the chunks of a log, (milliseconds, text);
 * ``pods``: the events of a watch, each as a state (see `state`), and ``first``: each pod as it was added.
+
+An attached connection has ``frames``: (milliseconds, sender, channel, text or number of bytes), or ``close`` and
+the code. Adjacent large frames of a channel are one.
 """
 
 from __future__ import annotations
@@ -20,8 +25,10 @@ from pathlib import Path
 from typing import Any
 
 RECORDED = Path(__file__).with_name("recorded")
+RECORDED_ATTACH = Path(__file__).with_name("recorded_attach")
 
 _HEADERS = ("warning", "retry-after", "content-type")
+_ATTACH_HEADERS = ("content-type", "sec-websocket-protocol")
 _LONGEST_LOG = 60
 
 
@@ -132,14 +139,61 @@ def _worth_keeping(request: dict[str, Any], response: dict[str, Any]) -> bool:
     )
 
 
+def trim_attach(recording: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "scenario": recording["scenario"],
+        "server": recording["server"],
+        "exchanges": [_attach_exchange(exchange) for exchange in recording["exchanges"]],
+    }
+
+
+def _attach_exchange(exchange: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: exchange[name] for name in ("at_ms", "note", "request") if name in exchange}
+    if "response" in exchange:
+        response = exchange["response"]
+        kept["response"] = {name: response[name] for name in ("status", "took_ms") if name in response}
+        if headers := {
+            name: value for name, value in response.get("headers", {}).items() if name in _ATTACH_HEADERS
+        }:
+            kept["response"]["headers"] = headers
+        if isinstance(response.get("body"), str):
+            kept["response"]["body"] = response["body"]
+        elif "body" in response:
+            (container,) = response["body"]["status"]["containerStatuses"]
+            kept["response"]["pod"] = {"phase": response["body"]["status"]["phase"], "state": container["state"]}
+    if exchange.get("frames"):
+        kept["frames"] = _frames(exchange["frames"])
+    if exchange.get("ended", {}).get("by") == "client":
+        kept["cut_ms"] = exchange["ended"]["at_ms"]
+    return kept
+
+
+def _frames(frames: list[dict[str, Any]]) -> list[list[Any]]:
+    kept: list[list[Any]] = []
+    for frame in frames:
+        if frame["type"] == "close":
+            kept.append([frame["at_ms"], frame["from"], "close", frame["code"]])
+            continue
+        head = [frame["from"], frame["channel"]]
+        content = frame.get("text", frame.get("bytes"))
+        if isinstance(content, int) and kept and kept[-1][1:3] == head and isinstance(kept[-1][3], int):
+            kept[-1][3] += content
+        else:
+            kept.append([frame["at_ms"], *head, content])
+    return kept
+
+
 def main() -> None:
     source = Path(sys.argv[1])
     for path in sorted(source.glob("*.json")):
-        trimmed = trim(json.loads(path.read_text()))
+        recording = json.loads(path.read_text())
+        is_attach = recording["scenario"].startswith("attach-")
+        trimmed = trim_attach(recording) if is_attach else trim(recording)
         # One exchange a line: short enough to look at, and a difference shows where it is.
         lines = ",\n".join(json.dumps(exchange) for exchange in trimmed.pop("exchanges"))
         head = json.dumps(trimmed)[:-1]
-        (RECORDED / path.name).write_text(f'{head}, "exchanges": [\n{lines}\n]}}\n')
+        folder = RECORDED_ATTACH if is_attach else RECORDED
+        (folder / path.name).write_text(f'{head}, "exchanges": [\n{lines}\n]}}\n')
 
 
 if __name__ == "__main__":

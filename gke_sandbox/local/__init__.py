@@ -7,6 +7,12 @@
     runtime = ScriptedRuntime(Script(chunks=[(0.0, b"hello\n")], ends_at=0.1))
     transport = LocalTransport(runtime, faults=FaultPlan(Fault(Refuse(), Match("create", "jobs"))))
 
+A script can also be an async function that reads stdin and writes output (`Script.program`)::
+
+    async def program(process: ScriptedProcess) -> None:
+        request = await process.readline()
+        await process.write(b"got " + request)
+
 `gke_sandbox.local.faults` has all kinds of faults; docs/faults.md explains them.
 """
 
@@ -17,7 +23,7 @@ from .cluster import Namespace, Quota
 from .faults import Fault, FaultPlan, Match
 from .latency import Pace
 from .runtimes.base import ContainerExit, ContainerSpec, ContainerStartError, RunningContainer, Runtime
-from .runtimes.scripted import Script, ScriptedRuntime
+from .runtimes.scripted import Script, ScriptedProcess, ScriptedRuntime
 from .runtimes.select import choose_runtime
 from .transport import LocalTransport, SentRequest
 
@@ -37,6 +43,7 @@ __all__ = [
     "RunningContainer",
     "Runtime",
     "Script",
+    "ScriptedProcess",
     "ScriptedRuntime",
     "SentRequest",
     "choose_runtime",

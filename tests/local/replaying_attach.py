@@ -27,10 +27,10 @@ from gke_sandbox.local import (
     Pace,
     Rule,
     Script,
+    ScriptedProcess,
     ScriptedRuntime,
 )
 from gke_sandbox.local.faults import BadImage, NoNode, Respond
-from gke_sandbox.local.runtimes.scripted import ScriptedProcess
 
 from .attaching import UPGRADE, WebSocket
 from .kit import job

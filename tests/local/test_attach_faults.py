@@ -10,7 +10,7 @@ import httpx
 import pytest
 from wsproto.events import BytesMessage, CloseConnection
 
-from gke_sandbox.local import Fault, Match, Script
+from gke_sandbox.local import Fault, Match, Script, ScriptedProcess
 from gke_sandbox.local.faults import (
     CloseAttach,
     CutAttach,
@@ -23,7 +23,6 @@ from gke_sandbox.local.faults import (
     Respond,
     StallAttach,
 )
-from gke_sandbox.local.runtimes.scripted import ScriptedProcess
 
 from .attaching import WebSocket, attached, log_of, request_attach, start
 from .kit import on_a_jumping_clock, on_both_loops, refusal, running

@@ -10,10 +10,9 @@ import httpx
 import pytest
 from wsproto.events import BytesMessage, CloseConnection
 
-from gke_sandbox.local import Caller, ContainerExit, Fault, Match, Rule, Script
+from gke_sandbox.local import Caller, ContainerExit, Fault, Match, Rule, Script, ScriptedProcess
 from gke_sandbox.local.controllers.container_streams import DRAIN_TIMEOUT, MAX_UNSENT
 from gke_sandbox.local.faults import NoNode, StopKubelet
-from gke_sandbox.local.runtimes.scripted import ScriptedProcess
 from tests.local.attaching import (
     SUCCESS,
     UPGRADE,

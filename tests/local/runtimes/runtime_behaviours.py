@@ -9,14 +9,19 @@ import json
 import os
 import signal
 import sys
+from typing import Any, cast
 
 import anyio
+import httpx
 import pytest
 
+from gke_sandbox.local import LocalTransport
 from gke_sandbox.local.runtimes.base import ContainerExit, ContainerStartError, RunningContainer
 from gke_sandbox.local.runtimes.gvisor import GVisorRuntime
 from gke_sandbox.local.runtimes.process import ProcessRuntime
 
+from ..attaching import attached, log_of, start
+from ..kit import Kit
 from .containers import container, python, run, running
 
 RealRuntime = GVisorRuntime | ProcessRuntime
@@ -259,3 +264,16 @@ async def test_a_container_that_is_closed_while_its_input_waits_frees_everything
         assert await anext(started.output())
         await started.aclose()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_program_is_attached_and_its_log_has_the_whole_output(runtime: RealRuntime) -> None:
+    cluster = LocalTransport(runtime)
+    async with httpx.AsyncClient(transport=cluster, base_url="https://embedded.invalid", timeout=None) as client:
+        kit = Kit(cluster, client, cast("Any", runtime))
+        await start(kit, command=["python3", "-c", ECHO])
+        async with attached(kit) as websocket:
+            await websocket.send(b"one\n")
+            assert await websocket.output(4) == b"one\n"
+            await websocket.cut()
+        assert await log_of(kit) == b"one\nend of stdin\n"
+        await kit.phase("Succeeded")

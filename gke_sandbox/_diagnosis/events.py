@@ -65,25 +65,29 @@ _MAY_FIT_LATER = frozenset(
 )
 
 
+_OF_AUTOSCALER = frozenset({"TriggeredScaleUp", "FailedScaleUp", "NotTriggerScaleUp"})
+
+
 def pod_wait_reason(
-    events: Iterable[Mapping[str, Any]], pod_reason: WaitReason | None = None
+    events: Iterable[Mapping[str, Any]], pod_reason: WaitReason | None = None, *, node: str = ""
 ) -> WaitReason | None:
     """Return why a pod does not run yet, from its newest Event with a known cause, or None.
 
     `pod_reason` is the reason that the pod itself reports: while an existing node may still accept the pod, an
-    autoscaler that cannot add one is not a permanent failure.
+    autoscaler that cannot add one is not a permanent failure. On its `node`, the reason of a container is newer
+    than any Event with a cause, and those of the autoscaler are out of date.
     """
+    if node and pod_reason is not None:
+        return None
+    may_fit_later = pod_reason is not None and pod_reason.cause.name in _MAY_FIT_LATER
     for event in _newest_first(events):
         reason, message = str(event.get("reason") or ""), str(event.get("message") or "")
         found = match_cause("pod event", reason, message)
-        if found is not None:
-            if (
-                found.name == "cannot_scale_up"
-                and pod_reason is not None
-                and pod_reason.cause.name in _MAY_FIT_LATER
-            ):
-                return None
-            return WaitReason(found, reason, message)
+        if found is None or (node and reason in _OF_AUTOSCALER):
+            continue
+        if found.name == "cannot_scale_up" and may_fit_later:
+            return None
+        return WaitReason(found, reason, message)
     return None
 
 

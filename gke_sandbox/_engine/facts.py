@@ -232,7 +232,9 @@ class ExecutionFacts:
         elif isinstance(poll, steps.PollEvents) and isinstance(input_, steps.EventsListed):
             pod = self._polled_pod
             found = (
-                job_wait_reason(input_.events) if pod is None else pod_wait_reason(input_.events, pod.wait_reason)
+                job_wait_reason(input_.events)
+                if pod is None
+                else pod_wait_reason(input_.events, pod.wait_reason, node=pod.node)
             )
             if self._pod is pod and found is not None:
                 self._set_wait_reason(found)

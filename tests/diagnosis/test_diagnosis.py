@@ -284,6 +284,18 @@ def test_not_trigger_scale_up_is_ignored_if_an_existing_node_is_only_full() -> N
     assert found.is_permanent
 
 
+def test_events_of_the_autoscaler_are_out_of_date_once_the_pod_has_a_node() -> None:
+    events = [
+        event("NotTriggerScaleUp", "pod didn't trigger scale-up: 1 node(s) didn't match"),
+        event("FailedMount", 'MountVolume.SetUp failed for volume "app"', "2026-11-22T21:20:08Z"),
+    ]
+    found = pod_wait_reason(events, node="node1")
+    assert found is not None
+    assert found.cause.name == "mount_failed"
+    waiting = WaitReason(cause("image_pull_failed"), "ErrImagePull", "timeout")
+    assert pod_wait_reason(events, waiting, node="node1") is None
+
+
 def test_events_without_a_cause_have_no_wait_reason() -> None:
     assert pod_wait_reason([event("Scheduled", "Successfully assigned"), {}]) is None
     assert job_wait_reason([event("SuccessfulCreate", "Created pod: x"), {}]) is None

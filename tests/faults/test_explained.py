@@ -186,6 +186,21 @@ def test_a_cause_that_the_client_infers_has_may_have_run(name: str) -> None:
 # -- temporary causes -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("image_pull_failed", {"faults": [always(BadImage("context deadline exceeded"))]}),
+        ("slow_start", {"pace": Pace(start=1000.0)}),
+    ],
+)
+def test_an_event_of_the_autoscaler_is_not_the_reason_once_the_pod_has_a_node(
+    name: str, arguments: dict[str, Any]
+) -> None:
+    seen = failure(Fault(NoNode.scaling_up(5), Match(resource="pods")), *arguments.pop("faults", ()), **arguments)
+    assert isinstance(seen.error, StartError)
+    assert seen.error.cause == name
+
+
 TEMPORARY = {
     "a node that is being made": Fault(NoNode.scaling_up(25), Match(resource="pods")),
     "a quota that gets room": Fault(RefusePod(QUOTA), Match(resource="pods")),

@@ -53,10 +53,12 @@ class Attachment:
         return stream, data
 
     async def put(self, stream: Stream, data: bytes) -> None:
-        """Add output. Wait for room."""
+        """Add output of a requested stream. Wait for room."""
+        if stream not in self._wanted:
+            return
         while self._unsent >= MAX_UNSENT and not self._ended:
             await self._changed.wait()
-        if stream in self._wanted and not self._ended:
+        if not self._ended:
             self._chunks.append((stream, data))
             self._unsent += len(data)
             self._changed.notify()

@@ -282,6 +282,26 @@ async def test_a_connection_that_does_not_read_slows_the_container_down() -> Non
 
 
 @on_a_jumping_clock
+async def test_a_connection_that_does_not_read_stdout_does_not_slow_stderr_down() -> None:
+    written = anyio.Event()
+
+    async def program(process: ScriptedProcess) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(process.write, b"x" * (2 * MAX_UNSENT))
+            await anyio.sleep(10)
+            await process.write_error(b"x" * MAX_UNSENT)
+            written.set()
+
+    async with running(Script(program=program)) as kit:
+        await start(kit)
+        response = await request_attach(kit, stdin="true", stdout="true")
+        await anyio.sleep(20)
+        assert written.is_set()
+        await response.aclose()
+        assert len(await log_of(kit)) == 3 * MAX_UNSENT
+
+
+@on_a_jumping_clock
 async def test_output_that_is_not_read_ten_seconds_after_the_end_is_dropped_but_stays_in_the_log() -> None:
     chunk = b"x" * 999 + b"\n"
     size = 4 * MAX_UNSENT // len(chunk)

@@ -230,10 +230,11 @@ class Settings:
     ephemeral_storage_limit: str = "256Mi"
     """Disk space limit, in bytes. Default: ``256Mi``."""
     tmp_size: str = "64Mi"
-    """Size of the volume at /tmp, in bytes; delivery by environment variables has no volume. Default: ``64Mi``."""
-    delivery: Literal["auto", "env", "mount"] = "auto"
-    """How the program enters the pod: by environment variables or by a volume. Default: ``auto``, by environment
-    variables if possible, because a pod without volumes starts sooner.
+    """Size of the volume at /tmp, in bytes, if the program is delivered by a volume. Default: ``64Mi``."""
+    delivery: Literal["auto", "env", "mount", "attach"] = "auto"
+    """How the program enters the pod: by environment variables, by a volume, or over a connection to the running
+    container (``attach``, see docs/warm.md). Default: ``auto``, by environment variables if possible, because a
+    pod without volumes starts sooner.
     """
     runtime_class_name: str | None = GVISOR
     """RuntimeClass. Default: ``gvisor``. None uses the default runtime of the cluster, which may isolate less."""
@@ -282,7 +283,7 @@ class Settings:
         for name in ("timeout", "startup_timeout"):
             self._put(name, check_seconds(name, getattr(self, name)))
         self._check_resources()
-        check_choice("delivery", self.delivery, ("auto", "env", "mount"))
+        check_choice("delivery", self.delivery, ("auto", "env", "mount", "attach"))
         check_choice("image_pull_policy", self.image_pull_policy, ("Always", "IfNotPresent", "Never"))
         for name in ("runtime_class_name", "priority_class_name", "service_account_name"):
             value = getattr(self, name)
@@ -368,7 +369,7 @@ class Settings:
                 )
         # https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#local-ephemeral-storage
         with_tmp = quantity["ephemeral_storage_request"] + quantity["tmp_size"]
-        if self.delivery != "env" and with_tmp.milli > quantity["ephemeral_storage_limit"].milli:
+        if self.delivery not in ("env", "attach") and with_tmp.milli > quantity["ephemeral_storage_limit"].milli:
             raise SpecError(
                 "tmp_size",
                 f"{self.tmp_size!r} and ephemeral_storage_request, {self.ephemeral_storage_request!r}, are "
@@ -466,7 +467,7 @@ class SettingsDict(TypedDict, total=False):
     ephemeral_storage_request: str
     ephemeral_storage_limit: str
     tmp_size: str
-    delivery: Literal["auto", "env", "mount"]
+    delivery: Literal["auto", "env", "mount", "attach"]
     runtime_class_name: str | None
     node_selector: Mapping[str, str]
     tolerations: Sequence[Toleration | Mapping[str, Any]]

@@ -1,5 +1,7 @@
 """Build the Job and the ConfigMap of one execution as JSON: hardened, and without unnecessary fields. Pure.
 
+With delivery ``attach`` there is no ConfigMap: the runner waits for the program on its standard input.
+
 docs/manifests.md shows both for each delivery.
 https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/job-v1/
 https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/
@@ -19,15 +21,31 @@ from ..errors import SpecError
 from ..kube import names
 from ..kube.quantity import parse_quantity
 from ..settings import MANAGED_BY, MANAGER, SESSION_LABEL, Settings, Toleration
-from .payload import Content, Payload, env_variable, resolve_delivery
+from .payload import Content, Payload, env_variable, resolve_delivery, runner_text
 from .program import Program
 
-__all__ = ["CONTAINER", "MANAGED_BY", "PROGRAM_ANNOTATION", "SESSION_LABEL", "Manifests", "build", "lifetime"]
+__all__ = [
+    "CONTAINER",
+    "MANAGED_BY",
+    "PROGRAM_ANNOTATION",
+    "SESSION_LABEL",
+    "Delivery",
+    "Manifests",
+    "build",
+    "build_waiting",
+    "lifetime",
+]
 
 CONTAINER = "code-runner"
 """The name of the container."""
 PROGRAM_ANNOTATION = "gke-sandbox/program"
 """The annotation of the Job with the digest of its program; see `Program.digest`."""
+
+REQUEST_TIMEOUT = 60.0
+"""How long a runner waits on stdin for its request, in seconds, if the program is known when the Job is created.
+
+The client attaches as soon as the container runs; this ends the container of a client that died before.
+"""
 
 _DEADLINE_MARGIN = 30
 """The Job's deadline in seconds, in addition to startup_timeout and timeout, in case the client has died."""
@@ -38,6 +56,7 @@ _FROM_ENV = "import os;exec(compile(os.environ.pop('GKE_SANDBOX_RUNNER'),'runner
 _FROM_MOUNT = f"{_APP}/runner"
 
 _Json = dict[str, Any]
+Delivery = Literal["env", "mount", "attach"]
 
 
 @dataclass(frozen=True)
@@ -46,10 +65,13 @@ class Manifests:
 
     name: str
     """The name of both objects."""
-    delivery: Literal["env", "mount"]
+    delivery: Delivery
     job: _Json
     _labels: Mapping[str, str] = field(repr=False)
     _content: Content = field(repr=False)
+    """The values of the ConfigMap. With ``attach`` they are in the Job."""
+    request: bytes = field(default=b"", repr=False)
+    """With ``attach``: what the client writes to the runner's standard input. Empty for a warm pod."""
 
     def config_map(self, job_uid: str) -> _Json:
         """Return the immutable ConfigMap, which is owned by the Job and deleted with it.
@@ -91,22 +113,52 @@ def build(
     `slow_connection`: whether requests to the API server are slow; see `payload.resolve_delivery`. Raises
     `SpecError`, including `PayloadTooLarge`.
     """
+    annotation = {PROGRAM_ANNOTATION: program.digest(settings)}
+    payload = Payload(program, settings)
+    if settings.delivery == "attach":
+        request = payload.attach_request()
+        made = _build(settings, name, session, "attach", _waiting_runner(REQUEST_TIMEOUT), annotation)
+        return dataclasses.replace(made, request=request)
+    delivery = resolve_delivery(settings, payload, slow_connection)
+    return _build(
+        settings, name, session, delivery, payload.env if delivery == "env" else payload.mount, annotation
+    )
+
+
+def build_waiting(settings: Settings, *, name: str, session: str, idle_timeout: float) -> Manifests:
+    """Build the Job of a warm pod, whose runner waits `idle_timeout` seconds for the request of any program.
+
+    Raises `SpecError`.
+    """
+    return _build(settings, name, session, "attach", _waiting_runner(idle_timeout), {}, idle_timeout)
+
+
+def _waiting_runner(seconds: float) -> Content:
+    return Content({"runner": runner_text(), "wait": f"{seconds:g}"})
+
+
+def _build(
+    settings: Settings,
+    name: str,
+    session: str,
+    delivery: Delivery,
+    content: Content,
+    annotations: Mapping[str, str],
+    idle_timeout: float = 0.0,
+) -> Manifests:
     # The Job's name becomes the pod's host name and a label.
     for path, errors in (("name", names.dns_label(name)), ("session", names.label_value(session))):
         if errors:
             raise SpecError(path, f"is not valid: {'; '.join(errors)}")
-    payload = Payload(program, settings)
-    delivery = resolve_delivery(settings, payload, slow_connection)
-    content = payload.env if delivery == "env" else payload.mount
     labels = {**settings.labels, MANAGED_BY: MANAGER, SESSION_LABEL: session}
-    annotations = {**settings.annotations, PROGRAM_ANNOTATION: program.digest(settings)}
+    metadata = {"name": name, "labels": dict(labels), "annotations": {**settings.annotations, **annotations}}
     job = {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": name, "labels": dict(labels), "annotations": annotations},
+        "metadata": _without_empty(metadata),
         "spec": {
             "backoffLimit": 0,
-            "activeDeadlineSeconds": _active_deadline(settings),
+            "activeDeadlineSeconds": _active_deadline(settings, idle_timeout),
             "ttlSecondsAfterFinished": settings.ttl_seconds_after_finished,
             "template": {"metadata": _metadata(settings, labels), "spec": _pod(settings, name, delivery, content)},
         },
@@ -118,13 +170,16 @@ def _metadata(settings: Settings, labels: Mapping[str, str]) -> _Json:
     return _without_empty({"labels": dict(labels), "annotations": dict(settings.annotations)})
 
 
-def lifetime(settings: Settings) -> int:
-    """Return the seconds after which a Job is deleted even without a client."""
-    return _active_deadline(settings) + settings.ttl_seconds_after_finished
+def lifetime(settings: Settings, idle_timeout: float = 0.0) -> int:
+    """Return the seconds after which a Job is deleted even without a client.
+
+    `idle_timeout`: how long its pod may wait for a program, in seconds.
+    """
+    return _active_deadline(settings, idle_timeout) + settings.ttl_seconds_after_finished
 
 
-def _active_deadline(settings: Settings) -> int:
-    return math.ceil(settings.startup_timeout + settings.timeout + _DEADLINE_MARGIN)
+def _active_deadline(settings: Settings, idle_timeout: float) -> int:
+    return math.ceil(idle_timeout + settings.startup_timeout + settings.timeout + _DEADLINE_MARGIN)
 
 
 def _without_empty(fields: _Json) -> _Json:
@@ -132,7 +187,7 @@ def _without_empty(fields: _Json) -> _Json:
     return {name: value for name, value in fields.items() if value is not None and value not in ("", {}, [])}
 
 
-def _pod(settings: Settings, name: str, delivery: Literal["env", "mount"], content: Content) -> _Json:
+def _pod(settings: Settings, name: str, delivery: Delivery, content: Content) -> _Json:
     volumes: list[_Json] = []
     if delivery == "mount":
         volumes = [
@@ -173,7 +228,7 @@ def _toleration(toleration: Toleration) -> _Json:
     return _without_empty(fields)
 
 
-def _container(settings: Settings, name: str, delivery: Literal["env", "mount"], content: Content) -> _Json:
+def _container(settings: Settings, name: str, delivery: Delivery, content: Content) -> _Json:
     mounts: list[_Json] = []
     variables: list[_Json] = []
     storage = settings.ephemeral_storage_request
@@ -187,13 +242,13 @@ def _container(settings: Settings, name: str, delivery: Literal["env", "mount"],
         storage = str(parse_quantity(storage) + parse_quantity(settings.tmp_size))
     else:
         command = ["python3", "-u", "-c", _FROM_ENV]
-        for key in content.data:
+        for key, value in content.data.items():
             source = {"configMapKeyRef": {"name": name, "key": key}}
-            variables.append({"name": env_variable(key), "valueFrom": source})
-    for key, value in settings.env.items():
-        # Kubernetes expands $(X) in values, and $$ is an escaped $.
-        # https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/
-        variables.append(_without_empty({"name": key, "value": value.replace("$", "$$")}))
+            variable = env_variable(key)
+            variables.append(
+                _variable(variable, value) if delivery == "attach" else {"name": variable, "valueFrom": source}
+            )
+    variables += [_variable(*each) for each in settings.env.items()]
     return _without_empty(
         {
             "name": CONTAINER,
@@ -219,5 +274,14 @@ def _container(settings: Settings, name: str, delivery: Literal["env", "mount"],
                 "capabilities": {"drop": ["ALL"]},
             },
             "volumeMounts": mounts,
+            # If the first connection ends, so does the runner's standard input.
+            "stdin": delivery == "attach" or None,
+            "stdinOnce": delivery == "attach" or None,
         }
     )
+
+
+def _variable(name: str, value: str) -> _Json:
+    # Kubernetes expands $(X) in values, and $$ is an escaped $.
+    # https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/
+    return _without_empty({"name": name, "value": value.replace("$", "$$")})

@@ -1,4 +1,4 @@
-"""Encode a program's code, files and input as the keys of one ConfigMap. Pure.
+"""Encode a program's code, files and input as the keys of one ConfigMap, or as one request for stdin. Pure.
 
 The keys are ``runner`` (the runner's source), ``request`` (JSON) and numbered pieces: ``code_0``, ``stdin_0``,
 ``file_0``, ... The request describes how each content is encoded::
@@ -15,6 +15,10 @@ The keys are ``runner`` (the runner's source), ``request`` (JSON) and numbered p
 
 An empty content has no keys. With environment variables, the name of each is ``GKE_SANDBOX_`` and the key in upper
 case; with a volume, each key is a file in ``/app``.
+
+For stdin (delivery ``attach``) the request follows a line with two numbers, its length and that of all contents.
+The contents follow the request in its order, each described as ``["raw", [length]]``; ``"env"`` has the
+environment variables that differ from those of the pod.
 """
 
 from __future__ import annotations
@@ -58,6 +62,9 @@ MAX_UNPACKED_BYTES = 64 << 20
 
 MAX_LOG_BYTES = 8 << 20
 """The maximum size of the log on the node. The kubelet rotates logs at 10 MiB; rotated parts cannot be read."""
+
+MAX_ATTACHED_LOG_BYTES = 512 << 20
+"""The same for delivery ``attach``, which does not read the log: enough for the largest limits."""
 
 _Encoder = Callable[[bytes, bool], tuple[str, Sequence[str | bytes]]]
 """Encode a content (True: it is the code) as an encoding and pieces: str for `data`, bytes for `binaryData`."""
@@ -168,14 +175,30 @@ class Payload:
         """The form for environment variables, which can refer to keys of `data` but not of `binaryData`."""
         return self._content(_as_variables)
 
+    def attach_request(self, pod_env: Mapping[str, str] | None = None) -> bytes:
+        """Return the form for stdin. Raises `PayloadTooLarge`.
+
+        `pod_env`: the variables that the pod was created with, by default those of the settings.
+        """
+        self._check_unpacked_size()
+        contents: list[bytes] = []
+
+        def put(_stem: str, content: bytes) -> list[object]:
+            contents.append(content)
+            return ["raw", [len(content)]]
+
+        request = self._request(put, MAX_ATTACHED_LOG_BYTES)
+        if pod_env is not None:
+            env = self._settings.env.items()
+            request["env"] = {name: value for name, value in env if pod_env.get(name) != value}
+        encoded = _as_json(request).encode()
+        return b"".join([b"%d %d\n" % (len(encoded), sum(map(len, contents))), encoded, *contents])
+
     @cached_property
     def mount(self) -> Content:
         """The form for a volume: plain if that fits, else compressed. Raises `PayloadTooLarge`."""
+        self._check_unpacked_size()
         size = self.unpacked_size
-        if size > MAX_UNPACKED_BYTES:
-            raise self._too_large(
-                f"have {size} bytes; the maximum is {MAX_UNPACKED_BYTES}", size, MAX_UNPACKED_BYTES
-            )
         if size <= MAX_CONFIG_MAP_BYTES:
             plain = self._content(_as_files)
             if plain.size <= MAX_CONFIG_MAP_BYTES:
@@ -207,8 +230,13 @@ class Payload:
                     binary[key] = piece
             return [encoding, keys]
 
+        data["request"] = _as_json(self._request(put, MAX_LOG_BYTES))
+        return Content(data, binary)
+
+    def _request(self, put: Callable[[str, bytes], list[object]], log_bytes: int) -> dict[str, object]:
+        """Return the request; `put` stores a content, and returns its description."""
         settings = self._settings
-        request = {
+        return {
             "protocol": PROTOCOL,
             "timeout": settings.timeout,
             "args": self._args,
@@ -221,11 +249,16 @@ class Payload:
                 "output": settings.max_output_bytes,
                 "files": settings.max_files,
                 "file_bytes": settings.max_file_bytes,
-                "log_bytes": MAX_LOG_BYTES,
+                "log_bytes": log_bytes,
             },
         }
-        data["request"] = json.dumps(request, separators=(",", ":"))
-        return Content(data, binary)
+
+    def _check_unpacked_size(self) -> None:
+        size = self.unpacked_size
+        if size > MAX_UNPACKED_BYTES:
+            raise self._too_large(
+                f"have {size} bytes; the maximum is {MAX_UNPACKED_BYTES}", size, MAX_UNPACKED_BYTES
+            )
 
     def _too_large(self, message: str, size: int, limit: int) -> PayloadTooLarge:
         """Return the error. Its `field` is the largest content, which helps most when reduced."""
@@ -239,8 +272,12 @@ class Payload:
         )
 
 
+def _as_json(request: Mapping[str, object]) -> str:
+    return json.dumps(request, separators=(",", ":"))
+
+
 def resolve_delivery(settings: Settings, payload: Payload, slow_connection: bool) -> Literal["env", "mount"]:
-    """Choose between environment variables and a volume.
+    """Choose between environment variables and a volume, if `Settings.delivery` is not ``attach``.
 
     ``auto`` chooses environment variables if they are known to work and to be faster. A pod without a volume
     starts 0.3 s sooner, but only gVisor provides a writable /tmp in a read-only container without volumes, and a

@@ -52,7 +52,10 @@ POD = {
     "accept_admission_changes": ("FIELD", "accept an unsafe change of this field by mutating admission"),
     "labels": ("K=V", "add this label to the Job, pod and ConfigMap"),
     "annotations": ("K=V", "add this annotation to the Job and pod"),
-    "delivery": (None, "pass the program in environment variables (env, starts faster) or in a volume (mount)"),
+    "delivery": (
+        None,
+        "pass the program in environment variables (env), a volume (mount) or over a connection (attach)",
+    ),
     "ttl_seconds_after_finished": (
         "TIME",
         "have Kubernetes delete the finished Job after this time, if it still exists",

@@ -15,7 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gke_sandbox._wire.manifests import CONTAINER, MANAGED_BY, SESSION_LABEL, Manifests, build
+from gke_sandbox._wire.manifests import (
+    CONTAINER,
+    MANAGED_BY,
+    SESSION_LABEL,
+    Manifests,
+    build,
+    build_waiting,
+    lifetime,
+)
 from gke_sandbox._wire.payload import runner_text
 from gke_sandbox._wire.program import Program
 from gke_sandbox.errors import PayloadTooLarge, SpecError
@@ -27,8 +35,9 @@ from tests.kubernetes_rules import field_errors, restricted_violations
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs" / "manifests.md"
 NAME, SESSION, UID = "gke-sandbox-0123456789", "0123abcd", "18960708-402a-47e7-aded-412945bb4243"
-Delivery = Literal["env", "mount"]
+Delivery = Literal["env", "mount", "attach"]
 BOTH: list[Delivery] = ["env", "mount"]
+ALL: list[Delivery] = [*BOTH, "attach"]
 
 
 def make(program: Program | None = None, **settings: Any) -> Manifests:
@@ -153,17 +162,18 @@ def test_bodies_equal_those_accepted_by_a_real_server_except_for_listed_differen
 # -- compared with Kubernetes' rules -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("delivery", BOTH)
+@pytest.mark.parametrize("delivery", ALL)
 @pytest.mark.parametrize("settings", [{}, everything, nothing], ids=["defaults", "everything", "nothing"])
 def test_every_field_exists_has_its_type_and_is_not_empty(delivery: Delivery, settings: dict[str, Any]) -> None:
     program = Program(code=b"\xff", files={"a": b"1"}, stdin="x", args=["a"])
     manifests = make(program, delivery=delivery, **settings)
     assert field_errors("Job", manifests.job) == []
-    assert field_errors("ConfigMap", manifests.config_map(UID)) == []
+    if delivery != "attach":
+        assert field_errors("ConfigMap", manifests.config_map(UID)) == []
     json.dumps(manifests.job, allow_nan=False)
 
 
-@pytest.mark.parametrize("delivery", BOTH)
+@pytest.mark.parametrize("delivery", ALL)
 @pytest.mark.parametrize("settings", [{}, everything, nothing], ids=["defaults", "everything", "nothing"])
 def test_the_pod_satisfies_the_restricted_pod_security_standard(
     delivery: Delivery, settings: dict[str, Any]
@@ -253,7 +263,7 @@ def test_annotations_are_set_on_job_and_pod() -> None:
     assert job["spec"]["template"]["metadata"]["annotations"] == annotations
 
 
-@pytest.mark.parametrize("delivery", BOTH)
+@pytest.mark.parametrize("delivery", ALL)
 def test_the_job_names_its_program_by_a_digest_and_the_pod_does_not(delivery: Delivery) -> None:
     program, settings = Program(code="print(1)"), Settings(delivery=delivery, timeout=7)
     job = build(settings, program, name=NAME, session=SESSION).job
@@ -407,6 +417,53 @@ def test_delivery_by_mount_has_two_volumes_and_requests_their_storage() -> None:
     assert container["resources"]["limits"]["ephemeral-storage"] == "256Mi"
 
 
+def test_delivery_by_attach_has_the_runner_in_the_job_and_the_program_in_a_request() -> None:
+    program = Program(code="é", files={"b": b"\xff", "a": b""}, stdin="in", args=["x"])
+    manifests = make(program, delivery="attach", env={"A": "1"}, timeout=5)
+    assert manifests.delivery == "attach"
+    assert "volumes" not in pod_of(manifests)
+    container = container_of(manifests)
+    assert "volumeMounts" not in container
+    assert (container["stdin"], container["stdinOnce"]) == (True, True)
+    assert container["command"] == container_of(make(delivery="env"))["command"]
+    values = {each["name"]: expanded(each["value"]) for each in container["env"]}
+    assert values == {"GKE_SANDBOX_RUNNER": runner_text(), "GKE_SANDBOX_WAIT": "60", "A": "1"}
+    assert container["resources"]["requests"]["ephemeral-storage"] == "64Mi"
+    lengths, _, rest = manifests.request.partition(b"\n")
+    size, contents = map(int, lengths.split())
+    request = json.loads(rest[:size])
+    assert request["code"] == ["raw", [2]]
+    assert request["stdin"] == ["raw", [2]]
+    assert request["files"] == {"b": ["raw", [1]], "a": ["raw", [0]]}
+    assert (request["args"], request["timeout"], "env" in request) == (["x"], 5.0, False)
+    assert rest[size:] == "é".encode() + b"in\xff"
+    assert contents == 5
+
+
+def test_other_deliveries_have_no_stdin() -> None:
+    for delivery in BOTH:
+        assert {"stdin", "stdinOnce"}.isdisjoint(container_of(make(delivery=delivery)))
+
+
+def test_a_warm_pod_waits_for_any_program_for_its_idle_time() -> None:
+    settings = Settings(timeout=20, startup_timeout=10, annotations={"a": "b"})
+    manifests = build_waiting(settings, name=NAME, session=SESSION, idle_timeout=600)
+    assert manifests.job["metadata"]["annotations"] == {"a": "b"}
+    assert manifests.job["spec"]["activeDeadlineSeconds"] == 600 + 10 + 20 + 30
+    assert lifetime(settings, 600) == 660 + settings.ttl_seconds_after_finished
+    values = {each["name"]: each["value"] for each in container_of(manifests)["env"]}
+    assert values["GKE_SANDBOX_WAIT"] == "600"
+    assert container_of(manifests)["stdinOnce"] is True
+    assert manifests.request == b""
+    assert field_errors("Job", manifests.job) == []
+    assert restricted_violations(pod_of(manifests)) == []
+
+
+def test_a_program_above_64_mib_is_refused_with_attach() -> None:
+    with pytest.raises(PayloadTooLarge, match="the maximum is 67108864"):
+        make(Program(code="", files={"a": bytes(64 << 20), "b": b"1"}), delivery="attach")
+
+
 @pytest.mark.parametrize("tmp_size", ["64Mi", "1", "100M", "1e6", "0.5Gi"])
 def test_with_a_volume_requests_never_exceed_limits(tmp_size: str) -> None:
     resources = container_of(make(delivery="mount", tmp_size=tmp_size, ephemeral_storage_limit="1Gi"))["resources"]
@@ -415,7 +472,7 @@ def test_with_a_volume_requests_never_exceed_limits(tmp_size: str) -> None:
     assert request.nano <= parse_quantity("1Gi").nano
 
 
-@pytest.mark.parametrize("delivery", BOTH)
+@pytest.mark.parametrize("delivery", ALL)
 def test_dollars_in_variables_are_doubled(delivery: Delivery) -> None:
     """Kubernetes expands $(X) and writes $$ for a dollar."""
     manifests = make(delivery=delivery, env={"A": "$(HOME) costs 5$", "B": "$$", "EMPTY": ""})
@@ -439,7 +496,7 @@ def test_a_variable_arrives_unchanged(value: str) -> None:
 
 def test_arguments_input_and_code_are_in_the_config_map_only() -> None:
     program = Program(code="# secret-code", args=["secret-arg"], stdin="secret-in", files={"secret-name": "x"})
-    for delivery in BOTH:
+    for delivery in ALL:
         assert "secret" not in json.dumps(make(program, delivery=delivery).job)
 
 

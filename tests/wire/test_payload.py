@@ -106,6 +106,12 @@ def test_a_home_set_by_the_caller_is_marked_in_the_request(delivery: str) -> Non
     assert json.loads(getattr(made, delivery).data["request"])["keep_home"] is True
 
 
+def test_a_request_for_stdin_has_the_variables_that_the_pod_lacks() -> None:
+    made = Payload(Program(code="x"), Settings(env={"SAME": "1", "CHANGED": "2", "NEW": "3"}))
+    request = made.attach_request({"SAME": "1", "CHANGED": "1", "POD": "9"}).split(b"\n", 1)[1]
+    assert json.loads(request[:-1])["env"] == {"CHANGED": "2", "NEW": "3"}
+
+
 def test_keys_are_valid_for_config_maps_and_variables() -> None:
     content = payload("x" * 300_000, files={f"f{i}": noise(100) for i in range(20)}, stdin="x").env
     for key in content.data:

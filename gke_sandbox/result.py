@@ -105,6 +105,8 @@ class ExecutionResult:
     """
     timings: Timings = field(default_factory=Timings)
     """When each phase was reached, in seconds. Default: no phase observed."""
+    start: Literal["warm", "cold"] = "cold"
+    """Whether the program ran in a pod that was waiting for it (``warm``). Default: ``cold``."""
     job: str = ""
     """Name of the Job. Default: empty."""
     pod: str = ""

@@ -124,6 +124,15 @@ END_CAUSES: tuple[FailureCause, ...] = (
         permanent=True,
     ),
     FailureCause(
+        "not_sent",
+        "the program could not be sent to its container",
+        "It has not run: run it again. If it happens often, a proxy may not support WebSockets, or the network may"
+        " be unreliable; delivery=env and mount need no such connection.",
+        (Pattern("client"),),
+        ran=False,
+        permanent=True,
+    ),
+    FailureCause(
         "unsafe_admission_change",
         "an admission policy or webhook removed protections, or made a second run possible",
         "Find the policy or webhook (kubectl get mutatingwebhookconfigurations,mutatingadmissionpolicies) and"

@@ -129,6 +129,18 @@ def unsafe_admission_change(changes: Sequence[Change], job: str, pod: str) -> St
     )
 
 
+def not_sent(why: str, job: str, pod: str) -> StartError:
+    """Return the error for a program that did not reach the runner, which waits for it on its stdin."""
+    found = cause("not_sent")
+    return StartError(
+        f"{found.summary}: {why}",
+        cause=found.name,
+        job=job,
+        pod=pod,
+        hint=found.hint,
+    )
+
+
 def unanswered(error: SandboxError, job: str, pod: str) -> ResultLost:
     """Return the error for a ConfigMap that may have been created, while nothing else is known."""
     return ResultLost(

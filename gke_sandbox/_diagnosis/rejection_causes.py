@@ -131,8 +131,8 @@ REJECTION_CAUSES: tuple[FailureCause, ...] = (
     FailureCause(
         "job_suspended",
         "the Job is suspended: a queue such as Kueue has not admitted it yet",
-        "It starts when the queue admits it: wait longer (startup_timeout), or ask for room in the queue. Its label "
-        "kueue.x-k8s.io/queue-name (labels) must name a LocalQueue of the namespace, or it never starts.",
+        "It starts when the queue admits it: wait longer (startup_timeout), or ask for room in the queue. Its"
+        " label kueue.x-k8s.io/queue-name (labels) must name a LocalQueue of the namespace, or it never starts.",
         (Pattern("admission", "Suspended"),),
     ),
     FailureCause(

@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 
 from .._diagnosis import WaitReason, messages, rejection
-from .._wire.manifests import Manifests, build
+from .._wire.manifests import Manifests, build, build_waiting
 from .._wire.program import Program
 from ..errors import AlreadyExists, Conflict, NetworkError, SandboxError, ServerError
 from ..kube.client import KubeClient
@@ -49,6 +49,7 @@ _SLOW_ROUND_TRIP = 0.1
 class Creation:
     """Creates the objects of one execution: `prepare`, then `create_job`, then `create_config_map`.
 
+    Without a program it creates the Job of a warm pod, which waits `idle_timeout` seconds for one.
     `send` is called with what happened. After `deadline`, by the event loop's clock, nothing is waited for;
     retryable errors are retried until then, for a minute at most. `uniform` returns numbers from 0 to 1, for the
     delays.
@@ -58,15 +59,18 @@ class Creation:
         self,
         client: KubeClient,
         settings: Settings,
-        program: Program,
+        program: Program | None,
         session: str,
         deadline: float,
         send: Callable[[Input], None],
         uniform: Callable[[], float] = random.random,
+        *,
+        idle_timeout: float = 0.0,
     ) -> None:
         self._client = client
         self._settings = settings
         self._program = program
+        self._idle_timeout = idle_timeout
         self._session = session
         self._send = send
         self._budget = _RetryBudget(client, deadline, uniform)
@@ -76,11 +80,22 @@ class Creation:
 
     def prepare(self, name: str) -> Mapping[str, Any]:
         """Build the objects under a new name, and return the Job. Raises `SpecError`."""
+        if self._program is None:
+            self._manifests = build_waiting(
+                self._settings, name=name, session=self._session, idle_timeout=self._idle_timeout
+            )
+            return self._manifests.job
         slow = self._client.round_trip is not None and self._client.round_trip > _SLOW_ROUND_TRIP
         self._manifests = build(
             self._settings, self._program, name=name, session=self._session, slow_connection=slow
         )
         return self._manifests.job
+
+    @property
+    def request(self) -> bytes:
+        """The bytes that the runner reads from its stdin, with delivery ``attach``."""
+        assert self._manifests is not None
+        return self._manifests.request
 
     async def create_job(self) -> None:
         assert self._manifests is not None

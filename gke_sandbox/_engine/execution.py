@@ -16,8 +16,10 @@ import anyio.lowlevel
 
 from .._diagnosis.admission import RELEASE_FIELDS
 from .._wire.manifests import CONTAINER
+from .._wire.payload import Payload
 from .._wire.program import Program
 from ..errors import Forbidden, NetworkError, SandboxError
+from ..kube.attach import AttachConnection
 from ..kube.client import KubeClient
 from ..kube.resources import EVENTS, JOBS, PODS
 from ..kube.status import RequestInfo
@@ -41,7 +43,11 @@ _MAX_EVENTS = 100
 
 
 class Execution:
-    """One program in one pod. `run` is called once."""
+    """One program in one pod. `run` is called once.
+
+    Without a program it is a warm pod: `on_ready` is called when its runner waits for a program, which `assign`
+    gives it, once. `idle_timeout`: how long the runner waits, in seconds.
+    """
 
     def __init__(
         self,
@@ -49,13 +55,16 @@ class Execution:
         client: KubeClient,
         pods: PodWatch,
         settings: Settings,
-        program: Program,
+        program: Program | None,
         session: str,
         new_name: Callable[[], str],
         delete: Callable[[steps.JobAttempt, Execution], None],
         emit: Callable[[ExecutionEvent], None],
+        on_ready: Callable[[], None] = lambda: None,
+        idle_timeout: float = 0.0,
     ) -> None:
         self.settings = settings
+        self.idle_timeout = idle_timeout
         self.cleanup_done = threading.Event()
         """Set when the run has ended and its Jobs are deleted, or deleting them was given up."""
         self._client = client
@@ -65,6 +74,9 @@ class Execution:
         self._new_name = new_name
         self._delete = delete
         self._emit = emit
+        self._on_ready = on_ready
+        self._program_bytes = b""
+        self._connection: AttachConnection | None = None
         self._state: ExecutionState | None = None
         self._last: steps.Done | steps.Fail | None = None
         self._job = ""
@@ -81,6 +93,11 @@ class Execution:
         """Whether the program may have started; final when `run` has returned or raised."""
         return self._state is not None and self._state.may_have_run
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the runner waits for a program, and `assign` can be called."""
+        return self._program is None and self._state is not None and self._state.phase == "waiting"
+
     async def run(self) -> ExecutionResult:
         """Run the program and return how it ended.
 
@@ -92,12 +109,16 @@ class Execution:
         await anyio.lowlevel.checkpoint_if_cancelled()
         now = anyio.current_time()
         self._state = ExecutionState(
-            self.settings, now, self._new_name, random.random, RELEASE_FIELDS if self._client.replays else ()
+            self.settings,
+            now,
+            self._new_name,
+            random.random,
+            RELEASE_FIELDS if self._client.replays else (),
+            has_program=self._program is not None,
         )
         send, self._inputs = anyio.create_memory_object_stream[steps.Input](math.inf)
         self._send = send.send_nowait
-        limit = now + self.settings.startup_timeout
-        self._creation = Creation(self._client, self.settings, self._program, self._session, limit, self._send)
+        self._creation = self._new_creation(now)
         with send, self._inputs, contextlib.ExitStack() as self._observing:
             try:
                 async with anyio.create_task_group() as self._tasks:
@@ -110,6 +131,29 @@ class Execution:
         if isinstance(last, steps.Fail):
             raise last.error
         return last.result
+
+    def assign(self, program: Program, settings: Settings, emit: Callable[[ExecutionEvent], None]) -> None:
+        """Run this program in the warm pod. `run` returns its result. Raises `PayloadTooLarge`.
+
+        `settings` are those of the pod, except for those that a request can change. If the program certainly has
+        not started when the pod is lost, it runs in another one, which is created for it.
+        """
+        request = Payload(program, settings).attach_request(self.settings.env)
+        self._program_bytes, self._program, self._emit = request, program, emit
+        self.settings = settings.override(delivery="attach")
+        self._creation = self._new_creation(anyio.current_time())
+        self._send(steps.Assigned(self.settings))
+
+    def _new_creation(self, now: float) -> Creation:
+        return Creation(
+            self._client,
+            self.settings,
+            self._program,
+            self._session,
+            now + self.settings.startup_timeout,
+            self._send,
+            idle_timeout=self.idle_timeout,
+        )
 
     async def _loop(self, state: ExecutionState) -> steps.Done | steps.Fail:
         """Apply one input after the other until the state returns its last effect."""
@@ -151,7 +195,14 @@ class Execution:
                     self._stop("create")
                 case steps.OpenLog(number):
                     self._start(f"log {number}", self._read_log, effect)
+                case steps.OpenAttach(number):
+                    self._start(f"log {number}", self._attach, effect)
+                case steps.Ready():
+                    self._on_ready()
+                case steps.SendRequest(number):
+                    self._start("request", self._send_request, number)
                 case steps.CloseLog(number):
+                    self._stop("request")
                     self._stop(f"log {number}")
                 case steps.PollPods() | steps.PollEvents() | steps.PollJob():
                     self._start("poll", self._poll, effect)
@@ -168,6 +219,7 @@ class Execution:
         if name != self._job:
             try:
                 self._send(steps.JobPrepared(self._creation.prepare(name)))
+                self._program_bytes = self._creation.request
             except SandboxError as error:
                 self._send(steps.CreateFailed(error, may_have_arrived=False))
                 return
@@ -204,6 +256,25 @@ class Execution:
             self._send(steps.LogEnded(number))
         except SandboxError as error:
             logger.debug("the log of pod %s could not be read to its end: %s", effect.pod, error.message)
+            self._send(steps.LogEnded(number, error))
+
+    async def _attach(self, effect: steps.OpenAttach) -> None:
+        number, namespace = effect.number, self.settings.namespace
+        try:
+            async with self._client.attach(namespace, effect.pod, container=CONTAINER) as self._connection:
+                self._send(steps.AttachOpened(number))
+                async for chunk in self._connection:
+                    self._send(steps.LogChunk(number, chunk))
+            self._send(steps.LogEnded(number))
+        except SandboxError as error:
+            logger.debug("the connection to the container of pod %s ended: %s", effect.pod, error.message)
+            self._send(steps.LogEnded(number, error))
+
+    async def _send_request(self, number: int) -> None:
+        assert self._connection is not None
+        try:
+            await self._connection.send(self._program_bytes)
+        except SandboxError as error:
             self._send(steps.LogEnded(number, error))
 
     async def _poll(self, effect: steps.Poll) -> None:

@@ -20,7 +20,17 @@ from .startup_probe import StartupProbe
 from .steps import Effect, JobAttempt, Poll
 
 Phase = Literal[
-    "creating", "pausing", "confirming", "starting", "reading", "overtime", "status", "status poll", "finished"
+    "creating",
+    "pausing",
+    "confirming",
+    "starting",
+    "attaching",
+    "waiting",
+    "reading",
+    "overtime",
+    "status",
+    "status poll",
+    "finished",
 ]
 
 
@@ -28,7 +38,8 @@ class ExecutionFacts:
     """The facts of one execution, and the effects of the current input.
 
     `new_name` returns the name for a new Job, `uniform` a random number from 0 to 1. `ignored_changes` are fields
-    that admission may change, in addition to those that the settings accept.
+    that admission may change, in addition to those that the settings accept. `has_program`: whether there is a
+    program; if not, `Assigned` gives it one.
     """
 
     def __init__(
@@ -38,6 +49,8 @@ class ExecutionFacts:
         new_name: Callable[[], str],
         uniform: Callable[[], float],
         ignored_changes: Collection[str] = (),
+        *,
+        has_program: bool = True,
     ) -> None:
         self._settings = settings
         self._new_name = new_name
@@ -50,6 +63,10 @@ class ExecutionFacts:
         """Whether the container may have started. Never goes back to False, and is copied to the run's error."""
         self.attempts: list[JobAttempt] = []
         """The Jobs that were created, or may have been. Only the last can have a result."""
+        self._attaches = settings.delivery == "attach"
+        self._has_program = has_program
+        self._warm = False
+        self._attach_failures = 0
         self._number = 0
         self._pending = 1
         self._watch_error: SandboxError | None = None
@@ -61,7 +78,7 @@ class ExecutionFacts:
         self._sent_job: Mapping[str, Any] = {}
         self._uid: str | None = None
         self._unsafe_changes: list[Change] = []
-        self._config_map_may_exist = False
+        self._config_map_may_exist = self._request_sent = False
         self._create_error: SandboxError | None = None
         self._seen: dict[PhaseName, float] = {}
         self._pod: PodState | None = None
@@ -129,7 +146,9 @@ class ExecutionFacts:
         )
         self._pod, self._pod_object = seen, pod
         self._has_run = self._has_run or seen.running
-        if self._has_run or (seen.termination is not None and seen.termination.ran is not False):
+        if not self._attaches and (
+            self._has_run or (seen.termination is not None and seen.termination.ran is not False)
+        ):
             self.may_have_run = True
         if seen.termination is not None:
             self._log.container_ended(self._now, kept=seen.termination.kind != "killed")
@@ -269,6 +288,11 @@ class ExecutionFacts:
         self._number += 1
         self._close_connection(self._log.connect(self._number, self._now))
         self._effects.append(steps.OpenLog(self._number, self._pod_name))
+
+    def _open_attach(self) -> None:
+        self._number += 1
+        self._close_connection(self._log.connect(self._number, self._now, attach=True))
+        self._effects.append(steps.OpenAttach(self._number, self._pod_name))
 
     def _close_log(self) -> None:
         self._close_connection(self._log.take_replacement())

@@ -52,13 +52,7 @@ class LogStream:
     """
 
     def __init__(self, settings: Settings, uniform: Callable[[], float], now: float) -> None:
-        self.decoder = ReplayableLogDecoder(
-            Limits(
-                output_bytes=settings.max_output_bytes,
-                file_bytes=settings.max_file_bytes,
-                file_count=settings.max_files,
-            )
-        )
+        self.decoder = _new_decoder(settings)
         self._uniform = uniform
         self.number: int | None = None
         """The number of the connection that is read, or requested; None while there is none."""
@@ -66,6 +60,8 @@ class LogStream:
         """The number of the connection that is requested while another one is open but silent."""
         self.open = False
         """Whether the log is being read, or was when it was closed."""
+        self.attached = False
+        """Whether the connection is to the container itself, whose output is the same as its log."""
         self.complete = False
         """Whether the server ended the log."""
         self.pod_missing = False
@@ -87,6 +83,10 @@ class LogStream:
         # The start and the end of the pause before the log is opened again.
         self._pause: tuple[float, float] | None = None
 
+    def set_limits(self, settings: Settings) -> None:
+        """Decode what follows within the limits of these settings, from the start."""
+        self.decoder = _new_decoder(settings)
+
     def restart_timer(self, now: float) -> None:
         """Allow the log its time to open from now on, although its container may have ended long ago."""
         self._timer_start = now
@@ -100,11 +100,12 @@ class LogStream:
         self.container_ended_at = self._drain_from = now
         self.kept = kept
 
-    def connect(self, number: int, now: float) -> int | None:
+    def connect(self, number: int, now: float, *, attach: bool = False) -> int | None:
         """Record that the log is requested. Return the number of the earlier request that this one replaces.
 
         A log that is open stays open until there is a response.
         """
+        self.attached = attach
         is_read = self.open and self.number is not None
         replaced = self.replacement if is_read else self.number
         if is_read:
@@ -151,7 +152,8 @@ class LogStream:
         if number == self.replacement:
             self._reconnect_at = now + self._idle_timeout
         else:
-            self.number, self.open, self.complete = self.replacement, False, error is None
+            complete = error is None and not self.attached
+            self.number, self.open, self.complete = self.replacement, False, complete
         self.replacement = None
         if error is not None:
             self.last_error = error.message
@@ -170,7 +172,7 @@ class LogStream:
         else:
             self._reconnect_at = soon
 
-    def pause(self, error: SandboxError, now: float) -> None:
+    def pause(self, error: SandboxError | None, now: float) -> None:
         """Wait before the log is opened again: with growing delays, or as the server asks."""
         self._failures += 1
         self._pause = (
@@ -205,4 +207,14 @@ class LogStream:
             # Even if the server asks to wait for longer, there is one more attempt within the time that is left.
             last = self._kept_until - REQUEST_TIMEOUT
             return last if until >= self._kept_until and last > since else until
-        return self._reconnect_at
+        # Pings find out whether a connection to the container is lost.
+        return math.inf if self.attached and self.open else self._reconnect_at
+
+
+def _new_decoder(settings: Settings) -> ReplayableLogDecoder:
+    limits = Limits(
+        output_bytes=settings.max_output_bytes,
+        file_bytes=settings.max_file_bytes,
+        file_count=settings.max_files,
+    )
+    return ReplayableLogDecoder(limits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from .._diagnosis import Termination, cause, messages
 from .._wire.frames import Exit
@@ -13,7 +14,7 @@ from ..result import ExecutionResult, Status, Timings
 _SIGKILL = 9
 _MAX_SIGNAL = 64
 _TIMED_OUT_CODE = 124
-_RUNNER_FAILED_CODE = 125
+RUNNER_FAILED_CODE = 125
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,9 @@ class Outcome:
     message: str = ""
     cause: str = ""
 
-    def result(self, log: ReplayableLogDecoder, timings: Timings, job: str, pod: str) -> ExecutionResult:
+    def result(
+        self, log: ReplayableLogDecoder, timings: Timings, job: str, pod: str, start: Literal["warm", "cold"]
+    ) -> ExecutionResult:
         """Return the result with what the log contains."""
         return ExecutionResult(
             status=self.status,
@@ -43,6 +46,7 @@ class Outcome:
             message=self.message,
             cause=self.cause,
             timings=timings,
+            start=start,
             job=job,
             pod=pod,
         )
@@ -95,9 +99,9 @@ def from_termination(
     if termination.kind in ("out_of_memory", "killed"):
         return _from_outside(termination)
     code = termination.exit_code or 0
-    if code == _RUNNER_FAILED_CODE and log.not_started:
+    if code == RUNNER_FAILED_CODE and log.not_started:
         return messages.runner_failed(termination, job, pod, log, image)
-    if code == _RUNNER_FAILED_CODE and log.runner_error:
+    if code == RUNNER_FAILED_CODE and log.runner_error:
         return messages.runner_crashed(job, pod, log)
     if log_error:
         how_far = "" if log.start is None else " to its end"
@@ -115,7 +119,7 @@ def from_termination(
         return _explained("timed_out", termination)
     if 128 < code <= 128 + _MAX_SIGNAL:
         return Outcome("signaled", None, code - 128)
-    if code == _RUNNER_FAILED_CODE:
+    if code == RUNNER_FAILED_CODE:
         message = "the log has no exit frame: the program exited with code 125, or the runner failed"
         return Outcome("failed", code, message=message)
     return Outcome("failed", code)

@@ -1,20 +1,23 @@
 """One execution as a state machine without I/O.
 
-Everything that changes the state of an execution, and every decision that follows from it, is in this file. Inputs
-and effects are in `steps`; `execution` feeds the inputs and carries out the effects.
+Everything that changes the state of an execution, and every decision that follows from it, is in this file and,
+from the phase ``reading`` on, in `ending`. Inputs and effects are in `steps`; `execution` feeds the inputs and
+carries out the effects.
 
 ::
 
-    creating -> starting -> reading -> finished
-        |                    |  ^
-        v                    v  |
-    confirming           overtime, status, status poll
+    creating -> starting -> (attaching -> waiting ->) reading -> finished
+        |                                             |  ^
+        v                                             v  |
+    confirming                                    overtime, status, status poll
 
 ``creating``      the Job and the ConfigMap are being created
 ``pausing``       a node has rejected the pod: wait a while before the next Job is created
 ``confirming``    the ConfigMap may have arrived, although its creation failed: the pod is listed once
 ``starting``      wait until the container runs
-``reading``       read the log
+``attaching``     delivery ``attach`` only: connect to the container, whose runner waits for the program
+``waiting``       connected; without a program until one is assigned
+``reading``       read the log, or the container's output from the connection
 ``overtime``      the time limit has passed without an exit frame: the pod is listed once
 ``status``        wait for the pod's final status: the log ended, or its exit frame leaves a doubt
 ``status poll``   get the final status with requests
@@ -29,38 +32,24 @@ from dataclasses import replace
 
 from .._diagnosis import Termination, WaitReason, job_termination, messages, suspension
 from .._diagnosis.admission import job_changes
-from .._wire.frames import PROTOCOL, Frame, Output, Start
 from .._wire.manifests import CONTAINER
-from ..errors import (
-    BadRequest,
-    Forbidden,
-    NotFound,
-    ResultLost,
-    SandboxError,
-    Unauthorized,
-)
+from ..errors import NotFound
 from ..kube.resources import PODS
-from ..result import OutputChunk, Timings
-from . import outcome, steps
-from .facts import ExecutionFacts
-from .log_stream import RESUME_GRACE, is_temporary
-from .outcome import Outcome
+from ..kube.retry import is_retryable
+from ..settings import Settings
+from . import steps
+from .ending import FINAL_POLL_TIMEOUT, ExecutionEnding
+from .log_stream import RESUME_GRACE
 from .startup_probe import StartupProbe
 from .steps import Effect, Input, Poll
 
-KILL_GRACE = 5.0
-"""The Job is deleted this long after the time limit, because the runner did not end the program."""
 REJECTED_DELAY, MAX_REJECTED_DELAY = 2.0, 30.0
 """The pause before another Job is created because a node has rejected the last one's pod; doubled each time."""
-FINAL_STATUS_TIMEOUT = 3.0
-"""How long to wait for the pod's final status when the log ends without an exit frame."""
-FINAL_POLL_TIMEOUT = 3.0
-"""How long the last requests for the pod's state may take."""
-LOG_REREADS = 2
-"""How often a log without an exit frame is read again, if its container exited by itself."""
+ATTACH_TIMEOUT = 10.0
+"""How long connecting to a container that runs may take, if `startup_timeout` does not allow more."""
 
 
-class ExecutionState(ExecutionFacts):
+class ExecutionState(ExecutionEnding):
     """The state of one execution. `apply` is called with each input; times are seconds of any one clock."""
 
     # -- the interface --------------------------------------------------------------------------------------
@@ -78,12 +67,14 @@ class ExecutionState(ExecutionFacts):
     @property
     def next_deadline(self) -> float:
         """Return the time at which `Tick` is due, if no other input comes first."""
-        if self.phase in ("creating", "finished"):
+        if self.phase in ("creating", "waiting", "finished"):
             return math.inf
         if self.phase == "starting" and self._poll is None:
             return min(self._start_limit, self._next_poll_at)
         if self.phase == "reading":
             return min(self._log.read_deadline, self._log.reconnect_at)
+        if self.phase == "attaching":
+            return min(self._deadline, self._log.reconnect_at)
         return self._deadline
 
     # -- inputs ---------------------------------------------------------------------------------------------
@@ -93,8 +84,11 @@ class ExecutionState(ExecutionFacts):
             if self.phase == "creating" and self.attempts:
                 self._on_creation(input_)
         elif isinstance(input_, steps.LogInput):
-            if self.phase == "reading" and input_.number in (self._log.number, self._log.replacement):
-                self._on_log(input_)
+            if input_.number in (self._log.number, self._log.replacement):
+                if self.phase == "reading":
+                    self._on_log(input_)
+                elif self.phase in ("attaching", "waiting"):
+                    self._on_attach(input_)
         elif isinstance(input_, steps.PollResponse):
             if self._poll is not None and input_.number == self._poll.number:
                 self._on_poll(self._poll, input_)
@@ -108,6 +102,8 @@ class ExecutionState(ExecutionFacts):
             match input_:
                 case steps.Started() if not self.attempts:
                     self._create_job(self._new_name())
+                case steps.Assigned(settings) if not self._has_program:
+                    self._assign(settings)
                 case steps.WatchFailed(error):
                     self._watch_failed, self._watch_error = True, error
                 case steps.Tick(pending, watch_error):
@@ -119,7 +115,8 @@ class ExecutionState(ExecutionFacts):
                     self._log.resumed(self._now, seconds)
                     self._deadline = max(self._deadline, self._now + RESUME_GRACE)
                 case steps.Abandoned():
-                    self.may_have_run = self.may_have_run or self._config_map_may_exist
+                    sent = self._config_map_may_exist or self._request_sent
+                    self.may_have_run = self.may_have_run or sent
                     self._finish()
 
     def _advance(self, *, is_tick: bool = False) -> None:
@@ -144,6 +141,8 @@ class ExecutionState(ExecutionFacts):
         elif self._unsafe_changes and self.phase != "finished":
             # Another pod of the same Job.
             self._fail_unsafe(True)
+        elif self.phase in ("attaching", "waiting"):
+            self._advance_attach()
         elif self.phase == "reading":
             if self._now >= self._log.read_deadline:
                 self._end_reading()
@@ -171,7 +170,9 @@ class ExecutionState(ExecutionFacts):
                 self._set_wait_reason(suspension(job))
                 self.attempts[-1] = replace(self.attempts[-1], response_pending=False)
                 self._unsafe_changes = self._not_accepted(job_changes(self._sent_job, job, CONTAINER))
-                if not self._unsafe_changes:
+                if self._attaches:
+                    self._decide_start(created=True)
+                elif not self._unsafe_changes:
                     self._create_config_map()
             case steps.ConfigMapCreated() if self._uid is not None:
                 self._decide_start(created=True)
@@ -211,7 +212,11 @@ class ExecutionState(ExecutionFacts):
             self._mark_phase("created")
             self._allow_full_time()
             self._log.restart_timer(self._now)
-            self._start_reading()
+            if self._attaches and termination is None:
+                self.phase, self._deadline = "attaching", max(self._start_limit, self._now + ATTACH_TIMEOUT)
+                self._open_attach()
+            else:
+                self._start_reading()
         elif self._missing:
             self._fail(messages.vanished(self._job, self._pod_name), True)
         elif wait_reason is not None and wait_reason.is_permanent:
@@ -278,6 +283,57 @@ class ExecutionState(ExecutionFacts):
         # It can still start before the Job is deleted.
         self._fail(error, True)
 
+    # -- attach ---------------------------------------------------------------------------------------------
+
+    def _on_attach(self, input_: steps.LogInput) -> None:
+        match input_:
+            case steps.AttachOpened(number) if self.phase == "attaching":
+                self._log.opened(number, self._now)
+                self.phase = "waiting"
+                if self._has_program:
+                    self._send_request()
+                else:
+                    self._effects.append(steps.Ready())
+            case steps.LogEnded(number, error):
+                self._log.ended(number, error, self._now)
+                gone = isinstance(error, NotFound) and error.details.get("kind") == PODS.plural
+                if self.phase == "waiting" or gone:
+                    # The runner's stdin ends with the connection.
+                    self._start_over(f"the connection to its container ended: {error or 'it was closed'}")
+                elif error is None or is_retryable(error) or isinstance(error, NotFound):
+                    self._log.pause(error, self._now)
+                else:
+                    self._fail(error, False)
+
+    def _advance_attach(self) -> None:
+        if self._watch_failed and self._watch_error is not None:
+            self._fail(copy(self._watch_error), False)
+        elif self._termination is not None or self._missing:
+            # Its log explains why it has ended.
+            self._close_log()
+            self._start_reading()
+        elif self.phase == "attaching" and self._now >= self._deadline:
+            self._start_over(f"its container did not accept a connection: {self._log.last_error}")
+        elif self.phase == "attaching" and self._now >= self._log.reconnect_at:
+            self._open_attach()
+
+    def _assign(self, settings: Settings) -> None:
+        """Give the pod its program. Its run starts now."""
+        self._settings, self._has_program, self._began = settings, True, self._now
+        self._seen = {}
+        if self.phase == "waiting":
+            self._warm = True
+            self._log.set_limits(settings)
+            self._mark_phase("created")
+            self._mark_phase("scheduled", self._pod.node if self._pod is not None else "")
+            self._mark_phase("started")
+            self._send_request()
+
+    def _send_request(self) -> None:
+        self.phase, self._request_sent = "reading", True
+        self._allow_full_time()
+        self._effects.append(steps.SendRequest(self._number))
+
     # -- polls ----------------------------------------------------------------------------------------------
 
     def _on_poll(self, poll: Poll, input_: steps.PollResponse) -> None:
@@ -293,179 +349,3 @@ class ExecutionState(ExecutionFacts):
             self._conclude(job_termination(input_.job, has_run=has_run) or termination)
         if self.phase == "status poll" and self._poll is None:
             self._poll_job()
-
-    # -- the log --------------------------------------------------------------------------------------------
-
-    def _start_reading(self) -> None:
-        """Read the log: to the exit frame, to its end, or until `LogStream.read_deadline`."""
-        self.phase = "reading"
-        self._open_log()
-
-    def _on_log(self, input_: steps.LogInput) -> None:
-        log = self._log
-        match input_:
-            case steps.LogOpened(number) if number == log.replacement or not log.open:
-                self._close_connection(log.opened(number, self._now))
-            case steps.LogChunk(number, data) if log.open and number == log.number:
-                self._close_connection(log.take_replacement())
-                for frame in log.feed(data, self._now):
-                    self._take(frame)
-                if log.decoder.exit is not None and self.phase == "reading":
-                    self._end_reading()
-            case steps.LogEnded(number, error):
-                log.ended(number, error, self._now)
-                if log.number is None or log.open:
-                    self._on_log_ended(error)
-
-    def _on_log_ended(self, error: SandboxError | None) -> None:
-        """Go on after the end of a connection. If the log is still open, it was the one that should replace it."""
-        log = self._log
-        if error is None:
-            if not log.open:
-                self._end_reading()
-        elif isinstance(error, NotFound) and error.details.get("kind") == PODS.plural:
-            # Only this means that there is no such pod: see `is_temporary`.
-            log.drain(self._now)
-            if not log.open:
-                self._end_reading()
-        elif isinstance(error, BadRequest) and log.container_ended_at is not None and not log.kept:
-            # Earlier, the kubelet may be behind the watch, and the container about to start. An evicted pod never
-            # has a log.
-            if not log.open:
-                self._end_reading()
-        elif is_temporary(error):
-            log.pause(error, self._now)
-        elif log.open:
-            return
-        elif isinstance(error, (Forbidden, Unauthorized)):
-            self._lose(f"the program's log could not be read: {error.message}", error, error.hint)
-        else:
-            self._fail(error, True)
-
-    def _take(self, frame: Frame) -> None:
-        if self.phase == "finished":
-            return
-        if isinstance(frame, Output):
-            self._mark_phase("first_output")
-            self._emit(OutputChunk(frame.stream, frame.data, self._elapsed))
-        elif isinstance(frame, Start):
-            if frame.protocol != PROTOCOL:
-                self._lose(f"the runner in the pod speaks protocol {frame.protocol}, this client {PROTOCOL}")
-            elif frame is self._log.decoder.start:
-                self._allow_full_time()
-
-    def _allow_full_time(self) -> None:
-        """The program has all of its time from now on."""
-        self._log.limit = self._now + self._settings.timeout + KILL_GRACE
-
-    # -- the end --------------------------------------------------------------------------------------------
-
-    def _end_reading(self) -> None:
-        self._close_log()
-        exit_ = self._log.decoder.exit
-        if exit_ is not None and not outcome.needs_pod_status(exit_):
-            self._finish_with(outcome.from_exit(exit_))
-        elif exit_ is None and self._log.container_ended_at is None and self._now >= self._log.limit:
-            self.phase, self._deadline = "overtime", self._now + FINAL_POLL_TIMEOUT
-            self._start_polls("pods")
-        else:
-            self.phase, self._deadline = "status", self._now + FINAL_STATUS_TIMEOUT
-            self._advance()
-
-    def _after_overtime(self) -> None:
-        """The runner, or this client, missed the end of the program's time; the pod shows which of them."""
-        if self._log.container_ended_at is not None:
-            self._log.restart_timer(self._now)
-            self._start_reading()
-            return
-        limit = f"its limit of {self._settings.timeout:g} s"
-        if self._log.open and not self._log.last_error:
-            message = f"the runner in the pod did not end the program at {limit}. Its Job was deleted"
-            self._finish_with(Outcome("timed_out", reason="Overtime", message=message))
-        else:
-            # The program may have ended long ago: while a kubelet is away, its pods are reported as running.
-            what = "neither the program's pod nor its log could be read"
-            if self._pods_were_listed:
-                what = "the pod was reported as running, and its log could not be read"
-            self._lose(f"at {limit} {what}: {self._log.last_error or 'it ended too early'}")
-
-    def _poll_status(self) -> None:
-        self.phase, self._deadline = "status poll", self._now + FINAL_POLL_TIMEOUT
-        if self._termination is None:
-            self._start_polls("pods")
-        else:
-            self._poll_job()
-
-    def _poll_job(self) -> None:
-        """Get the Job if its status may explain why its pod was deleted."""
-        found = self._termination.cause if self._termination is not None else None
-        if found is not None and found.name == "deleted":
-            self._number += 1
-            self._poll = steps.PollJob(self._number, self._job)
-            self._effects.append(self._poll)
-        else:
-            self._conclude(self._termination)
-
-    def _conclude(self, termination: Termination | None) -> None:
-        """Finish with the final status of the pod, or read on if the log only broke off."""
-        exit_ = self._log.decoder.exit
-        if exit_ is not None:
-            self._finish_with(outcome.from_exit(exit_, termination))
-        elif termination is None:
-            running = self._pod is not None and self._pod.running
-            if self._log.pod_missing or self._watch_failed or not running:
-                why = self._watch_error if self._watch_failed else None
-                reason = why or "its cause is unknown"
-                self._lose(f"the log ended without a result, and {reason}", why)
-            else:
-                self._start_reading()
-        elif termination.kind == "exited" and not self._log.pod_missing and self._rereads < LOG_REREADS:
-            # The rest of the log must be there: reading it broke off, or it fell silent.
-            self._rereads += 1
-            self._start_reading()
-        elif self._missing and not self._log.complete:
-            # It may have ended by itself before it was deleted.
-            self._lose("the pod is gone with its log, and its end was not seen")
-        else:
-            self._finish_with(
-                outcome.from_termination(
-                    termination,
-                    self._log.decoder,
-                    log_error=self._log.last_error,
-                    ran_to_limit=self._elapsed - self._seen.get("started", 0.0) >= self._settings.timeout,
-                    job=self._job,
-                    pod=self._pod_name,
-                    image=self._settings.image,
-                )
-            )
-
-    def _finish_with(self, ended: Outcome | SandboxError) -> None:
-        if isinstance(ended, SandboxError):
-            self._fail(ended, isinstance(ended, ResultLost))
-            return
-        self._mark_phase("finished")
-        timings = Timings(
-            **self._seen,
-            returned=self._elapsed,
-            program=ended.exit.seconds if ended.exit is not None else None,
-        )
-        result = ended.result(self._log.decoder, timings, self._job, self._pod_name)
-        self._finish(steps.Done(result))
-
-    def _lose(self, message: str, cause: SandboxError | None = None, hint: str = "") -> None:
-        error = messages.lost(self._job, self._pod_name, self._log.decoder, message, hint)
-        error.__cause__ = cause
-        self._fail(error, True)
-
-    def _fail(self, error: SandboxError, may_have_run: bool) -> None:
-        self.may_have_run = self.may_have_run or may_have_run
-        error.may_have_run = self.may_have_run
-        self._finish(steps.Fail(error))
-
-    def _finish(self, last: steps.Done | steps.Fail | None = None) -> None:
-        self.phase = "finished"
-        self._stop_polling()
-        self._close_log()
-        self._delete_job()
-        if last is not None:
-            self._effects.append(last)

@@ -9,6 +9,7 @@ from typing import Any
 from .._diagnosis import WaitReason
 from ..errors import SandboxError
 from ..result import ExecutionEvent, ExecutionResult
+from ..settings import Settings
 
 # -- inputs: what happened ------------------------------------------------------------------------------------
 
@@ -93,8 +94,15 @@ class LogOpened:
 
 
 @dataclass(frozen=True)
+class AttachOpened:
+    """The connection to the container's stdin and output is open. `number` is that of the effect."""
+
+    number: int
+
+
+@dataclass(frozen=True)
 class LogChunk:
-    """Bytes of the log: parts of frames, or several of them."""
+    """Bytes of the log, or of the container's output: parts of frames, or several of them."""
 
     number: int
     data: bytes
@@ -102,7 +110,9 @@ class LogChunk:
 
 @dataclass(frozen=True)
 class LogEnded:
-    """The log ended. `error`: why it could not be opened or broke off; None if the server ended it."""
+    """The log or the connection ended. `error`: why it could not be opened or broke off; None if the server
+    ended it.
+    """
 
     number: int
     error: SandboxError | None = None
@@ -142,6 +152,13 @@ class PollFailed:
 
 
 @dataclass(frozen=True)
+class Assigned:
+    """The pod, which was created without a program, has one now; `settings` are those of its run."""
+
+    settings: Settings
+
+
+@dataclass(frozen=True)
 class Tick:
     """Time has passed: see `ExecutionState.next_deadline`."""
 
@@ -164,7 +181,7 @@ class Abandoned:
 
 
 CreationInput = JobPrepared | JobCreated | ConfigMapCreated | CreateRejected | RetryCreate | CreateFailed
-LogInput = LogOpened | LogChunk | LogEnded
+LogInput = LogOpened | AttachOpened | LogChunk | LogEnded
 PollResponse = PodsListed | EventsListed | JobRead | PollFailed
 
 Input = (
@@ -175,6 +192,7 @@ Input = (
     | WatchFailed
     | LogInput
     | PollResponse
+    | Assigned
     | Tick
     | Resumed
     | Abandoned
@@ -220,6 +238,26 @@ class OpenLog:
 
     number: int
     pod: str
+
+
+@dataclass(frozen=True)
+class OpenAttach:
+    """Connect to the stdin and the output of the pod's container, instead of its log."""
+
+    number: int
+    pod: str
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The runner waits for a program: the pod can be assigned."""
+
+
+@dataclass(frozen=True)
+class SendRequest:
+    """Send the program to the runner, over the connection with this number."""
+
+    number: int
 
 
 @dataclass(frozen=True)
@@ -293,6 +331,9 @@ Effect = (
     | CreateConfigMap
     | StopCreating
     | OpenLog
+    | OpenAttach
+    | Ready
+    | SendRequest
     | CloseLog
     | Poll
     | StopPolling

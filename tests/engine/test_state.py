@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gke_sandbox._diagnosis import cause
 from gke_sandbox._engine import steps
+from gke_sandbox._engine.ending import FINAL_POLL_TIMEOUT, FINAL_STATUS_TIMEOUT, KILL_GRACE
 from gke_sandbox._engine.log_stream import (
     DRAIN_TIMEOUT,
     IDLE_REOPEN_AFTER,
@@ -21,13 +22,7 @@ from gke_sandbox._engine.log_stream import (
     RESUME_GRACE,
 )
 from gke_sandbox._engine.startup_probe import POD_CREATION_GRACE, POLL_INTERVAL, POLL_INTERVAL_PER_PENDING
-from gke_sandbox._engine.state import (
-    FINAL_POLL_TIMEOUT,
-    FINAL_STATUS_TIMEOUT,
-    KILL_GRACE,
-    REJECTED_DELAY,
-    ExecutionState,
-)
+from gke_sandbox._engine.state import REJECTED_DELAY, ExecutionState
 from gke_sandbox._engine.steps import (
     Abandoned,
     ConfigMapCreated,

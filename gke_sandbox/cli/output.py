@@ -53,7 +53,8 @@ def notes(result: ExecutionResult, settings: Settings, *, local: bool) -> list[s
     module = missing_module(result.stderr) if result.status == "failed" else None
     if module is not None and local:
         lines.append(
-            f"with --local, the program uses the Python of gke-sandbox: install the module {module} there"
+            f"with --local, the program uses the Python of gke-sandbox: install the module {module} there (with "
+            "gVisor not as an editable package)"
         )
     elif module is not None:
         lines.append(f"the image {settings.image} must contain the module {module}; --image uses another image")

@@ -169,7 +169,10 @@ def test_dropped_files_are_named_with_the_option_that_raises_the_limit(capfd: py
         (
             finished("failed", 1, stderr_bytes=NO_PANDAS),
             ("--local",),
-            ["note: with --local, the program uses the Python of gke-sandbox: install the module pandas there"],
+            [
+                "note: with --local, the program uses the Python of gke-sandbox: install the module pandas there "
+                "(with gVisor not as an editable package)"
+            ],
         ),
         (finished("failed", 1, stderr_bytes=NO_PANDAS + b"ValueError: another\n"), (), []),
         (finished("succeeded", 0, stderr_bytes=NO_PANDAS), (), []),

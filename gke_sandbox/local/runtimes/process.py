@@ -4,7 +4,8 @@ A container has its environment, a separate working directory and scratch space,
 memory limit, and an end that kills all its processes. Differences from a pod:
 
 * No isolation: the code has all permissions of this user, uses the network and sees other processes.
-* The user (`run_as_user`), the CPU limit and the image are ignored. The Python interpreter is this one.
+* The user (`run_as_user`), the CPU limit and the image are ignored. The Python interpreter is this one, with the
+  packages of its virtual environment and, if they are enabled, of the user.
 * Mount paths such as ``/app`` are below the container's directory, and the command is rewritten to match. TMPDIR
   is the scratch space; a program that uses ``/tmp`` directly gets that of this machine. File modes make files
   read-only, which root can bypass.
@@ -19,6 +20,7 @@ from __future__ import annotations
 import os
 import posixpath
 import signal
+import site
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -136,6 +138,17 @@ def inner(path: str) -> str:
     return posixpath.normpath("/" + path.lstrip("/"))
 
 
+def user_site() -> tuple[str, str] | None:
+    """Return the user base of this interpreter and the user site directory in it, or None if it is not used.
+
+    https://docs.python.org/3/library/site.html#site.ENABLE_USER_SITE
+    """
+    if not site.ENABLE_USER_SITE:
+        return None
+    base, folder = site.getuserbase(), site.getusersitepackages()
+    return (base, folder) if os.path.isdir(folder) else None
+
+
 def write_files(spec: ContainerSpec, root: str) -> None:
     """Write the files of mounted ConfigMaps below `root`, read-only. Raises OSError."""
     folders = set()
@@ -160,12 +173,14 @@ def _command(spec: ContainerSpec, directory: str) -> Command:
     argv = [paths.outside(part) or part for part in spec.command or ("python3",)]
     if argv[0] in ("python", "python3"):
         argv[0] = sys.executable
+    user = user_site()
     return Command(
         argv=argv,
         env={
             "PATH": f"{posixpath.dirname(sys.executable)}:{SYSTEM_PATH}",
             "LANG": "C.UTF-8",
             "HOSTNAME": spec.pod,
+            **({"PYTHONUSERBASE": user[0]} if user else {}),
             **spec.env,
             "TMPDIR": scratch,
         },

@@ -130,6 +130,14 @@ END_CAUSES: tuple[FailureCause, ...] = (
         " be unreliable; delivery=env and mount need no such connection.",
         (Pattern("client"),),
         ran=False,
+    ),
+    FailureCause(
+        "log_too_large",
+        "the program wrote to the log of its pod, which would fill the node's disk",
+        "Let the program write to its own stdout and stderr, which are limited, and not to those of the runner "
+        "(/proc/1/fd/1).",
+        (Pattern("client"),),
+        ran=True,
         permanent=True,
     ),
     FailureCause(

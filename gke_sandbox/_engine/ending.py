@@ -49,8 +49,12 @@ class ExecutionEnding(ExecutionFacts):
                 self._close_connection(log.take_replacement())
                 for frame in log.feed(data, self._now):
                     self._take(frame)
-                if log.decoder.exit is not None and self.phase == "reading":
-                    self._end_reading()
+                if self.phase == "reading":
+                    if log.decoder.exit is not None:
+                        self._end_reading()
+                    elif log.is_too_large:
+                        # It fills the node's disk, so the Job is deleted at once.
+                        self._finish_with(outcome.from_large_log())
             case steps.LogEnded(number, error) if log.attached:
                 log.ended(number, error, self._now)
                 if error is None or is_temporary(error):

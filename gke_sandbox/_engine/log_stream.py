@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from .._wire.frames import Frame, Limits
 from .._wire.log_decoder import ReplayableLogDecoder
+from .._wire.payload import MAX_LOG_BYTES
 from ..errors import ApiError, Forbidden, NetworkError, SandboxError, Unauthorized
 from ..kube.retry import is_retryable, retry_delay
 from ..settings import Settings
@@ -25,8 +26,11 @@ REQUEST_TIMEOUT = 10.0
 IDLE_REOPEN_AFTER, MAX_IDLE_REOPEN_AFTER = 55.0, 880.0
 """A log that is silent for this long is opened again, and the next time after twice as long: nothing else
 distinguishes a quiet program from a connection that was dropped on the way."""
-MAX_REREAD_BYTES = 8 << 20
-"""A longer log is not opened again because it is silent: that costs much, and the kubelet may have rotated it."""
+LINE_OVERHEAD = 46
+"""Bytes that the container runtime adds to each line on the node's disk, by the runner's reckoning."""
+MAX_STORED_BYTES = MAX_LOG_BYTES + (64 << 10)
+"""A log that is larger on the node's disk was not written by the runner alone, which stops at `MAX_LOG_BYTES`. The
+kubelet, the loader and the interpreter can add some lines."""
 RESUME_GRACE = 2.0
 """How long a client that was suspended reads what has arrived meanwhile, before any timer takes effect."""
 SUSPECT_AFTER = 10.0
@@ -72,6 +76,8 @@ class LogStream:
         self.container_ended_at: float | None = None
         self.kept = False
         """Whether the container has ended and its whole log is on the node."""
+        # The size on the node's disk of what this connection has delivered, from the beginning of the log.
+        self._stored = 0
         # The log never has to open before this plus `OPEN_TIMEOUT`.
         self._timer_start = now
         # What the drain timeout counts from.
@@ -124,23 +130,29 @@ class LogStream:
         replaced = self.number if number == self.replacement else None
         self.number, self.replacement = number, None
         self.open, self.last_error, self.complete = True, "", False
+        self._stored = 0
         self._active(now)
         self.decoder.reopen()
         return replaced
 
     def feed(self, data: bytes, now: float) -> list[Frame]:
         """Return the frames that the next bytes complete."""
+        self._stored += len(data) + LINE_OVERHEAD * data.count(b"\n")
         size = self.decoder.size
         frames = list(self.decoder.feed(data))
         if self.decoder.size > size:
-            self._failures = 0
-            self._idle_timeout = IDLE_REOPEN_AFTER if self.decoder.size < MAX_REREAD_BYTES else math.inf
+            self._failures, self._idle_timeout = 0, IDLE_REOPEN_AFTER
         self.last_error = ""
         self._active(now)
         return frames
 
     def _active(self, now: float) -> None:
         self._drain_from, self._reconnect_at, self._pause = now, now + self._idle_timeout, None
+
+    @property
+    def is_too_large(self) -> bool:
+        """Whether the log is larger than the runner can make it: the program writes to it directly."""
+        return self._stored > MAX_STORED_BYTES
 
     def take_replacement(self) -> int | None:
         """Return the number of the replacement, which is not needed because the open connection delivers."""
@@ -167,7 +179,7 @@ class LogStream:
         self._timer_start = self._drain_from = now
         self.limit = max(self.limit, now + RESUME_GRACE + REQUEST_TIMEOUT)
         soon = now + RESUME_GRACE
-        if seconds < SUSPECT_AFTER or self._reconnect_at == math.inf:
+        if seconds < SUSPECT_AFTER:
             self._reconnect_at = max(self._reconnect_at, soon)
         else:
             self._reconnect_at = soon

@@ -125,6 +125,11 @@ def from_termination(
     return Outcome("failed", code)
 
 
+def from_large_log() -> Outcome:
+    """Return the outcome of a program that wrote to its pod's log directly. The client deletes its Job."""
+    return Outcome("killed", reason="LogTooLarge", message="Its Job was deleted", cause="log_too_large")
+
+
 def _from_outside(termination: Termination, exit_: Exit | None = None) -> Outcome:
     return _explained("out_of_memory" if termination.kind == "out_of_memory" else "killed", termination, exit_)
 

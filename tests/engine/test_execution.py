@@ -570,12 +570,15 @@ async def test_map_raises_the_first_error_alone_and_ends_the_others() -> None:
 async def test_a_log_that_was_rotated_before_it_is_reopened_is_read_with_truncated_output() -> None:
     """The kubelet rotates at 10 MiB, so a fresh request starts in the middle of the log."""
     junk = (b"j" * 1023 + b"\n") * (11 << 10)
-    before = [START, out("a"), junk]
     script = Script(
         chunks=[(0.0, START), (0.1, out("a")), (0.2, junk), (25.0, out("b")), (26.0, exit_frame())],
         ends_at=26.0,
     )
-    cut = Fault(CutBody(after=sum(map(len, before)) + 1), Match(resource="pods/log"))
-    async with pods(script, cut) as cluster:
+    log = Match(resource="pods/log")
+    cut, unavailable = (
+        Fault(CutBody(after=len(START + out("a"))), log),
+        Fault(Respond.unavailable(28), log, skip=1),
+    )
+    async with pods(script, cut, unavailable) as cluster:
         result = await cluster.sandbox.run("pass")
     assert (result.status, result.stdout, result.output_truncated) == ("succeeded", "ab", True)

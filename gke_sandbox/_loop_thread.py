@@ -219,7 +219,7 @@ def _shutdown_at_exit(sandbox: AsyncSandbox, portal: BlockingPortal, thread: thr
     Only daemon threads can still wait for a run at this point. They are left waiting, because they could no longer
     handle an error.
     """
-    has_callers = sandbox._running
+    has_callers = sandbox._has_callers
     sandbox._delete_jobs_sync()
     if not has_callers:
         _stop(portal, True)

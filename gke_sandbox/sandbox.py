@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -15,16 +13,12 @@ import anyio.abc
 import anyio.to_thread
 
 from ._checks import check_integer, describe
-from ._engine.cleanup import CLOSE_TIMEOUT, CleanupQueue
-from ._engine.execution import Execution, unwrap_exception_group
-from ._engine.pod_watch import PodWatch
-from ._engine.steps import JobAttempt
-from ._event_loop import check_event_loop, current_event_loop
+from ._engine.execution import Execution
+from ._open_sandbox import OpenSandbox
 from ._run_log import log_phase, log_run
 from ._stream import ExecutionStream
-from ._wire.manifests import SESSION_LABEL, lifetime
 from ._wire.program import Program
-from .cluster import Cluster, _check_cluster, _Connection
+from .cluster import Cluster, _check_cluster
 from .errors import SandboxClosed, SandboxError, SpecError
 from .result import ExecutionEvent, ExecutionFinished, ExecutionResult, PhaseChanged
 from .settings import Settings, SettingsDict
@@ -51,10 +45,11 @@ class AsyncSandbox:
     `namespace` is by default that of the kubeconfig's context or of the pod, else ``default``. Invalid settings
     raise `SpecError` here, before any request. The cluster is looked up when the block is entered: `ConfigError`.
 
-    Works with asyncio and trio, in the event loop that opened it; use in another one raises `SandboxError`. You
-    can start any number of runs at the same time; they share connections and one watch. Leaving the block cancels
-    running programs (`SandboxClosed`) and waits up to 10 seconds until every Job is deleted. While the Sandbox is
-    open, a failed deletion is retried as long as the Job may exist.
+    Works with asyncio and trio, in any task of the event loop that opened it; use in another event loop raises
+    `SandboxError`. You can start any number of runs at the same time; they share connections and one watch.
+    Leaving the block cancels running programs (`SandboxClosed`) and waits up to 10 seconds until every Job is
+    deleted. The end of the event loop does the same, if asyncio or trio runs it. While the Sandbox is open, a
+    failed deletion is retried as long as the Job may exist.
     """
 
     def __init__(self, cluster: Cluster | None = None, **settings: Unpack[SettingsDict]) -> None:
@@ -66,13 +61,9 @@ class AsyncSandbox:
         """The settings of this Sandbox. The namespace is final when the Sandbox is open."""
         self.session = secrets.token_hex(4)
         """Value of the label ``gke-sandbox/session`` of all its Jobs and pods."""
-        self._connection: _Connection | None = None
-        self._event_loop: object = None
-        self._tasks: anyio.abc.TaskGroup | None = None
-        self._pods: PodWatch | None = None
+        self._open: OpenSandbox | None = None
+        self._is_opening = False
         self._closed = False
-        self._in_flight: dict[Execution, anyio.CancelScope] = {}
-        self._deletions: CleanupQueue | None = None
         self._exit_exception: BaseException | None = None
         """The exception that leaves the block. Transports that check something at their end need it."""
 
@@ -84,23 +75,38 @@ class AsyncSandbox:
     @property
     def jobs(self) -> list[str]:
         """Names of the Jobs that may exist now: those of running programs, and those not deleted yet."""
-        running = [attempt for execution in list(self._in_flight) for attempt in execution.attempts]
-        return sorted(self._to_delete.union(attempt.name for attempt in running if attempt.job_may_exist))
+        return self._open.jobs if self._open is not None else []
 
     @property
     def leftovers(self) -> list[str]:
         """Names of the Jobs whose deletion could not be confirmed; the last 1,000 of them."""
-        return self._deletions.leftovers if self._deletions is not None else []
-
-    @property
-    def _to_delete(self) -> set[str]:
-        return self._deletions.jobs if self._deletions is not None else set()
+        return self._open.leftovers if self._open is not None else []
 
     # -- open and close -----------------------------------------------------------------------------------
 
     async def __aenter__(self) -> AsyncSandbox:
-        if self._tasks is not None or self._closed:
+        return await self.aopen()
+
+    async def aopen(self) -> AsyncSandbox:
+        """Open the connections. Call this, and later `aclose`, where ``async with`` does not fit.
+
+        You can open, use and close an AsyncSandbox in different tasks of one event loop: in a fixture of
+        pytest-asyncio, in the lifespan of an ASGI application, or in the cells of a notebook.
+        """
+        if self._open is not None or self._is_opening or self._closed:
             raise SandboxClosed("a Sandbox can be opened once", may_have_run=False, hint="Create another Sandbox.")
+        self._is_opening = True
+        try:
+            opened = await self._connect()
+        finally:
+            self._is_opening = False
+        self._open = opened
+        if self._closed:
+            await opened.close()
+            raise SandboxClosed("the Sandbox was closed while it was opened", may_have_run=False)
+        return self
+
+    async def _connect(self) -> OpenSandbox:
         given = self.settings.namespace if self._namespace_given else None
         try:
             if self._cluster._connects_at_once:
@@ -113,14 +119,9 @@ class AsyncSandbox:
             raise
         if given is None and connection.namespace:
             self.settings = self.settings.override(namespace=connection.namespace)
-        await connection.client.__aenter__()
-        self._connection = connection
-        self._event_loop = current_event_loop()
-        self._idle = anyio.Event()
-        self._tasks = await anyio.create_task_group().__aenter__()
-        self._deletions = CleanupQueue(connection.client, self.namespace, self._tasks)
-        self._pods = PodWatch(connection.client, self.namespace, f"{SESSION_LABEL}={self.session}", self._tasks)
-        return self
+        opened = OpenSandbox(connection, self.namespace, self.session)
+        await opened.open()
+        return opened
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -132,56 +133,12 @@ class AsyncSandbox:
     async def aclose(self) -> None:
         """Cancel all runs, delete their Jobs and close the connections.
 
-        Call it in the task that opened the Sandbox. Waits up to 10 seconds for the deletions.
+        Waits up to 10 seconds for the deletions. You can call it more than once, and in another task than the one
+        that opened the Sandbox.
         """
-        tasks, connection, deletions = self._tasks, self._connection, self._deletions
-        if self._closed or tasks is None or connection is None or deletions is None:
-            self._closed = True
-            return
-        self._check_event_loop()
+        if self._open is not None:
+            await self._open.close(self._exit_exception)
         self._closed = True
-        deletions.start_closing()
-        try:
-            with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
-                for scope in list(self._in_flight.values()):
-                    scope.cancel()
-                await self._until_idle()
-        finally:
-            # A shield does not stop asyncio's task.cancel(), so exit the contexts here in any case.
-            try:
-                await self._leave_tasks(tasks, deletions)
-            finally:
-                # Outside of any cancel scope: a transport may have entered a task group before.
-                error = self._exit_exception
-                trace = None if error is None else error.__traceback__
-                await connection.client.__aexit__(None if error is None else type(error), error, trace)
-
-    async def _leave_tasks(self, tasks: anyio.abc.TaskGroup, deletions: CleanupQueue) -> None:
-        """End the watch, the last task: runs and deletions have finished or were abandoned.
-
-        The scope of the group is shielded so that an outer cancellation does not interrupt this.
-        """
-        tasks.cancel_scope.cancel()
-        tasks.cancel_scope.shield = True
-        try:
-            await tasks.__aexit__(None, None, None)
-        except BaseException as error:  # noqa: BLE001 - raised without its group
-            raise unwrap_exception_group(error) from None
-        finally:
-            deletions.abandon()
-
-    async def _until_idle(self) -> None:
-        while self._in_flight or self._to_delete:
-            await self._idle.wait()
-
-    def _settle(self, execution: Execution) -> None:
-        """Set the events that wait for the cleanup of this execution, and of all executions."""
-        names = {attempt.name for attempt in execution.attempts}
-        if execution not in self._in_flight and not names & self._to_delete:
-            execution.cleanup_done.set()
-        if not self._in_flight and not self._to_delete:
-            self._idle.set()
-            self._idle = anyio.Event()
 
     # -- run ----------------------------------------------------------------------------------------------
 
@@ -228,9 +185,8 @@ class AsyncSandbox:
         def start(stream: ExecutionStream) -> Callable[[], None]:
             program = _program(code, files, args, stdin)
             execution = self._prepare(program, overrides, emit=stream._put)
-            self._check_event_loop()
             scope = anyio.CancelScope()
-            self._open_tasks().start_soon(self._run_streaming, execution, stream, scope)
+            self._opened().start_soon(self._run_streaming, execution, stream, scope)
             return scope.cancel
 
         return ExecutionStream(start)
@@ -321,9 +277,7 @@ class AsyncSandbox:
         emit: Callable[[ExecutionEvent], None] = lambda _: None,
     ) -> Execution:
         """Check the settings and return the execution, not started. Raises `SpecError`."""
-        self._open_tasks()
-        assert self._connection is not None
-        assert self._pods is not None
+        opened = self._opened()
         settings = self.settings.override(**overrides) if overrides else self.settings
         if settings.namespace != self.namespace:
             raise SpecError(
@@ -338,13 +292,13 @@ class AsyncSandbox:
             emit(event)
 
         execution = Execution(
-            client=self._connection.client,
-            pods=self._pods,
+            client=opened.client,
+            pods=opened.pods,
             settings=settings,
             program=program,
             session=self.session,
             new_name=_new_name,
-            delete=self._delete,
+            delete=opened.delete,
             emit=observe,
         )
         return execution
@@ -353,7 +307,7 @@ class AsyncSandbox:
         """Run a prepared execution."""
         started = anyio.current_time()
         try:
-            with self._flight(execution):
+            with self._opened().in_flight(execution):
                 result = await execution.run()
                 log_run(_latest_job(execution), anyio.current_time() - started, result)
                 return result
@@ -406,55 +360,28 @@ class AsyncSandbox:
         finally:
             stream._end(error if ended else _closed_during_the_run(execution))
 
-    @contextmanager
-    def _flight(self, execution: Execution) -> Iterator[anyio.CancelScope]:
-        self._open_tasks()
-        self._check_event_loop()
-        with anyio.CancelScope() as scope:
-            self._in_flight[execution] = scope
-            try:
-                yield scope
-            finally:
-                del self._in_flight[execution]
-                self._settle(execution)
-
-    def _open_tasks(self) -> anyio.abc.TaskGroup:
+    def _opened(self) -> OpenSandbox:
+        """Return the open state. Raises `SandboxClosed`."""
         if self._closed:
             raise SandboxClosed("the Sandbox is closed", may_have_run=False)
-        if self._tasks is None:
+        if self._open is None:
             raise SandboxClosed(
                 "the Sandbox is not open yet",
                 may_have_run=False,
                 hint="Use it in `async with AsyncSandbox(...) as sandbox:`.",
             )
-        return self._tasks
-
-    def _check_event_loop(self) -> None:
-        check_event_loop(self._event_loop, "this AsyncSandbox", may_have_run=False)
-
-    # -- delete -------------------------------------------------------------------------------------------
-
-    def _delete(self, attempt: JobAttempt, execution: Execution) -> None:
-        """Delete a Job in the background and then set `execution.cleanup_done`."""
-        assert self._deletions is not None
-        self._deletions.start(attempt, lifetime(execution.settings), partial(self._settle, execution))
+        self._open.check_open()
+        return self._open
 
     @property
-    def _running(self) -> bool:
+    def _has_callers(self) -> bool:
         """Whether a caller waits for a run."""
-        return bool(self._in_flight)
+        return self._open is not None and self._open.has_callers
 
     def _delete_jobs_sync(self) -> None:
-        """Delete every Job that may exist, without the event loop. Blocks.
-
-        For interpreter exit, from a thread other than that of the loop.
-        """
-        jobs = self.jobs
-        if not jobs or self._connection is None:
-            return
-        if self._deletions is not None:
-            self._deletions.hand_over(frozenset(jobs))
-        self._connection.delete_jobs_sync(self.namespace, jobs)
+        """Delete every Job that may exist, without the event loop: see `OpenSandbox.delete_jobs_sync`."""
+        if self._open is not None:
+            self._open.delete_jobs_sync()
 
 
 def _program(

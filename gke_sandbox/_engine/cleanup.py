@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from functools import partial
 
 import anyio
 import anyio.abc
@@ -42,6 +43,8 @@ class CleanupQueue:
         self._scopes: set[anyio.CancelScope] = set()
         self._close_by = math.inf
         self._closing = anyio.Event()
+        self._close_expected = False
+        self._gave_up = False
         self._handed_over: frozenset[str] = frozenset()
         self._errors: dict[str, SandboxError] = {}
         self.jobs: set[str] = set()
@@ -49,8 +52,12 @@ class CleanupQueue:
 
     def start(self, attempt: JobAttempt, lifetime: float, done: Callable[[], None]) -> None:
         """Delete a Job that the cluster removes after `lifetime` seconds, and call `done` at the end."""
+        if self._gave_up:
+            self._abandon_job(attempt.name, "the Sandbox was closed before the program ended")
+            done()
+            return
         self.jobs.add(attempt.name)
-        self._tasks.start_soon(self._delete, attempt, lifetime, done, name=f"delete {attempt.name}")
+        self._start(attempt, lifetime, done)
 
     def start_closing(self) -> None:
         """Give the deletions `CLOSE_TIMEOUT` from now on: the Sandbox is being closed."""
@@ -63,30 +70,56 @@ class CleanupQueue:
         """Stop deleting these Jobs: they are deleted synchronously, at the interpreter's exit."""
         self._handed_over = jobs
 
+    def expect_close(self) -> None:
+        """A caller waits for the end: do not start deletions again that asyncio has cancelled."""
+        self._close_expected = True
+
+    def give_up(self) -> None:
+        """Stop all deletions, and start no other."""
+        self._gave_up = True
+        for scope in list(self._scopes):
+            scope.cancel()
+
     def abandon(self) -> None:
         """Add every Job that is not deleted yet to `leftovers`: the Sandbox is closed."""
+        self._gave_up = True
         for job in sorted(self.jobs):
             self._abandon_job(job, "the Sandbox was closed before the server responded")
 
-    async def _delete(self, attempt: JobAttempt, lifetime: float, done: Callable[[], None]) -> None:
+    def _start(
+        self, attempt: JobAttempt, lifetime: float, done: Callable[[], None], *, restarted: bool = False
+    ) -> None:
+        call = partial(self._delete, attempt, lifetime, done, restarted=restarted)
+        self._tasks.start_soon(call, name=f"delete {attempt.name}")
+
+    async def _delete(
+        self, attempt: JobAttempt, lifetime: float, done: Callable[[], None], *, restarted: bool
+    ) -> None:
         job = attempt.name
         deadline = min(anyio.current_time() + lifetime, self._close_by)
         scope = anyio.CancelScope(shield=True, deadline=deadline)
         self._scopes.add(scope)
+        restart = False
         try:
             with scope:
                 await self._delete_until_gone(attempt)
             if scope.cancelled_caught:
                 self._abandon_job(job, str(self._errors.get(job, "the server did not respond in time")))
         except anyio.get_cancelled_exc_class():
-            # Only asyncio, ending its loop with every task on it, cancels through a shield.
-            self._abandon_job(job, "the event loop was ended before the server responded")
+            # Only asyncio, ending its loop with every task on it, cancels through a shield. It does not cancel the
+            # tasks that are started after that, and it waits for the owner task of the Sandbox.
+            restart = not (self._close_expected or self._gave_up or restarted)
+            if restart:
+                self._start(attempt, lifetime, done, restarted=True)
+            else:
+                self._abandon_job(job, "the event loop was ended before the server responded")
             raise
         finally:
             self._scopes.discard(scope)
             self._errors.pop(job, None)
-            self.jobs.discard(job)
-            done()
+            if not restart:
+                self.jobs.discard(job)
+                done()
 
     async def _delete_until_gone(self, attempt: JobAttempt) -> None:
         retry = Retry(initial_delay=_DELAY, max_delay=_MAX_DELAY)

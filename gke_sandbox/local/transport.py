@@ -135,12 +135,13 @@ class LocalTransport(httpx.AsyncBaseTransport):
         self._entered -= 1
         if self._entered or self._tasks is None:
             return
+        # A controller that fails cancels the group, and with it this task.
+        failed = self._tasks.cancel_scope.cancel_called
         await self.aclose()
-        if isinstance(exc_value, anyio.get_cancelled_exc_class()):
-            # The task group may have cancelled this task because a controller failed.
+        if failed and isinstance(exc_value, anyio.get_cancelled_exc_class()):
             await self._tasks.__aexit__(exc_type, exc_value, traceback)
         else:
-            # Do not wrap the caller's exception in an exception group.
+            # Do not wrap the caller's exception in an exception group. A cancellation may be that of another task.
             await self._tasks.__aexit__(None, None, None)
 
     async def aclose(self) -> None:

@@ -34,8 +34,9 @@ def test_it(gke_sandbox_cassette):
 def run(project: pytest.Pytester, *arguments: str) -> pytest.RunResult:
     # The plugin is loaded already where the package is installed; in a tree that is only on the path it is not.
     plugins = [] if installed() else ["-p", "gke_sandbox.pytest_plugin"]
-    for other in ("hypothesispytest", "timeout", "pytest_httpx"):
-        plugins += ["-p", f"no:{other}"]
+    for other in ("asyncio", "hypothesispytest", "timeout", "pytest_httpx"):
+        if not any(argument.startswith(f"-o{other}") for argument in arguments):
+            plugins += ["-p", f"no:{other}"]
     return project.runpytest_inprocess(*plugins, *arguments)
 
 

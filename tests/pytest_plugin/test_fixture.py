@@ -185,7 +185,7 @@ def test_concurrent_recordings_of_one_cassette_do_not_interfere(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugins = [] if installed() else ["-p", "gke_sandbox.pytest_plugin"]
-    inner = [sys.executable, "-m", "pytest", *plugins, "--gke-sandbox-record=all"]
+    inner = [sys.executable, "-m", "pytest", *plugins, "-pno:asyncio", "--gke-sandbox-record=all"]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     monkeypatch.delenv("INNER", raising=False)
     project.makepyfile(

@@ -63,6 +63,22 @@ DOCTEST = """
 ran print(1)
 """
 
+PYTEST_ASYNCIO = """
+import pytest
+import pytest_asyncio
+from gke_sandbox import AsyncSandbox
+
+@pytest_asyncio.fixture
+async def sandbox(gke_sandbox_cassette):
+    async with AsyncSandbox(gke_sandbox_cassette) as sandbox:
+        yield sandbox
+
+@pytest.mark.asyncio
+async def test_it(sandbox):
+    assert (await sandbox.run("print(1)")).stdout == "ran print(1)"
+"""
+PYTEST_ASYNCIO_OPTION = "-oasyncio_default_fixture_loop_scope=function"
+
 
 @pytest.mark.parametrize(("test", "count"), [(UNITTEST, 2), (ASYNC, 2), (ASKS, 1)])
 def test_a_test_of_any_kind_is_recorded_and_replayed(project: pytest.Pytester, test: str, count: int) -> None:
@@ -73,6 +89,14 @@ def test_a_test_of_any_kind_is_recorded_and_replayed(project: pytest.Pytester, t
     project.makeconftest("")
     assert run(project, "--gke-sandbox-unused=fail").ret == 0
     assert len(cassettes(project)) == count
+
+
+def test_a_fixture_of_pytest_asyncio_may_open_the_sandbox(project: pytest.Pytester) -> None:
+    """It is opened, used and closed in three tasks."""
+    pytest.importorskip("pytest_asyncio")
+    project.makepyfile(test_a=PYTEST_ASYNCIO)
+    run(project, "--gke-sandbox-record=once", PYTEST_ASYNCIO_OPTION).assert_outcomes(passed=1)
+    run(project, "--gke-sandbox-unused=fail", PYTEST_ASYNCIO_OPTION).assert_outcomes(passed=1)
 
 
 def test_a_doctest_is_recorded_and_replayed(project: pytest.Pytester) -> None:

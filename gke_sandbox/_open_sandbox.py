@@ -1,0 +1,225 @@
+"""OpenSandbox: the connections and the background tasks of an open AsyncSandbox."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import anyio
+
+from ._engine.cleanup import CLOSE_TIMEOUT, CleanupQueue
+from ._engine.execution import Execution, unwrap_exception_group
+from ._engine.pod_watch import PodWatch
+from ._engine.steps import JobAttempt
+from ._event_loop import check_event_loop, current_event_loop, start_task
+from ._wire.manifests import SESSION_LABEL, lifetime
+from .cluster import _Connection
+from .errors import SandboxClosed
+
+__all__ = ["OpenSandbox"]
+
+logger = logging.getLogger("gke_sandbox")
+
+
+class OpenSandbox:
+    """The client of a cluster, and the tasks that belong to no single run: the watch, deletions, streams.
+
+    A task group, and some transports, must be entered and left by the same task. That is the owner task, which
+    belongs to the event loop. Any other task of that event loop may therefore open, use and close an AsyncSandbox.
+
+    The owner task closes everything when `close` requests it, when a background task fails, or when the event loop
+    ends.
+    """
+
+    def __init__(self, connection: _Connection, namespace: str, session: str) -> None:
+        self.client = connection.client
+        self._connection = connection
+        self._namespace = namespace
+        self._session = session
+        self._event_loop = current_event_loop()
+        self._tasks = anyio.create_task_group()
+        self._deletions = CleanupQueue(self.client, namespace, self._tasks)
+        self.pods = PodWatch(self.client, namespace, f"{SESSION_LABEL}={session}", self._tasks)
+        self._scope = anyio.CancelScope()
+        self._cleanup_scope = anyio.CancelScope(shield=True)
+        self._opened = anyio.Event()
+        self._close_requested = anyio.Event()
+        self._ended = anyio.Event()
+        self._closing = False
+        self._error: BaseException | None = None
+        self._caller_error: BaseException | None = None
+        self._in_flight: dict[Execution, anyio.CancelScope] = {}
+        self._idle = anyio.Event()
+
+    @property
+    def jobs(self) -> list[str]:
+        """Names of the Jobs that may exist now: those of running programs, and those not deleted yet."""
+        running = [attempt for execution in list(self._in_flight) for attempt in execution.attempts]
+        return sorted(self._deletions.jobs.union(attempt.name for attempt in running if attempt.job_may_exist))
+
+    @property
+    def leftovers(self) -> list[str]:
+        """Names of the Jobs whose deletion could not be confirmed; the last 1,000 of them."""
+        return self._deletions.leftovers
+
+    @property
+    def has_callers(self) -> bool:
+        """Whether a caller waits for a run."""
+        return bool(self._in_flight)
+
+    # -- open and close -----------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Start the owner task, and wait until it has opened the connections. Raises its error."""
+        start_task(self._own, f"gke-sandbox {self._session}")
+        try:
+            await self._opened.wait()
+        except BaseException:
+            self._scope.cancel()
+            await self.close()
+            raise
+        if self._ended.is_set():
+            await self.close()
+            raise SandboxClosed("the event loop ended while the Sandbox was opened", may_have_run=False)
+
+    async def close(self, caller_error: BaseException | None = None) -> None:
+        """Request that the owner task closes everything, and wait for it. Raise its error, in the first call.
+
+        `caller_error` is the exception that leaves the block of the caller. Some transports need it.
+        """
+        if not self._ended.is_set():
+            self.check_event_loop()
+        self._closing = True
+        if not self._close_requested.is_set():
+            self._caller_error = caller_error
+            self._deletions.expect_close()
+            self._close_requested.set()
+        with anyio.CancelScope(shield=True):
+            try:
+                await self._ended.wait()
+            except anyio.get_cancelled_exc_class():
+                # A shield does not stop asyncio's task.cancel(). Stop waiting for the server, but leave no task.
+                self._cleanup_scope.cancel()
+                self._deletions.give_up()
+                await self._ended.wait()
+                raise
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    async def _own(self) -> None:
+        """Open the connections, wait, and close them: the owner task."""
+        try:
+            with self._scope:
+                await self._open_and_close()
+        except anyio.get_cancelled_exc_class():
+            logger.warning(
+                "Sandbox %s was not closed before its event loop ended; use `async with` or call aclose()",
+                self._session,
+            )
+            raise
+        except BaseException as error:
+            self._error = unwrap_exception_group(error)
+            if not self._close_requested.is_set() and self._opened.is_set():
+                logger.exception("a background task of Sandbox %s failed", self._session)
+            if isinstance(self._error, (KeyboardInterrupt, SystemExit)):
+                raise
+        finally:
+            self._closing = True
+            self._opened.set()
+            self._ended.set()
+
+    async def _open_and_close(self) -> None:
+        await self.client.__aenter__()
+        try:
+            await self._run_tasks()
+        except BaseException as error:
+            await self.client.__aexit__(type(error), error, error.__traceback__)
+            raise
+        caller_error = self._caller_error
+        if caller_error is None:
+            await self.client.__aexit__(None, None, None)
+        else:
+            await self.client.__aexit__(type(caller_error), caller_error, caller_error.__traceback__)
+
+    async def _run_tasks(self) -> None:
+        try:
+            async with self._tasks:
+                try:
+                    self._opened.set()
+                    await self._close_requested.wait()
+                finally:
+                    try:
+                        await self._clean_up()
+                    finally:
+                        # End the watch, the last task: runs and deletions have finished or were given up.
+                        self._tasks.cancel_scope.cancel()
+        finally:
+            self._deletions.abandon()
+
+    async def _clean_up(self) -> None:
+        """Cancel all runs, and wait until their Jobs are deleted."""
+        self._closing = True
+        self._deletions.start_closing()
+        self._cleanup_scope.deadline = anyio.current_time() + CLOSE_TIMEOUT
+        with self._cleanup_scope:
+            for scope in list(self._in_flight.values()):
+                scope.cancel()
+            while self._in_flight or self._deletions.jobs:
+                await self._idle.wait()
+
+    # -- use ----------------------------------------------------------------------------------------------
+
+    def check_open(self) -> None:
+        """Raise `SandboxClosed` if the Sandbox is closed or is being closed."""
+        if self._closing:
+            raise SandboxClosed("the Sandbox is closed", may_have_run=False) from self._error
+
+    def check_event_loop(self) -> None:
+        """Raise `SandboxError` if the running event loop is not the one that opened the Sandbox."""
+        check_event_loop(self._event_loop, "this AsyncSandbox", may_have_run=False)
+
+    def start_soon(self, call: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        """Start a background task, which ends at the latest when the Sandbox closes."""
+        self.check_open()
+        self.check_event_loop()
+        self._tasks.start_soon(call, *args)
+
+    @contextmanager
+    def in_flight(self, execution: Execution) -> Iterator[None]:
+        """Cancel the block if the Sandbox closes, and suppress that cancellation."""
+        self.check_open()
+        self.check_event_loop()
+        with anyio.CancelScope() as scope:
+            self._in_flight[execution] = scope
+            try:
+                yield
+            finally:
+                del self._in_flight[execution]
+                self._settle(execution)
+
+    def delete(self, attempt: JobAttempt, execution: Execution) -> None:
+        """Delete a Job in the background and then set `execution.cleanup_done`."""
+        self._deletions.start(attempt, lifetime(execution.settings), partial(self._settle, execution))
+
+    def delete_jobs_sync(self) -> None:
+        """Delete every Job that may exist, without the event loop. Blocks.
+
+        For interpreter exit, from a thread other than that of the loop.
+        """
+        jobs = self.jobs
+        if jobs:
+            self._deletions.hand_over(frozenset(jobs))
+            self._connection.delete_jobs_sync(self._namespace, jobs)
+
+    def _settle(self, execution: Execution) -> None:
+        """Set the events that wait for the cleanup of this execution, and of all executions."""
+        left = self._deletions.jobs
+        if execution not in self._in_flight and left.isdisjoint(attempt.name for attempt in execution.attempts):
+            execution.cleanup_done.set()
+        if not self._in_flight and not left:
+            self._idle.set()
+            self._idle = anyio.Event()

@@ -48,8 +48,8 @@ class AsyncSandbox:
     Works with asyncio and trio, in any task of the event loop that opened it; use in another event loop raises
     `SandboxError`. You can start any number of runs at the same time; they share connections and one watch.
     Leaving the block cancels running programs (`SandboxClosed`) and waits up to 10 seconds until every Job is
-    deleted. The end of the event loop does the same, if asyncio or trio runs it. While the Sandbox is open, a
-    failed deletion is retried as long as the Job may exist.
+    deleted. `asyncio.run` and `trio.run` do the same at their end. While the Sandbox is open, a failed deletion
+    is retried as long as the Job may exist.
     """
 
     def __init__(self, cluster: Cluster | None = None, **settings: Unpack[SettingsDict]) -> None:

@@ -59,6 +59,10 @@ class Sandbox:
         register(self)
 
     def __enter__(self) -> Sandbox:
+        return self.open()
+
+    def open(self) -> Sandbox:
+        """Look up the cluster and start the thread now, instead of at first use. Raises `ConfigError`."""
         self._open()
         return self
 

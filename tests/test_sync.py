@@ -531,3 +531,11 @@ def test_an_error_during_close_is_raised_by_the_first_close_only(tmp_path: Path)
     with pytest.raises(CassetteError, match="a password in an address"):
         sandbox.close()
     sandbox.close()
+
+
+def test_open_looks_up_the_cluster_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="missing"):
+        Sandbox(Cluster.kubeconfig(tmp_path / "missing")).open()
+    sandbox = Sandbox(Cluster.local("process")).open()
+    assert sandbox.settings.namespace == "default"
+    sandbox.close()

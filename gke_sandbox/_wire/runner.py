@@ -301,7 +301,7 @@ class Workspace:
         """
         found, omitted = self.find()
         for name, size in sorted(found.items()):
-            why = "too_large" if count else "too_many"
+            why = "too_large" if size > room else "too_many"
             if count and size <= room:
                 why = self.send(name, size, log)
                 if why in ("", "log_full"):

@@ -189,7 +189,7 @@ def test_failures_and_dropped_output_are_logged(caplog: pytest.LogCaptureFixture
 def test_the_log_and_not_the_model_gets_an_error_that_only_an_operator_can_fix(
     caplog: pytest.LogCaptureFixture, verb: str, resource: str, namespace: str, words: str
 ) -> None:
-    refused = Respond(403, "Forbidden", f"{resource} is forbidden: User sam cannot {verb} {resource}")
+    refused = Respond(403, "Forbidden", f'{resource} is forbidden: User "sam" cannot {verb} {resource}')
     fault = Fault(refused, Match(verb, resource), times=None)
     with on(scripted(program(), fault), namespace=namespace) as executor:
         result = execute(executor, "")

@@ -88,7 +88,7 @@ def test_files_over_a_limit_are_omitted_and_named() -> None:
     assert ran.exit["dropped"]["named"] == [
         ["b", "too_large", 500],
         ["e", "too_many", 0],
-        ["f", "too_many", 1 << 40],
+        ["f", "too_large", 1 << 40],
     ]
 
 

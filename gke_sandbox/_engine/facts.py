@@ -84,6 +84,8 @@ class ExecutionFacts:
         self._pod: PodState | None = None
         self._pod_object: Mapping[str, Any] = {}
         self._has_run = self._missing = False
+        # Whether the node had accepted the pod before its last state.
+        self._was_accepted = False
         self._wait_reason: WaitReason | None = None
         self._probe = StartupProbe(self._now)
         # The poll whose response is awaited, those that follow it, and the pod that was known when it was sent.
@@ -144,6 +146,7 @@ class ExecutionFacts:
             self._pod.phase,
             self._pod.wait_reason,
         )
+        self._was_accepted = bool((self._pod_object.get("status") or {}).get("containerStatuses"))
         self._pod, self._pod_object = seen, pod
         self._has_run = self._has_run or seen.running
         if not self._attaches and (

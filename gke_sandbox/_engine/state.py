@@ -230,10 +230,13 @@ class ExecutionState(ExecutionEnding):
         return True
 
     def _pause_or_fail(self, termination: Termination) -> None:
-        """Create another Job after a pause if the reason may pass, or fail."""
+        """Create another Job after a pause if the reason may pass, or fail.
+
+        A kubelet that was restarted can reject a pod that it had accepted, and that has run unseen.
+        """
         pause = min(REJECTED_DELAY * 2 ** (len(self.attempts) - 1), MAX_REJECTED_DELAY)
         waited = ""
-        if termination.may_pass and termination.cause is not None:
+        if termination.may_pass and termination.cause is not None and not self._was_accepted:
             if self._now + pause < self._start_limit:
                 self.phase, self._deadline = "pausing", self._now + pause
                 self._config_map_may_exist = False

@@ -17,7 +17,7 @@ from gke_sandbox import AsyncSandbox, Cluster, ExecutionResult, NetworkError, Sa
 from gke_sandbox.cassette import Cassette, Player, Recorder, RecordingTransport, ReplayTransport, load
 from gke_sandbox.cassette.model import Step
 from gke_sandbox.errors import ApiError, CassetteError, ReplayMismatch
-from gke_sandbox.local.faults import CutBody, Drop, EndWatch, Fault, Match, NoNode, Refuse, Respond
+from gke_sandbox.local.faults import CutBody, Drop, EndWatch, Fault, Match, NoNode, Refuse, RejectPod, Respond
 from gke_sandbox.local.runtimes.base import ContainerExit
 from gke_sandbox.local.runtimes.scripted import Script
 from tests.clock import run_on_mock_clock
@@ -239,6 +239,13 @@ def test_a_poll_is_repeated_and_fails_the_start_as_recorded(tmp_path: Path) -> N
         fewer = replace(cassette, steps=tuple(s for n, s in enumerate(cassette.steps) if n not in looks))
         for replayed in (cassette, fewer):
             assert replay(replayed, refused).cause == cause
+
+
+def test_a_pod_that_its_node_rejected_is_replaced_in_the_replay(tmp_path: Path) -> None:
+    first = record(tmp_path / "c.yaml", one, Fault(RejectPod.pressure(), POD))
+    second = replay(tmp_path / "c.yaml", one, strict=True)
+    assert (first.status, first.stdout) == (second.status, second.stdout)
+    assert first.status == "succeeded"
 
 
 def test_a_failure_that_ended_a_run_ends_the_replay(tmp_path: Path) -> None:

@@ -663,13 +663,15 @@ def test_a_run_that_is_cancelled_or_loses_its_watch_after_a_rejection_has_not_ru
         assert not machine.state.may_have_run
 
 
-def test_a_pod_that_ran_before_it_was_rejected_is_not_replaced() -> None:
-    """A kubelet that was restarted checks running pods again."""
+@pytest.mark.parametrize("before", [RUNNING, CREATING])
+def test_a_pod_that_was_accepted_before_it_was_rejected_is_not_replaced(before: dict[str, Any]) -> None:
+    """A kubelet that was restarted checks all pods again."""
     machine = starting()
-    machine.see(RUNNING)
+    machine.see(before)
     machine.feed(steps.PodSeen("job-1", rejected()))
+    assert machine.state.phase != "pausing"
     assert [attempt.name for attempt in machine.state.attempts] == ["job-1"]
-    assert machine.state.may_have_run
+    assert machine.state.may_have_run is (before is RUNNING)
 
 
 def test_responses_to_requests_that_were_stopped_are_ignored() -> None:

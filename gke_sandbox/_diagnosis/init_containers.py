@@ -95,7 +95,7 @@ def _problem(spec: Mapping[str, Any], status: Mapping[str, Any]) -> InitContaine
     ended = state.get("terminated") or (status.get("lastState") or {}).get("terminated")
     title = _title(spec, status)
     if ended:
-        # It is started again: the kubelet never starts the others again.
+        # The kubelet starts it again. If it would not, the pod would have failed: see `failed_init_container`.
         running = "running" in state
         crashes = int(status.get("restartCount") or 0) + (not running)
         hopeless = not running and (crashes >= MAX_CRASHES or ended.get("reason") in NEVER_RAN)

@@ -25,6 +25,7 @@ from ._checks import (
     entry_path,
     shorten,
 )
+from ._output_limits import check_output_limits
 from ._setting_names import suggest
 from .errors import SpecError
 from .kube import names
@@ -106,11 +107,6 @@ https://kubernetes.io/docs/reference/labels-annotations-taints/#batch-kubernetes
 
 _MAX_INT32 = (1 << 31) - 1
 _MAX_INT64 = (1 << 63) - 1
-_MAX_OUTPUT_BYTES = 8 << 20
-"""The runner ends the log at 8 MiB in any case."""
-_MAX_FILE_BYTES = 64 << 20
-"""More than the log can hold, because files are compressed in it."""
-_MAX_FILES = 10_000
 _MAX_ENV_STRING = (128 << 10) - 2
 """Linux limits one string (name, ``=``, value and a NUL) to 128 KiB.
 
@@ -268,11 +264,15 @@ class Settings:
     ttl_seconds_after_finished: int = 300
     """Seconds until Kubernetes deletes a finished Job that the client could not delete. Default: 300."""
     max_output_bytes: int = 1 << 20
-    """Bytes of stdout, and of stderr, that are kept. Default: 1 MiB (1048576); maximum: 8 MiB."""
+    """Bytes of stdout, and of stderr, that are kept, with any content. Default: 1 MiB (1048576); maximum:
+    1294146, with lower limits of files up to 3400787; 64 MiB for delivery by ``attach``.
+    """
     max_file_bytes: int = 4 << 20
-    """Bytes of all output files together that are kept. Default: 4 MiB (4194304); maximum: 64 MiB."""
+    """Bytes of all output files together that are kept, with any content. Default: 4 MiB (4194304); maximum:
+    4685445, with lower limits of the others up to 6801575; 64 MiB for delivery by ``attach``.
+    """
     max_files: int = 100
-    """Number of output files that are kept. Default: 100; maximum: 10,000."""
+    """Number of output files that are kept. Default: 100; maximum: 2688, with lower limits of bytes 10000."""
 
     _default_requests: ClassVar[Sequence[str]] = ()
     """Requests that the caller did not set. Each instance has its list; it is not a field."""
@@ -309,9 +309,8 @@ class Settings:
         check_integer("run_as_user", self.run_as_user, 1, _MAX_INT32)
         check_integer("run_as_group", self.run_as_group, 1, _MAX_INT32)
         check_integer("ttl_seconds_after_finished", self.ttl_seconds_after_finished, 0, _MAX_INT32)
-        check_integer("max_output_bytes", self.max_output_bytes, 0, _MAX_OUTPUT_BYTES)
-        check_integer("max_file_bytes", self.max_file_bytes, 0, _MAX_FILE_BYTES)
-        check_integer("max_files", self.max_files, 0, _MAX_FILES)
+        limits = {name: getattr(self, name) for name in ("max_output_bytes", "max_file_bytes", "max_files")}
+        check_output_limits(limits, self.delivery)
 
     def override(self, **changes: Unpack[SettingsDict]) -> Settings:
         """Return a copy with changed fields. Raises `SpecError` if a name or a value is invalid."""

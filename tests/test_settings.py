@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import pickle
+import re
 from typing import Any, get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gke_sandbox._output_limits import maximum
 from gke_sandbox._setting_names import ADK_FIELDS, OPTIONS, SETTING_NAMES, suggest
 from gke_sandbox._wire.program import Program
 from gke_sandbox.errors import PayloadTooLarge, SandboxError, SpecError
@@ -322,6 +325,44 @@ def test_an_integer_outside_its_range_is_refused(field: str, value: object) -> N
     error = refusal(**{field: value})
     assert error.field == field
     assert len(str(error)) < 200
+
+
+OUTPUT_LIMITS = {"max_output_bytes": 1 << 20, "max_file_bytes": 4 << 20, "max_files": 100}
+
+
+@pytest.mark.parametrize("field", OUTPUT_LIMITS)
+@pytest.mark.parametrize("delivery", ["auto", "env", "mount"])
+def test_a_limit_for_which_the_log_has_no_room_is_refused_with_the_maximum(field: str, delivery: Any) -> None:
+    highest = maximum(field, OUTPUT_LIMITS, delivery)
+    assert getattr(Settings(delivery=delivery, **{field: highest}), field) == highest
+    error = refusal(delivery=delivery, **{field: highest + 1})
+    assert error.field == field
+    assert f"must be at most {highest} with " in error.problem
+    assert all(f"{name} {value}" in error.problem for name, value in OUTPUT_LIMITS.items() if name != field)
+    others = " or ".join(name for name in OUTPUT_LIMITS if name != field)
+    assert error.hint == f"The pod's log must have room for all output. Lower {others}."
+
+
+@pytest.mark.parametrize("field", OUTPUT_LIMITS)
+def test_a_limit_that_no_other_limit_makes_possible_is_refused_with_the_absolute_maximum(field: str) -> None:
+    nothing = dict.fromkeys(OUTPUT_LIMITS, 0)
+    highest = maximum(field, nothing, "auto")
+    assert getattr(Settings(**{**nothing, field: highest}), field) == highest
+    assert f"must be between 0 and {highest}, got" in refusal(**{**nothing, field: highest + 1}).problem
+
+
+def test_the_limit_that_is_above_its_default_is_named() -> None:
+    assert refusal(max_output_bytes=10, max_file_bytes=6 << 20, max_files=10_000).field == "max_file_bytes"
+    assert refusal(max_file_bytes=4 << 20, max_files=10_000).field == "max_files"
+
+
+@pytest.mark.parametrize("field", OUTPUT_LIMITS)
+def test_the_documented_maxima_of_the_output_are_those_that_are_checked(field: str) -> None:
+    source = inspect.getsource(Settings)
+    documented = source.partition(f"    {field}: int")[2].partition("maximum:")[2].partition(";")[0]
+    nothing = dict.fromkeys(OUTPUT_LIMITS, 0)
+    numbers = [maximum(field, others, "auto") for others in (OUTPUT_LIMITS, nothing)]
+    assert [int(number) for number in re.findall("[0-9]+", documented)] == numbers
 
 
 @pytest.mark.parametrize("field", ["run_as_user", "run_as_group"])

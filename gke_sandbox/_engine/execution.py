@@ -27,6 +27,7 @@ from ..result import ExecutionEvent, ExecutionResult
 from ..settings import Settings
 from . import steps
 from .create import Creation
+from .joined_chunks import JoinedChunks
 from .pod_watch import PodWatch
 from .state import ExecutionState
 
@@ -116,7 +117,7 @@ class Execution:
             RELEASE_FIELDS if self._client.replays else (),
             has_program=self._program is not None,
         )
-        send, self._inputs = anyio.create_memory_object_stream[steps.Input](math.inf)
+        send, self._inputs = anyio.create_memory_object_stream[steps.Input | JoinedChunks](math.inf)
         self._send = send.send_nowait
         self._creation = self._new_creation(now)
         with send, self._inputs, contextlib.ExitStack() as self._observing:
@@ -173,14 +174,14 @@ class Execution:
                 continue
             deadline = min(state.next_deadline, anyio.current_time() + TICK_INTERVAL)
             with anyio.CancelScope(deadline=deadline):
-                input_ = await self._inputs.receive()
+                input_ = _taken(await self._inputs.receive())
             late = anyio.current_time() - deadline
             if late > SUSPENDED_AFTER:
                 self._carry_out(state.apply(steps.Resumed(late), anyio.current_time()))
             if input_ is None:
                 # Inputs that have arrived come before the timers.
                 with contextlib.suppress(anyio.WouldBlock):
-                    input_ = self._inputs.receive_nowait()
+                    input_ = _taken(self._inputs.receive_nowait())
 
     # -- effects --------------------------------------------------------------------------------------------
 
@@ -251,8 +252,9 @@ class Execution:
         try:
             async with self._client.log(namespace, effect.pod, container=CONTAINER, follow=True) as chunks:
                 self._send(steps.LogOpened(number))
+                joined = JoinedChunks(number, self._send)
                 async for chunk in chunks:
-                    self._send(steps.LogChunk(number, chunk))
+                    await joined.add(chunk)
             self._send(steps.LogEnded(number))
         except SandboxError as error:
             logger.debug("the log of pod %s could not be read to its end: %s", effect.pod, error.message)
@@ -322,6 +324,10 @@ def unwrap_exception_group(error: BaseException) -> BaseException:
     while inner := getattr(error, "exceptions", None):  # Python 3.10 has no class for groups.
         error = inner[0]
     return error
+
+
+def _taken(received: steps.Input | JoinedChunks) -> steps.Input:
+    return received.take() if isinstance(received, JoinedChunks) else received
 
 
 def _items(found: dict[str, Any]) -> list[dict[str, Any]]:

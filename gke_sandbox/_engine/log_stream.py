@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from .._output_limits import MAX_LOG_BYTES
 from .._wire.frames import Frame, Limits
 from .._wire.log_decoder import ReplayableLogDecoder
-from .._wire.payload import MAX_LOG_BYTES
 from ..errors import ApiError, Forbidden, NetworkError, SandboxError, Unauthorized
 from ..kube.retry import is_retryable, retry_delay
 from ..settings import Settings

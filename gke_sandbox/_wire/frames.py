@@ -8,6 +8,7 @@ the diagnosis and otherwise ignored::
     start   JSON {"protocol": 1, "python": "3.11.2"}; the first frame
     out     bytes that the program wrote to its stdout; not necessarily whole lines, nor UTF-8
     err     bytes that the program wrote to its stderr
+            with the JSON {"encoding": "zlib"}: base64 of zlib of such bytes, on one line
     file    base64 of zlib of a file that the program created or changed; the header's JSON is its relative path
     exit    JSON {"code", "signal", "timed_out", "seconds", "dropped": {"out", "err", "files", "named"}};
             the last frame; one of code and signal is null; dropped.files and dropped.named may be missing;
@@ -122,6 +123,8 @@ class _Header(NamedTuple):
     """The length of the payload, in bytes."""
     name: str
     """The path of a file; empty for other frames."""
+    packed: bool
+    """Whether the payload of an output frame is base64 of zlib."""
     size: int
     """The length of the header, with its LF."""
 
@@ -130,8 +133,8 @@ class Decoder:
     """Decodes a container's log, in chunks of any size, into frames.
 
     Everything else is collected in `unframed`: an unknown kind; a length that is not a number or too large for its
-    kind; a payload without an LF after it; a second `start`; an incomplete `exit`; a file with a bad or repeated
-    name, bad base64 or bad zlib, or one that exceeds a limit (such a file is also counted in `dropped`).
+    kind; a payload without an LF after it; a second `start`; an incomplete `exit`; bad base64 or bad zlib; a file
+    with a bad or repeated name, or one that exceeds a limit (such a file is also counted in `dropped`).
     Everything after `exit` is ignored.
 
     Invariants: the decoder never raises; its time is linear in its input; its memory and the total size of
@@ -151,7 +154,7 @@ class Decoder:
         self._named: list[DroppedFile] = []
         self._names = FileTree()
         self._file_bytes = 0
-        self._inflated = 0
+        self._inflated = {"out": 0, "err": 0, "file": 0}
         self._fed = 0
         # The position in the log after the last frame, and the length of `_unframed` there.
         self._complete = (0, 0)
@@ -243,12 +246,16 @@ class Decoder:
 
     def _parse_header(self, found: re.Match[bytes]) -> _Header | None:
         kind, length, meta = found.group(1).decode(), int(found.group(2)), found.group(3)
-        if length > self._longest(kind) or (meta is not None) != (kind == "file"):
+        if length > self._longest(kind):
             return None
-        name = "" if meta is None else _json(meta)
-        if not isinstance(name, str):
-            return None
-        return _Header(kind, length, name, found.end() - found.start())
+        about = None if meta is None else _json(meta)
+        size = found.end() - found.start()
+        if kind == "file":
+            return _Header(kind, length, about, False, size) if isinstance(about, str) else None
+        if meta is None:
+            return _Header(kind, length, "", False, size)
+        packed = kind in ("out", "err") and about == {"encoding": "zlib"}
+        return _Header(kind, length, "", True, size) if packed else None
 
     def _longest(self, kind: str) -> int:
         if kind == "file":
@@ -259,9 +266,15 @@ class Decoder:
     def _take(self, header: _Header, payload: bytes, frames: list[Frame]) -> bool:
         """Decode a payload and append its frame. Return False if it is not a valid frame."""
         if header.kind in ("out", "err"):
-            kept = payload[: self._limits.output_bytes - self._kept[header.kind]]
+            room = self._limits.output_bytes - self._kept[header.kind]
+            data = (
+                self._inflate(header.kind, payload, room, self._limits.output_bytes) if header.packed else payload
+            )
+            if isinstance(data, str):
+                return False
+            kept = data[:room]
             self._kept[header.kind] += len(kept)
-            self._dropped[header.kind] += len(payload) - len(kept)
+            self._dropped[header.kind] += len(data) - len(kept)
             if kept:
                 frames.append(Output("stdout" if header.kind == "out" else "stderr", kept))
             return True
@@ -291,30 +304,35 @@ class Decoder:
             self._names.check(name)
         except ValueError:
             return "refused_name"
-        room = self._limits.file_bytes - self._file_bytes
         if len(self._names) >= self._limits.file_count:
             return "too_many"
-        # Count rejected data too, or many small decompression bombs would take minutes.
-        if self._inflated > 2 * self._limits.file_bytes:
-            return "too_large"
-        data = self._inflate(payload, room)
+        room = self._limits.file_bytes - self._file_bytes
+        data = self._inflate("file", payload, room, self._limits.file_bytes)
         if isinstance(data, str):
             return data
+        if len(data) > room:
+            return "too_large"
         self._names.add(name)
         self._file_bytes += len(data)
         return OutputFile(name, data)
 
-    def _inflate(self, payload: bytes, room: int) -> bytes | DropReason:
-        """Return the file's content, which must be base64 of one zlib stream, or why it is dropped."""
+    def _inflate(self, kind: str, payload: bytes, room: int, limit: int) -> bytes | DropReason:
+        """Return the decoded payload, or its first `room` + 1 bytes if it is longer, or why it is dropped.
+
+        It must be base64 of one zlib stream. Rejected data counts too, up to twice `limit` bytes of each kind, or
+        many small decompression bombs would take minutes.
+        """
+        if self._inflated[kind] > 2 * limit:
+            return "too_large"
         inflater = zlib.decompressobj()
         try:
             data = inflater.decompress(base64.b64decode(payload, validate=True), room + 1)
         except (ValueError, zlib.error):
             return "unreadable"
-        self._inflated += len(data)
-        if len(data) > room:
-            return "too_large"
-        return data if inflater.eof and not inflater.unused_data else "unreadable"
+        self._inflated[kind] += len(data)
+        if len(data) <= room and (not inflater.eof or inflater.unused_data):
+            return "unreadable"
+        return data
 
     def _keep_unframed(self, start: int, end: int) -> None:
         room = _MAX_UNFRAMED - len(self._unframed)
@@ -382,6 +400,6 @@ def _exit(payload: bytes) -> Exit | None:
 
 
 def encode(kind: str, payload: bytes, meta: object = None) -> bytes:
-    """Encode one frame as the runner does. `meta` is the header's JSON (a file's name). For scripts and tests."""
+    """Encode one frame as the runner does. `meta` is the header's JSON. For scripts and tests."""
     header = f"{kind} {len(payload)}" if meta is None else f"{kind} {len(payload)} {json.dumps(meta)}"
     return b"\x1e" + header.encode() + b"\n" + payload + b"\n"

@@ -34,6 +34,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Literal, cast
 
+from .._output_limits import log_bytes
 from ..errors import PayloadTooLarge, SpecError
 from ..kube.quantity import parse_quantity
 from ..settings import GVISOR, Settings
@@ -59,12 +60,6 @@ https://kubernetes.io/docs/concepts/configuration/configmap/#motivation
 
 MAX_UNPACKED_BYTES = 64 << 20
 """The maximum size of a program before compression: the pod holds it in memory and in /tmp."""
-
-MAX_LOG_BYTES = 8 << 20
-"""The maximum size of the log on the node. The kubelet rotates logs at 10 MiB; rotated parts cannot be read."""
-
-MAX_ATTACHED_LOG_BYTES = 512 << 20
-"""The same for delivery ``attach``, which does not read the log: enough for the largest limits."""
 
 _Encoder = Callable[[bytes, bool], tuple[str, Sequence[str | bytes]]]
 """Encode a content (True: it is the code) as an encoding and pieces: str for `data`, bytes for `binaryData`."""
@@ -187,7 +182,7 @@ class Payload:
             contents.append(content)
             return ["raw", [len(content)]]
 
-        request = self._request(put, MAX_ATTACHED_LOG_BYTES)
+        request = self._request(put, log_bytes("attach"))
         if pod_env is not None:
             env = self._settings.env.items()
             request["env"] = {name: value for name, value in env if pod_env.get(name) != value}
@@ -230,7 +225,7 @@ class Payload:
                     binary[key] = piece
             return [encoding, keys]
 
-        data["request"] = _as_json(self._request(put, MAX_LOG_BYTES))
+        data["request"] = _as_json(self._request(put, log_bytes(self._settings.delivery)))
         return Content(data, binary)
 
     def _request(self, put: Callable[[str, bytes], list[object]], log_bytes: int) -> dict[str, object]:

@@ -5,7 +5,8 @@ request comes from environment variables, from files next to it, or, if GKE_SAND
 forks: the child runs the program in the same interpreter, as ``python3 -u main.py`` would; the parent forwards its
 two pipes, enforces the limits and collects files. It uses only the standard library of Python 3.8 or newer.
 
-A frame is RS kind SP length [SP JSON] LF payload LF. The exit status is that of the program, 128+N for signal N,
+A frame is RS kind SP length [SP JSON] LF payload LF. Output of many lines is compressed: each line costs 46 bytes
+on the node's disk, and an HTTP chunk to the client. The exit status is that of the program, 128+N for signal N,
 or 124 at the time limit. Without an ``exit`` frame it is 143 after SIGTERM, or 125 if the runner failed. The last
 ``err`` frame is then ``gke-sandbox: the program was not started: REASON`` (invalid request, no writable directory,
 no process available) or, after the fork, ``gke-sandbox: the runner failed: REASON``.
@@ -50,21 +51,39 @@ MAX_ENTRIES = 20_000  # directory entries that are searched for files
 ACKNOWLEDGE = 10.0  # seconds to wait until the client has read the exit frame
 MAX_NAMED, NAMES_ROOM = 100, 6000  # number of omitted files that the exit frame names, and their size in bytes
 EXIT_ROOM = NAMES_ROOM + 512  # bytes of the log that are reserved for the exit frame
+SMALL = 2 << 10  # while the log is small, so are frames that are not compressed: an operator can read them
+READABLE = 64 << 10
+EARLY = 512  # bytes on the node's disk that a frame of each stream costs at least, and some of its payload
+LINE = 46  # bytes that the container runtime adds to a line on the node's disk, and to each 16 KiB of it
+FILE_ROOM = 256  # bytes of the log that are reserved for each file, in addition to its content
+ROOM = 256 << 10  # bytes of the log that are reserved for headers and for frames that are not full
 CPU_COUNTS = "OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS LOKY_MAX_CPU_COUNT PYTHON_CPU_COUNT".split()
 SIGNALS = signal.SIGTERM, signal.SIGCHLD, signal.SIGALRM
 OTHERS = signal.valid_signals() - {*SIGNALS, signal.SIGKILL, signal.SIGSTOP}
+
+
+def pack(data: bytes) -> bytes:
+    from binascii import b2a_base64
+    from zlib import compress
+
+    return b2a_base64(compress(data, 1), newline=False)
+
+
+def worst(size: int) -> int:
+    """Return the size of output or of a file on the node's disk, if it is large and its content the worst."""
+    return size * 4 // 3 + size // 64
 
 
 class Log:
     """Writes frames to fd 1, at most `limit` bytes as stored on the node's disk."""
 
     used, limit = 0, float("inf")
+    reserved = 0  # for files
+    slack = 0.0  # what was left of the log at the start, in addition to everything that is reserved
 
     def write(self, kind: bytes, payload: bytes, meta: bytes = b"") -> bool:
         """Write a frame. Return False if it does not fit."""
-        frame = b"\x1e%b %d%b\n%b\n" % (kind, len(payload), meta, payload)
-        # The container runtime adds up to 45 bytes to each line and splits lines at 16 KiB.
-        size = len(frame) + 46 * (frame.count(b"\n") + len(frame) // 16384)
+        frame, size = self.encoded(kind, payload, meta)
         if self.used + size > self.limit:
             return False
         self.used += size
@@ -78,8 +97,35 @@ class Log:
                 poller.poll(100)
         return True
 
+    def encoded(self, kind: bytes, payload: bytes, meta: bytes = b"") -> tuple[bytes, int]:
+        """Return a frame, compressed if that is smaller on the node's disk, and its size there."""
+        frame, size = self.frame(kind, payload, meta)
+        if kind in (b"out", b"err") and (size > SMALL or self.used > READABLE):
+            packed, its_size = self.frame(kind, pack(payload), b' {"encoding": "zlib"}')
+            if its_size < size:
+                return packed, its_size
+        return frame, size
+
+    @staticmethod
+    def frame(kind: bytes, payload: bytes, meta: bytes) -> tuple[bytes, int]:
+        frame = b"\x1e%b %d%b\n%b\n" % (kind, len(payload), meta, payload)
+        return frame, len(frame) + LINE * (frame.count(b"\n") + len(frame) // 16384)
+
+    def interval(self, streams: list[Stream], seconds: float) -> float:
+        """Return the time until the next frame that is not full; `seconds` is the remaining time.
+
+        Such a frame can cost much more than its payload. The log must always have room for everything that the
+        program may still write, so when half of what is left over is used, spread the other half over the time.
+        """
+        reserved = self.reserved + sum(worst(stream.left + len(stream.waiting)) for stream in streams)
+        slack = self.limit - self.used - reserved
+        self.slack = self.slack or slack
+        if slack > self.slack / 2:
+            return INTERVAL
+        return max(INTERVAL, seconds if slack <= 0 else min(seconds, seconds * EARLY / slack))
+
     def fail(self, why: str) -> NoReturn:
-        self.limit = float("inf")
+        self.limit, self.used = float("inf"), 0
         try:
             self.write(b"err", b"gke-sandbox: %b\n" % why.encode("utf-8", "replace"))
         finally:
@@ -103,14 +149,14 @@ class Stream:
         self.waiting += kept
         return len(data)
 
-    def flush(self, log: Log) -> None:
+    def flush(self, log: Log, interval: float = INTERVAL) -> None:
         """Forward the buffered output. When the log is full, drop this and all further output."""
         data = self.waiting
         while data and not log.write(self.kind, data):
             data = data[: len(data) // 2]
             self.left = 0
         self.dropped += len(self.waiting) - len(data)
-        self.waiting, self.due = b"", time.monotonic() + INTERVAL
+        self.waiting, self.due = b"", time.monotonic() + interval
 
 
 def take_variables() -> dict[str, bytes]:
@@ -320,10 +366,7 @@ class Workspace:
         with open(fd, "rb") as file:
             if min(quoted) < 32:
                 return "refused_name"
-            from binascii import b2a_base64
-            from zlib import compress
-
-            payload = b2a_base64(compress(file.read(size), 1), newline=False)
+            payload = pack(file.read(size))
         return "" if log.write(b"file", payload, b' "%b"' % quoted) else "log_full"
 
 
@@ -404,8 +447,9 @@ def watch(program: int, timeout: float, streams: list[Stream], log: Log) -> tupl
         waiting = [stream for stream in streams if stream.waiting]
         rest = min((stream.due for stream in waiting), default=0) - time.monotonic()
         if waiting and (rest <= 0 or any(len(stream.waiting) >= FRAME for stream in waiting)):
+            interval = log.interval(streams, deadline - time.monotonic())
             for stream in waiting:  # both together, to keep their order as far as two pipes can
-                stream.flush(log)
+                stream.flush(log, interval)
             continue
         if waiting:
             waker.poll(2)  # 2 ms, to collect the output of a program that writes single bytes
@@ -506,6 +550,7 @@ def main() -> tuple[Any, dict[str, Any]]:
         del pieces, contents
         limits = request["limits"]
         log.limit = limits["log_bytes"] - EXIT_ROOM
+        log.reserved = worst(limits["file_bytes"]) + FILE_ROOM * limits["files"] + ROOM
         workspace = Workspace(request)
         del request["files"], request["stdin"]  # they may be large
         streams = [Stream(kind, limits["output"]) for kind in (b"out", b"err")]

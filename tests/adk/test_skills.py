@@ -178,7 +178,7 @@ def test_files_over_the_limit_of_stdout_are_an_error(executor: GkeCodeExecutor, 
 
 @saves_files
 def test_a_higher_limit_returns_the_files() -> None:
-    with local(max_output_bytes=4 << 20) as executor:
+    with local(max_output_bytes=2 << 20, max_file_bytes=1 << 20) as executor:
         response, talk = run(executor, "writes_much.py")
     assert response["saved_artifacts"] == ["big.bin"]
     saved = talk.artifact("big.bin")

@@ -65,15 +65,19 @@ def test_a_secret_is_found_in_every_output_file(tmp_path: Path) -> None:
     frames = many + file_frame("last.txt", TOKEN.encode())
     assert "a GitHub token, at last.txt" in str(refused(tmp_path, printed=frames, max_files=200))
     large = file_frame("large", b"x" * (5 << 20) + b"\n" + TOKEN.encode())
-    assert "a GitHub token, at large" in str(refused(tmp_path, printed=large, max_file_bytes=8 << 20))
+    assert "a GitHub token, at large" in str(
+        refused(tmp_path, printed=large, max_file_bytes=6 << 20, max_output_bytes=1000)
+    )
 
 
 def test_a_secret_is_found_everywhere_in_a_log() -> None:
     half, rest = TOKEN[:9], TOKEN[9:]
     long = START + out("x\n" * (1 << 20)) + out(half) + out(rest)
     made = START + out(half) + out(rest) + file_frame("stdout", b"a file that is called so")
+    packed = base64.b64encode(zlib.compress(b"x\n" * (2 << 20) + half.encode()))
+    compressed = START + encode("out", packed, {"encoding": "zlib"}) + out(rest)
     bare = b"no frames\n" * 10_000 + TOKEN.encode()
-    for log, where in ((long, "stdout"), (made, "stdout"), (bare, "the log")):
+    for log, where in ((long, "stdout"), (compressed, "stdout"), (made, "stdout"), (bare, "the log")):
         found = find_secret_in_log(log)
         assert found is not None
         assert found.path == where

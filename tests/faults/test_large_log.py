@@ -9,8 +9,8 @@ import pytest
 
 from gke_sandbox import AsyncSandbox, Cluster, ExecutionResult
 from gke_sandbox._engine.log_stream import MAX_STORED_BYTES, LogStream
+from gke_sandbox._output_limits import MAX_LOG_BYTES
 from gke_sandbox._wire.frames import encode
-from gke_sandbox._wire.payload import MAX_LOG_BYTES
 from gke_sandbox.local.faults import CutBody, Fault, Match, Respond
 from gke_sandbox.local.runtimes.scripted import Script
 from gke_sandbox.settings import Settings

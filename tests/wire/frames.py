@@ -26,6 +26,11 @@ def file_frame(name: str, data: bytes) -> bytes:
     return encode("file", base64.b64encode(zlib.compress(data)), name)
 
 
+def packed(kind: str, data: bytes) -> bytes:
+    """A compressed frame of output."""
+    return encode(kind, base64.b64encode(zlib.compress(data)), {"encoding": "zlib"})
+
+
 def exit_frame(**changes: Any) -> bytes:
     return encode("exit", json.dumps({**EXIT_0, **changes}).encode())
 

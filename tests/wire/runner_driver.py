@@ -34,7 +34,7 @@ DELIVERIES: tuple[Delivery, ...] = ("env", "mount", "attach")
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame. `at` is its position in the log and `size` its length there, in bytes."""
+    """One frame. `at` is its position in the log and `size` its length there, in bytes; output is decompressed."""
 
     kind: str
     payload: bytes
@@ -54,7 +54,11 @@ def read_frames(log: bytes) -> list[Frame]:
         payload = log[end + 1 : end + 1 + int(length)]
         after = end + 2 + int(length)
         assert log[after - 1 : after] == b"\n", log[at : at + 80]
-        frames.append(Frame(kind.decode(), payload, json.loads(meta[0]) if meta else None, at, after - at))
+        about = json.loads(meta[0]) if meta else None
+        if kind in (b"out", b"err") and meta:
+            assert about == {"encoding": "zlib"}
+            payload = zlib.decompress(base64.b64decode(payload, validate=True))
+        frames.append(Frame(kind.decode(), payload, about, at, after - at))
         at = after
     return frames
 
@@ -115,7 +119,7 @@ class Program:
     output: int = 1 << 20
     max_files: int = 100
     file_bytes: int = 4 << 20
-    log_bytes: int = 8 << 20
+    log_bytes: int = 9 << 20
     cpus: int = 1
     keep_home: bool = False
 

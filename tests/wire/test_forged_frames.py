@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import tracemalloc
+import zlib
 from collections.abc import Sequence
 
 import pytest
@@ -21,7 +23,7 @@ from gke_sandbox._wire.frames import (
     encode,
     safe_output_name,
 )
-from tests.wire.frames import EXIT, START, decode, file_frame, one_by_one, outcome
+from tests.wire.frames import EXIT, START, decode, file_frame, one_by_one, outcome, packed
 
 
 @pytest.mark.timeout(20)
@@ -39,6 +41,30 @@ def test_zlib_bombs_are_not_decompressed() -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("valid", [True, False])
+def test_zlib_bombs_of_output_are_not_decompressed(valid: bool) -> None:
+    data = base64.b64encode(zlib.compress(b"\0" * (64 << 20))[: None if valid else -20])
+    bomb = encode("out", data, {"encoding": "zlib"})
+    decoder = Decoder(Limits(output_bytes=1 << 20))
+    tracemalloc.start()
+    try:
+        found = [frame for _ in range(500) for frame in decoder.feed(bomb)]
+        assert sum(len(frame.data) for frame in found if isinstance(frame, Output)) == 1 << 20
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.timeout(20)
+def test_invalid_bombs_below_the_limit_are_decompressed_only_up_to_twice_the_limit() -> None:
+    bomb = encode("out", base64.b64encode(zlib.compress(b"\0" * (1 << 20))[:-1]), {"encoding": "zlib"})
+    decoder = Decoder(Limits(output_bytes=1 << 20))
+    for _ in range(20_000):
+        assert decoder.feed(bomb) == []
+    assert decoder.dropped == DroppedOutput()
+
+
 FLOODS = [
     b"\x1e",
     b"\x1e\n",
@@ -47,6 +73,9 @@ FLOODS = [
     b"\x1eout 1999999\n",
     b'\x1efile 0 "a"\n\n',
     b'\x1efile 0 "../a"\n\n',
+    b'\x1eout 0 {"encoding": "zlib"}\n\n',
+    b'\x1eout 1999999 {"encoding": "zlib"}\n',
+    packed("out", b"x"),
     b"\x1eexit 0\n\n",
     b"\x1eexit 16000\n",
     b"\x1eexit 10000\n" + b"[" * 10000 + b"\n",
@@ -110,6 +139,8 @@ payloads = st.binary(max_size=40) | st.sampled_from([b"\x1e", b"\n", b"\x1eout 1
 pieces = st.one_of(
     st.just(START),
     st.builds(encode, st.sampled_from(["out", "err"]), payloads),
+    st.builds(packed, st.sampled_from(["out", "err", "exit"]), payloads),
+    st.builds(encode, st.sampled_from(["out", "err"]), payloads, st.just({"encoding": "zlib"})),
     st.builds(file_frame, names_, payloads),
     st.builds(encode, st.just("file"), payloads, names_),
     st.builds(encode, st.sampled_from(["start", "exit", "news"]), payloads),
@@ -158,18 +189,24 @@ def test_limits_hold_for_any_log(data: bytes) -> None:
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(["stdout", "stderr"]), st.binary(min_size=1, max_size=80)), max_size=8),
+    st.lists(
+        st.tuples(st.sampled_from(["stdout", "stderr"]), st.binary(min_size=1, max_size=80), st.booleans()),
+        max_size=8,
+    ),
     st.dictionaries(st.from_regex(r"[a-z]{1,3}(\.txt)?", fullmatch=True), st.binary(max_size=80), max_size=4),
 )
 @settings(max_examples=50)
 def test_frames_written_by_the_runner_are_decoded(
-    output: list[tuple[str, bytes]], files: dict[str, bytes]
+    output: list[tuple[str, bytes, bool]], files: dict[str, bytes]
 ) -> None:
-    log = START + b"".join(encode("out" if stream == "stdout" else "err", data) for stream, data in output)
+    log = START + b"".join(
+        (packed if compress else encode)("out" if stream == "stdout" else "err", data)
+        for stream, data, compress in output
+    )
     log += b"".join(file_frame(name, data) for name, data in files.items()) + EXIT
     frames, decoder = decode([log])
     for stream in ("stdout", "stderr"):
         said = b"".join(f.data for f in frames if isinstance(f, Output) and f.stream == stream)
-        assert said == b"".join(data for where, data in output if where == stream)
+        assert said == b"".join(data for where, data, _ in output if where == stream)
     assert {f.name: f.data for f in frames if isinstance(f, OutputFile)} == files
     assert (decoder.unframed, decoder.dropped, decoder.exited) == (b"", DroppedOutput(), True)

@@ -22,7 +22,7 @@ from gke_sandbox._wire.frames import (
     Start,
     encode,
 )
-from tests.wire.frames import EXIT, EXIT_0, START, decode, exit_frame, file_frame, one_by_one, outcome
+from tests.wire.frames import EXIT, EXIT_0, START, decode, exit_frame, file_frame, one_by_one, outcome, packed
 
 LOGS = Path(__file__).with_name("recorded_logs")
 
@@ -285,6 +285,13 @@ def test_a_malformed_start_frame_is_not_a_frame(payload: bytes) -> None:
         b"\x1eout \xd9\xa1\n",
         b"\x1eout\n",
         b'\x1eout 1 "meta"\n',
+        b'\x1eout 1 {"encoding": "gzip"}\n',
+        b'\x1eout 1 {"encoding": ["zlib"]}\n',
+        b'\x1eout 1 {"encoding": "zlib", "more": 1}\n',
+        b"\x1eout 1 {}\n",
+        b'\x1eexit 1 {"encoding": "zlib"}\n',
+        b'\x1efile 1 {"encoding": "zlib"}\n',
+        b'\x1eout 9999999 {"encoding": "zlib"}\n',
         b"\x1efile 1\n",
         b"\x1efile 1 not-json\n",
         b"\x1efile 1 [1]\n",
@@ -315,6 +322,29 @@ def test_output_over_the_limit_is_dropped_and_counted(kind: str) -> None:
     frames, decoder = decode(chunks, Limits(output_bytes=6))
     assert b"".join(f.data for f in frames if isinstance(f, Output)) == b"abcdef"
     assert decoder.dropped == (DroppedOutput(stdout=6) if kind == "out" else DroppedOutput(stderr=6))
+    assert decoder.exited
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"\n" * 100_000, bytes(range(256)) * 100])
+def test_compressed_output_is_decompressed(data: bytes) -> None:
+    log = START + packed("out", data) + encode("out", b"plain") + packed("err", data) + EXIT
+    frames, unframed, *_ = outcome([log])
+    assert frames == [
+        HELLO,
+        Output("stdout", data + b"plain"),
+        *([Output("stderr", data)] if data else ()),
+        ended(0, 0.5),
+    ]
+    assert unframed == b""
+    assert outcome(one_by_one(log)) == outcome([log])
+
+
+def test_compressed_output_over_the_limit_is_truncated_and_counted() -> None:
+    chunks = [encode("out", b"ab"), packed("out", b"cdef"), packed("out", b"ghi"), packed("err", b"x"), EXIT]
+    frames, decoder = decode(chunks, Limits(output_bytes=4))
+    assert b"".join(f.data for f in frames if isinstance(f, Output)) == b"abcdx"
+    # Not all of it is decompressed, so the number is a minimum.
+    assert decoder.dropped == DroppedOutput(stdout=2)
     assert decoder.exited
 
 
@@ -372,6 +402,24 @@ def test_a_file_that_is_not_one_whole_zlib_stream_is_dropped(payload: bytes) -> 
     frames, decoder = decode([forged + file_frame("a.txt", b"real")])
     assert frames == [OutputFile("a.txt", b"real")]
     assert decoder.dropped == dropped(DroppedFile("a.txt", "unreadable"))
+    assert decoder.unframed == forged
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"not base64!",
+        base64.b64encode(b"not zlib"),
+        base64.b64encode(zlib.compress(b"truncated" * 100)[:-6]),
+        base64.b64encode(zlib.compress(b"x") + b"trailing"),
+    ],
+)
+def test_output_that_is_not_one_whole_zlib_stream_is_not_a_frame(payload: bytes) -> None:
+    forged = encode("out", payload, {"encoding": "zlib"})
+    frames, decoder = decode([forged + packed("out", b"real")])
+    assert frames == [Output("stdout", b"real")]
+    assert decoder.dropped == DroppedOutput()
     assert decoder.unframed == forged
 
 

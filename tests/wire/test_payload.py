@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gke_sandbox._output_limits import MAX_LOG_BYTES
 from gke_sandbox._wire.payload import Content, Payload, env_variable, resolve_delivery, runner_text
 from gke_sandbox._wire.program import Program
 from gke_sandbox.errors import PayloadTooLarge, SpecError
@@ -90,7 +91,7 @@ def test_the_request_contains_the_limits() -> None:
         "files": {},
         "cpus": 1,
         "keep_home": False,
-        "limits": {"output": 10, "files": 3, "file_bytes": 20, "log_bytes": 8 << 20},
+        "limits": {"output": 10, "files": 3, "file_bytes": 20, "log_bytes": MAX_LOG_BYTES},
     }
 
 

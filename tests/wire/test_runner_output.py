@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from gke_sandbox._wire.frames import Decoder, Exit, Output, OutputFile, Start
+from gke_sandbox._output_limits import MAX_LOG_BYTES
+from gke_sandbox._wire import runner
+from gke_sandbox._wire.frames import Decoder, DroppedOutput, Exit, Limits, Output, OutputFile, Start
+from gke_sandbox._wire.log_decoder import ReplayableLogDecoder
 
 from .runner_driver import DELIVERIES, Delivery, Program, Ran, on_disk, read_frames, run, started
 
@@ -127,14 +133,29 @@ def test_a_limit_of_zero_bytes_returns_no_output() -> None:
     assert ran.exit["dropped"]["out"] == 100
 
 
-@pytest.mark.parametrize("line", [b"\n", b"x\n", b"x" * 70_000 + b"\n"], ids=["empty", "short", "endless"])
+def noise(size: int, seed: int = 1, *, line: int = 0) -> bytes:
+    """Return bytes that cannot be compressed, in lines of that length, or without a newline."""
+    data = bytearray(random.Random(seed).randbytes(size).replace(b"\n", b" "))
+    if line:
+        data[line - 1 :: line] = b"\n" * len(data[line - 1 :: line])
+    return bytes(data)
+
+
+COPY = """\
+import os
+for number, name in (1, 'out'), (2, 'err'):
+    data = open(name, 'rb').read()
+    while data: data = data[os.write(number, data[:5000]):]
+"""
+
+
+@pytest.mark.parametrize("line", [3, 100, 0], ids=["short", "long", "endless"])
 @pytest.mark.parametrize("log_bytes", [100_000, 2 * MIB])
-def test_the_log_never_grows_above_its_limit_on_the_disk(line: bytes, log_bytes: int) -> None:
-    written = line * (3 * MIB // len(line))
-    code = f"import os\ndata = {line!r} * {3 * MIB // len(line)}\n"
-    code += "done = 0\nwhile done < len(data): done += os.write(1, data[done:done + 5000])\n"
-    code += "open('result', 'w').write('x' * 50)\n"
-    ran = run(Program(code, output=10 * MIB, log_bytes=log_bytes))
+def test_the_log_never_grows_above_its_limit_on_the_disk(line: int, log_bytes: int) -> None:
+    written = noise(3 * MIB, line=line)
+    code = COPY + "open('result', 'w').write('x' * 50)\n"
+    files = {"out": written, "err": b""}
+    ran = run(Program(code, files=files, output=10 * MIB, log_bytes=log_bytes), "mount")
     assert on_disk(ran.log) <= log_bytes
     assert on_disk(ran.log) > log_bytes / 2
     assert written.startswith(ran.stdout)
@@ -144,12 +165,96 @@ def test_the_log_never_grows_above_its_limit_on_the_disk(line: bytes, log_bytes:
 
 def test_a_full_log_has_no_holes() -> None:
     """After a stream is truncated, everything that follows is dropped."""
-    code = "import os\nos.write(1, b'\\n' * 30000)\n" + "os.write(1, b'after')\nos.write(2, b'err')\n" * 9
-    ran = run(Program(code, log_bytes=50_000))
-    assert set(ran.stdout) <= {10}
-    assert ran.exit["dropped"]["out"] == 30_000 + 45 - len(ran.stdout)
+    written = noise(90_000, line=100)
+    code = COPY + "os.write(1, b'after')\nos.write(2, b'err')\n" * 9
+    ran = run(Program(code, files={"out": written, "err": b""}, log_bytes=50_000), "mount")
+    assert written.startswith(ran.stdout)
+    assert ran.exit["dropped"]["out"] == 90_000 + 45 - len(ran.stdout)
     assert len(ran.stderr) + ran.exit["dropped"]["err"] == 27
     assert on_disk(ran.log) <= 50_000
+
+
+@pytest.mark.parametrize("line", [3, 60, 100, 138, 200, 0])
+def test_output_and_files_up_to_the_limits_arrive_completely(line: int) -> None:
+    """Nothing of it can be compressed, and each length of the lines costs another amount on the node's disk."""
+    out, err, data = noise(MIB, 1, line=line), noise(MIB, 2, line=line), noise(4 * MIB, 3)
+    code = COPY + "os.rename('data', 'copy')\n"
+    log = run(Program(code, files={"out": out, "err": err, "data": data}), "mount").log
+    assert whole(log) == (out, err, {"copy": data})
+    assert on_disk(log) <= MAX_LOG_BYTES
+
+
+def whole(log: bytes) -> tuple[bytes, bytes, dict[str, bytes]]:
+    """Return stdout, stderr and files as the client decodes them. Raises AssertionError if it dropped anything."""
+    decoder = ReplayableLogDecoder(Limits())
+    decoder.reopen()
+    for start in range(0, len(log), 10_000):
+        for _ in decoder.feed(log[start : start + 10_000]):
+            pass
+    assert decoder.exit is not None
+    assert decoder.dropped == DroppedOutput()
+    assert decoder.unframed == b""
+    return bytes(decoder.stdout), bytes(decoder.stderr), decoder.files
+
+
+sizes = st.integers(0, MIB) | st.integers(0, 3000) | st.just(MIB)
+contents = st.one_of(
+    st.builds(lambda size, line, seed: noise(size, seed, line=line), sizes, st.integers(0, 300), st.integers()),
+    st.builds(
+        lambda size, text: (text * (size // len(text) + 1))[:size], sizes, st.binary(min_size=1, max_size=50)
+    ),
+    st.builds(
+        lambda size, text: (text * (size // 2))[:size], sizes, st.sampled_from([b"\n\n", b"x\n", b"\x1e\n"])
+    ),
+    st.builds(lambda size: b"".join(b"%d\n" % i for i in range(size // 8)), sizes),
+)
+
+
+@given(out=contents, err=contents, data=contents)
+@settings(max_examples=12, deadline=None)
+def test_any_content_arrives_completely(out: bytes, err: bytes, data: bytes) -> None:
+    code = COPY + "import shutil\nfor n in 'abcd': shutil.copy('data', n)\n"
+    log = run(Program(code, files={"out": out, "err": err, "data": data}), "mount").log
+    assert whole(log) == (out, err, dict.fromkeys("abcd", data))
+
+
+@pytest.mark.parametrize("code", ["for i in range(100_000): print(i)", "for i in range(500_000): print(i % 10)"])
+def test_many_short_lines_make_few_lines_of_the_log(code: str) -> None:
+    """The kubelet sends each line of the log as a separate HTTP chunk."""
+    ran = run(code)
+    assert ran.stdout.count(b"\n") == int(code.split("(")[1].split(")")[0])
+    assert ran.exit["dropped"]["out"] == 0
+    # Two lines per frame, which has 32 KiB or is sent after 50 ms.
+    assert ran.log.count(b"\n") < 200 + 2 * ran.exit["seconds"] / 0.05
+    assert on_disk(ran.log) < MIB
+
+
+def test_few_lines_are_readable_in_the_log() -> None:
+    ran = run("print('\\n'.join(map(str, range(30))))")
+    assert b"\n10\n11\n12\n" in ran.log
+
+
+@pytest.mark.parametrize("seconds", [60.0, 300.0, 3600.0, 7 * 86400.0])
+@pytest.mark.parametrize("text", [b"x\n", b"\n" * 9, b"x" * 300 + b"\n"])
+def test_a_program_that_prints_slowly_leaves_room_for_the_limits(seconds: float, text: bytes) -> None:
+    """Every frame that is sent early costs more than its payload."""
+    log = runner.Log()
+    log.limit, log.reserved = MAX_LOG_BYTES, runner.worst(4 * MIB)
+    streams = [runner.Stream(kind, MIB) for kind in (b"out", b"err")]
+    now, intervals = 0.0, []
+    while now < seconds and streams[0].left > len(text):
+        for stream in streams:
+            stream.left -= len(text)
+            log.used += log.encoded(stream.kind, text)[1]
+        rest = sum(runner.worst(stream.left) for stream in streams)
+        assert log.used + log.reserved + rest < MAX_LOG_BYTES
+        intervals.append(log.interval(streams, seconds - now))
+        now += intervals[-1]
+    for stream in streams:
+        os.close(stream.fd)
+        os.close(stream.end)
+    assert set(intervals[:500]) == {runner.INTERVAL}
+    assert max(intervals) < max(seconds / 300, 0.2)
 
 
 def test_a_full_log_still_ends_with_the_exit_frame() -> None:

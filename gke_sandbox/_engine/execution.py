@@ -265,8 +265,9 @@ class Execution:
         try:
             async with self._client.attach(namespace, effect.pod, container=CONTAINER) as self._connection:
                 self._send(steps.AttachOpened(number))
+                joined = JoinedChunks(number, self._send)
                 async for chunk in self._connection:
-                    self._send(steps.LogChunk(number, chunk))
+                    await joined.add(chunk)
             self._send(steps.LogEnded(number))
         except SandboxError as error:
             logger.debug("the connection to the container of pod %s ended: %s", effect.pod, error.message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from .._output_limits import MAX_LOG_BYTES
+from .._output_limits import log_bytes
 from .._wire.frames import Frame, Limits
 from .._wire.log_decoder import ReplayableLogDecoder
 from ..errors import ApiError, Forbidden, NetworkError, SandboxError, Unauthorized
@@ -28,8 +28,8 @@ IDLE_REOPEN_AFTER, MAX_IDLE_REOPEN_AFTER = 55.0, 880.0
 distinguishes a quiet program from a connection that was dropped on the way."""
 LINE_OVERHEAD = 46
 """Bytes that the container runtime adds to each line on the node's disk, by the runner's reckoning."""
-MAX_STORED_BYTES = MAX_LOG_BYTES + (64 << 10)
-"""A log that is larger on the node's disk was not written by the runner alone, which stops at `MAX_LOG_BYTES`. The
+FOREIGN_BYTES = 64 << 10
+"""A log that exceeds `log_bytes` by more than this was not written by the runner alone, which stops there. The
 kubelet, the loader and the interpreter can add some lines."""
 RESUME_GRACE = 2.0
 """How long a client that was suspended reads what has arrived meanwhile, before any timer takes effect."""
@@ -58,6 +58,7 @@ class LogStream:
     def __init__(self, settings: Settings, uniform: Callable[[], float], now: float) -> None:
         self.decoder = _new_decoder(settings)
         self._uniform = uniform
+        self._max_stored = log_bytes(settings.delivery) + FOREIGN_BYTES
         self.number: int | None = None
         """The number of the connection that is read, or requested; None while there is none."""
         self.replacement: int | None = None
@@ -152,7 +153,7 @@ class LogStream:
     @property
     def is_too_large(self) -> bool:
         """Whether the log is larger than the runner can make it: the program writes to it directly."""
-        return self._stored > MAX_STORED_BYTES
+        return self._stored > self._max_stored
 
     def take_replacement(self) -> int | None:
         """Return the number of the replacement, which is not needed because the open connection delivers."""

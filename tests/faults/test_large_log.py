@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from gke_sandbox import AsyncSandbox, Cluster, ExecutionResult
-from gke_sandbox._engine.log_stream import MAX_STORED_BYTES, LogStream
+from gke_sandbox._engine.log_stream import FOREIGN_BYTES, LogStream
 from gke_sandbox._output_limits import MAX_LOG_BYTES
 from gke_sandbox._wire.frames import encode
 from gke_sandbox.local.faults import CutBody, Fault, Match, Respond
@@ -57,7 +57,7 @@ def test_lines_count_as_they_are_stored_on_the_node(name: str) -> None:
     line = MANY_LINES[name]
     on_disk = len(line) + 46 * line.count(b"\n")
     log = opened()
-    log.feed(line * (MAX_STORED_BYTES // on_disk), 0.0)
+    log.feed(line * ((MAX_LOG_BYTES + FOREIGN_BYTES) // on_disk), 0.0)
     assert not log.is_too_large
     log.feed(line, 0.0)
     assert log.is_too_large
@@ -97,7 +97,7 @@ def test_a_log_of_the_runners_maximum_size_and_some_foreign_lines_is_not_too_lar
         log.feed(frame, 0.0)
     log.feed(b"failed to create fsnotify watcher: too many open files\n" * 100, 0.0)
     assert not log.is_too_large
-    log.feed(b"\n" * ((MAX_STORED_BYTES - MAX_LOG_BYTES) // 46 + 1000), 0.0)
+    log.feed(b"\n" * ((FOREIGN_BYTES) // 46 + 1000), 0.0)
     assert log.is_too_large
 
 

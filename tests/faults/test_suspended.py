@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from gke_sandbox import ExecutionResult, ResultLost
-from gke_sandbox.local.faults import Fault, Match, Respond, StallBody
+from gke_sandbox.local.faults import Fault, Match, NoNode, Respond, StallBody
 from gke_sandbox.local.runtimes.base import ContainerExit
 from gke_sandbox.local.runtimes.scripted import Script
 from gke_sandbox.local.transport import LocalTransport
@@ -34,6 +34,19 @@ def prints_for_20_seconds(code: int = 0) -> Script:
     chunks = [(number + 1.0, out(line)) for number, line in enumerate(LINES)]
     exit_ = ContainerExit(code, "Error" if code else "Completed")
     return Script([(0.0, START), *chunks, (20.0, exit_frame(code))], ends_at=20.0, exit=exit_)
+
+
+def suspend(seconds: float) -> None:
+    """Let time pass while no task runs."""
+    clock = trio.lowlevel.current_clock()
+    assert isinstance(clock, trio.testing.MockClock)
+    clock.jump(seconds)
+
+
+async def read_from_socket() -> None:
+    """Take as many steps of the event loop as reading and decrypting bytes that have arrived."""
+    for _ in range(5):
+        await anyio.lowlevel.checkpoint()
 
 
 @dataclasses.dataclass
@@ -70,13 +83,9 @@ class SuspendedStream(httpx.AsyncByteStream):
             left -= len(chunk)
             if left <= 0:
                 break
-        clock = trio.lowlevel.current_clock()
-        assert isinstance(clock, trio.testing.MockClock)
-        clock.jump(self.client.seconds)
+        suspend(self.client.seconds)
         for chunk in self.client.waiting:
-            # Read from a socket and decrypted, each chunk takes some steps of the event loop.
-            for _ in range(5):
-                await anyio.lowlevel.checkpoint()
+            await read_from_socket()
             yield chunk
         if self.client.ending == "cut":
             raise httpx.ReadError("")
@@ -170,6 +179,37 @@ def test_output_that_cannot_be_read_any_more_is_a_lost_result(
         suspended(90, rest(code)[:waiting], ending, NO_LOG, *faults, code=code)
     assert caught.value.stdout == "".join(LINES[: 5 + waiting])
     assert caught.value.may_have_run
+
+
+@dataclasses.dataclass
+class SuspendedDuringList(httpx.AsyncBaseTransport):
+    """The client is suspended for 90 s while it waits for the last list of pods before the startup timeout."""
+
+    cluster: LocalTransport
+    suspended = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await self.cluster.handle_async_request(request)
+        is_list = request.url.path.endswith("/pods") and "watch" not in request.url.params
+        if is_list and not self.suspended and anyio.current_time() >= 40:
+            self.suspended = True
+            suspend(90)
+            await read_from_socket()
+        return response
+
+
+def test_the_response_to_a_poll_is_read_before_the_startup_timeout() -> None:
+    """The container starts at 39 s, and the watch delivers nothing."""
+    late = Fault(NoNode.scaling_up(38), Match(resource="pods"))
+    silent = Fault(StallBody(), WATCH, None), Fault(StallBody(), Match("list", "events"), None)
+    script = Script([(0.0, START), (200.0, out("x")), (200.0, exit_frame())], 200.0)
+
+    async def main() -> ExecutionResult:
+        async with pods(script, late, *silent, around=SuspendedDuringList, startup_timeout=40) as cluster:
+            return await cluster.sandbox.run("pass")
+
+    result = run_on_mock_clock(main)
+    assert (result.status, result.stdout) == ("succeeded", "x")
 
 
 def test_the_second_connection_is_opened_before_the_first_is_closed() -> None:

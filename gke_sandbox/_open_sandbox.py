@@ -19,7 +19,7 @@ from ._wire.manifests import SESSION_LABEL, lifetime
 from .cluster import _Connection
 from .errors import SandboxClosed
 
-__all__ = ["OpenSandbox"]
+__all__ = ["OpenSandbox", "closed_during_the_run"]
 
 logger = logging.getLogger("gke_sandbox")
 
@@ -190,7 +190,7 @@ class OpenSandbox:
 
     @contextmanager
     def in_flight(self, execution: Execution) -> Iterator[None]:
-        """Cancel the block if the Sandbox closes, and suppress that cancellation."""
+        """Cancel the block if the Sandbox closes, and raise `SandboxClosed` then."""
         self.check_open()
         self.check_event_loop()
         with anyio.CancelScope() as scope:
@@ -200,6 +200,8 @@ class OpenSandbox:
             finally:
                 del self._in_flight[execution]
                 self._settle(execution)
+        if scope.cancelled_caught:
+            raise closed_during_the_run(execution)
 
     def delete(self, attempt: JobAttempt, execution: Execution) -> None:
         """Delete a Job in the background and then set `execution.cleanup_done`."""
@@ -223,3 +225,12 @@ class OpenSandbox:
         if not self._in_flight and not left:
             self._idle.set()
             self._idle = anyio.Event()
+
+
+def closed_during_the_run(execution: Execution) -> SandboxClosed:
+    """Return the error of a run that closing the Sandbox has cancelled."""
+    return SandboxClosed(
+        "the Sandbox was closed while the program ran; its Job is deleted",
+        may_have_run=execution.may_have_run,
+        hint="Keep the Sandbox open until its runs have finished.",
+    )

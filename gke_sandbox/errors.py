@@ -3,7 +3,7 @@
 ::
 
     SandboxError                    the base class; `hint`: what to do next
-    ├── ConfigError                 your mistake: no cluster, a bad kubeconfig, missing credentials
+    ├── ConfigError                 your mistake: no cluster, a bad kubeconfig, missing credentials, a failed check
     ├── SpecError                   your mistake: an invalid setting or argument, named by `field`
     │   └── PayloadTooLarge         code and files do not fit into one ConfigMap; nothing was sent
     ├── ApiError                    an error response of the server: `code`, `reason`, `causes`
@@ -90,7 +90,10 @@ def _revived(kind: type[SandboxError], args: tuple[object, ...], state: dict[str
 
 
 class ConfigError(SandboxError):
-    """There is no usable cluster: nothing configured, a broken kubeconfig, missing credentials."""
+    """There is no usable cluster: nothing configured, a broken kubeconfig, missing credentials, a failed `check`.
+
+    The message of `check` lists all failures; ``__cause__`` is the error of the first failed request, if any.
+    """
 
     may_have_run = False
 

@@ -14,10 +14,11 @@ import anyio.to_thread
 
 from ._checks import check_integer, describe
 from ._engine.execution import Execution
-from ._open_sandbox import OpenSandbox
+from ._engine.preflight import check
+from ._open_sandbox import OpenSandbox, closed_during_the_run
 from ._run_log import log_phase, log_run
 from ._stream import ExecutionStream
-from ._wire.program import Program
+from ._wire.program import Program, to_program
 from .cluster import Cluster, _check_cluster
 from .errors import SandboxClosed, SandboxError, SpecError
 from .result import ExecutionEvent, ExecutionFinished, ExecutionResult, PhaseChanged
@@ -140,6 +141,18 @@ class AsyncSandbox:
             await self._open.close(self._exit_exception)
         self._closed = True
 
+    async def check(self, **overrides: Unpack[SettingsDict]) -> None:
+        """Check that programs can run. Raises `ConfigError`, which lists everything that prevents it.
+
+        Call it at start-up. Checks the connection, each permission, the namespace, and with a server-side dry run
+        whether the server accepts the Job and the ConfigMap as they are sent. Creates nothing, and takes about ten
+        requests. What only costs details is logged as a warning. Whether a node can run the pod is not checked.
+        `overrides` are those of later runs.
+        """
+        opened, settings = self._opened(), self._settings_with(overrides)
+        opened.check_event_loop()
+        await check(opened.client, settings, session=self.session, name=_new_name())
+
     # -- run ----------------------------------------------------------------------------------------------
 
     async def run(
@@ -164,7 +177,7 @@ class AsyncSandbox:
         start, `ResultLost` if its result is unknown, `ApiError` or `NetworkError` if the cluster cannot be used,
         and `SandboxClosed`. Cancelling the call deletes the Job.
         """
-        program = _program(code, files, args, stdin)
+        program = to_program(code, files, args, stdin)
         return await self._execute(self._prepare(program, overrides))
 
     def stream(
@@ -183,7 +196,7 @@ class AsyncSandbox:
         """
 
         def start(stream: ExecutionStream) -> Callable[[], None]:
-            program = _program(code, files, args, stdin)
+            program = to_program(code, files, args, stdin)
             execution = self._prepare(program, overrides, emit=stream._put)
             scope = anyio.CancelScope()
             self._opened().start_soon(self._run_streaming, execution, stream, scope)
@@ -264,11 +277,22 @@ class AsyncSandbox:
         prepared = []
         for number, code in enumerate(programs):
             try:
-                program = _program(code, files, args, stdin)
+                program = to_program(code, files, args, stdin)
             except SpecError as error:
                 raise error.renamed({}, f"programs[{number}].{error.field}") from None
             prepared.append(self._prepare(program, overrides))
         return prepared
+
+    def _settings_with(self, overrides: SettingsDict) -> Settings:
+        """Return the settings of one run. Raises `SpecError`."""
+        settings = self.settings.override(**overrides) if overrides else self.settings
+        if settings.namespace != self.namespace:
+            raise SpecError(
+                "namespace",
+                f"must be {self.namespace!r}, because a Sandbox uses one namespace; got {settings.namespace!r}",
+                hint="Create another Sandbox for another namespace.",
+            )
+        return settings
 
     def _prepare(
         self,
@@ -278,13 +302,7 @@ class AsyncSandbox:
     ) -> Execution:
         """Check the settings and return the execution, not started. Raises `SpecError`."""
         opened = self._opened()
-        settings = self.settings.override(**overrides) if overrides else self.settings
-        if settings.namespace != self.namespace:
-            raise SpecError(
-                "namespace",
-                f"must be {self.namespace!r}, because a Sandbox uses one namespace; got {settings.namespace!r}",
-                hint="Create another Sandbox for another namespace.",
-            )
+        settings = self._settings_with(overrides)
 
         def observe(event: ExecutionEvent) -> None:
             if isinstance(event, PhaseChanged):
@@ -311,7 +329,6 @@ class AsyncSandbox:
                 result = await execution.run()
                 log_run(_latest_job(execution), anyio.current_time() - started, result)
                 return result
-            raise _closed_during_the_run(execution)
         except SandboxError as error:
             log_run(_latest_job(execution), anyio.current_time() - started, error)
             raise
@@ -358,7 +375,7 @@ class AsyncSandbox:
         except Exception as raised:  # noqa: BLE001 - raised by the stream
             error, ended = raised, True
         finally:
-            stream._end(error if ended else _closed_during_the_run(execution))
+            stream._end(error if ended else closed_during_the_run(execution))
 
     def _opened(self) -> OpenSandbox:
         """Return the open state. Raises `SandboxClosed`."""
@@ -384,30 +401,8 @@ class AsyncSandbox:
             self._open.delete_jobs_sync()
 
 
-def _program(
-    code: str | bytes | Path | Program,
-    files: Mapping[str, str | bytes | Path] | None,
-    args: Sequence[str],
-    stdin: str | bytes | None,
-) -> Program:
-    if not isinstance(code, Program):
-        return Program(code=code, files={} if files is None else files, args=args, stdin=stdin)
-    for name, given in (("files", files is not None), ("args", args != ()), ("stdin", stdin is not None)):
-        if given:
-            raise SpecError(name, "cannot be combined with a Program", hint="Set it in the Program.")
-    return code
-
-
 def _new_name() -> str:
     return f"gke-sandbox-{secrets.token_hex(5)}"
-
-
-def _closed_during_the_run(execution: Execution) -> SandboxClosed:
-    return SandboxClosed(
-        "the Sandbox was closed while the program ran; its Job is deleted",
-        may_have_run=execution.may_have_run,
-        hint="Keep the Sandbox open until its runs have finished.",
-    )
 
 
 def _latest_job(execution: Execution) -> str:

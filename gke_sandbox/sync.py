@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, overload
 
 from ._loop_thread import LoopThread, register, register_in_multiprocessing, wait_for
 from ._stream import ExecutionStream
-from ._wire.program import Program
+from ._wire.program import Program, to_program
 from .cluster import Cluster
 from .errors import SandboxClosed, SandboxError
 from .result import ExecutionEvent, ExecutionResult
-from .sandbox import AsyncSandbox, _program
+from .sandbox import AsyncSandbox
 from .settings import Settings, SettingsDict
 
 if TYPE_CHECKING:
@@ -112,6 +113,17 @@ class Sandbox:
         opened = self._loop_thread
         return [] if opened is None else list(opened.sandbox.leftovers)
 
+    def check(self, **overrides: Unpack[SettingsDict]) -> None:
+        """Check that programs can run. Raises `ConfigError`, which lists everything that prevents it.
+
+        Call it at start-up. Checks the connection, each permission, the namespace, and with a server-side dry run
+        whether the server accepts the Job and the ConfigMap as they are sent. Creates nothing, and takes about ten
+        requests. What only costs details is logged as a warning. Whether a node can run the pod is not checked.
+        `overrides` are those of later runs.
+        """
+        opened = self._open()
+        opened.call(partial(opened.sandbox.check, **overrides))
+
     def run(
         self,
         code: str | bytes | Path | Program,
@@ -135,7 +147,7 @@ class Sandbox:
         cannot be used, and `SandboxClosed`.
         """
         opened = self._open()
-        execution = opened.sandbox._prepare(_program(code, files, args, stdin), overrides)
+        execution = opened.sandbox._prepare(to_program(code, files, args, stdin), overrides)
         return opened.call(opened.sandbox._execute, execution, executions=[execution])
 
     @overload

@@ -79,6 +79,6 @@ def test_both_sandboxes_have_the_same_public_attributes() -> None:
     synchronous = Sandbox(LOCAL)
     names = {"aopen": "open", "aclose": "close"}
     assert {names.get(name, name) for name in public(AsyncSandbox(LOCAL))} == public(synchronous)
-    for name in ("run", "map", "stream", "__init__"):
+    for name in ("run", "map", "stream", "check", "__init__"):
         ours, theirs = (inspect.signature(getattr(cls, name)) for cls in (Sandbox, AsyncSandbox))
         assert ours.parameters == theirs.parameters

@@ -156,3 +156,18 @@ def program_digest(
         digest.update(b"%d:" % len(value))
         digest.update(value)
     return digest.hexdigest()
+
+
+def to_program(
+    code: str | bytes | Path | Program,
+    files: Mapping[str, str | bytes | Path] | None,
+    args: Sequence[str],
+    stdin: str | bytes | None,
+) -> Program:
+    """Return the program of the arguments of a run. Raises `SpecError` if a `Program` is combined with others."""
+    if not isinstance(code, Program):
+        return Program(code=code, files={} if files is None else files, args=args, stdin=stdin)
+    for name, given in (("files", files is not None), ("args", args != ()), ("stdin", stdin is not None)):
+        if given:
+            raise SpecError(name, "cannot be combined with a Program", hint="Set it in the Program.")
+    return code

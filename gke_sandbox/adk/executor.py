@@ -254,6 +254,16 @@ class GkeCodeExecutor(BaseCodeExecutor):
         """
         self._sandbox().close()
 
+    def check(self) -> None:
+        """Check that code can run. Raises `ConfigError`, which lists everything that prevents it.
+
+        Call it at start-up: otherwise a wrong cluster or a missing permission is found in the first conversation,
+        where only the model gets the error. Checks the connection, each permission, the namespace, and with a
+        server-side dry run whether the server accepts the Job and the ConfigMap as they are sent. Creates nothing.
+        """
+        settings = self._settings_for(None)
+        self._sandbox().check(**{name: getattr(settings, name) for name in SETTING_NAMES})
+
     def execute_code(
         self, invocation_context: InvocationContext, code_execution_input: CodeExecutionInput
     ) -> CodeExecutionResult:

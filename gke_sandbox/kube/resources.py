@@ -7,7 +7,16 @@ from urllib.parse import quote
 
 from ..errors import SpecError
 
-__all__ = ["CONFIG_MAPS", "EVENTS", "JOBS", "NAMESPACES", "PODS", "RUNTIME_CLASSES", "Resource"]
+__all__ = [
+    "CONFIG_MAPS",
+    "EVENTS",
+    "JOBS",
+    "NAMESPACES",
+    "PODS",
+    "RUNTIME_CLASSES",
+    "SELF_SUBJECT_ACCESS_REVIEWS",
+    "Resource",
+]
 
 
 @dataclass(frozen=True)
@@ -65,3 +74,6 @@ PODS = Resource("", "v1", "pods", "Pod")
 EVENTS = Resource("", "v1", "events", "Event")
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 RUNTIME_CLASSES = Resource("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass", namespaced=False)
+SELF_SUBJECT_ACCESS_REVIEWS = Resource(
+    "authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False
+)

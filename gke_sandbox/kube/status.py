@@ -32,6 +32,7 @@ __all__ = [
     "json_response",
     "parse_object",
     "plain",
+    "rule_hint",
     "status_error",
     "warning_texts",
 ]
@@ -266,16 +267,16 @@ def is_rbac_denial(message: str) -> bool:
 
 
 def _forbidden_hint(info: RequestInfo, text: str) -> str:
-    return _rule_hint(info, f'"{info.verb}"') if is_rbac_denial(text) else ""
+    return rule_hint(info, f'"{info.verb}"') if is_rbac_denial(text) else ""
 
 
 def _attach_hint(info: RequestInfo, kind: type[ApiError], text: str) -> str:
     """Return the hint for a rejected attach, or an empty string if the general one applies."""
     if kind is Forbidden and text.endswith(" is forbidden:"):
         # The server checks create after get.
-        return "The verb create is missing. " + _rule_hint(info, '"get", "create"')
+        return "The verb create is missing. " + rule_hint(info, '"get", "create"')
     if kind is Forbidden and is_rbac_denial(text):
-        return _rule_hint(info, '"get", "create"')
+        return rule_hint(info, '"get", "create"')
     if kind is Forbidden and text.endswith(" empty"):
         return "The server rejected the version of the protocol. Attaching requires Kubernetes 1.30 or newer."
     if "Upgrade request required" in text:
@@ -285,7 +286,8 @@ def _attach_hint(info: RequestInfo, kind: type[ApiError], text: str) -> str:
     return ""
 
 
-def _rule_hint(info: RequestInfo, verbs: str) -> str:
+def rule_hint(info: RequestInfo, verbs: str) -> str:
+    """Return the hint for a missing permission. `verbs` are in quotes, separated by commas."""
     what = f"{info.resource.plural}/{info.subresource}" if info.subresource else info.resource.plural
     rule = f'apiGroups: ["{info.resource.group}"], resources: ["{what}"], verbs: [{verbs}]'
     if info.namespace is None:

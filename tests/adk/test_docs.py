@@ -24,7 +24,7 @@ def test_every_field_and_private_method_is_documented(name: str) -> None:
 
 def test_the_programs_of_the_page_compile() -> None:
     programs = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-    assert len(programs) == 3
+    assert len(programs) == 4
     for program in programs:
         compile(program, "docs/adk.md", "exec")
 

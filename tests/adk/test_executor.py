@@ -17,7 +17,7 @@ import pytest
 from google.adk.agents import LlmAgent
 from google.adk.code_executors.code_execution_utils import CodeExecutionInput, File
 
-from gke_sandbox import Cluster, ConnectionOverrides
+from gke_sandbox import Cluster, ConfigError, ConnectionOverrides
 from gke_sandbox._wire.frames import encode
 from gke_sandbox.adk import GkeCodeExecutor
 from gke_sandbox.adk.executor import AGENT_LABEL, INVOCATION_ANNOTATION
@@ -351,3 +351,16 @@ def test_exit_code_is_set_if_adk_has_that_field() -> None:
         result = execute(executor, "raise SystemExit(3)")
     assert hasattr(result, "exit_code") is HAS_EXIT_CODE
     assert exit_code(result) == (3 if HAS_EXIT_CODE else None)
+
+
+def test_check_sends_the_job_of_the_executor_as_a_dry_run_and_raises_what_is_wrong() -> None:
+    cluster = scripted(program())
+    with on(cluster, image="agents/python:1", mem_limit="1Gi") as executor:
+        executor.check()
+        assert [each.query["dryRun"] for each in cluster.requests if each.resource == "jobs"] == ["All"]
+        assert not cluster.leftovers()
+    with (
+        on(scripted(program()), namespace="missing") as executor,
+        pytest.raises(ConfigError, match='namespaces "missing" not found'),
+    ):
+        executor.check()

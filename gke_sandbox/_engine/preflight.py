@@ -1,0 +1,272 @@
+"""Check whether programs can run, without running one: permissions, and a dry run of the real Job and ConfigMap.
+
+Nothing is created. `AsyncSandbox.check` raises what failed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import anyio
+
+from .._diagnosis import messages, suspension
+from .._diagnosis.admission import RELEASE_FIELDS, job_changes
+from .._wire.manifests import CONTAINER, Manifests, build
+from .._wire.program import Program
+from ..errors import CassetteError, ConfigError, Forbidden, NetworkError, NotFound, SandboxError, ServerError
+from ..kube.client import KubeClient
+from ..kube.resources import CONFIG_MAPS, EVENTS, JOBS, PODS, SELF_SUBJECT_ACCESS_REVIEWS, Resource
+from ..kube.retry import Retry
+from ..kube.status import RequestInfo, rule_hint
+from ..settings import Settings
+
+__all__ = ["Check", "Permission", "check", "check_failure", "permissions", "run_checks"]
+
+logger = logging.getLogger("gke_sandbox")
+
+CHECK_TIMEOUT = 30.0
+"""How long all checks together may take, in seconds."""
+
+_ATTEMPTS = 4
+
+
+@dataclass(frozen=True)
+class Permission:
+    """A permission that runs use. `without` is the effect if it is missing; optional ones cost only details."""
+
+    verb: str
+    resource: Resource
+    without: str
+    subresource: str | None = None
+    optional: bool = False
+
+    def __str__(self) -> str:
+        name = f"{self.resource.plural}/{self.subresource}" if self.subresource else self.resource.plural
+        return f"{self.verb} {name}"
+
+
+_PERMISSIONS = (
+    Permission("create", JOBS, "no program can run"),
+    Permission("list", PODS, "the start and the end of a program cannot be seen"),
+    Permission("get", PODS, "the output of a program cannot be read", subresource="log"),
+    Permission("get", JOBS, "a run is lost if the response to its creation is lost"),
+    Permission("delete", JOBS, "each Job stays until its deadline"),
+    Permission("watch", PODS, "the pods are listed every one or two seconds instead", optional=True),
+    Permission("list", EVENTS, "errors of sandboxes that do not start have less detail", optional=True),
+)
+_CONFIG_MAP_PERMISSIONS = (Permission("create", CONFIG_MAPS, "no program can run"),)
+_ATTACH_PERMISSIONS = (
+    Permission("get", PODS, "no program can be sent to its pod", subresource="attach"),
+    Permission("create", PODS, "no program can be sent to its pod", subresource="attach"),
+)
+
+
+def permissions(*, attach: bool) -> tuple[Permission, ...]:
+    """Return the permissions of runs. `attach` is the delivery. Only ``gke-sandbox clean`` needs another one."""
+    return _PERMISSIONS + (_ATTACH_PERMISSIONS if attach else _CONFIG_MAP_PERMISSIONS)
+
+
+@dataclass(frozen=True)
+class Check:
+    """The result of one check. `error` is the error behind a failure, if there is one."""
+
+    name: str
+    status: Literal["ok", "warning", "failure"]
+    message: str = ""
+    hint: str = ""
+    error: SandboxError | None = None
+
+
+async def run_checks(client: KubeClient, settings: Settings, *, session: str, name: str) -> list[Check]:
+    """Return the results, in the order of the requests.
+
+    `name` is that of the Job in the dry run. If the cluster does not respond, that is the only result. Raises
+    `CassetteError` in replays.
+    """
+    preflight = _Preflight(client, settings, session, name)
+    with anyio.move_on_after(CHECK_TIMEOUT) as scope:
+        await preflight.run()
+    if scope.cancelled_caught:
+        call = RequestInfo("create", "POST", JOBS, settings.namespace)
+        error = NetworkError(f"no complete response within {CHECK_TIMEOUT:g} s", sent=True, request=str(call))
+        preflight.fail("cluster", error)
+    return preflight.checks
+
+
+def check_failure(checks: Sequence[Check]) -> ConfigError | None:
+    """Return one error with all failures and their hints, or None if there is no failure."""
+    failures = [check for check in checks if check.status == "failure"]
+    if not failures:
+        return None
+    listed = "; ".join(f"{check.name}: {check.message}" for check in failures)
+    count = f"{len(failures)} checks failed" if len(failures) > 1 else "a check failed"
+    hint = " ".join(dict.fromkeys(check.hint for check in failures if check.hint))
+    error = ConfigError(f"no program can run as configured, {count}: {listed}", hint=hint)
+    error.__cause__ = next((check.error for check in failures if check.error is not None), None)
+    return error
+
+
+async def check(client: KubeClient, settings: Settings, *, session: str, name: str) -> None:
+    """Log the warnings of `run_checks`, and raise its failures as one error: `ConfigError`."""
+    checks = await run_checks(client, settings, session=session, name=name)
+    for each in checks:
+        if each.status == "warning":
+            logger.warning("%s: %s. %s", each.name, each.message, each.hint)
+    error = check_failure(checks)
+    if error is not None:
+        raise error
+
+
+class _Preflight:
+    def __init__(self, client: KubeClient, settings: Settings, session: str, name: str) -> None:
+        self._client = client
+        self._settings = settings
+        self._session = session
+        self._name = name
+        self._denied: set[Permission] = set()
+        self.checks: list[Check] = []
+
+    async def run(self) -> None:
+        # The first request shows whether the cluster responds at all.
+        first, *others = permissions(attach=self._settings.delivery == "attach")
+        try:
+            allowed = await self._is_allowed(first)
+        except Forbidden as error:
+            # Unusual: by default, every authenticated user may do this.
+            self._add("permissions", "warning", f"cannot be checked: {error.message}", error.hint, error)
+        except NotFound as error:
+            hint = "This is not the address of a Kubernetes API server."
+            self._add("cluster", "failure", error.message, hint, error)
+            return
+        except SandboxError as error:
+            self.fail("cluster", error)
+            return
+        else:
+            self._add("cluster", "ok")
+            self._add_permission(first, allowed)
+            await self._check_permissions(others)
+        if first not in self._denied:
+            await self._check_dry_run()
+
+    async def _check_permissions(self, permissions: Sequence[Permission]) -> None:
+        found: dict[Permission, bool | SandboxError] = {}
+
+        async def review(permission: Permission) -> None:
+            try:
+                found[permission] = await self._is_allowed(permission)
+            except SandboxError as error:
+                found[permission] = error
+
+        async with anyio.create_task_group() as tasks:
+            for permission in permissions:
+                tasks.start_soon(review, permission)
+        for permission in permissions:
+            result = found[permission]
+            if isinstance(result, CassetteError):
+                raise result
+            if isinstance(result, SandboxError):
+                self.fail(f"permission to {permission}", result)
+            else:
+                self._add_permission(permission, result)
+
+    async def _is_allowed(self, permission: Permission) -> bool:
+        """Ask the server about one permission."""
+        # https://kubernetes.io/docs/reference/access-authn-authz/authorization/#checking-api-access
+        attributes = {
+            "namespace": self._settings.namespace,
+            "verb": permission.verb,
+            "group": permission.resource.group,
+            "resource": permission.resource.plural,
+            "subresource": permission.subresource or "",
+        }
+        review = SELF_SUBJECT_ACCESS_REVIEWS
+        body = {"apiVersion": review.api_version, "kind": review.kind, "spec": {"resourceAttributes": attributes}}
+        response = await self._create(review, None, body)
+        status = response.get("status")
+        allowed = status.get("allowed") if isinstance(status, dict) else None
+        if not isinstance(allowed, bool):
+            call = RequestInfo("create", "POST", review)
+            raise ServerError(f"{call}: the response has no result", code=201, reason="", request=str(call))
+        return allowed
+
+    async def _check_dry_run(self) -> None:
+        manifests = build(self._settings, Program(code="pass"), name=self._name, session=self._session)
+        try:
+            job = await self._create(JOBS, self._settings.namespace, manifests.job, dry_run=True)
+        except SandboxError as error:
+            is_namespace = isinstance(error, NotFound)
+            self.fail("namespace" if is_namespace else "dry run of the Job", messages.rejected(error, self._name))
+            return
+        self._add("namespace", "ok")
+        self._compare(manifests, job)
+        if manifests.delivery == "attach" or not self._denied.isdisjoint(_CONFIG_MAP_PERMISSIONS):
+            return
+        uid = (job.get("metadata") or {}).get("uid") or "dry-run"
+        try:
+            await self._create(CONFIG_MAPS, self._settings.namespace, manifests.config_map(uid), dry_run=True)
+        except SandboxError as error:
+            self.fail("dry run of the ConfigMap", messages.rejected(error, self._name))
+        else:
+            self._add("dry run of the ConfigMap", "ok")
+
+    def _compare(self, manifests: Manifests, job: dict[str, Any]) -> None:
+        """Compare the Job with what admission returned."""
+        name = "dry run of the Job"
+        accepted = {*self._settings.accept_admission_changes}
+        if self._client.replays:
+            accepted |= RELEASE_FIELDS
+        changes = [each for each in job_changes(manifests.job, job, CONTAINER) if each.field not in accepted]
+        if changes:
+            self.fail(name, messages.unsafe_admission_change(changes, self._name, ""))
+        elif (waits := suspension(job)) is not None and waits.cause is not None:
+            self._add(name, "warning", waits.cause.summary, waits.cause.hint)
+        else:
+            self._add(name, "ok")
+
+    async def _create(
+        self, resource: Resource, namespace: str | None, body: dict[str, Any], *, dry_run: bool = False
+    ) -> dict[str, Any]:
+        retry = Retry(max_attempts=_ATTEMPTS)
+        validation: Literal["Strict"] | None = "Strict" if dry_run else None
+        while True:
+            try:
+                return await self._client.create(
+                    resource, namespace, body, field_validation=validation, dry_run=dry_run
+                )
+            except CassetteError:
+                raise
+            except SandboxError as error:
+                await retry.wait_or_raise(error)
+
+    # -- results ------------------------------------------------------------------------------------------
+
+    def _add_permission(self, permission: Permission, allowed: bool) -> None:
+        name = f"permission to {permission}"
+        if allowed:
+            self._add(name, "ok")
+            return
+        self._denied.add(permission)
+        call = RequestInfo(
+            permission.verb, "", permission.resource, self._settings.namespace, None, permission.subresource
+        )
+        status: Literal["warning", "failure"] = "warning" if permission.optional else "failure"
+        self._add(name, status, f"missing; {permission.without}", rule_hint(call, f'"{permission.verb}"'))
+
+    def fail(self, name: str, error: SandboxError) -> None:
+        """Add a failure. Raise the error instead if it is of a cassette."""
+        if isinstance(error, CassetteError):
+            raise error
+        self._add(name, "failure", error.message, error.hint, error)
+
+    def _add(
+        self,
+        name: str,
+        status: Literal["ok", "warning", "failure"],
+        message: str = "",
+        hint: str = "",
+        error: SandboxError | None = None,
+    ) -> None:
+        self.checks.append(Check(name, status, message, hint, error))

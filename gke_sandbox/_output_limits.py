@@ -27,6 +27,8 @@ _FILE_ROOM = 256
 """Reserved for the header of a file, whose name has usual length. The runner reserves the same."""
 _ROOM = 256 << 10
 """Reserved for the first and the last frame, and for frames that are sent before they are full."""
+_MORE_ROOM = 1 << 20
+"""Added to a log above `MAX_LOG_BYTES`, for more frames that are sent before they are full."""
 
 
 def log_bytes(delivery: str) -> int:
@@ -38,6 +40,14 @@ def stored_bytes(limits: Mapping[str, int]) -> int:
     """Return the size of a log that contains the output of both streams and all files up to these limits."""
     stream, files = _longest(limits["max_output_bytes"]), _longest(limits["max_file_bytes"])
     return 2 * stream + files + _FILE_ROOM * limits["max_files"] + _ROOM
+
+
+def log_limit(*, max_output_bytes: int, max_file_bytes: int, max_files: int) -> int:
+    """Return the size of the log at which the runner stops. It has room for all output up to these limits."""
+    stored = stored_bytes(
+        {"max_output_bytes": max_output_bytes, "max_file_bytes": max_file_bytes, "max_files": max_files}
+    )
+    return MAX_LOG_BYTES if stored <= MAX_LOG_BYTES else stored + _MORE_ROOM
 
 
 def maximum(name: str, limits: Mapping[str, int], delivery: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from .._output_limits import log_bytes
+from .._output_limits import log_limit
 from .._wire.frames import Frame, Limits
 from .._wire.log_decoder import ReplayableLogDecoder
 from ..errors import ApiError, Forbidden, NetworkError, SandboxError, Unauthorized
@@ -29,7 +29,7 @@ distinguishes a quiet program from a connection that was dropped on the way."""
 LINE_OVERHEAD = 46
 """Bytes that the container runtime adds to each line on the node's disk, by the runner's reckoning."""
 FOREIGN_BYTES = 64 << 10
-"""A log that exceeds `log_bytes` by more than this was not written by the runner alone, which stops there. The
+"""A log that exceeds `log_limit` by more than this was not written by the runner alone, which stops there. The
 kubelet, the loader and the interpreter can add some lines."""
 RESUME_GRACE = 2.0
 """How long a client that was suspended reads what has arrived meanwhile, before any timer takes effect."""
@@ -56,9 +56,8 @@ class LogStream:
     """
 
     def __init__(self, settings: Settings, uniform: Callable[[], float], now: float) -> None:
-        self.decoder = _new_decoder(settings)
+        self.set_limits(settings)
         self._uniform = uniform
-        self._max_stored = log_bytes(settings.delivery) + FOREIGN_BYTES
         self.number: int | None = None
         """The number of the connection that is read, or requested; None while there is none."""
         self.replacement: int | None = None
@@ -93,6 +92,11 @@ class LogStream:
     def set_limits(self, settings: Settings) -> None:
         """Decode what follows within the limits of these settings, from the start."""
         self.decoder = _new_decoder(settings)
+        self._max_stored = FOREIGN_BYTES + log_limit(
+            max_output_bytes=settings.max_output_bytes,
+            max_file_bytes=settings.max_file_bytes,
+            max_files=settings.max_files,
+        )
 
     def restart_timer(self, now: float) -> None:
         """Allow the log its time to open from now on, although its container may have ended long ago."""

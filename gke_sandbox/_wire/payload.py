@@ -34,7 +34,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Literal, cast
 
-from .._output_limits import log_bytes
+from .._output_limits import log_limit
 from ..errors import PayloadTooLarge, SpecError
 from ..kube.quantity import parse_quantity
 from ..settings import GVISOR, Settings
@@ -182,7 +182,7 @@ class Payload:
             contents.append(content)
             return ["raw", [len(content)]]
 
-        request = self._request(put, log_bytes("attach"))
+        request = self._request(put)
         if pod_env is not None:
             env = self._settings.env.items()
             request["env"] = {name: value for name, value in env if pod_env.get(name) != value}
@@ -225,10 +225,10 @@ class Payload:
                     binary[key] = piece
             return [encoding, keys]
 
-        data["request"] = _as_json(self._request(put, log_bytes(self._settings.delivery)))
+        data["request"] = _as_json(self._request(put))
         return Content(data, binary)
 
-    def _request(self, put: Callable[[str, bytes], list[object]], log_bytes: int) -> dict[str, object]:
+    def _request(self, put: Callable[[str, bytes], list[object]]) -> dict[str, object]:
         """Return the request; `put` stores a content, and returns its description."""
         settings = self._settings
         return {
@@ -244,7 +244,11 @@ class Payload:
                 "output": settings.max_output_bytes,
                 "files": settings.max_files,
                 "file_bytes": settings.max_file_bytes,
-                "log_bytes": log_bytes,
+                "log_bytes": log_limit(
+                    max_output_bytes=settings.max_output_bytes,
+                    max_file_bytes=settings.max_file_bytes,
+                    max_files=settings.max_files,
+                ),
             },
         }
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import anyio
 import pytest
 
 from gke_sandbox import AsyncSandbox, Cluster, ExecutionResult
 from gke_sandbox._engine.log_stream import FOREIGN_BYTES, LogStream
-from gke_sandbox._output_limits import MAX_LOG_BYTES
+from gke_sandbox._output_limits import MAX_LOG_BYTES, log_limit
 from gke_sandbox._wire.frames import encode
 from gke_sandbox.local.faults import CutBody, Fault, Match, Respond
 from gke_sandbox.local.runtimes.scripted import Script
 from gke_sandbox.settings import Settings
 from tests.clock import run_on_mock_clock
 from tests.pods import START, out, pods
+from tests.wire.runner_driver import Program, run
 
 LOG = Match("get", "pods/log")
 MIB = 1 << 20
@@ -63,11 +65,34 @@ def test_lines_count_as_they_are_stored_on_the_node(name: str) -> None:
     assert log.is_too_large
 
 
-def opened() -> LogStream:
-    log = LogStream(Settings(), lambda: 1.0, 0.0)
+def opened(**settings: Any) -> LogStream:
+    log = LogStream(Settings(**settings), lambda: 1.0, 0.0)
     log.connect(1, 0.0)
     log.opened(1, 0.0)
     return log
+
+
+def test_the_size_follows_from_the_limits_of_the_program() -> None:
+    output = encode("out", b"x" * MIB) * 20
+    default, higher = opened(delivery="attach"), opened(delivery="attach", max_output_bytes=20 * MIB)
+    default.feed(output, 0.0)
+    higher.feed(output, 0.0)
+    assert default.is_too_large
+    assert not higher.is_too_large
+    higher.set_limits(Settings())
+    assert higher.is_too_large, "a waiting pod gets a program with other limits"
+
+
+def test_the_runner_has_room_for_all_output_up_to_high_limits() -> None:
+    limit = log_limit(max_output_bytes=8 * MIB, max_file_bytes=8 * MIB, max_files=100)
+    code = "import os\ndata = os.urandom(8 << 20)\nopen('file', 'wb').write(data)\n"
+    code += "for start in range(0, len(data), 4096): os.write(1, data[start:start + 4096])\n"
+    ran = run(Program(code, output=8 * MIB, file_bytes=8 * MIB, log_bytes=limit), "attach")
+    assert ran.exit["dropped"] == {"out": 0, "err": 0, "files": 0}
+    log = opened(delivery="attach", max_output_bytes=8 * MIB, max_file_bytes=8 * MIB)
+    log.feed(ran.log, 0.0)
+    assert not log.is_too_large
+    assert (log.decoder.stdout, log.decoder.files) == (ran.files["file"], ran.files)
 
 
 def test_a_large_log_that_is_opened_again_is_measured_from_its_beginning() -> None:

@@ -69,9 +69,16 @@ class SandboxError(Exception):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
+        self.hint = ""
+        if hint:
+            self.set_hint(hint)
+
+    def set_hint(self, hint: str) -> None:
+        """Replace the hint."""
+        if sys.version_info >= (3, 11):
+            notes: list[str] = getattr(self, "__notes__", [])
+            self.__notes__ = [note for note in notes if note != f"hint: {self.hint}"] + [f"hint: {hint}"]
         self.hint = hint
-        if hint and sys.version_info >= (3, 11):
-            self.add_note(f"hint: {hint}")
 
     if sys.version_info < (3, 11):
 
@@ -234,7 +241,12 @@ class TooManyRequests(ApiError):
 
 
 class ServerError(ApiError):
-    """5xx, or a response that is not from Kubernetes. The server may or may not have processed the request."""
+    """5xx, or a response that is not from Kubernetes. The server may or may not have processed the request.
+
+    `retryable` is False if the address is not that of a Kubernetes API.
+    """
+
+    retryable = True
 
 
 class NetworkError(SandboxError):

@@ -9,7 +9,7 @@ import pytest
 
 from gke_sandbox import AsyncSandbox, Cluster, ExecutionResult, Program, Sandbox, SpecError
 from gke_sandbox.errors import Forbidden
-from gke_sandbox.local.faults import Fault, Forbid, Match
+from gke_sandbox.local.faults import Fault, Match, Respond
 
 from .pods import out, pods, program
 
@@ -52,7 +52,7 @@ async def test_map_checks_every_program_before_it_starts_one() -> None:
 
 
 def fail_second_job() -> Fault:
-    return Fault(Forbid(), Match("create", "jobs"), skip=1)
+    return Fault(Respond(403, "Forbidden", "a policy refuses it"), Match("create", "jobs"), skip=1)
 
 
 async def test_the_first_error_of_map_contains_the_results_so_far() -> None:

@@ -18,7 +18,7 @@ from .._wire.program import Program
 from ..errors import AlreadyExists, Conflict, NetworkError, SandboxError, ServerError
 from ..kube.client import KubeClient
 from ..kube.resources import CONFIG_MAPS, JOBS, Resource
-from ..kube.retry import Retry
+from ..kube.retry import Retry, is_retryable
 from ..kube.status import RequestInfo
 from ..settings import Settings
 from .steps import ConfigMapCreated, CreateFailed, CreateRejected, Input, JobCreated, RetryCreate
@@ -130,7 +130,11 @@ class Creation:
             if self._rejected is not None and (error is self._rejected or cut_off):
                 # The reason is that of the earlier rejections, also if the last attempt was cut off.
                 error, waited = self._rejected, f" within {self._settings.startup_timeout:g} s (startup_timeout)"
-            self._send(CreateFailed(messages.rejected(error, job, waited), request.may_have_arrived))
+            # Without a single response of a Kubernetes API, this is another address.
+            arrived = request.may_have_arrived and (
+                self._client.has_responded or not isinstance(error, ServerError)
+            )
+            self._send(CreateFailed(messages.rejected(error, job, waited), arrived))
         else:
             self._send(RetryCreate(same_job=quickly))
         return None
@@ -216,9 +220,9 @@ class _CreateRequest:
             try:
                 return await self._send_before_deadline()
             except SandboxError as error:
-                lost = isinstance(error, ServerError) or (isinstance(error, NetworkError) and error.sent)
+                lost = is_retryable(error) and (not isinstance(error, NetworkError) or error.sent)
                 # Admission comes before the object is stored.
-                if lost and rejection(error) is None:
+                if lost and isinstance(error, (NetworkError, ServerError)) and rejection(error) is None:
                     self.may_have_arrived = True
                 if not self.may_have_arrived:
                     return error
@@ -256,9 +260,11 @@ class _CreateRequest:
         metadata = made.get("metadata")
         if isinstance(metadata, dict) and metadata.get("name") == self._name and metadata.get("uid"):
             return made
-        raise ServerError(
+        error = ServerError(
             f"{self._call}: the response is not the object to create",
             code=201,
             reason="",
             request=str(self._call),
         )
+        self._client.add_hints(error)
+        raise error

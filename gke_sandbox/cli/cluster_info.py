@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from datetime import timezone
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from . import options, parsing
@@ -77,7 +77,7 @@ def _cluster_info(args: argparse.Namespace) -> dict[str, Any]:
         "server": config.address,
         "namespace": namespace or config.namespace or "default",
         "tls": _tls(config),
-        "credentials": {"kind": config.credentials, "expires": _expires(config)},
+        "credentials": _credentials(config),
         "impersonation": None if impersonation is None else _impersonation(impersonation),
         "proxy": None if proxy is None else {"address": str(proxy), "source": proxy.source},
         "compression": not config.disable_compression,
@@ -104,20 +104,14 @@ def _impersonation(impersonation: Impersonation) -> dict[str, Any]:
     }
 
 
-def _expires(config: ClusterConfig) -> str | None:
-    """Return when the credentials expire, or None if they do not contain an expiry."""
-    from ..kube.auth.expiry import certificate_expiry, token_expiry
-    from ..kube.auth.static import BearerToken, TokenFile
+def _credentials(config: ClusterConfig) -> dict[str, Any]:
+    from ..kube.auth.expiry import credentials_expiry
 
-    times = []
-    if isinstance(config.auth, BearerToken):
-        times.append(token_expiry(config.auth.token))
-    if isinstance(config.auth, TokenFile):
-        times.append(token_expiry(config.auth.token()))
-    if config.client_certificate is not None:
-        times.append(certificate_expiry(config.client_certificate.certificate))
-    first = min((time for time in times if time is not None), default=None)
-    return None if first is None else first.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    expires = credentials_expiry(config)
+    if expires is None:
+        return {"kind": config.credentials, "expires": None, "expired": False}
+    text = expires.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"kind": config.credentials, "expires": text, "expired": expires <= datetime.now(timezone.utc)}
 
 
 def _as_lines(info: dict[str, Any]) -> str:
@@ -142,9 +136,9 @@ def _tls_rows(tls: dict[str, Any] | None) -> list[tuple[str, str | None]]:
 
 def _identity_rows(info: dict[str, Any]) -> list[tuple[str, str | None]]:
     credentials, user = info["credentials"], info["impersonation"]
-    expires = credentials["expires"]
+    expires, verb = credentials["expires"], "expired" if credentials["expired"] else "expires"
     rows: list[tuple[str, str | None]] = [
-        ("credentials", credentials["kind"] + (f", expires {expires}" if expires else ""))
+        ("credentials", credentials["kind"] + (f", {verb} {expires}" if expires else ""))
     ]
     if user is not None:
         parts = [user["user"], *([f"uid {user['uid']}"] if user["uid"] else [])]

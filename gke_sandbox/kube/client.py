@@ -20,6 +20,7 @@ from ..errors import ApiError, Forbidden, NetworkError, ServerError
 from .attach import AttachConnection, require_websockets, upgrade_headers, upgrade_problem
 from .auth.static import ClientCertificate
 from .config.types import ClusterConfig
+from .explain import add_hints, is_kubernetes
 from .http.body import ResponseBody
 from .http.proxy import Proxy
 from .http.rotating import RotatingTransport, plugin_certificate
@@ -158,8 +159,12 @@ class KubeClient:
 
     @property
     def has_responded(self) -> bool:
-        """Whether there was any response yet, including errors and the pages of proxies."""
+        """Whether a Kubernetes API has responded yet, also with an error. The pages of proxies do not count."""
         return self._has_responded
+
+    def add_hints(self, error: ApiError) -> None:
+        """Add what this client knows to the hint of the error of a response."""
+        add_hints(error, self.config, found_kubernetes=self._has_responded, now=self._server_time)
 
     @property
     def server_time(self) -> datetime | None:
@@ -350,11 +355,18 @@ class KubeClient:
             raise _bad_response(info, response.status_code, f"it is larger than {MAX_RESPONSE >> 20} MiB")
         if not response.is_success:
             raise self._error(info, response, read)
-        return json_response(info, response.status_code, read)
+        self._recognize(response, read)
+        try:
+            return json_response(info, response.status_code, read)
+        except ServerError as error:
+            self.add_hints(error)
+            raise
 
     async def _raise_for_status(self, info: RequestInfo, response: httpx.Response, body: ResponseBody) -> None:
         """Raise the error of a response that is not 2xx."""
-        if not response.is_success:
+        if response.is_success:
+            self._has_responded = True
+        else:
             content, _ = await body.read(MAX_ERROR_RESPONSE)
             raise self._error(info, response, content)
 
@@ -365,7 +377,12 @@ class KubeClient:
             self._record_outage()
         if isinstance(error, Forbidden) and is_rbac_denial(error.server_message):
             error.retryable = self._permissions.record_denial(info, anyio.current_time())
+        self._recognize(response, content)
+        self.add_hints(error)
         return error
+
+    def _recognize(self, response: httpx.Response, content: bytes) -> None:
+        self._has_responded = self._has_responded or is_kubernetes(response.headers, content)
 
     def _record_outage(self) -> None:
         self._permissions.record_outage(anyio.current_time())
@@ -412,7 +429,6 @@ class KubeClient:
             raise
         if response.is_success or response.status_code == 101:
             self._permissions.record_grant(info)
-        self._has_responded = True
         self._server_time = _parse_date(response.headers.get("date", ""))
         body = ResponseBody(response, info, self._server, self._proxy, self._record_outage)
         try:

@@ -26,9 +26,9 @@ def is_retryable(error: SandboxError) -> bool:
     Conflict means that other requests changed the same object at the same time. If the request had a precondition,
     check first whether that is the reason.
     """
-    if isinstance(error, (Forbidden, NetworkError)):
+    if isinstance(error, (Forbidden, NetworkError, ServerError)):
         return error.retryable
-    return isinstance(error, (ServerError, TooManyRequests, Conflict))
+    return isinstance(error, (TooManyRequests, Conflict))
 
 
 def retry_delay(

@@ -12,6 +12,7 @@ raises only exceptions of httpx.
 from __future__ import annotations
 
 import random
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -304,7 +305,10 @@ class LocalTransport(httpx.AsyncBaseTransport):
 
     def _headers(self, reply: Reply) -> list[tuple[str, str]]:
         date = format_datetime(self._now().astimezone(timezone.utc), usegmt=True)
-        return [*reply.headers, ("date", date)]
+        # A page in HTML is that of a proxy.
+        is_own = reply.content_type != "text/html"
+        audit_id = [("audit-id", str(uuid.UUID(int=len(self.requests))))] if is_own else []
+        return [*reply.headers, *audit_id, ("date", date)]
 
     def _upgraded(
         self, reply: Reply, session: AttachSession, tasks: TaskGroup, request: httpx.Request

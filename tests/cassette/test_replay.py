@@ -162,7 +162,7 @@ def test_a_refused_config_map_is_refused_to_the_same_program_in_every_order(tmp_
                 told[code] = error.reason
         return told
 
-    refused = Fault(Respond(403, "Forbidden", "exceeded quota"), Match("create", "configmaps"))
+    refused = Fault(Respond(403, "Forbidden", "a policy refuses it"), Match("create", "configmaps"))
     record(tmp_path / "c.yaml", lambda sandbox: two(sandbox, codes(2)), refused)
     for order in (codes(2), codes(2)[::-1]):
         told = replay(tmp_path / "c.yaml", lambda sandbox, o=order: two(sandbox, o))

@@ -103,7 +103,7 @@ def test_json_has_every_property_of_the_cluster(
         "context": "prod",
         "server": "https://c.example:6443/prefix",
         "namespace": "agents",
-        "credentials": {"kind": "token", "expires": "2030-03-17T17:46:40Z"},
+        "credentials": {"kind": "token", "expires": "2030-03-17T17:46:40Z", "expired": False},
         "impersonation": {"user": "jane", "uid": "7", "groups": ["a", "b"], "extra": {"k": ["v"]}},
         "compression": False,
     }
@@ -135,7 +135,11 @@ def test_the_expiry_of_a_certificate_is_shown(
     (home / "cert.pem").write_bytes(leaf.cert_chain_pems[0].bytes())
     (home / "key.pem").write_bytes(leaf.private_key_pem.bytes())
     write(home, user={"client-certificate": "cert.pem", "client-key": "key.pem"})
-    assert cluster_info(capfd)["credentials"] == {"kind": "client certificate", "expires": "2030-03-17T17:46:40Z"}
+    assert cluster_info(capfd)["credentials"] == {
+        "kind": "client certificate",
+        "expires": "2030-03-17T17:46:40Z",
+        "expired": False,
+    }
 
 
 def test_a_credential_plugin_is_named_but_not_run(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -144,7 +148,7 @@ def test_a_credential_plugin_is_named_but_not_run(home: Path, capfd: pytest.Capt
     plugin.chmod(0o755)
     api = "client.authentication.k8s.io/v1beta1"
     write(home, user={"exec": {"apiVersion": api, "command": "./plugin", "args": ["--password=s3cret"]}})
-    assert cluster_info(capfd)["credentials"] == {"kind": "exec plugin plugin", "expires": None}
+    assert cluster_info(capfd)["credentials"] == {"kind": "exec plugin plugin", "expires": None, "expired": False}
     assert not (home / "ran").exists()
 
 
@@ -297,3 +301,14 @@ def test_control_characters_in_names_are_escaped(home: Path, capfd: pytest.Captu
 def test_invalid_usage_is_reported(arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["cluster-info", *arguments]) == 2
     assert message in capfd.readouterr().err
+
+
+def test_an_expiry_in_the_past_is_shown_as_expired(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write(home, user={"token": web_token(END.replace(year=2020))})
+    assert cluster_info(capfd)["credentials"] == {
+        "kind": "token",
+        "expires": "2020-03-17T17:46:40Z",
+        "expired": True,
+    }
+    assert main(["cluster-info", "--kubeconfig", "kubeconfig"]) == 0
+    assert "credentials    token, expired 2020-03-17T17:46:40Z\n" in capfd.readouterr().out

@@ -206,7 +206,8 @@ def test_a_version_is_yielded_once() -> None:
         error_response(503, "ServiceUnavailable"),
         error_response(429, "TooManyRequests"),
         ScriptedResponse(502, b"<html>bad gateway</html>"),
-        ScriptedResponse(200, b"not json"),
+        # From an API server, and truncated.
+        ScriptedResponse(200, b"not json", headers=[("audit-id", "1")]),
         ScriptedResponse(200, {"kind": "PodList"}),
     ],
     ids=repr,

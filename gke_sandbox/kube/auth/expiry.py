@@ -7,13 +7,31 @@ import json
 import re
 import ssl
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
-__all__ = ["certificate_expiry", "token_expiry"]
+if TYPE_CHECKING:
+    from ..config.types import ClusterConfig
+
+__all__ = ["certificate_expiry", "credentials_expiry", "token_expiry"]
 
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 # The validity of a certificate: two times in DER, each UTCTime (two-digit year) or GeneralizedTime. The groups
 # match `notAfter`. https://www.rfc-editor.org/rfc/rfc5280#section-4.1.2.5
 _VALIDITY = re.compile(rb"(?:\x17\x0d\d{12}Z|\x18\x0f\d{14}Z)(?:\x17\x0d(\d{12}Z)|\x18\x0f(\d{14}Z))")
+
+
+def credentials_expiry(config: ClusterConfig) -> datetime | None:
+    """Return when the credentials of a cluster expire, or None if they do not contain an expiry."""
+    from .static import BearerToken, TokenFile
+
+    times = []
+    if isinstance(config.auth, BearerToken):
+        times.append(token_expiry(config.auth.token))
+    if isinstance(config.auth, TokenFile):
+        times.append(token_expiry(config.auth.token()))
+    if config.client_certificate is not None:
+        times.append(certificate_expiry(config.client_certificate.certificate))
+    return min((time for time in times if time is not None), default=None)
 
 
 def token_expiry(token: str) -> datetime | None:

@@ -46,7 +46,7 @@ def find_cluster(
         return load_kubeconfig(path, context, environ=environ, overrides=overrides, root=root)
     config = in_cluster(environ, root=root, overrides=overrides)
     if config is not None:
-        return config
+        return replace(config, is_own_cluster=True)
     try:
         return load_kubeconfig(environ=environ, overrides=overrides, root=root)
     except _NoKubeconfig as error:

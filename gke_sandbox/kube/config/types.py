@@ -66,6 +66,8 @@ class ClusterConfig:
     """An http, https or socks5 URL, possibly with a password; None means the environment's proxy."""
     disable_compression: bool = False
     """Whether to request uncompressed responses."""
+    is_own_cluster: bool = False
+    """Whether this program runs in a pod of the cluster, which was therefore chosen."""
     source: str = "the configuration"
     """Where this configuration comes from, for messages."""
     context: str | None = None

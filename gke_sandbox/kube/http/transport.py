@@ -11,6 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from typing import Any
 
 import anyio
@@ -38,6 +39,8 @@ REQUEST_TIMEOUT = httpx.Timeout(connect=10.0, read=30.0, write=30.0, pool=None)
 CLOSE_TIMEOUT = 5.0
 """Seconds. The maximum time for closing a response if the server does not respond any more."""
 
+_OUTSIDE_VALIDITY = (9, 10)
+"""X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED of OpenSSL."""
 _REFUSED = (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL)
 """httpx raises these before it sends anything: the request is not valid."""
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, *_REFUSED)
@@ -163,6 +166,9 @@ def _network_error(
         of = "server" if proxy is None else "server or the proxy"
         reason = f"the certificate of the {of} is not valid: {cause.verify_message or cause.reason}"
         hint = "Is this the right cluster? Its certificate authority, address or tls-server-name does not match."
+        if cause.verify_code in _OUTSIDE_VALIDITY:
+            now = f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
+            hint = f"On the clock of this machine it is {now}. If that is right, the certificate must be renewed."
     elif isinstance(error, httpx.ConnectTimeout):
         reason = "no connection within 10 s"
         hint = "Is the cluster reachable from here (private endpoint, VPN, authorized networks)?"

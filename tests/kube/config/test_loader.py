@@ -14,7 +14,7 @@ import pytest
 from gke_sandbox.errors import ConfigError
 from gke_sandbox.kube.auth.static import BasicAuth, BearerToken, ClientCertificate, TokenFile
 from gke_sandbox.kube.config.kubeconfig import parse
-from gke_sandbox.kube.config.loader import in_cluster, load_kubeconfig
+from gke_sandbox.kube.config.loader import find_cluster, in_cluster, load_kubeconfig
 from gke_sandbox.kube.config.types import ClusterConfig
 
 from .kubeconfigs import CA, Write, b64, kubeconfig
@@ -521,3 +521,12 @@ def test_an_empty_token_is_an_error_and_a_missing_ca_a_warning(
     (account / "token").write_text("\n")
     with pytest.raises(ConfigError, match="token is empty"):
         in_cluster(POD, root=account)
+
+
+def test_only_the_cluster_of_the_pod_that_was_not_chosen_is_marked(account: Path, write: Write) -> None:
+    file = write(kubeconfig())
+    assert find_cluster(environ=POD, root=account).is_own_cluster
+    assert not find_cluster(str(file), environ=POD, root=account).is_own_cluster
+    chosen = in_cluster(POD, root=account)
+    assert chosen is not None
+    assert not chosen.is_own_cluster

@@ -151,12 +151,19 @@ async def test_the_tls_server_name_is_sent_as_sni(ca: trustme.CA, insecure: bool
     assert requested == ["kubernetes.default.svc"]
 
 
-async def test_an_expired_certificate_is_rejected(ca: trustme.CA) -> None:
-    yesterday = datetime.now(timezone.utc) - timedelta(days=1)
-    expired = ca.issue_cert("127.0.0.1", not_before=yesterday - timedelta(days=9), not_after=yesterday)
-    message = "certificate of the server is not valid: certificate has expired"
-    with loopback(server_side(expired)) as (port, _), pytest.raises(NetworkError, match=message):
+@pytest.mark.parametrize(
+    ("days", "reason"), [(-9, "certificate has expired"), (1, "certificate is not yet valid")]
+)
+async def test_a_certificate_outside_its_validity_is_rejected_with_a_hint_about_the_clock(
+    ca: trustme.CA, days: int, reason: str
+) -> None:
+    start = datetime.now(timezone.utc) + timedelta(days=days)
+    certificate = ca.issue_cert("127.0.0.1", not_before=start, not_after=start + timedelta(days=8))
+    message = f"certificate of the server is not valid: {reason}"
+    with loopback(server_side(certificate)) as (port, _), pytest.raises(NetworkError, match=message) as caught:
         await send_request(ClusterConfig(server=f"https://127.0.0.1:{port}", ca_data=pem(ca)))
+    assert "On the clock of this machine it is 20" in caught.value.hint
+    assert "certificate authority" not in caught.value.hint
 
 
 async def test_each_ca_of_a_bundle_is_trusted(ca: trustme.CA) -> None:

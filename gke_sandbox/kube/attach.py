@@ -56,6 +56,8 @@ PING_INTERVAL = 20.0
 PONG_TIMEOUT = 20.0
 MIN_WAIT = 1.0
 """Seconds that a read waits at least: a response to the ping may have arrived while nothing was read."""
+SUSPENDED_AFTER = 0.5
+"""Seconds. If a timer is late by more than this, this process was suspended, and a response may have arrived."""
 
 _STDIN, _STDOUT, _STDERR, _STATUS, _CLOSE = 0, 1, 2, 3, 255
 _NORMAL_CLOSURE, _PROTOCOL_ERROR = 1000, 1002
@@ -221,7 +223,7 @@ class AttachConnection:
         while True:
             limit = PONG_TIMEOUT if self._ping_sent else PING_INTERVAL
             data = None
-            with anyio.move_on_after(max(self._quiet_since + limit - anyio.current_time(), MIN_WAIT)):
+            with anyio.move_on_after(max(self._quiet_since + limit - anyio.current_time(), MIN_WAIT)) as scope:
                 data = await self._read_once()
             if data:
                 self._ping_sent = False
@@ -229,6 +231,8 @@ class AttachConnection:
                 return data
             if data is not None:
                 self._cut("the connection was cut: it ended without a close frame")
+            elif self._ping_sent and anyio.current_time() - scope.deadline > SUSPENDED_AFTER:
+                continue
             elif self._ping_sent:
                 self._cut(f"there was no response to a ping within {PONG_TIMEOUT:g} s")
             else:

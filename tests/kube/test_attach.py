@@ -13,6 +13,7 @@ import anyio.lowlevel
 import httpcore
 import httpx
 import pytest
+import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wsproto.events import CloseConnection, Ping, Pong
@@ -615,6 +616,22 @@ async def test_a_response_to_a_ping_that_arrived_while_nothing_was_read_counts()
         with anyio.move_on_after(30):
             await anext(connection)
             raise AssertionError("nothing was sent")
+
+
+@mock_clock
+async def test_a_response_to_a_ping_that_arrived_while_the_client_was_suspended_counts() -> None:
+    stream = AttachStream([35.0, message(1, b"x"), CLOSE], pongs=False)
+
+    async def suspend() -> None:
+        await anyio.sleep(30)
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, trio.testing.MockClock)
+        clock.jump(90)
+
+    async with attached(stream) as connection, anyio.create_task_group() as tasks:
+        tasks.start_soon(suspend)
+        assert await anext(connection) == b"x"
+    assert stream.pings == [20]
 
 
 @mock_clock

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
+from pathlib import Path
 
 import anyio
 import httpx
@@ -151,6 +153,15 @@ async def test_cancelling_the_task_that_opened_it_deletes_the_job_and_closes_it(
     assert (sandbox.leftovers, transport.objects("jobs")) == ([], [])
     with pytest.raises(SandboxClosed):
         await sandbox.run("pass")
+
+
+async def test_an_exception_in_the_block_is_raised_when_the_jobs_are_deleted() -> None:
+    transport = scripted(RUNNING)
+    with pytest.raises(KeyError, match="mine"):
+        async with AsyncSandbox(Cluster.transport(transport)) as sandbox:
+            await start_program(sandbox)
+            raise KeyError("mine")
+    assert (sandbox.leftovers, transport.objects("jobs")) == ([], [])
 
 
 async def test_a_task_that_is_cancelled_after_it_opened_it_leaves_it_open_for_the_others() -> None:
@@ -362,6 +373,48 @@ def test_the_end_of_the_event_loop_waits_ten_seconds_for_a_server_that_does_not_
     run_on_mock_clock(main)
     assert times[1] - times[0] == pytest.approx(10)
     assert len(sandbox.leftovers) == 1
+
+
+INTERRUPTED = """
+import os, signal, sys
+import anyio
+from gke_sandbox import AsyncSandbox, Cluster, OutputChunk
+from gke_sandbox.local import LocalTransport, ScriptedRuntime
+from gke_sandbox.local.runtimes.scripted import Script
+from tests.pods import START, out
+
+backend, style = sys.argv[1:]
+transport = LocalTransport(ScriptedRuntime(Script(chunks=[(0.0, START), (0.0, out("a"))])))
+sandbox = AsyncSandbox(Cluster.transport(transport))
+
+async def use():
+    async for event in sandbox.stream("pass"):
+        if isinstance(event, OutputChunk):
+            os.kill(os.getpid(), signal.SIGINT)
+
+async def main():
+    if style == "block":
+        async with sandbox:
+            await use()
+    await sandbox.aopen()
+    await use()
+
+try:
+    anyio.run(main, backend=backend)
+except KeyboardInterrupt:
+    print(transport.objects("jobs"), sandbox.jobs, sandbox.leftovers)
+"""
+
+
+@pytest.mark.parametrize("style", ["block", "aopen"])
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_ctrl_c_deletes_the_jobs(backend: str, style: str) -> None:
+    command = [sys.executable, "-X", "dev", "-c", INTERRUPTED, backend, style]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent.parent), *sys.path])}
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=50, env=environment)
+    assert ran.stdout == "[] [] []\n", ran.stderr
+    assert "Task was destroyed" not in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 ENDS = """

@@ -20,10 +20,8 @@ from anyio.from_thread import BlockingPortal
 
 from ._engine.cleanup import CLOSE_TIMEOUT
 from ._engine.execution import Execution, unwrap_exception_group
-from .cluster import Cluster
 from .errors import SandboxClosed, SandboxError
 from .sandbox import AsyncSandbox
-from .settings import SettingsDict
 
 __all__ = ["LoopThread", "register", "register_in_multiprocessing", "wait_for"]
 
@@ -53,8 +51,8 @@ class LoopThread:
     garbage-collected, which ends its thread.
     """
 
-    def __init__(self, cluster: Cluster | None, arguments: SettingsDict) -> None:
-        self.sandbox = AsyncSandbox(cluster, **arguments)
+    def __init__(self, new_sandbox: Callable[[], AsyncSandbox]) -> None:
+        self.sandbox = new_sandbox()
         ready: Future[BlockingPortal] = Future()
         self._ended: Future[None] = Future()
         # A daemon: otherwise the interpreter waits for it before it runs the exit handler that ends it.

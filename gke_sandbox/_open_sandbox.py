@@ -14,10 +14,12 @@ from ._engine.cleanup import CLOSE_TIMEOUT, CleanupQueue
 from ._engine.execution import Execution, unwrap_exception_group
 from ._engine.pod_watch import PodWatch
 from ._engine.steps import JobAttempt
+from ._engine.warm_pool import WarmPool
 from ._event_loop import check_event_loop, current_event_loop, start_task
 from ._wire.manifests import SESSION_LABEL, lifetime
 from .cluster import _Connection
 from .errors import SandboxClosed
+from .settings import Settings
 
 __all__ = ["OpenSandbox", "closed_during_the_run"]
 
@@ -52,6 +54,9 @@ class OpenSandbox:
         self._error: BaseException | None = None
         self._caller_error: BaseException | None = None
         self._in_flight: dict[Execution, anyio.CancelScope] = {}
+        self._callers = 0
+        self.pool: WarmPool | None = None
+        """The warm pods, if there are any."""
         self._idle = anyio.Event()
 
     @property
@@ -68,7 +73,7 @@ class OpenSandbox:
     @property
     def has_callers(self) -> bool:
         """Whether a caller waits for a run."""
-        return bool(self._in_flight)
+        return self._callers > 0
 
     # -- open and close -----------------------------------------------------------------------------------
 
@@ -93,6 +98,8 @@ class OpenSandbox:
         if not self._ended.is_set():
             self.check_event_loop()
         self._closing = True
+        if self.pool is not None:
+            self.pool.close()
         if not self._close_requested.is_set():
             self._caller_error = caller_error
             self._deletions.expect_close()
@@ -163,6 +170,8 @@ class OpenSandbox:
     async def _clean_up(self) -> None:
         """Cancel all runs, and wait until their Jobs are deleted."""
         self._closing = True
+        if self.pool is not None:
+            self.pool.close()
         self._deletions.start_closing()
         self._cleanup_scope.deadline = anyio.current_time() + CLOSE_TIMEOUT
         with self._cleanup_scope:
@@ -188,16 +197,33 @@ class OpenSandbox:
         self.check_event_loop()
         self._tasks.start_soon(call, *args)
 
+    def keep_warm(
+        self,
+        size: int,
+        idle_timeout: float,
+        settings: Settings,
+        new_execution: Callable[[Settings, float, Callable[[], None]], Execution],
+    ) -> None:
+        """Keep `size` pods that wait for a program: see `WarmPool`."""
+        in_flight = partial(self.in_flight, has_caller=False)
+        self.pool = WarmPool(size, idle_timeout, settings, new_execution, in_flight, self.start_soon)
+        self.pool.start()
+
     @contextmanager
-    def in_flight(self, execution: Execution) -> Iterator[None]:
-        """Cancel the block if the Sandbox closes, and raise `SandboxClosed` then."""
+    def in_flight(self, execution: Execution, *, has_caller: bool = True) -> Iterator[None]:
+        """Cancel the block if the Sandbox closes, and raise `SandboxClosed` then.
+
+        `has_caller`: whether a caller waits for the execution.
+        """
         self.check_open()
         self.check_event_loop()
         with anyio.CancelScope() as scope:
             self._in_flight[execution] = scope
+            self._callers += has_caller
             try:
                 yield
             finally:
+                self._callers -= has_caller
                 del self._in_flight[execution]
                 self._settle(execution)
         if scope.cancelled_caught:
@@ -205,7 +231,8 @@ class OpenSandbox:
 
     def delete(self, attempt: JobAttempt, execution: Execution) -> None:
         """Delete a Job in the background and then set `execution.cleanup_done`."""
-        self._deletions.start(attempt, lifetime(execution.settings), partial(self._settle, execution))
+        seconds = lifetime(execution.settings, execution.idle_timeout)
+        self._deletions.start(attempt, seconds, partial(self._settle, execution))
 
     def delete_jobs_sync(self) -> None:
         """Delete every Job that may exist, without the event loop. Blocks.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -105,6 +105,8 @@ class ExecutionResult:
     """
     timings: Timings = field(default_factory=Timings)
     """When each phase was reached, in seconds. Default: no phase observed."""
+    warnings: Sequence[str] = ()
+    """Problems that did not prevent the result, such as warm pods that could not be used. Default: none."""
     start: Literal["warm", "cold"] = "cold"
     """Whether the program ran in a pod that was waiting for it (``warm``). Default: ``cold``."""
     job: str = ""

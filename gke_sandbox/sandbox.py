@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -12,7 +14,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from ._checks import check_integer, describe
+from ._checks import check_integer, check_seconds, describe
 from ._engine.execution import Execution
 from ._engine.preflight import check
 from ._open_sandbox import OpenSandbox, closed_during_the_run
@@ -21,6 +23,7 @@ from ._stream import ExecutionStream
 from ._wire.program import Program, to_program
 from .cluster import Cluster, _check_cluster
 from .errors import SandboxClosed, SandboxError, SpecError
+from .kube.attach import require_websockets
 from .result import ExecutionEvent, ExecutionFinished, ExecutionResult, PhaseChanged
 from .settings import Settings, SettingsDict
 
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncSandbox", "ExecutionStream"]
 
 _MAX_CONCURRENCY = 10_000
+_MAX_WARM = 1000
 _CONCURRENCY_NAMES = frozenset(["limit", "concurrency", "max_workers", "workers", "parallelism"])
 """Names of `max_concurrency` in other libraries."""
 
@@ -51,9 +55,28 @@ class AsyncSandbox:
     Leaving the block cancels running programs (`SandboxClosed`) and waits up to 10 seconds until every Job is
     deleted. `asyncio.run` and `trio.run` do the same at their end. While the Sandbox is open, a failed deletion
     is retried as long as the Job may exist.
+
+    `warm` is a number of pods that are kept waiting for programs, so that a run takes some 25 ms (default: 0,
+    maximum: 1,000); each runs one program. A run starts in a new pod if none is ready, or if its settings differ
+    in more than `timeout` (at most that of the Sandbox), the limits of output and files, and added `env`.
+    `warm_idle_timeout` is how long a pod waits before it is replaced, in seconds (default: 600). See docs/warm.md.
     """
 
-    def __init__(self, cluster: Cluster | None = None, **settings: Unpack[SettingsDict]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster | None = None,
+        *,
+        warm: int = 0,
+        warm_idle_timeout: float = 600.0,
+        **settings: Unpack[SettingsDict],
+    ) -> None:
+        check_integer("warm", warm, 0, _MAX_WARM)
+        self.warm = warm
+        """The number of pods that are kept waiting for programs."""
+        self.warm_idle_timeout = check_seconds("warm_idle_timeout", warm_idle_timeout)
+        """How long a pod waits for a program before it is replaced, in seconds."""
+        if warm:
+            require_websockets()
         self._cluster = Cluster.auto() if cluster is None else _check_cluster(cluster)
         self._namespace_given = settings.get("namespace") is not None
         if not self._namespace_given:
@@ -122,7 +145,26 @@ class AsyncSandbox:
             self.settings = self.settings.override(namespace=connection.namespace)
         opened = OpenSandbox(connection, self.namespace, self.session)
         await opened.open()
+        if self.warm:
+            opened.keep_warm(self.warm, self.warm_idle_timeout, self.settings, partial(self._new_warm, opened))
         return opened
+
+    def _new_warm(
+        self, opened: OpenSandbox, settings: Settings, idle_timeout: float, on_ready: Callable[[], None]
+    ) -> Execution:
+        """Return the execution of a warm pod."""
+        return Execution(
+            client=opened.client,
+            pods=opened.pods,
+            settings=settings,
+            program=None,
+            session=self.session,
+            new_name=_new_name,
+            delete=opened.delete,
+            emit=lambda _: None,
+            on_ready=on_ready,
+            idle_timeout=idle_timeout,
+        )
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -303,6 +345,8 @@ class AsyncSandbox:
         """Check the settings and return the execution, not started. Raises `SpecError`."""
         opened = self._opened()
         settings = self._settings_with(overrides)
+        if settings.delivery == "attach":
+            require_websockets()
 
         def observe(event: ExecutionEvent) -> None:
             if isinstance(event, PhaseChanged):
@@ -325,8 +369,13 @@ class AsyncSandbox:
         """Run a prepared execution."""
         started = anyio.current_time()
         try:
-            with self._opened().in_flight(execution):
-                result = await execution.run()
+            opened = self._opened()
+            with opened.in_flight(execution):
+                pod = opened.pool.take(execution) if opened.pool is not None else None
+                result = await (execution.run() if pod is None else pod.result())
+                if opened.pool is not None and opened.pool.problem and result.start == "cold":
+                    warning = f"the program started in a new pod: {opened.pool.problem}"
+                    result = replace(result, warnings=(*result.warnings, warning))
                 log_run(_latest_job(execution), anyio.current_time() - started, result)
                 return result
         except SandboxError as error:

@@ -48,11 +48,24 @@ class Sandbox:
     uses the Jobs of its parent.
     """
 
-    def __init__(self, cluster: Cluster | None = None, **settings: Unpack[SettingsDict]) -> None:
-        self._cluster = cluster
-        self._arguments = settings
+    def __init__(
+        self,
+        cluster: Cluster | None = None,
+        *,
+        warm: int = 0,
+        warm_idle_timeout: float = 600.0,
+        **settings: Unpack[SettingsDict],
+    ) -> None:
+        self._new_sandbox = partial(
+            AsyncSandbox, cluster, warm=warm, warm_idle_timeout=warm_idle_timeout, **settings
+        )
         # Checks the settings now, before any thread or connection: SpecError is raised here.
-        self._settings = AsyncSandbox(cluster, **settings).settings
+        checked = self._new_sandbox()
+        self._settings = checked.settings
+        self.warm = checked.warm
+        """The number of pods that are kept waiting for programs."""
+        self.warm_idle_timeout = checked.warm_idle_timeout
+        """How long a pod waits for a program before it is replaced, in seconds."""
         # Reentrant: a signal handler may call `close` while the interrupted code opens the Sandbox.
         self._lock = threading.RLock()
         self._loop_thread: LoopThread | None = None
@@ -227,7 +240,7 @@ class Sandbox:
             if self._closed:
                 raise SandboxClosed("the Sandbox is closed", may_have_run=False)
             if self._loop_thread is None:
-                opened = LoopThread(self._cluster, self._arguments)
+                opened = LoopThread(self._new_sandbox)
                 if self._closed:
                     opened.close()
                     raise SandboxClosed("the Sandbox was closed while it was opened", may_have_run=False)

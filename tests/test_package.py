@@ -35,7 +35,7 @@ LAYERS = {
     "cassette": {"_fakes", "_version", "_wire", "errors", "kube", "settings"},
     "cluster": {"_checks", "cassette", "errors", "kube", "local"},
     "pytest_plugin": {"cassette", "cluster", "errors"},
-    "_open_sandbox": {"_engine", "_event_loop", "_wire", "cluster", "errors"},
+    "_open_sandbox": {"_engine", "_event_loop", "_wire", "cluster", "errors", "settings"},
     "sandbox": {
         "_checks",
         "_engine",
@@ -45,10 +45,11 @@ LAYERS = {
         "_wire",
         "cluster",
         "errors",
+        "kube",
         "result",
         "settings",
     },
-    "_loop_thread": {"_engine", "cluster", "errors", "sandbox", "settings"},
+    "_loop_thread": {"_engine", "errors", "sandbox"},
     "sync": {"_loop_thread", "_stream", "_wire", "cluster", "errors", "result", "sandbox", "settings"},
     "adk": {"_diagnosis", "_setting_names", "cluster", "errors", "kube", "result", "settings", "sync"},
 }

@@ -434,7 +434,7 @@ def test_a_signal_handler_can_close_a_sandbox_that_is_being_opened() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.5)
             return Cluster.local("process")._connect(namespace)
-    opening._cluster = Slow()
+    opening._new_sandbox = lambda: AsyncSandbox(Slow())
     try:
         opening.run("pass")
     except SandboxClosed as error:

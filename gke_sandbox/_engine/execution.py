@@ -46,8 +46,8 @@ _MAX_EVENTS = 100
 class Execution:
     """One program in one pod. `run` is called once.
 
-    Without a program it is a warm pod: `on_ready` is called when its runner waits for a program, which `assign`
-    gives it, once. `idle_timeout`: how long the runner waits, in seconds.
+    Without a program it is a warm pod: `on_ready` is called when its runner waits for a program, and
+    `take_over` gives it one. `idle_timeout`: how long the runner waits, in seconds.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class Execution:
         self._delete = delete
         self._emit = emit
         self._on_ready = on_ready
+        self._warm: Execution | None = None
         self._program_bytes = b""
         self._connection: AttachConnection | None = None
         self._state: ExecutionState | None = None
@@ -87,16 +88,20 @@ class Execution:
     @property
     def attempts(self) -> tuple[steps.JobAttempt, ...]:
         """The Jobs that were created, or may have been."""
+        if self._warm is not None:
+            return self._warm.attempts
         return tuple(self._state.attempts) if self._state is not None else ()
 
     @property
     def may_have_run(self) -> bool:
         """Whether the program may have started; final when `run` has returned or raised."""
+        if self._warm is not None:
+            return self._warm.may_have_run
         return self._state is not None and self._state.may_have_run
 
     @property
     def is_ready(self) -> bool:
-        """Whether the runner waits for a program, and `assign` can be called."""
+        """Whether the runner waits for a program, and `take_over` can be called."""
         return self._program is None and self._state is not None and self._state.phase == "waiting"
 
     async def run(self) -> ExecutionResult:
@@ -133,16 +138,18 @@ class Execution:
             raise last.error
         return last.result
 
-    def assign(self, program: Program, settings: Settings, emit: Callable[[ExecutionEvent], None]) -> None:
-        """Run this program in the warm pod. `run` returns its result. Raises `PayloadTooLarge`.
+    def take_over(self, run: Execution) -> None:
+        """Run the program of `run`, which was not started, in this warm pod. Raises `PayloadTooLarge`.
 
-        `settings` are those of the pod, except for those that a request can change. If the program certainly has
+        The settings are those of the pod, except for those that a request can change. If the program certainly has
         not started when the pod is lost, it runs in another one, which is created for it.
         """
-        request = Payload(program, settings).attach_request(self.settings.env)
-        self._program_bytes, self._program, self._emit = request, program, emit
-        self.settings = settings.override(delivery="attach")
+        assert run._program is not None
+        self._program_bytes = Payload(run._program, run.settings).attach_request(self.settings.env)
+        self._program, self._emit, self.cleanup_done = run._program, run._emit, run.cleanup_done
+        self.settings = run.settings.override(delivery="attach")
         self._creation = self._new_creation(anyio.current_time())
+        run._warm = self
         self._send(steps.Assigned(self.settings))
 
     def _new_creation(self, now: float) -> Creation:

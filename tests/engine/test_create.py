@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from gke_sandbox import AsyncSandbox, Cluster, NetworkError
-from gke_sandbox._engine.create import Creation
+from gke_sandbox._engine.create import CONFLICT_DELAY, Creation
 from gke_sandbox._engine.steps import (
     ConfigMapCreated,
     CreateFailed,
@@ -217,10 +217,15 @@ def test_permanent_conflicts_are_an_error_with_a_hint_and_nothing_runs(match: Ma
 
 @mock_clock
 async def test_a_run_that_is_cancelled_during_the_pause_after_a_conflict_has_no_job_to_delete() -> None:
-    async with pods(program(), Fault(CONFLICT, POST_JOB, None)) as cluster:
-        with anyio.move_on_after(0.1):
-            await cluster.sandbox.run("pass")
-        await anyio.sleep(20)
+    async with pods(program(), Fault(CONFLICT, POST_JOB, None)) as cluster, anyio.create_task_group() as tasks:
+        tasks.start_soon(cluster.sandbox.run, "pass")
+        while cluster.requests.count("POST jobs") == 0:
+            await anyio.sleep(0.001)
+        # The pause is at least half of CONFLICT_DELAY.
+        await anyio.sleep(CONFLICT_DELAY / 4)
+        tasks.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(20)
         assert cluster.requests.count("DELETE jobs/*") == 0
 
 

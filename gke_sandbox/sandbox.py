@@ -193,7 +193,7 @@ class AsyncSandbox:
         """
         opened, settings = self._opened(), self._settings_with(overrides)
         opened.check_event_loop()
-        await check(opened.client, settings, session=self.session, name=_new_name())
+        await check(opened.client, settings, session=self.session, name=_new_name(), warm=self.warm > 0)
 
     # -- run ----------------------------------------------------------------------------------------------
 

@@ -59,14 +59,21 @@ _PERMISSIONS = (
 )
 _CONFIG_MAP_PERMISSIONS = (Permission("create", CONFIG_MAPS, "no program can run"),)
 _ATTACH_PERMISSIONS = (
-    Permission("get", PODS, "no program can be sent to its pod", subresource="attach"),
-    Permission("create", PODS, "no program can be sent to its pod", subresource="attach"),
+    Permission("get", PODS, "no program can be sent to a waiting pod", subresource="attach"),
+    Permission("create", PODS, "no program can be sent to a waiting pod", subresource="attach"),
 )
 
 
-def permissions(*, attach: bool) -> tuple[Permission, ...]:
-    """Return the permissions of runs. `attach` is the delivery. Only ``gke-sandbox clean`` needs another one."""
-    return _PERMISSIONS + (_ATTACH_PERMISSIONS if attach else _CONFIG_MAP_PERMISSIONS)
+def permissions(*, attach: bool = False, warm: bool = False) -> tuple[Permission, ...]:
+    """Return the permissions of runs, with the delivery ``attach`` or not, and with warm pods or not.
+
+    Only ``gke-sandbox clean`` needs another one.
+    """
+    return (
+        *_PERMISSIONS,
+        *(() if attach else _CONFIG_MAP_PERMISSIONS),
+        *(_ATTACH_PERMISSIONS if attach or warm else ()),
+    )
 
 
 @dataclass(frozen=True)
@@ -80,13 +87,15 @@ class Check:
     error: SandboxError | None = None
 
 
-async def run_checks(client: KubeClient, settings: Settings, *, session: str, name: str) -> list[Check]:
+async def run_checks(
+    client: KubeClient, settings: Settings, *, session: str, name: str, warm: bool = False
+) -> list[Check]:
     """Return the results, in the order of the requests.
 
-    `name` is that of the Job in the dry run. If the cluster does not respond, that is the only result. Raises
-    `CassetteError` in replays.
+    `name` is that of the Job in the dry run, `warm` whether there are warm pods. If the cluster does not respond,
+    that is the only result. Raises `CassetteError` in replays.
     """
-    preflight = _Preflight(client, settings, session, name)
+    preflight = _Preflight(client, settings, session, name, warm)
     with anyio.move_on_after(CHECK_TIMEOUT) as scope:
         await preflight.run()
     if scope.cancelled_caught:
@@ -109,9 +118,9 @@ def check_failure(checks: Sequence[Check]) -> ConfigError | None:
     return error
 
 
-async def check(client: KubeClient, settings: Settings, *, session: str, name: str) -> None:
+async def check(client: KubeClient, settings: Settings, *, session: str, name: str, warm: bool) -> None:
     """Log the warnings of `run_checks`, and raise its failures as one error: `ConfigError`."""
-    checks = await run_checks(client, settings, session=session, name=name)
+    checks = await run_checks(client, settings, session=session, name=name, warm=warm)
     for each in checks:
         if each.status == "warning":
             logger.warning("%s: %s. %s", each.name, each.message, each.hint)
@@ -121,17 +130,18 @@ async def check(client: KubeClient, settings: Settings, *, session: str, name: s
 
 
 class _Preflight:
-    def __init__(self, client: KubeClient, settings: Settings, session: str, name: str) -> None:
+    def __init__(self, client: KubeClient, settings: Settings, session: str, name: str, warm: bool) -> None:
         self._client = client
         self._settings = settings
         self._session = session
         self._name = name
+        self._warm = warm
         self._denied: set[Permission] = set()
         self.checks: list[Check] = []
 
     async def run(self) -> None:
         # The first request shows whether the cluster responds at all.
-        first, *others = permissions(attach=self._settings.delivery == "attach")
+        first, *others = permissions(attach=self._settings.delivery == "attach", warm=self._warm)
         try:
             allowed = await self._is_allowed(first)
         except Forbidden as error:

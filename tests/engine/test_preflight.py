@@ -22,7 +22,7 @@ from ..clock import mock_clock, run_on_mock_clock
 from ..pods import out, program
 
 REVIEWS = Match("create", "selfsubjectaccessreviews")
-ALL = permissions(attach=False)
+ALL = permissions()
 
 
 def cluster(*faults: Fault, missing: tuple[Permission, ...] | None = None) -> LocalTransport:
@@ -93,6 +93,15 @@ async def test_attach_needs_its_permissions_and_none_to_create_config_maps() -> 
         await sandbox.check()
     error = await failure(cluster(missing=tuple(attach)), delivery="attach")
     assert [f"permission to {each}" in error.message for each in attach] == [True, True]
+
+
+@pytest.mark.anyio
+async def test_warm_pods_need_both_the_permission_to_attach_and_to_create_config_maps() -> None:
+    needed = [each for each in permissions(warm=True) if each.subresource == "attach" or each.verb == "create"]
+    assert len(needed) == 4
+    missing = tuple(each for each in needed if str(each) != "create jobs")
+    error = await failure(cluster(missing=missing), warm=1)
+    assert [f"permission to {each}" in error.message for each in missing] == [True] * 3
 
 
 @mock_clock

@@ -285,6 +285,8 @@ class Execution:
         try:
             await self._connection.send(self._program_bytes)
         except SandboxError as error:
+            # The runner must see the end of its stdin, and not wait for the rest.
+            self._stop(f"log {number}")
             self._send(steps.LogEnded(number, error))
 
     async def _poll(self, effect: steps.Poll) -> None:

@@ -103,6 +103,11 @@ class ExecutionResult:
 
     Default: empty.
     """
+    changed_limits: Mapping[str, str] = field(default_factory=dict)
+    """Limits of the container that the cluster changed, as it applied them: ``{"memory": "256Mi"}``.
+
+    ``none`` is a limit that it removed. Default: none changed.
+    """
     timings: Timings = field(default_factory=Timings)
     """When each phase was reached, in seconds. Default: no phase observed."""
     warnings: Sequence[str] = ()

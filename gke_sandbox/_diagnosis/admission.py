@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["FIELDS", "RELEASE_FIELDS", "Change", "job_changes", "pod_changes"]
+__all__ = ["FIELDS", "RELEASE_FIELDS", "Change", "job_changes", "pod_changes", "pod_spec_of"]
 
 RELEASE_FIELDS = frozenset({"activeDeadlineSeconds", "args", "command"})
 """Fields whose sent value depends on this package's release, or on a setting that a cassette does not match on."""
@@ -199,19 +199,18 @@ def job_changes(sent: Mapping[str, Any], received: Mapping[str, Any], container:
     template = _mapping(_mapping(after.get("template")).get("spec"))
     return [
         *_compare(_JOB, "spec", before, after),
-        *_pod_spec_changes(_pod_spec_of(sent), template, container, "spec.template.spec"),
+        *_pod_spec_changes(pod_spec_of(sent), template, container, "spec.template.spec"),
     ]
 
 
 def pod_changes(sent: Mapping[str, Any], pod: Mapping[str, Any], container: str) -> list[Change]:
     """The unsafe changes of a pod, compared with the template of the Job as it was posted."""
     spec = pod.get("spec")
-    return (
-        list(_pod_spec_changes(_pod_spec_of(sent), spec, container, "spec")) if isinstance(spec, Mapping) else []
-    )
+    return list(_pod_spec_changes(pod_spec_of(sent), spec, container, "spec")) if isinstance(spec, Mapping) else []
 
 
-def _pod_spec_of(job: Mapping[str, Any]) -> Mapping[str, Any]:
+def pod_spec_of(job: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the spec of a Job's pod template."""
     return _mapping(_mapping(_mapping(job.get("spec")).get("template")).get("spec"))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from .._diagnosis import Termination, messages
+from .._diagnosis.limits import memory_limit
 from .._wire.frames import PROTOCOL, Frame, Output, Start
 from ..errors import BadRequest, Forbidden, NotFound, ResultLost, SandboxError, Unauthorized
 from ..kube.resources import PODS
@@ -208,8 +210,12 @@ class ExecutionEnding(ExecutionFacts):
             program=ended.exit.seconds if ended.exit is not None else None,
         )
         start: Literal["warm", "cold"] = "warm" if self._warm else "cold"
+        changed = self._changed_limits
+        if ended.status == "out_of_memory" and "memory" in changed:
+            limit = memory_limit(changed, self._settings.memory_limit)
+            ended = replace(ended, message=f"{ended.message}; the limit was {limit}")
         result = ended.result(self._log.decoder, timings, self._job, self._pod_name, start)
-        self._finish(steps.Done(result))
+        self._finish(steps.Done(replace(result, changed_limits=changed)))
 
     def _lose(self, message: str, cause: SandboxError | None = None, hint: str = "") -> None:
         error = messages.lost(self._job, self._pod_name, self._log.decoder, message, hint)

@@ -218,6 +218,8 @@ class Execution:
                     self._stop("poll")
                 case steps.Emit(event):
                     self._emit(event)
+                case steps.Warn(text):
+                    self._client.warn_once(text)
                 case steps.DeleteJob(attempt):
                     self._delete(attempt, self)
                 case steps.Done() | steps.Fail():

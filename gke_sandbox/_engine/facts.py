@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from .._diagnosis import PodState, Termination, WaitReason, job_wait_reason, pod_wait_reason, read_pod
-from .._diagnosis.admission import Change, pod_changes
+from .._diagnosis.admission import Change, pod_changes, pod_spec_of
+from .._diagnosis.limits import changed_limits, describe_changes
 from .._wire.manifests import CONTAINER
 from ..errors import Forbidden, NetworkError, SandboxError
 from ..kube.resources import PODS
@@ -78,6 +79,7 @@ class ExecutionFacts:
         self._sent_job: Mapping[str, Any] = {}
         self._uid: str | None = None
         self._unsafe_changes: list[Change] = []
+        self._changed_limits: dict[str, str] = {}
         self._config_map_may_exist = self._request_sent = False
         self._create_error: SandboxError | None = None
         self._seen: dict[PhaseName, float] = {}
@@ -132,6 +134,7 @@ class ExecutionFacts:
             # The compared fields cannot change after a pod's creation. A Job can have more than one pod.
             found = self._not_accepted(pod_changes(self._sent_job, pod, CONTAINER))
             self._unsafe_changes = self._unsafe_changes or found
+            self._compare_limits(pod.get("spec"))
         if self._termination is not None:
             return
         if missing:
@@ -162,6 +165,15 @@ class ExecutionFacts:
         if moved:
             self._set_wait_reason(seen.wait_reason)
             self._probe.reset_timer(self._now)
+
+    def _compare_limits(self, received: object) -> None:
+        """Note which limits of the container the cluster changed; `received` is the spec of a pod or template."""
+        sent = pod_spec_of(self._sent_job)
+        found = changed_limits(sent, received, CONTAINER) if isinstance(received, Mapping) else None
+        if found is not None and found != self._changed_limits:
+            self._changed_limits = found
+            if found:
+                self._effects.append(steps.Warn(describe_changes(sent, found, CONTAINER)))
 
     def _not_accepted(self, changes: list[Change]) -> list[Change]:
         return [each for each in changes if each.field not in self._accepted_changes]

@@ -31,7 +31,7 @@ from copy import copy
 from dataclasses import replace
 
 from .._diagnosis import Termination, WaitReason, job_termination, messages, suspension
-from .._diagnosis.admission import job_changes
+from .._diagnosis.admission import job_changes, pod_spec_of
 from .._wire.manifests import CONTAINER
 from ..errors import NotFound
 from ..kube.resources import PODS
@@ -170,6 +170,7 @@ class ExecutionState(ExecutionEnding):
                 self._set_wait_reason(suspension(job))
                 self.attempts[-1] = replace(self.attempts[-1], response_pending=False)
                 self._unsafe_changes = self._not_accepted(job_changes(self._sent_job, job, CONTAINER))
+                self._compare_limits(pod_spec_of(job))
                 if self._attaches:
                     self._decide_start(created=True)
                 elif not self._unsafe_changes:

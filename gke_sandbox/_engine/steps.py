@@ -304,6 +304,13 @@ class Emit:
 
 
 @dataclass(frozen=True)
+class Warn:
+    """Log a warning, once for each client."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class DeleteJob:
     """Delete the Job."""
 
@@ -338,6 +345,7 @@ Effect = (
     | Poll
     | StopPolling
     | Emit
+    | Warn
     | DeleteJob
     | Done
     | Fail

@@ -141,7 +141,10 @@ def _ending(result: ExecutionResult, settings: Settings) -> str:
     if result.status == "timed_out":
         return f"The program was killed at its time limit of {settings.timeout:g} s (timeout_seconds)."
     if result.status == "out_of_memory":
-        text = f"The program was killed at its memory limit of {settings.memory_limit} (mem_limit)."
+        from .._diagnosis.limits import memory_limit
+
+        limit = memory_limit(result.changed_limits, f"{settings.memory_limit} (mem_limit)")
+        text = f"The program was killed at its memory limit of {limit}."
         return f"{text} Files in its working directory and in /tmp count too."
     if result.status == "killed":
         return _killed(result)

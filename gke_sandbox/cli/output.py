@@ -10,6 +10,7 @@ from typing import Any
 
 from .._diagnosis import cause
 from .._diagnosis.dropped_files import describe_dropped_files
+from .._diagnosis.limits import memory_hint, memory_limit
 from .._diagnosis.tracebacks import missing_module
 from .._setting_names import OPTIONS, rename_settings
 from ..errors import ApiError, ResultLost, SandboxError, StartError
@@ -30,9 +31,10 @@ def error_text(result: ExecutionResult, settings: Settings) -> tuple[str, str] |
             "The program may have stopped the runner in its pod." if overtime else "Raise --timeout.",
         )
     if result.status == "out_of_memory":
+        limit = memory_limit(result.changed_limits, settings.memory_limit)
         return (
-            f"the program was killed because it exceeded its memory limit of {settings.memory_limit}",
-            rename_settings(cause("out_of_memory").hint, OPTIONS),
+            f"the program was killed because it exceeded its memory limit of {limit}",
+            rename_settings(memory_hint(result.changed_limits, cause("out_of_memory").hint), OPTIONS),
         )
     if result.status == "killed":
         details = ": ".join(part for part in (result.reason, result.message) if part)
@@ -118,6 +120,7 @@ def result_json(result: ExecutionResult, namespace: str, paths: Mapping[str, str
         "cause": result.cause,
         "reason": result.reason,
         "message": result.message,
+        "changed_limits": dict(result.changed_limits),
         "timings": {name: None if value is None else round(value, 4) for name, value in timings.items()},
         "namespace": namespace,
         "job": result.job,

@@ -88,6 +88,11 @@ def test_a_failure_without_output_has_text_in_stderr() -> None:
     [
         ({"status": "timed_out"}, 124, "killed at its time limit of 5 s (timeout_seconds)"),
         ({"status": "out_of_memory", "signal": 9}, 137, "killed at its memory limit of 512Mi (mem_limit)"),
+        (
+            {"status": "out_of_memory", "signal": 9, "changed_limits": {"memory": "256Mi"}},
+            137,
+            "killed at its memory limit of 256Mi, which the cluster set instead of 512Mi (mem_limit)",
+        ),
         ({"status": "signaled", "signal": 11}, 139, "terminated by signal 11 (SIGSEGV)"),
         ({"status": "signaled", "signal": 63}, 191, "terminated by signal 63"),
         ({"status": "signaled", "signal": 9, "message": "why"}, 137, "terminated by signal 9 (SIGKILL): why."),

@@ -114,6 +114,17 @@ def test_dropped_files_are_named_with_the_option_that_raises_the_limit(capfd: py
             ],
         ),
         (
+            finished("out_of_memory", None, reason="OOMKilled", changed_limits={"memory": "256Mi"}),
+            ("--memory", "1Gi"),
+            [
+                "error: the program was killed because it exceeded its memory limit of 256Mi, which the cluster "
+                "set instead of 1Gi",
+                "hint: The cluster changed the limit. GKE Autopilot sets it to --memory-request: raise that, too. "
+                "Raise --memory, or let the program use less. Files in /tmp, where its working directory "
+                "is, count too: under gVisor they are in memory, except with delivery mount.",
+            ],
+        ),
+        (
             finished("timed_out", None, reason="Overtime", message="its Job was deleted"),
             (),
             [
@@ -180,6 +191,7 @@ def test_dropped_files_are_named_with_the_option_that_raises_the_limit(capfd: py
     ids=[
         "time",
         "memory",
+        "memory that the cluster changed",
         "overtime",
         "storage",
         "node",
@@ -295,6 +307,7 @@ def test_json_has_the_whole_result(capfd: pytest.CaptureFixture[str]) -> None:
         "cause": "",
         "reason": "",
         "message": "",
+        "changed_limits": {},
         "timings": {
             "created": 0.011,
             "scheduled": None,

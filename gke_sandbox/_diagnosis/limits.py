@@ -1,0 +1,62 @@
+"""Limits of the container that the cluster changed, such as GKE Autopilot, which sets limits to requests. Pure.
+
+https://cloud.google.com/kubernetes-engine/docs/concepts/autopilot-resource-requests
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..kube.quantity import QuantityError, parse_quantity
+
+__all__ = ["changed_limits", "describe_changes", "memory_hint", "memory_limit"]
+
+NO_LIMIT = "none"
+
+
+def changed_limits(sent: Mapping[str, Any], received: Mapping[str, Any], container: str) -> dict[str, str] | None:
+    """Return the received limits that differ from the sent ones, by resource; `NO_LIMIT` for one that was removed.
+
+    `sent` and `received` are the specs of a pod. Return None if `received` does not show the container's limits.
+    """
+    before, after = (_limits(spec, container) for spec in (sent, received))
+    if before is None or after is None:
+        return None
+    return {name: after.get(name, NO_LIMIT) for name in before if not _equal(before[name], after.get(name))}
+
+
+def _limits(spec: Mapping[str, Any], container: str) -> dict[str, str] | None:
+    containers = spec.get("containers")
+    for each in containers if isinstance(containers, list) else ():
+        if each.get("name") == container and isinstance(each.get("resources"), Mapping):
+            return {name: str(value) for name, value in (each["resources"].get("limits") or {}).items()}
+    return None
+
+
+def _equal(sent: str, received: str | None) -> bool:
+    # The server rounds to thousandths and formats: 0.5 becomes 500m.
+    try:
+        return received is not None and parse_quantity(sent).milli == parse_quantity(received).milli
+    except QuantityError:
+        return sent == received
+
+
+def describe_changes(sent: Mapping[str, Any], changed: Mapping[str, str], container: str) -> str:
+    """Return a sentence for the log."""
+    before = _limits(sent, container) or {}
+    listed = ", ".join(f"{name} from {before.get(name, NO_LIMIT)} to {value}" for name, value in changed.items())
+    return f"the cluster changed the limits of the container: {listed}"
+
+
+def memory_limit(changed: Mapping[str, str], requested: str) -> str:
+    """Return the memory limit that applied, for a message."""
+    applied = changed.get("memory")
+    return requested if applied is None else f"{applied}, which the cluster set instead of {requested}"
+
+
+def memory_hint(changed: Mapping[str, str], usual: str) -> str:
+    """Return the hint for a program that was killed for its memory; `usual` if the limit was not changed."""
+    if "memory" not in changed:
+        return usual
+    return f"The cluster changed the limit. GKE Autopilot sets it to memory_request: raise that, too. {usual}"

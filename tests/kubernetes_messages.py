@@ -388,6 +388,7 @@ MESSAGES: list[tuple[Source, str, str, str]] = [
     ("pod status", "NodeLost", "Node which was running pod is unresponsive", "node_lost"),
     ("pod status", "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint", "node_lost"),
     ("pod status", "Terminated", "Pod was terminated in response to imminent node shutdown.", "node_lost"),
+    ("pod status", "JobSuspended", "Job suspended", "suspended"),
     ("pod status", "DeadlineExceeded", "Job was active longer than specified deadline", "job_deadline"),
     ("pod status", "OutOfcpu", "Pod was rejected: Node didn't have enough resource: cpu", "node_refused"),
     ("pod status", "NodeAffinity", "Pod was rejected: Predicate NodeAffinity failed", "node_refused"),

@@ -59,6 +59,15 @@ END_CAUSES: tuple[FailureCause, ...] = (
         permanent=True,
     ),
     FailureCause(
+        "suspended",
+        "the Job was suspended, which deletes its pod",
+        "A queue such as Kueue has given its place to another workload. Run it again, or give it a higher priority"
+        " in the queue (labels: kueue.x-k8s.io/priority-class).",
+        (Pattern("pod status", "JobSuspended"),),
+        ran=None,
+        permanent=True,
+    ),
+    FailureCause(
         "job_deadline",
         "the Job reached its deadline",
         "The program ran past all other limits: it had stopped its runner, or the cluster was very slow.",

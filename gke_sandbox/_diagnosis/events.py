@@ -92,21 +92,25 @@ def pod_wait_reason(
 
 
 def job_termination(job: Mapping[str, Any], *, has_run: bool) -> Termination | None:
-    """Return the termination of a pod that the Job controller deleted at the Job's deadline, or None.
+    """Return the termination of a pod that the Job controller deleted, or None.
 
-    BackoffLimitExceeded only repeats that the pod failed, so it is ignored. The Job status does not say whether
-    the pod had started: without `has_run` the termination is unconfirmed.
+    It deletes the pods at the Job's deadline, and when the Job is suspended. BackoffLimitExceeded only repeats that
+    the pod failed, so it is ignored. The Job status does not say whether the pod had started: without `has_run` the
+    termination is unconfirmed.
     """
     status = job.get("status") or {}
-    for condition in status.get("conditions") or ():
-        if condition.get("type") in ("Failed", "FailureTarget") and condition.get("status") == "True":
-            reason, message = str(condition.get("reason") or ""), str(condition.get("message") or "")
-            found = match_cause("pod status", reason, message)
-            if found is None or found.name != "job_deadline":
-                return None
-            if not has_run:
-                return unconfirmed(reason, message, found)
-            return Termination("killed", reason, message, None, found)
+    conditions = [each for each in status.get("conditions") or () if each.get("status") == "True"]
+    # A Job that has failed is not suspended any more.
+    for types in (("Failed", "FailureTarget"), ("Suspended",)):
+        for condition in conditions:
+            if condition.get("type") in types:
+                reason, message = str(condition.get("reason") or ""), str(condition.get("message") or "")
+                found = match_cause("pod status", reason, message)
+                if found is None or found.name not in ("job_deadline", "suspended"):
+                    return None
+                if not has_run:
+                    return unconfirmed(reason, message, found)
+                return Termination("killed", reason, message, None, found)
     return None
 
 

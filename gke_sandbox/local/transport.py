@@ -192,10 +192,17 @@ class LocalTransport(httpx.AsyncBaseTransport):
 
     def resume_jobs(self) -> None:
         """Resume every suspended Job, as a queue does when it admits them."""
+        self._set_suspend(False)
+
+    def suspend_jobs(self) -> None:
+        """Suspend every Job, which deletes its pods, as a queue does when it needs their place."""
+        self._set_suspend(True)
+
+    def _set_suspend(self, suspend: bool) -> None:
         store = self._state().cluster.store
         for job in store.select(JOBS):
             key = Key(JOBS.plural, job["metadata"]["namespace"], job["metadata"]["name"])
-            store.update(key, {**job, "spec": {**job["spec"], "suspend": False}})
+            store.update(key, {**job, "spec": {**job["spec"], "suspend": suspend}})
 
     def _state(self) -> _RunningCluster:
         if self._cluster is None:

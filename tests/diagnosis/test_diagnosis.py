@@ -332,6 +332,12 @@ def test_the_failed_condition_of_a_job_is_the_termination_of_its_missing_pod(
     assert termination is not None
     assert (termination.kind, termination.reason, termination.ran) == ("killed", "DeadlineExceeded", ran)
     assert termination.cause == cause("job_deadline")
+    suspended = {"type": "Suspended", "status": "True", "reason": "JobSuspended", "message": "Job suspended"}
+    termination = job_termination({"status": {"conditions": [suspended]}}, has_run=has_run)
+    assert termination is not None
+    assert (termination.reason, termination.ran, termination.cause) == ("JobSuspended", ran, cause("suspended"))
+    resumed = {**suspended, "status": "False", "reason": "JobResumed"}
+    assert job_termination({"status": {"conditions": [resumed]}}, has_run=has_run) is None
     assert job_termination({"status": {}}, has_run=has_run) is None
 
 

@@ -7,9 +7,10 @@ import pytest
 
 from gke_sandbox import ExecutionFinished, PodWaiting, StartError
 from gke_sandbox.local.faults import Fault, Forbid, Match, Mutate
+from gke_sandbox.local.runtimes.scripted import Script
 
 from ..clock import mock_clock
-from ..pods import out, pods, program
+from ..pods import START, out, pods, program
 
 SUSPENDED = Fault(Mutate(lambda job: job["spec"].update(suspend=True)), Match(resource="jobs"), times=None)
 NO_EVENTS = Fault(Forbid(), Match("list", "events"), times=None)
@@ -37,6 +38,24 @@ async def test_a_suspended_job_runs_when_it_is_resumed(more: tuple[Fault, ...]) 
         await anyio.sleep(10)
         assert cluster.left() == []
     assert waits == [("job_suspended", "Suspended", True)]
+
+
+@mock_clock
+async def test_a_job_that_is_suspended_again_while_its_program_runs_is_killed_with_that_cause() -> None:
+    script = Script(chunks=[(0.0, START), (0.5, out("so far"))], ends_at=60.0)
+    async with pods(script) as cluster, anyio.create_task_group() as queue:
+
+        async def take_back() -> None:
+            await anyio.sleep(5)
+            cluster.transport.suspend_jobs()
+
+        queue.start_soon(take_back)
+        result = await cluster.sandbox.run("pass")
+        assert 5 < anyio.current_time() < 15
+        await anyio.sleep(10)
+        assert cluster.left() == []
+    assert (result.status, result.cause, result.reason) == ("killed", "suspended", "JobSuspended")
+    assert result.stdout == "so far"
 
 
 @pytest.mark.parametrize("more", [(), (NO_EVENTS,)], ids=["with Events", "without Events"])

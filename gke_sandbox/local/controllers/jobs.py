@@ -232,12 +232,15 @@ class _JobWorker:
     def _fail_job(self, job: Json, condition: tuple[str, str, str], active: list[Json]) -> Json:
         """Add the condition that ends the Job, and delete the pods that still run."""
         job = self._add_condition(job, condition)
-        for pod in active:
+        self._delete_pods(job, active)
+        return self._count(job)
+
+    def _delete_pods(self, job: Json, pods: list[Json]) -> None:
+        for pod in pods:
             metadata = pod["metadata"]
             delete(self._cluster, Key(PODS.plural, metadata["namespace"], metadata["name"]), DeleteOptions())
             message = f"Deleted pod: {metadata['name']}"
             self._cluster.events.job_controller(job, "Normal", "SuccessfulDelete", message)
-        return self._count(job)
 
     def _report(self, condition: tuple[str, str, str] | None) -> None:
         """Update the counts, and add the final condition when the last pod has ended."""
@@ -274,6 +277,9 @@ class _JobWorker:
         if "Suspended" not in conditions:
             job = self._add_condition(job, ("Suspended", *_SUSPENDED))
             self._cluster.events.job_controller(job, "Normal", "Suspended", _SUSPENDED[1])
+        # When it resumes, its time starts again.
+        self._started = None
+        self._delete_pods(job, [pod for pod in self._pods() if _is_active(pod)])
 
     def _resume(self, job: Json) -> Json:
         """Update the condition of a Job that is not suspended any more."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections import Counter
 from typing import Any
 
 import anyio
@@ -20,7 +21,8 @@ from gke_sandbox.local.runtimes.scripted import Script
 from gke_sandbox.result import DroppedFile, DroppedOutput
 from gke_sandbox.sandbox import ExecutionStream
 
-from .pods import START, out, pods
+from .clock import mock_clock
+from .pods import START, out, pods, program
 
 pytestmark = pytest.mark.anyio
 
@@ -133,9 +135,9 @@ async def test_a_stream_without_a_block_ends_with_the_result() -> None:
     assert events[-1].result.stdout == "1\n"
 
 
-async def test_many_executions_at_once(anyio_backend_name: str) -> None:
-    """They use one watch, four requests each and few threads, and leave no objects."""
-    count = 200 if anyio_backend_name == "asyncio" else 50
+async def test_many_programs_at_once_use_few_threads() -> None:
+    """Their results are complete, and no objects are left."""
+    count = 100
     transport = LocalTransport(choose_runtime("process"))
     threads: list[int] = []
     before = len(os.listdir("/proc/self/task"))
@@ -158,11 +160,24 @@ async def test_many_executions_at_once(anyio_backend_name: str) -> None:
     # The threads were counted while the programs ran, not only at the end.
     assert len(threads) > 2
     assert max(threads) - before <= 7
-    sent = [(request.method, request.path.rsplit("/", 1)[-1]) for request in transport.requests]
-    assert sent.count(("POST", "jobs")) == sent.count(("POST", "configmaps")) == count
-    assert sent.count(("GET", "log")) == count
-    assert sent.count(("GET", "pods")) == 2
-    assert len(sent) == 4 * count + 2
+
+
+@mock_clock
+async def test_many_executions_at_once_share_one_watch_and_send_four_requests_each() -> None:
+    count = 200
+    async with pods(lambda spec: program(out("done"))) as cluster:
+        results = await cluster.sandbox.map(["pass"] * count, max_concurrency=count)
+        await anyio.sleep(10)
+        assert cluster.left() == []
+    assert [result.stdout for result in results] == ["done"] * count
+    assert Counter(cluster.requests) == {
+        "GET pods": 1,
+        "GET pods?watch": 1,
+        "POST jobs": count,
+        "POST configmaps": count,
+        "GET pods/*/log": count,
+        "DELETE jobs/*": count,
+    }
 
 
 # -- closing ------------------------------------------------------------------------------------------

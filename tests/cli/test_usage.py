@@ -90,7 +90,7 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     ((*CODE, "--runtime-class", ""), "--runtime-class: '' is not valid"),
     ((*CODE, "--run-as-user", "0"), "--run-as-user: must be between 1 and"),
     ((*CODE, "--run-as-group", "root"), "--run-as-group: must be an integer, got 'root'"),
-    ((*CODE, "--delivery", "pigeon"), "--delivery: must be one of auto, env, mount, got 'pigeon'"),
+    ((*CODE, "--delivery", "pigeon"), "--delivery: must be one of auto, env, mount, attach, got 'pigeon'"),
     ((*CODE, "--isolation", "gvisor"), "--isolation requires --local"),
     ((*CODE, "--local", "--isolation", "none"), "--isolation: must be one of auto, gvisor, process, got 'none'"),
     ((*CODE, "--local", "--context", "prod"), "--local cannot be combined with --context"),

@@ -94,9 +94,9 @@ def pod_wait_reason(
 def job_termination(job: Mapping[str, Any], *, has_run: bool) -> Termination | None:
     """Return the termination of a pod that the Job controller deleted, or None.
 
-    It deletes the pods at the Job's deadline, and when the Job is suspended. BackoffLimitExceeded only repeats that
-    the pod failed, so it is ignored. The Job status does not say whether the pod had started: without `has_run` the
-    termination is unconfirmed.
+    It deletes the pods at the Job's deadline, and when the Job is suspended. BackoffLimitExceeded only repeats
+    that the pod failed, so it is ignored. The status of the Job does not include whether the pod had started:
+    without `has_run` the termination is unconfirmed.
     """
     status = job.get("status") or {}
     conditions = [each for each in status.get("conditions") or () if each.get("status") == "True"]

@@ -206,5 +206,5 @@ def test_only_kube_and_the_transports_import_httpx_and_only_one_module_imports_a
 @by_module
 def test_a_module_has_at_most_500_lines(name: str) -> None:
     # The runner is one file, because it is sent as one.
-    limit = 700 if name == "_wire.runner" else 500
+    limit = 800 if name == "_wire.runner" else 500
     assert len(MODULES[name].read_text().splitlines()) <= limit

@@ -30,7 +30,7 @@ from .clock import run_on_mock_clock
 from .pods import out, program
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [each for each in yaml.safe_load_all((ROOT / "rbac.yaml").read_text()) if each]
+DOCUMENTS = [each for each in yaml.safe_load_all((ROOT / "gke_sandbox" / "rbac.yaml").read_text()) if each]
 NAMESPACE = "agent-sandbox"
 
 Permission = tuple[str, str, str]
@@ -74,7 +74,7 @@ def test_every_document_exists_and_is_in_the_same_namespace() -> None:
 
 
 def test_every_document_has_a_comment_with_its_purpose() -> None:
-    texts = (ROOT / "rbac.yaml").read_text().split("\n---\n")
+    texts = (ROOT / "gke_sandbox" / "rbac.yaml").read_text().split("\n---\n")
     assert len(texts) == len(DOCUMENTS)
     for text in texts:
         before, found, _ = text.partition("\napiVersion: ")

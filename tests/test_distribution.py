@@ -48,7 +48,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def files_of(*directories: str) -> set[str]:
-    """Return the files of directories of the source tree: those that git would add, or all in an unpacked sdist."""
+    """Return the files of directories of the source tree: those git would add, or all in an unpacked sdist."""
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", *directories]
     try:
         done = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True)

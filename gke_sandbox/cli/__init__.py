@@ -39,7 +39,7 @@ Run "gke-sandbox COMMAND --help" for the options of a command.
 def build_parser() -> Parser:
     """Return the parser of the whole command line."""
     from .. import __version__
-    from . import clean, cluster_info, run
+    from . import clean, cluster_info, manifest, ps, run
 
     parser = Parser(
         prog="gke-sandbox",
@@ -53,7 +53,9 @@ def build_parser() -> Parser:
     subcommands = parser.add_subparsers(title="commands", metavar="COMMAND")
     run.add_parser(subcommands)
     cluster_info.add_parser(subcommands)
+    ps.add_parser(subcommands)
     clean.add_parser(subcommands)
+    manifest.add_parser(subcommands)
     return parser
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import exit_codes, options, parsing
 from .console import Console, one_line, print_text
+from .tables import age_text
 
 if TYPE_CHECKING:
     from .._engine.orphans import Leftover
@@ -161,7 +162,7 @@ def _print_summary(cleaning: Cleaning, console: Console) -> None:
     lines = [f"{verb} {_describe(job)}\n" for job in jobs]
     skipped = ""
     if cleaning.skipped:
-        skipped = f"; skipped {_count(cleaning.skipped)} younger than {_age(cleaning.older_than)}"
+        skipped = f"; skipped {_count(cleaning.skipped)} younger than {age_text(cleaning.older_than)}"
         skipped += " or not past the deadline" if cleaning.skip_active else ""
     lines.append(f"{verb} {_count(len(jobs))} in namespace {cleaning.namespace}{skipped}\n")
     print_text("".join(lines))
@@ -176,18 +177,8 @@ def _print_summary(cleaning: Cleaning, console: Console) -> None:
 
 def _describe(job: Leftover) -> str:
     state = "finished" if job.finished else "not finished"
-    return one_line(f"{job.job} ({_age(job.age)} old, {state}, session {job.session or 'unknown'})")
+    return one_line(f"{job.job} ({age_text(job.age)} old, {state}, session {job.session or 'unknown'})")
 
 
 def _count(jobs: int) -> str:
     return "1 Job" if jobs == 1 else f"{jobs or 'no'} Jobs"
-
-
-def _age(seconds: float) -> str:
-    """Return an age in its two largest units: ``2d3h``, ``1h5m``, ``12m``, ``40s``."""
-    total = int(seconds)
-    for unit, size, next_unit, next_size in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
-        if total >= size:
-            rest = total % size // next_size
-            return f"{total // size}{unit}" + (f"{rest}{next_unit}" if rest else "")
-    return f"{total}s"

@@ -6,11 +6,11 @@ import argparse
 import contextlib
 from typing import TYPE_CHECKING
 
-from . import exit_codes, input_files, options, parsing
+from . import exit_codes, options, parsing
 from .console import Console
+from .program import add_limits_and_pod, add_program, read_program
 
 if TYPE_CHECKING:
-    from .._wire.program import Program
     from ..cassette.handles import RecordHandle
     from ..cluster import Cluster
     from ..sandbox import AsyncSandbox
@@ -51,7 +51,7 @@ def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
         epilog=_EPILOG,
         usage="gke-sandbox run [options] (SCRIPT | - | -c CODE) [-- ARGUMENT ...]",
     )
-    _add_program(parser)
+    add_program(parser)
     options.add_cluster(parser)
     group = parser.add_argument_group("record and replay")
     group.add_argument(
@@ -62,27 +62,9 @@ def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
         metavar="FILE",
         help="replay this file instead of using a cluster; the program must be the same",
     )
-    group = parser.add_argument_group("limits", "Times: 90, 90s, 5m, 1h30m, 1d. CPU: 2, 500m. Sizes: 512Mi, 1Gi.")
-    options.add_settings(group, options.LIMITS)
-    options.add_settings(parser.add_argument_group("pod"), options.POD)
+    add_limits_and_pod(parser)
     _add_output(parser)
     parser.set_defaults(command=command, parser=parser, suggest_local=True)
-
-
-def _add_program(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("program")
-    group.add_argument("script", nargs="?", metavar="SCRIPT", help="run this file; - is stdin")
-    group.add_argument("-c", dest="code", metavar="CODE", help="run this Python code")
-    group.add_argument(
-        "--file",
-        dest="files",
-        action="append",
-        default=[],
-        metavar="PATH[:NAME]",
-        help="copy this file into the program's directory, as NAME if it is given (repeatable)",
-    )
-    group.add_argument("--stdin", metavar="FILE", help="use this file as stdin of the program; - is stdin")
-    options.add_settings(group, options.ENVIRONMENT)
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +96,7 @@ def command(args: argparse.Namespace, console: Console) -> int:
 
     cluster, recording = _cluster(args)
     sandbox = _sandbox(args, cluster)
-    program = _program(args)
+    program = read_program(args)
     with contextlib.ExitStack() as opened:
         directory = None
         if args.output_dir is not None:
@@ -158,19 +140,6 @@ def _sandbox(args: argparse.Namespace, cluster: Cluster) -> AsyncSandbox:
     open_sandbox = args.open_sandbox or AsyncSandbox
     sandbox: AsyncSandbox = open_sandbox(cluster, **options.settings(args))
     return sandbox
-
-
-def _program(args: argparse.Namespace) -> Program:
-    from .._wire.program import Program
-
-    if args.script == "-" and args.stdin == "-":
-        raise parsing.UsageError("stdin cannot be both the program and its input")
-    code = input_files.read_code(args.script, args.code)
-    files = input_files.read_files(args.files)
-    stdin = None
-    if args.stdin is not None:
-        stdin = input_files.read_stdin() if args.stdin == "-" else input_files.read(args.stdin, "--stdin")
-    return Program(code=code, files=files, args=args.program_args or (), stdin=stdin)
 
 
 def _report(session: RunSession, console: Console, directory: OutputDirectory | None, *, local: bool) -> int:

@@ -19,7 +19,8 @@ from gke_sandbox._engine.orphans import Leftover
 from gke_sandbox._wire.manifests import build
 from gke_sandbox._wire.program import Program
 from gke_sandbox.cli import main
-from gke_sandbox.cli.clean import Cleaning, _age
+from gke_sandbox.cli.clean import Cleaning
+from gke_sandbox.cli.tables import age_text
 from gke_sandbox.errors import SandboxError, ServerError
 from gke_sandbox.kube.client import KubeClient
 from gke_sandbox.kube.config.types import ClusterConfig
@@ -408,7 +409,7 @@ def test_invalid_usage_is_reported_and_nothing_is_sent(clean: Clean, arguments: 
     [(0.4, "0s"), (59, "59s"), (60, "1m"), (61, "1m1s"), (3600, "1h"), (11520, "3h12m"), (183600, "2d3h")],
 )
 def test_ages_have_their_two_largest_units(seconds: float, text: str) -> None:
-    assert _age(seconds) == text
+    assert age_text(seconds) == text
 
 
 def test_a_failed_deletion_is_reported_with_its_hint(capfd: pytest.CaptureFixture[str]) -> None:

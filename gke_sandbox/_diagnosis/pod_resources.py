@@ -1,0 +1,60 @@
+"""Add up the requests or limits of a pod's containers. Pure.
+
+https://kubernetes.io/docs/concepts/workloads/pods/init-containers/#resource-sharing-within-containers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from ..kube.quantity import Quantity, QuantityError, parse_quantity
+
+__all__ = ["pod_resources", "read_quantities"]
+
+
+def pod_resources(spec: Mapping[str, Any], kind: Literal["requests", "limits"]) -> dict[str, Quantity]:
+    """Return the effective requests or limits of a pod: those that a scheduler and a quota count.
+
+    Containers and sidecars run together; before them, each init container runs with the sidecars that precede it.
+    """
+    total = _sum(spec.get("containers") or (), kind)
+    sidecars: dict[str, Quantity] = {}
+    peak: dict[str, Quantity] = {}
+    for container in spec.get("initContainers") or ():
+        own = _sum([container], kind)
+        if container.get("restartPolicy") == "Always":
+            sidecars = _add(sidecars, own)
+            own = {}
+        peak = _largest(peak, _add(sidecars, own))
+    return _add(_largest(_add(total, sidecars), peak), read_quantities(spec.get("overhead")))
+
+
+def read_quantities(value: object) -> dict[str, Quantity]:
+    """Return the valid quantities of a mapping, such as `requests` or a quota's `hard`."""
+    found = {}
+    for name, text in value.items() if isinstance(value, Mapping) else ():
+        try:
+            found[name] = parse_quantity(str(text))
+        except QuantityError:
+            continue
+    return found
+
+
+def _sum(containers: Iterable[Mapping[str, Any]], kind: str) -> dict[str, Quantity]:
+    total: dict[str, Quantity] = {}
+    for container in containers:
+        total = _add(total, read_quantities((container.get("resources") or {}).get(kind)))
+    return total
+
+
+def _add(first: Mapping[str, Quantity], second: Mapping[str, Quantity]) -> dict[str, Quantity]:
+    return {**first, **{name: first[name] + more if name in first else more for name, more in second.items()}}
+
+
+def _largest(first: Mapping[str, Quantity], second: Mapping[str, Quantity]) -> dict[str, Quantity]:
+    names = [*first, *(name for name in second if name not in first)]
+    return {
+        name: max((each[name] for each in (first, second) if name in each), key=lambda quantity: quantity.nano)
+        for name in names
+    }

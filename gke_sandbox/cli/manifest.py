@@ -1,0 +1,113 @@
+"""``gke-sandbox manifest``: print the Job and the ConfigMap of a run as YAML."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import secrets
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from . import options, parsing
+from .console import Console, print_text
+from .program import add_limits_and_pod, add_program, read_program
+
+if TYPE_CHECKING:
+    from .._wire.manifests import Manifests
+
+_DESCRIPTION = """\
+Print the Job and the ConfigMap that "gke-sandbox run" sends for the same program
+and options, as YAML for "kubectl apply -f -" or for a policy checker. No request
+is sent. Without --namespace the objects have no namespace: kubectl then uses
+that of its context, as run does.
+"""
+
+_EPILOG = """\
+exit code:
+  0 on success; 2 for invalid usage
+
+examples:
+  gke-sandbox manifest -c 'print(6 * 7)'
+  gke-sandbox manifest script.py --memory 1Gi | kubectl apply -f -
+"""
+
+_OWNER = """\
+# With "gke-sandbox run" the ConfigMap is created after the Job, which owns it. The uid of the owner is not known
+# before the Job exists, so there is no owner reference here. Delete both objects yourself:
+#   kubectl{namespace} delete job,configmap {name}
+"""
+_ATTACH = """\
+# The runner waits on its stdin for the program, which "gke-sandbox run" sends over a connection. Without it, the
+# container ends after {seconds:g} s.
+"""
+
+_PLAIN = re.compile(r"[A-Za-z/][\w./:-]+", re.ASCII)
+"""Text that needs no quotes, unless YAML 1.1 has another meaning for it. PyYAML does not know all of kubectl's."""
+
+
+def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
+    """Register ``manifest``."""
+    parser = subcommands.add_parser(
+        "manifest",
+        help="print the Job and ConfigMap of a run as YAML",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        usage="gke-sandbox manifest [options] (SCRIPT | - | -c CODE) [-- ARGUMENT ...]",
+    )
+    add_program(parser)
+    options.add_settings(parser.add_argument_group("cluster"), options.NAMESPACE)
+    add_limits_and_pod(parser)
+    parser.set_defaults(command=command, parser=parser, suggest_local=False)
+
+
+def command(args: argparse.Namespace, console: Console) -> int:  # noqa: ARG001 - the signature of all commands
+    """Print the manifests and return the exit code. Raises `UsageError` and `SpecError`."""
+    from .._wire.manifests import build
+    from ..sandbox import _new_name
+    from ..settings import Settings
+
+    settings = Settings().override(**options.settings(args))
+    manifests = build(settings, read_program(args), name=_new_name(), session=secrets.token_hex(4))
+    print_text(as_yaml(manifests, settings.namespace if "namespace" in args else None))
+    return 0
+
+
+def as_yaml(manifests: Manifests, namespace: str | None) -> str:
+    """Return the objects as YAML, the ConfigMap first: the pod cannot start without it."""
+    from .._wire.manifests import REQUEST_TIMEOUT
+
+    documents = [manifests.job]
+    if manifests.delivery == "attach":
+        comment = _ATTACH.format(seconds=REQUEST_TIMEOUT)
+    else:
+        option = f" --namespace {namespace}" if namespace else ""
+        comment = _OWNER.format(namespace=option, name=manifests.name)
+        config_map = manifests.config_map("")
+        del config_map["metadata"]["ownerReferences"]
+        documents.insert(0, config_map)
+    return comment + "---\n".join(_dump(_in_namespace(each, namespace)) for each in documents)
+
+
+def _in_namespace(obj: Mapping[str, Any], namespace: str | None) -> dict[str, Any]:
+    """Return the object with its namespace after its name."""
+    if namespace is None:
+        return dict(obj)
+    name, *others = obj["metadata"].items()
+    return {**obj, "metadata": dict([name, ("namespace", namespace), *others])}
+
+
+def _dump(value: Any) -> str:
+    """Return YAML that kubectl reads as `value`: quoted text, and lines of text as a block where possible."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - overrides a method
+            return True
+
+    def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+        style = "|" if "\n" in text else None if _PLAIN.fullmatch(text) else '"'
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+    Dumper.add_representer(str, represent_text)
+    dumped: str = yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return dumped

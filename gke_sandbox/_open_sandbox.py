@@ -14,7 +14,7 @@ from ._engine.cleanup import CLOSE_TIMEOUT, CleanupQueue
 from ._engine.execution import Execution, unwrap_exception_group
 from ._engine.pod_watch import PodWatch
 from ._engine.steps import JobAttempt
-from ._engine.warm_pool import WarmPool
+from ._engine.warm_pool import WarmPod, WarmPool
 from ._event_loop import check_event_loop, current_event_loop, start_task
 from ._wire.manifests import SESSION_LABEL, lifetime
 from .cluster import _Connection
@@ -208,6 +208,18 @@ class OpenSandbox:
         in_flight = partial(self.in_flight, has_caller=False)
         self.pool = WarmPool(size, idle_timeout, settings, new_execution, in_flight, self.start_soon)
         self.pool.start()
+
+    async def take_warm(self, run: Execution) -> WarmPod | None:
+        """Let a warm pod take over a run: see `WarmPool.take`. A replay starts it as it was recorded."""
+        if self.pool is None:
+            return None
+        starts_warm = self._connection.starts_warm
+        recorded = starts_warm(run.program_digest) if starts_warm is not None else None
+        if recorded is False:
+            return None
+        if recorded:
+            await self.pool.wait_until_ready()
+        return self.pool.take(run)
 
     @contextmanager
     def in_flight(self, execution: Execution, *, has_caller: bool = True) -> Iterator[None]:

@@ -36,6 +36,11 @@ class _Connection:
     """Namespace of the context or of the pod. None if neither has one."""
     delete_jobs_sync: Callable[[str, Sequence[str]], None]
     """Delete Jobs (namespace, names) without an event loop. Only for interpreter exit."""
+    starts_warm: Callable[[str], bool | None] | None = None
+    """For replays: whether the program with this digest was started in a warm pod, None if it was not recorded.
+
+    Which pods are ready depends on time, and a replay has other times.
+    """
 
 
 class Cluster:
@@ -338,4 +343,5 @@ def _embedded(transport: Transport, kill_all: Callable[[], None] = lambda: None)
     from .kube.config.types import ClusterConfig
 
     config = ClusterConfig(server="https://embedded.invalid", source="an embedded cluster")
-    return _Connection(KubeClient(config, transport=transport), None, lambda *_: kill_all())
+    starts_warm = getattr(transport, "starts_warm", None)
+    return _Connection(KubeClient(config, transport=transport), None, lambda *_: kill_all(), starts_warm)

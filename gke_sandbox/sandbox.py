@@ -371,7 +371,7 @@ class AsyncSandbox:
         try:
             opened = self._opened()
             with opened.in_flight(execution):
-                pod = opened.pool.take(execution) if opened.pool is not None else None
+                pod = await opened.take_warm(execution)
                 result = await (execution.run() if pod is None else pod.result())
                 if opened.pool is not None and opened.pool.problem and result.start == "cold":
                     warning = f"the program started in a new pod: {opened.pool.problem}"

@@ -100,6 +100,12 @@ class Execution:
         return self._state is not None and self._state.may_have_run
 
     @property
+    def program_digest(self) -> str:
+        """The digest of its program: see `Program.digest`."""
+        assert self._program is not None
+        return self._program.digest(self.settings)
+
+    @property
     def is_ready(self) -> bool:
         """Whether the runner waits for a program, and `take_over` can be called."""
         return self._program is None and self._state is not None and self._state.phase == "waiting"

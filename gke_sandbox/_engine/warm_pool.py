@@ -109,11 +109,21 @@ class WarmPool:
         self._closed = self._paused = False
         self._retry = Retry(initial_delay=INITIAL_DELAY, max_delay=MAX_DELAY)
         self._logged: set[str] = set()
+        self._changed = anyio.Event()
 
     @property
     def ready(self) -> int:
         """The number of pods that wait for a program."""
         return sum(pod.execution.is_ready for pod in self._ready)
+
+    async def wait_until_ready(self) -> None:
+        """Wait until a pod waits for a program, or one could not be used."""
+        while not self.ready and not self.problem:
+            await self._changed.wait()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
 
     def start(self) -> None:
         """Create the pods."""
@@ -172,6 +182,7 @@ class WarmPool:
             self._retry.reset()
             if pod in self._waiting:
                 self._ready.append(pod)
+                self._wake()
             self._fill()
             await anyio.sleep(self._idle_timeout - min(RETIRE_BEFORE, self._idle_timeout / 10))
             if not pod.taken:
@@ -195,6 +206,7 @@ class WarmPool:
 
     def _report(self, error: SandboxError) -> None:
         self.problem = f"{error.message}. {error.hint}" if error.hint else error.message
+        self._wake()
         if error.message not in self._logged:
             self._logged.add(error.message)
             logger.warning("a warm pod could not be used: %s", self.problem)

@@ -83,3 +83,24 @@ class Body(httpx.AsyncByteStream):
             self._on_close(self)
             if self._reading is not None:
                 self._reading.cancel()
+
+
+class Closable(Protocol):
+    """A network connection."""
+
+    async def aclose(self) -> None:
+        """Close it. Idempotent."""
+
+
+class UpgradedBody(httpx.AsyncByteStream):
+    """The empty body of a 101 response. Closing it closes the connection."""
+
+    def __init__(self, connection: Closable) -> None:
+        self._connection = connection
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        return
+        yield b""
+
+    async def aclose(self) -> None:
+        await self._connection.aclose()

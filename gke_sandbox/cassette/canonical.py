@@ -10,23 +10,30 @@ import base64
 import binascii
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._wire.manifests import CONTAINER, PROGRAM_ANNOTATION
+from .._wire.payload import env_variable
 from .._wire.program import program_digest
 from ..settings import MANAGED_BY, SESSION_LABEL
+from .stdin_request import content_of
 
-__all__ = ["canonical_form", "digest_of_config_map"]
+__all__ = ["canonical_form", "digest_of_config_map", "digest_of_request"]
 
 # Labels that this library sets.
 _OWN_LABELS = (MANAGED_BY, SESSION_LABEL)
+# The prefix of variables that this library sets: the runner with delivery attach.
+_OWN_VARIABLES = env_variable("")
 # Raised for a body that this library did not make.
 _FOREIGN = (KeyError, TypeError, ValueError, AttributeError, IndexError, zlib.error, binascii.Error)
 
 
 def canonical_form(body: Any) -> Any:
-    """Return what the caller chose about a Job or a ConfigMap of this library; any other body unchanged."""
+    """Return what the caller chose about a Job, a ConfigMap or a request on stdin of this library.
+
+    Any other body is returned unchanged.
+    """
     if not isinstance(body, Mapping):
         return body
     try:
@@ -36,6 +43,9 @@ def canonical_form(body: Any) -> Any:
             return {"name": body["metadata"]["name"], **_readable(_program(body))}
         if body.get("kind") == "DeleteOptions":
             return {}
+        if "kind" not in body and "protocol" in body:
+            env = {each["name"]: each["value"] for each in body.get("env") or ()}
+            return {**_readable(_sent_program(body)), "env": env}
     except _FOREIGN:
         return body
     return body
@@ -45,6 +55,14 @@ def digest_of_config_map(body: Any) -> str | None:
     """Return the digest of the program in a ConfigMap; None if this library did not make it."""
     try:
         return program_digest(**_program(body))
+    except _FOREIGN:
+        return None
+
+
+def digest_of_request(body: Any) -> str | None:
+    """Return the digest of the program in a request on stdin; None if this library did not make it."""
+    try:
+        return program_digest(**_sent_program(body))
     except _FOREIGN:
         return None
 
@@ -63,7 +81,9 @@ def _canonical_job(job: Mapping[str, Any]) -> dict[str, Any]:
         "image_pull_policy": container.get("imagePullPolicy"),
         "image_pull_secrets": pod.get("imagePullSecrets"),
         "env": {
-            each["name"]: each.get("value", "") for each in container.get("env") or () if "valueFrom" not in each
+            each["name"]: each.get("value", "")
+            for each in container.get("env") or ()
+            if "valueFrom" not in each and not each["name"].startswith(_OWN_VARIABLES)
         },
         "cpu": [requests.get("cpu"), limits.get("cpu")],
         "memory": [requests.get("memory"), limits.get("memory")],
@@ -81,7 +101,6 @@ def _program(config_map: Mapping[str, Any]) -> dict[str, Any]:
     """Return the program in a ConfigMap as the arguments of `program_digest`."""
     data, binary = config_map.get("data") or {}, config_map.get("binaryData") or {}
     request = json.loads(data["request"])
-    limits = request["limits"]
 
     def content(entry: Any) -> bytes:
         encoding, keys = entry
@@ -91,6 +110,16 @@ def _program(config_map: Mapping[str, Any]) -> dict[str, Any]:
             return base64.b64decode(joined)
         return zlib.decompress(joined) if encoding == "zlib" and joined else joined
 
+    return _arguments(request, content)
+
+
+def _sent_program(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the program in a request on stdin as the arguments of `program_digest`."""
+    return _arguments(request, content_of)
+
+
+def _arguments(request: Mapping[str, Any], content: Callable[[Any], bytes]) -> dict[str, Any]:
+    limits = request["limits"]
     return {
         "code": content(request["code"]),
         "stdin": None if request["stdin"] is None else content(request["stdin"]),

@@ -8,6 +8,7 @@ import contextlib
 import difflib
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from urllib.parse import unquote
 from ..errors import CassetteError
 from .canonical import canonical_form
 from .format_yaml import LineMapping, dump, parse
-from .model import ENDED_BY, FORMAT, Cassette, Chunk, Header, RecordedResponse, Step, job_of
+from .model import ENDED_BY, FORMAT, SEND, Cassette, Chunk, Header, RecordedResponse, Step, job_of
 from .normalize import event_line
 from .placeholders import CAPTURED, placeholders_in
 from .secrets import Secret, find_secret, find_secret_in_log
@@ -27,10 +28,13 @@ __all__ = ["check_writable", "load", "read", "save", "write"]
 _HEADER = ("gke_sandbox_cassette", "scenario", "namespace", "recorded", "notes", "steps")
 _RECORDED = ("at", "with", "server")
 _STEP = ("step", "at", "request", "body", "status", "headers", "json", "text", "base64", "stream", "answered")
+_SEND_STEP = ("step", "at", "request", "body")
 _STEP_END = ("ended", "ends", "after")
 _BODIES = ("json", "text", "base64", "stream")
 _CHUNK = ("at", "after", "event", "object", "text", "base64", "cuts", "joined")
-_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
+_MESSAGE = ("at", "after", "channel", "close", "text", "base64")
+_CHANNEL = re.compile(r"stdout|stderr|status|text|25[0-5]|2[0-4]\d|1?\d?\d")
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", SEND)
 
 
 def load(path: str | os.PathLike[str], *, scenario: str | None = None) -> Cassette:
@@ -137,6 +141,9 @@ def _write_step(cassette: Cassette, step: Step) -> dict[str, Any]:
     out: dict[str, Any] = {"step": step.name, "at": step.at, "request": f"{step}"}
     if step.body is not None:
         out["body"] = step.body
+    if step.method == SEND:
+        _refuse(_secret_in(step, out), cassette, f"step {step.name} ({step})")
+        return out
     out["status"] = response.status
     if response.status is not None:
         out["answered"] = response.at
@@ -161,9 +168,12 @@ def _write_step(cassette: Cassette, step: Step) -> dict[str, Any]:
 def _secret_in(step: Step, out: Mapping[str, Any]) -> Secret | None:
     """Find a secret in what is written, and in its content, which may be compressed or cut into pieces."""
     response = step.response
-    log = b"".join(chunk.data for chunk in response.chunks or ()) or response.data or b""
     contents = [canonical_form(body) for body in (step.body, response.json)]
-    return find_secret(out) or find_secret(contents) or find_secret_in_log(log)
+    found = find_secret(out) or find_secret(contents)
+    for channel in dict.fromkeys(chunk.channel for chunk in response.chunks or ()):
+        parts = (chunk.data for chunk in response.chunks or () if chunk.channel == channel)
+        found = found or find_secret_in_log(b"".join(parts))
+    return found or find_secret_in_log(response.data or b"")
 
 
 def _write_chunk(chunk: Chunk) -> dict[str, Any]:
@@ -174,6 +184,12 @@ def _write_chunk(chunk: Chunk) -> dict[str, Any]:
         out["joined"] = True
     if chunk.split_at:
         out["cuts"] = [list(cut) for cut in chunk.split_at]
+    if chunk.channel:
+        out["channel"] = chunk.channel
+    if chunk.close is not None:
+        out["close"] = chunk.close
+    if chunk.close is not None and not chunk.data:
+        return out
     if chunk.event is None:
         return out | _write_bytes(chunk.data)
     return out | {"event": chunk.event["type"], "object": chunk.event["object"]}
@@ -281,7 +297,11 @@ class _CassetteReader:
         self.check_keys(found, _STEP + _STEP_END, where)
         method, path, query = self._request(found, where)
         at = self.number(found, "at", where)
-        response = self._response(found, where, at)
+        if method == SEND:
+            self.check_keys(found, _SEND_STEP, f"{where}, which has no response")
+            response = RecordedResponse(at, None)
+        else:
+            response = self._response(found, where, at)
         body = found.get("body")
         return Step(name, at, method, path, query, body, response, job_of(path, query, body), found.line)
 
@@ -312,13 +332,14 @@ class _CassetteReader:
         if status is None and ended_by == "server":
             message = "status: missing; without a response, 'ends' must be client or an error"
             raise self.error(where, message, found.line)
+        read = self._message if status == 101 else self._chunk
         return RecordedResponse(
             at=self.number(found, "answered", where, at),
             status=status,
             headers=self._headers(found, where),
             json=found.get("json"),
             data=self._bytes(found, where),
-            chunks=None if chunks is None else tuple(self._chunk(chunk, where, line) for chunk in chunks),
+            chunks=None if chunks is None else tuple(read(chunk, where, line) for chunk in chunks),
             ended_by=ended_by,
             ended_at=self.number(found, "ended", where) if "ended" in found else None,
             after=self._names(found, "after", where),
@@ -368,6 +389,29 @@ class _CassetteReader:
             split_at=self._cuts(found, where, event),
             coalesced=coalesced,
             line=found.line,
+        )
+
+    def _message(self, found: Any, where: str, line: int) -> Chunk:
+        """Read a message to an attached client."""
+        if not isinstance(found, LineMapping):
+            raise self.error(where, f"stream: a message must be a mapping, got {found!r:.60}", line)
+        self.check_keys(found, _MESSAGE, f"{where}, stream")
+        channel, close = self.text(found, "channel", where), found.get("close")
+        if channel and not _CHANNEL.fullmatch(channel):
+            message = f"channel: must be stdout, stderr, status, text or '0' to '255', got {channel!r:.60}"
+            raise self.error(where, message, found.line_of("channel"))
+        if close is not None and (type(close) is not int or not 1000 <= close <= 4999 or channel):
+            message = f"close: must be a code from 1000 to 4999, without a channel, got {close!r:.60}"
+            raise self.error(where, message, found.line_of("close"))
+        if len([name for name in ("text", "base64") if name in found]) != 1 and close is None:
+            raise self.error(where, "stream: a message needs one of text, base64 and close", found.line)
+        return Chunk(
+            at=self.number(found, "at", where),
+            data=self._bytes(found, where) or b"",
+            after=self._names(found, "after", where),
+            line=found.line,
+            channel=channel,
+            close=close,
         )
 
     def _cuts(

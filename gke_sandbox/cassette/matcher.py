@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections import ChainMap
+from collections import ChainMap, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from .._wire.manifests import PROGRAM_ANNOTATION
 from ..errors import ReplayMismatch
 from ..settings import SESSION_LABEL
-from .canonical import canonical_form, digest_of_config_map
+from .canonical import canonical_form, digest_of_request
 from .model import (
+    SEND,
     Cassette,
     RecordedResponse,
     Step,
@@ -29,6 +30,9 @@ from .model import (
     query_text,
 )
 from .placeholders import Bindings, Difference, match_template, render
+from .recorded_job import UNKNOWN_YET, RecordedJob, corresponding
+from .stdin_request import readable_stdin
+from .warm import is_warm_job, uid_roles
 
 __all__ = ["Matcher", "RecordedJob", "ReplayRequest"]
 
@@ -76,6 +80,8 @@ class ReplayRequest:
         """The JSON of the body; text if it is not JSON; None without a body."""
         if not self.content:
             return None
+        if self.method == SEND:
+            return readable_stdin(self.content)
         try:
             return json.loads(self.content)
         except ValueError:
@@ -93,48 +99,6 @@ class ReplayRequest:
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}{query_text(self.query)}"
-
-
-@dataclass(eq=False)
-class RecordedJob:
-    """A recorded Job, and the Job of this run that replays it.
-
-    `arrived` has the times of the replayed steps by their names. A `mismatched` Job is not in the recording: it
-    replays the creation of another one, until its ConfigMap shows how the programs differ.
-    """
-
-    placeholder: str
-    steps: list[Step] = field(default_factory=list)
-    name: str = ""
-    session: str = ""
-    """The label of the Sandbox that runs it."""
-    names: dict[str, str] = field(default_factory=dict)
-    arrived: dict[str, float] = field(default_factory=dict)
-    mismatched: bool = False
-
-    def creates(self, kind: str) -> Step | None:
-        """Return the first step that creates an object of this kind."""
-        posts = (step for step in self.steps if step.method == "POST" and isinstance(step.body, Mapping))
-        return next((step for step in posts if step.body.get("kind") == kind), None)
-
-    def digest(self, bindings: Mapping[str, str], generate: Callable[[re.Match[str]], str]) -> str | None:
-        """Return the digest of the program; None if it is not known, or not yet.
-
-        The ConfigMap decides, so that cassettes of every release have one. It is not known before the names of
-        other Jobs in the program are.
-        """
-        config_map, job = self.creates("ConfigMap"), self.creates("Job")
-        if config_map is None:
-            annotations = metadata_of(job.body).get("annotations") if job is not None else None
-            return annotations.get(PROGRAM_ANNOTATION) if isinstance(annotations, Mapping) else None
-        data, binary = config_map.body.get("data"), config_map.body.get("binaryData")
-        if not isinstance(data, Mapping):
-            return None
-        data = {key: text for key, text in data.items() if key != "runner"}
-        try:
-            return digest_of_config_map(render({"data": data, "binaryData": binary}, bindings, generate))
-        except KeyError:
-            return None
 
 
 class Matcher:
@@ -168,7 +132,13 @@ class Matcher:
         self._free = dict(self._jobs)
         self._by_digest: dict[str | None, dict[str, RecordedJob]] = {}
         self._digests: dict[str, str | None] = {}
+        # The recorded warm Jobs by the digests of the programs that they got; None if that is not known.
+        self._programs: dict[str | None, list[RecordedJob]] = {}
+        roles = uid_roles(cassette)
         for placeholder, job in self._jobs.items():
+            job.is_warm, job.uids = placeholder in roles, roles.get(placeholder, {})
+            if job.is_warm and (sent := job.request_step) is not None:
+                self._programs.setdefault(self._digest_of(sent.body, {}), []).append(job)
             digest = self._digests[placeholder] = job.digest({}, generate)
             self._by_digest.setdefault(digest, {})[placeholder] = job
 
@@ -191,11 +161,12 @@ class Matcher:
         names = self.bindings([job])
         left = [step for step in job.steps if step.name not in job.arrived]
         step = self._first_match(request, left, names)
-        if step is None and request.is_poll:
+        if step is None and (request.is_poll or (request.method == "DELETE" and (job.is_unused or job.spare))):
             # As often as it polls, the last state stays; without one there is nothing to see.
             step = self._first_match(request, job.steps[::-1], names) or _empty_poll(request, job)
         if step is None:
-            raise self._unexpected(request, self.not_replayed() if job.mismatched else self._left_of(job))
+            anywhere = job.mismatched or (job.is_warm and request.method == SEND)
+            raise self._unexpected(request, self.not_replayed() if anywhere else self._left_of(job))
         job.arrived.setdefault(step.name, request.at)
         return step
 
@@ -218,11 +189,22 @@ class Matcher:
         metadata = metadata_of(request.body)
         labels, annotations = metadata.get("labels"), metadata.get("annotations")
         digest = annotations.get(PROGRAM_ANNOTATION) if isinstance(annotations, Mapping) else None
+        digest = UNKNOWN_YET if is_warm_job(request.body) else digest
         session = str(labels.get(SESSION_LABEL, "")) if isinstance(labels, Mapping) else ""
         for job in list(self._candidates(digest)):
             if self._creation_matches(job, request):
                 return self._replays(job, request.name, session)
+        if digest == UNKNOWN_YET:
+            for job in self._jobs.values():
+                if job.is_warm and job.is_created and self._creation_matches(job, request):
+                    # How many warm Jobs are created depends on time.
+                    return self._replays(replace(job, arrived={}, spare=True), request.name, session)
         for job in self._free.values():
+            if job.request_step is not None and not job.is_warm and self._creation_matches(job, request):
+                # Go on: the request on stdin will show how the programs differ.
+                self.suspect = self.suspect or self._unexpected(request, self.not_replayed())
+                self._replays(job, request.name, session).mismatched = True
+                return job
             # The digest says that no program is the same, but not how they differ: the ConfigMap will.
             created = job.creates("Job")
             succeeded = created is not None and created.response.status == 201
@@ -237,7 +219,8 @@ class Matcher:
         if digest is None:
             yield from self._free.values()
             return
-        yield from self._by_digest.get(digest, {}).values()
+        # Sorted, because a warm Job without a program may have been created too late to become ready.
+        yield from sorted(self._by_digest.get(digest, {}).values(), key=lambda job: job.is_unused)
         for job in self._by_digest.get(None, {}).values():
             if job.digest(self._names, self._generate) in (digest, None):
                 yield job
@@ -248,13 +231,99 @@ class Matcher:
 
     def _replays(self, job: RecordedJob, name: str, session: str = "") -> RecordedJob:
         """A Job of this run replays a recorded one."""
-        job.name, job.session, job.names = name, session, {job.placeholder: name}
+        job.replay_as(name, session)
         self._runs[name] = job
-        if not job.mismatched:
+        if not job.mismatched and not job.spare:
             self._names[job.placeholder] = name
             del self._free[job.placeholder]
             del self._by_digest[self._digests[job.placeholder]][job.placeholder]
         return job
+
+    # -- warm Jobs ----------------------------------------------------------------------------------------
+
+    def choose_program(self, request: ReplayRequest) -> tuple[RecordedJob, RecordedJob] | None:
+        """Let the Job that gets a program on stdin replay a recorded warm Job that got the same one.
+
+        Return the recorded Job that it has replayed so far and the one from now on, if that is another one. If a
+        Job of this run has replayed that one, the two are exchanged.
+        """
+        job = next((self._runs[name] for name in request.mentions if name in self._runs), None)
+        if job is None or not job.is_warm or not isinstance(request.body, Mapping):
+            return None
+        if job.spare or (job.request_step is not None and not job.waits):
+            return None
+        candidates = [*self._programs.get(digest_of_request(request.body), ()), *self._programs.get(None, ())]
+        for other in sorted(candidates, key=lambda each: each is not job):
+            names = ChainMap({other.placeholder: job.name}, self._names)
+            sent = [other.request_step] if other.waits and other.request_step is not None else []
+            if sent and self._first_match(request, sent, names) is not None:
+                if other is job:
+                    return None
+                self._exchange(job, other)
+                return job, other
+        return None
+
+    def starts(self) -> dict[str, deque[bool]]:
+        """Return for the digest of each program whether its runs started in warm pods, in the recorded order."""
+        found: dict[str, deque[bool]] = {}
+        of_warm = {job: digest for digest, jobs in self._programs.items() for job in jobs}
+        for placeholder, job in self._jobs.items():
+            digest = of_warm.get(job) if job.is_warm else self._digests[placeholder]
+            if digest is not None:
+                found.setdefault(digest, deque()).append(job.is_warm)
+        return found
+
+    def _digest_of(self, body: Any, names: Bindings) -> str | None:
+        try:
+            return digest_of_request(render(body, names, self._generate))
+        except KeyError:
+            return None
+
+    def _exchange(self, job: RecordedJob, other: RecordedJob) -> None:
+        """Exchange what two recorded warm Jobs replay. The first has reached the request on stdin."""
+        name, session, now = job.name, job.session, max(job.arrived.values())
+        job.arrived = corresponding(job, other)
+        captured = job.captured
+        job.replay_as(other.name, other.session, other.captured)
+        other.arrived = dict.fromkeys((step.name for step in other.before_program), now)
+        other.replay_as(name, session, captured)
+        for each in (job, other):
+            self._free.pop(each.placeholder, None)
+            self._by_digest[UNKNOWN_YET].pop(each.placeholder, None)
+            self._names.pop(each.placeholder, None)
+            if each.name:
+                self._runs[each.name] = each
+                self._names[each.placeholder] = each.name
+            else:
+                self._free[each.placeholder] = self._by_digest[UNKNOWN_YET][each.placeholder] = each
+
+    def recorded_job(self, placeholder: str) -> RecordedJob | None:
+        """Return a recorded Job."""
+        return self._jobs.get(placeholder)
+
+    def is_superseded(self, step: Step) -> bool:
+        """Return whether the recorded client attached again, or went on with the log, about the same Job."""
+        arrived = self._jobs[step.job].arrived if step.job else self._shared_arrived
+        return any(
+            each.method == "GET" and each.path.endswith(("/attach", "/log")) and each.name not in arrived
+            for each in self._after(step)
+        )
+
+    def sent_before(self, step: Step, at: int) -> tuple[str, ...]:
+        """Return the last thing that was written to stdin after an attach and before a time."""
+        sent = [
+            each.name
+            for each in self._after(step)
+            if each.method == SEND and each.path == step.path and each.at <= at
+        ]
+        return tuple(sent[-1:])
+
+    def _after(self, step: Step) -> list[Step]:
+        """Return the later steps about the same Job, or about none."""
+        steps = self._jobs[step.job].steps if step.job else [each for each in self.cassette.steps if not each.job]
+        return steps[steps.index(step) + 1 :]
+
+    # -- steps --------------------------------------------------------------------------------------------
 
     def _first_match(self, request: ReplayRequest, steps: Iterable[Step], names: Bindings) -> Step | None:
         """Return the first step that the request matches, and bind its names."""
@@ -320,10 +389,14 @@ class Matcher:
     def not_replayed(self) -> list[Step]:
         """Return the steps whose requests have not arrived, without status polls, lists and watches."""
         arrived = {name for job in self._jobs.values() for name in job.arrived} | self._shared_arrived.keys()
+        # How many warm Jobs are created, and what becomes of them without a program, depends on time.
+        unused = {job.placeholder for job in self._jobs.values() if job.is_unused}
         return [
             step
             for step in self.cassette.steps
-            if step.name not in arrived and not (step.is_status_poll or step.is_pod_list_watch)
+            if step.name not in arrived
+            and step.job not in unused
+            and not (step.is_status_poll or step.is_pod_list_watch)
         ]
 
     def _left_of(self, job: RecordedJob) -> list[Step]:

@@ -19,6 +19,8 @@ __all__ = [
     "ENDED_BY",
     "ERRORS",
     "FORMAT",
+    "SEND",
+    "AttachMessage",
     "Cassette",
     "Chunk",
     "Exchange",
@@ -60,7 +62,30 @@ ENDED_BY = ("server", "client", *ERRORS)
 """All values of `RecordedResponse.ended_by`."""
 
 
-@dataclass
+SEND = "SEND"
+"""The method of what a client writes to a container's stdin: it is recorded like a request without a response.
+
+Its path is that of the attach, and its query is empty, or ``close=stdin``.
+"""
+
+
+@dataclass(frozen=True)
+class AttachMessage:
+    """A message of the server to an attached client.
+
+    `channel` is ``stdout``, ``stderr``, ``status`` or a number, ``text`` for a text message, and empty for bytes
+    that are not a message. `close` is the code of a close frame, and `data` its reason. `sent` is what the client
+    had last written to stdin: the times may be equal.
+    """
+
+    at: float
+    channel: str
+    data: bytes
+    close: int | None = None
+    sent: Exchange | None = None
+
+
+@dataclass(eq=False)
 class Exchange:
     """One request as it was sent, and its response. Times are seconds since the start of the recording."""
 
@@ -74,6 +99,8 @@ class Exchange:
     responded_at: float | None = None
     """When the headers arrived."""
     chunks: list[tuple[float, bytes]] = field(default_factory=list)
+    messages: list[AttachMessage] = field(default_factory=list)
+    """The messages that an attached client received."""
     ended_at: float | None = None
     ended_by: str = "client"
     """``client``, ``server``, or the name of httpx's exception."""
@@ -104,7 +131,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Chunk:
-    """One piece of a stream: bytes of a log, or one event of a watch.
+    """One piece of a stream: bytes of a log, one event of a watch, or one message to an attached client.
 
     The line of an event may have arrived in several pieces: `split_at` has the milliseconds and the byte of each
     cut. A `coalesced` event arrived in one piece with the end of the event before it. `after` names the requests
@@ -119,6 +146,9 @@ class Chunk:
     split_at: tuple[tuple[int, int], ...] = ()
     coalesced: bool = False
     line: int = 0
+    channel: str = ""
+    """Of an attached client: see `AttachMessage`, also for `close`."""
+    close: int | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +192,11 @@ class Step:
     def is_pod_list_watch(self) -> bool:
         """Whether the request lists or watches all pods of a Sandbox."""
         return is_pod_list_watch(self.method, self.path, self.query)
+
+    @property
+    def sends_request(self) -> bool:
+        """Whether the client writes the runner's request to a container's stdin."""
+        return self.method == SEND and (self.body == "<any>" or isinstance(self.body, Mapping))
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}{query_text(self.query)}"

@@ -6,7 +6,7 @@ import heapq
 import math
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
@@ -16,21 +16,33 @@ from .._wire.payload import runner_text
 from ..errors import CassetteError, ReplayMismatch
 from ..settings import SESSION_LABEL
 from .matcher import Matcher, RecordedJob, ReplayRequest
-from .model import Cassette, Chunk, RecordedResponse, Step
+from .model import SEND, Cassette, Chunk, RecordedResponse, Step
 from .placeholders import GeneratedNames, render
 from .timeline import PodTimeline, TimelineEvent, read_timelines
+from .warm import uid_roles, with_equal_suffixes
 
-__all__ = ["Player"]
+__all__ = ["Attached", "OpenStream", "Player"]
 
 _START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 _MAX_LISTED = 10
 
 
-class _LogStream(Protocol):
+class OpenStream(Protocol):
     """An open log, whose output was recorded before some changes of its pod."""
 
     def has_output_before(self, at: int) -> bool:
         """Return whether output that was recorded before a time was not sent yet."""
+
+
+class Attached(OpenStream, Protocol):
+    """An attached client."""
+
+    @property
+    def sent(self) -> int:
+        """How many messages were sent."""
+
+    def continue_as(self, step: Step | None, sent: int) -> None:
+        """Go on as another recorded connection, whose first `sent` messages count as sent. None: stay silent."""
 
 
 class Player:
@@ -48,18 +60,23 @@ class Player:
         timing: bool = False,
         start: datetime | None = None,
     ) -> None:
-        self.cassette = cassette
+        self.cassette = cassette = with_equal_suffixes(cassette)
         self.timing = timing
         self.broken: CassetteError | None = None
         """The first error: the replay cannot go on."""
-        self.logs: dict[str, list[_LogStream]] = {}
+        self.logs: dict[str, list[OpenStream]] = {}
         """The open logs of each Job."""
+        self.attached: dict[str, list[Attached]] = {}
+        """The attached clients of each Job."""
         # The rendered parts of the cassette, by their ids, for each combination of Jobs.
         self._rendered: dict[tuple[RecordedJob | str, ...], dict[int, Any]] = {}
         self._generate = GeneratedNames(runner_text(), _START if start is None else start)
         known = self._generate if strict else GeneratedNames(None, self._generate.start)
         self.matcher = Matcher(cassette, strict=strict, generate=known)
         self._events, self._failures = read_timelines(cassette)
+        self._starts = self.matcher.starts()
+        # All changes of the pods of warm Jobs.
+        self._of_warm = {job: tuple(self._events.get(job, ())) for job in uid_roles(cassette)}
         self._selectors = list(self._failures)
         self._timelines: dict[str, PodTimeline] = {}
         self._opened: set[str] = set()
@@ -101,6 +118,14 @@ class Player:
         """Count a closed transport."""
         self._open -= 1
 
+    def starts_warm(self, digest: str) -> bool | None:
+        """Return whether the next run of the program with this digest started in a warm pod.
+
+        Return None if it is not in the recording, or if its digest is not known.
+        """
+        left = self._starts.get(digest)
+        return left.popleft() if left else None
+
     # -- requests ------------------------------------------------------------------------------------------
 
     def take(self, request: ReplayRequest) -> Step:
@@ -108,6 +133,8 @@ class Player:
         if self.broken is not None:
             raise self.broken
         try:
+            if request.method == SEND and (exchanged := self.matcher.choose_program(request)) is not None:
+                self._exchange(*exchanged)
             step = self.matcher.take(request)
         except ReplayMismatch as error:
             raise self._break(error) from None
@@ -115,6 +142,40 @@ class Player:
             self.release(job)
         self.notify(step.job)
         return step
+
+    def _exchange(self, job: RecordedJob, other: RecordedJob) -> None:
+        """Exchange the pods of two warm Jobs, of which the second gets the program that has arrived."""
+        first, second = job.placeholder, other.placeholder
+        self._rendered.clear()
+        ready, reached = _ready(job, self._of_warm[first]), self._reached(second)
+        # The client has seen as much of the first one's pod now as it had seen of the second one's.
+        if reached < _ready(other, self._of_warm[second]):
+            ready = min(reached, max(ready - 1, 0))
+        self._go_to(first, ready if job.name else 0)
+        self._go_to(second, _unsent(other, [event.chunk for event in self._of_warm[second]]))
+        for timeline in self._timelines.values():
+            timeline.exchange(first, second)
+        of_first, of_second = self.attached.pop(first, []), self.attached.pop(second, [])
+        self.attached[first], self.attached[second] = of_second, of_first
+        for streams, each in ((of_first, other), (of_second, job)):
+            attach = next((step for step in each.before_program[::-1] if step.response.status == 101), None)
+            known = 0 if attach is None else _unsent(each, attach.response.chunks or ())
+            for stream in streams:
+                stream.continue_as(attach, known if each is other else min(known, stream.sent))
+        for key in (first, second):
+            self.release(key)
+            self.notify(key)
+
+    def _reached(self, job: str) -> int:
+        """Return how many changes of a warm Job's pod were released."""
+        return len(self._of_warm[job]) - len(self._events.get(job, ()))
+
+    def _go_to(self, job: str, position: int) -> None:
+        """Release no change of a warm Job's pod before a position, and all after it."""
+        events = self._of_warm[job]
+        for event in events[:position]:
+            self._count(event)
+        self._events[job] = deque(events[position:])
 
     def expire(self, step: Step) -> None:
         """Stop the replay if a response still depends on requests that were never sent."""
@@ -257,7 +318,8 @@ class Player:
         while events:
             event = events[0]
             due = self._event_due(event, job)
-            if due is None or any(log.has_output_before(event.chunk.at) for log in self.logs.get(job, ())):
+            open_streams = (*self.logs.get(job, ()), *self.attached.get(job, ()))
+            if due is None or any(stream.has_output_before(event.chunk.at) for stream in open_streams):
                 break
             if due > anyio.current_time():
                 heapq.heappush(self._due, (due, job))
@@ -275,8 +337,13 @@ class Player:
         assert event.chunk.event is not None
         pod = self.rendered(event.chunk.event["object"], event.jobs, event.step, event.chunk.line)
         timeline.add(event, pod, job)
+        self._count(event)
+
+    def _count(self, event: TimelineEvent) -> None:
+        """Count a change as released, for the failure that was recorded after it. A change counts once."""
         if event.failure is not None:
             event.failure.pending -= 1
+            event.failure = None
             for failures in self._failures.values():
                 failures.update(anyio.current_time())
 
@@ -299,3 +366,17 @@ class Player:
                 return None
             due = max(due, arrived + (event.chunk.at - self.matcher.by_name[name].at) / 1000)
         return due if self.timing else 0.0
+
+
+def _unsent(job: RecordedJob, pieces: Sequence[Chunk]) -> int:
+    """Return how many pieces come before those that follow the program of a warm Job, or its deletion."""
+    before = {step.name for step in job.before_program if step.method != "DELETE"}
+    later = {step.name for step in job.steps} - before
+    return next((number for number, piece in enumerate(pieces) if later & {*piece.after}), len(pieces))
+
+
+def _ready(job: RecordedJob, events: Sequence[TimelineEvent]) -> int:
+    """Return how many changes of a warm Job's pod come before the client attaches to it."""
+    created = {step.name for step in job.steps if step.method == "POST"}
+    later = {step.name for step in job.steps} - created
+    return next((number for number, event in enumerate(events) if later & {*event.chunk.after}), len(events))

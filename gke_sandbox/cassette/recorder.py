@@ -15,7 +15,7 @@ import httpx
 from .._version import __version__
 from ..errors import CassetteError, SandboxError
 from .format import save
-from .model import Cassette, Exchange, Header
+from .model import SEND, Cassette, Exchange, Header
 from .normalize import normalize, request_of
 from .secrets import ALLOWED_HEADERS
 
@@ -72,6 +72,12 @@ class Recorder:
             self._started_at, self._start = self._now(), anyio.current_time()
         query = dict(request.url.params)
         exchange = Exchange(self.elapsed(), request.method, path, query, body)
+        self._exchanges.append(exchange)
+        return exchange
+
+    def send(self, attach: Exchange, query: dict[str, str]) -> Exchange:
+        """Add something that a client writes to the stdin of the container to which it is attached."""
+        exchange = Exchange(self.elapsed(), SEND, attach.path, query)
         self._exchanges.append(exchange)
         return exchange
 
@@ -167,9 +173,13 @@ class RecordingTransport(httpx.AsyncBaseTransport):
         ]
         assert isinstance(response.stream, httpx.AsyncByteStream)
         stream = _RecordedBody(response.stream, exchange, self._recorder)
-        return httpx.Response(
-            response.status_code, headers=response.headers, stream=stream, extensions=response.extensions
-        )
+        extensions = response.extensions
+        if response.status_code == 101:
+            from .recorded_attach import RecordedConnection  # wsproto is an optional dependency
+
+            connection = RecordedConnection(extensions["network_stream"], exchange, self._recorder)
+            extensions = {**extensions, "network_stream": connection}
+        return httpx.Response(response.status_code, headers=response.headers, stream=stream, extensions=extensions)
 
     async def _request_version(self, request: httpx.Request) -> None:
         """Request the server's version once, with the credentials of the first request. It may be forbidden."""

@@ -15,7 +15,9 @@ from .._wire.frames import Decoder, Limits, Output, OutputFile
 
 __all__ = ["ALLOWED_HEADERS", "Secret", "find_secret", "find_secret_in_log", "looks_like_secret"]
 
-ALLOWED_HEADERS = frozenset({"content-encoding", "content-type", "retry-after", "warning"})
+ALLOWED_HEADERS = frozenset(
+    {"content-encoding", "content-type", "retry-after", "sec-websocket-protocol", "warning"}
+)
 """Headers of responses that the client uses. No header of a request is recorded."""
 
 # A kind of secret, plain texts that it starts with, and its pattern: plain texts are found twenty times as fast.

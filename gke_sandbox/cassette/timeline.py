@@ -118,6 +118,13 @@ class PodTimeline:
         self._version = str(metadata_of(pod).get("resourceVersion") or self._version)
         self._positions[self._version] = self._released[job] = len(self.history)
 
+    def exchange(self, job: str, other: str) -> None:
+        """Two recorded Jobs replay each other's Job of this run from now on."""
+        found = [self._released.pop(each, None) for each in (job, other)]
+        for each, count in zip((other, job), found, strict=True):
+            if count is not None:
+                self._released[each] = count
+
     @property
     def is_live(self) -> bool:
         """Whether changes are released: there is a watch, or there are lists only.

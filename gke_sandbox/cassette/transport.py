@@ -6,17 +6,21 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
 import httpx
 
-from .._fakes.body import Body, Timeouts
+from .._fakes.body import Body, Timeouts, UpgradedBody
 from .matcher import RecordedJob, ReplayRequest
 from .model import ERRORS, Chunk, RecordedResponse, Step, is_watch, jobs_of
 from .normalize import event_line, json_bytes
 from .player import Player
 from .timeline import Failure, PodTimeline
+
+if TYPE_CHECKING:
+    from .replayed_attach import ReplayedConnection
 
 __all__ = ["ReplayTransport"]
 
@@ -40,6 +44,11 @@ class ReplayTransport(httpx.AsyncBaseTransport):
         self.player = player
         self._check = check
         self._bodies: dict[Body, _Stream] = {}
+        self._connections: set[ReplayedConnection] = set()
+
+    def starts_warm(self, digest: str) -> bool | None:
+        """Return whether the next run of the program with this digest started in a warm pod. None if unknown."""
+        return self.player.starts_warm(digest)
 
     async def __aenter__(self) -> ReplayTransport:
         self.player.enter()
@@ -63,6 +72,8 @@ class ReplayTransport(httpx.AsyncBaseTransport):
         """End all streams."""
         for body in tuple(self._bodies):
             body.abort()
+        for connection in tuple(self._connections):
+            await connection.aclose()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Return the recorded response to a request."""
@@ -88,6 +99,8 @@ class ReplayTransport(httpx.AsyncBaseTransport):
             raise httpx.ReadTimeout("the requests that the response depends on were not sent", request=request)
         own: Jobs = [replayed.job] if replayed.job is not None else []
         jobs = [*own, *(job for job in player.jobs_of(step.response) if job != step.job)]
+        if step.response.status == 101:
+            return self._attached(step, jobs, request)
         if step.response.chunks is not None:
             stream = _RecordedStream(player, step, jobs)
             return self._streamed(stream, request, self._headers(step, jobs))
@@ -147,6 +160,22 @@ class ReplayTransport(httpx.AsyncBaseTransport):
             return httpx.Response(response.status, headers=headers, stream=body, request=request)
         stream = httpx.ByteStream(content)
         return httpx.Response(response.status, headers=headers, stream=stream, request=request)
+
+    def _attached(self, step: Step, jobs: Jobs, request: httpx.Request) -> httpx.Response:
+        from .replayed_attach import ReplayedConnection, accept_header  # wsproto is an optional dependency
+
+        connection = ReplayedConnection(self.player, step, request.url.path, self._connections.discard)
+        self._connections.add(connection)
+        headers = {
+            **self._headers(step, jobs),
+            "upgrade": "websocket",
+            "connection": "Upgrade",
+            "sec-websocket-accept": accept_header(request.headers.get("sec-websocket-key", "")),
+        }
+        del headers["content-type"]
+        extensions = {"network_stream": connection}
+        body = UpgradedBody(connection)
+        return httpx.Response(101, headers=headers, stream=body, extensions=extensions, request=request)
 
     def _streamed(
         self, stream: _Stream, request: httpx.Request, headers: Mapping[str, str] | None = None

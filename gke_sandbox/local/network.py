@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 import httpcore
-import httpx
 
 from .pipe import Pipe
 
@@ -76,17 +74,3 @@ class ClientStream(httpcore.AsyncNetworkStream):
     def get_extra_info(self, info: str) -> Any:  # noqa: ARG002
         """Return None: there is no socket."""
         return None
-
-
-class UpgradedBody(httpx.AsyncByteStream):
-    """The empty body of a 101 response. Closing it closes the connection."""
-
-    def __init__(self, stream: ClientStream) -> None:
-        self._stream = stream
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        return
-        yield b""
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()

@@ -27,7 +27,7 @@ import httpx
 from anyio.abc import TaskGroup
 
 from .._fakes.api_request import ApiRequest, parse
-from .._fakes.body import Body, Timeouts
+from .._fakes.body import Body, Timeouts, UpgradedBody
 from .apiserver.api import ApiServer
 from .apiserver.errors import StatusError, failure
 from .apiserver.rbac import Caller
@@ -320,8 +320,6 @@ class LocalTransport(httpx.AsyncBaseTransport):
     def _upgraded(
         self, reply: Reply, session: AttachSession, tasks: TaskGroup, request: httpx.Request
     ) -> httpx.Response:
-        from .network import UpgradedBody
-
         self._sessions.add(session)
         stream = session.start(tasks)
         return httpx.Response(

@@ -25,7 +25,7 @@ from .sandbox import AsyncSandbox
 
 __all__ = ["LoopThread", "register", "register_in_multiprocessing", "wait_for"]
 
-logger = logging.getLogger("gke_sandbox")
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 

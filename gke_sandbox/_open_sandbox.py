@@ -16,6 +16,7 @@ from ._engine.pod_watch import PodWatch
 from ._engine.steps import JobAttempt
 from ._engine.warm_pool import WarmPod, WarmPool
 from ._event_loop import check_event_loop, current_event_loop, start_task
+from ._telemetry import record_ready
 from ._wire.manifests import SESSION_LABEL, lifetime
 from .cluster import _Connection
 from .errors import SandboxClosed
@@ -23,7 +24,7 @@ from .settings import Settings
 
 __all__ = ["OpenSandbox", "closed_during_the_run"]
 
-logger = logging.getLogger("gke_sandbox")
+logger = logging.getLogger(__name__)
 
 
 class OpenSandbox:
@@ -206,7 +207,7 @@ class OpenSandbox:
     ) -> None:
         """Keep `size` pods that wait for a program: see `WarmPool`."""
         in_flight = partial(self.in_flight, has_caller=False)
-        self.pool = WarmPool(size, idle_timeout, settings, new_execution, in_flight, self.start_soon)
+        self.pool = WarmPool(size, idle_timeout, settings, new_execution, in_flight, self.start_soon, record_ready)
         self.pool.start()
 
     async def take_warm(self, run: Execution) -> WarmPod | None:

@@ -9,7 +9,7 @@ from .result import ExecutionResult, PhaseChanged
 
 __all__ = ["log_phase", "log_run"]
 
-logger = logging.getLogger("gke_sandbox")
+logger = logging.getLogger(__name__)
 
 
 def log_phase(job: str, event: PhaseChanged) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -18,13 +17,13 @@ from ._checks import check_integer, check_seconds, describe
 from ._engine.execution import Execution
 from ._engine.preflight import check
 from ._open_sandbox import OpenSandbox, closed_during_the_run
-from ._run_log import log_phase, log_run
+from ._run import Run, new_job_name
 from ._stream import ExecutionStream
 from ._wire.program import Program, to_program
 from .cluster import Cluster, _check_cluster
 from .errors import SandboxClosed, SandboxError, SpecError
 from .kube.attach import require_websockets
-from .result import ExecutionEvent, ExecutionFinished, ExecutionResult, PhaseChanged
+from .result import ExecutionEvent, ExecutionResult
 from .settings import Settings, SettingsDict
 
 if TYPE_CHECKING:
@@ -159,7 +158,7 @@ class AsyncSandbox:
             settings=settings,
             program=None,
             session=self.session,
-            new_name=_new_name,
+            new_name=new_job_name,
             delete=opened.delete,
             emit=lambda _: None,
             on_ready=on_ready,
@@ -193,7 +192,7 @@ class AsyncSandbox:
         """
         opened, settings = self._opened(), self._settings_with(overrides)
         opened.check_event_loop()
-        await check(opened.client, settings, session=self.session, name=_new_name(), warm=self.warm > 0)
+        await check(opened.client, settings, session=self.session, name=new_job_name(), warm=self.warm > 0)
 
     # -- run ----------------------------------------------------------------------------------------------
 
@@ -204,6 +203,7 @@ class AsyncSandbox:
         files: Mapping[str, str | bytes | Path] | None = None,
         args: Sequence[str] = (),
         stdin: str | bytes | None = None,
+        on_event: Callable[[ExecutionEvent], None] | None = None,
         **overrides: Unpack[SettingsDict],
     ) -> ExecutionResult:
         """Run one program and return its result.
@@ -211,16 +211,17 @@ class AsyncSandbox:
         `code` is Python source, the `pathlib.Path` of a script, or a `Program`, which already contains the next
         three. `files` are put into its working directory (contents, or a `pathlib.Path` to read, by relative path;
         default: none), `args` are ``sys.argv[1:]`` (default: none),
-        `stdin` is its standard input (default: empty). `overrides` are settings for this run only, such as
-        ``timeout`` in seconds, ``memory_limit`` or ``env``; by default those of the Sandbox.
+        `stdin` is its standard input (default: empty). `on_event` is called with each event as it happens; it must
+        not block, and an exception that it raises ends the run (default: None). `overrides` are settings for this
+        run only, such as ``timeout`` in seconds, ``memory_limit`` or ``env``; by default those of the Sandbox.
 
         A program that fails, is killed, or exceeds its time or memory returns a result: see
         `ExecutionResult.check`. Raises `SpecError` for invalid arguments, `StartError` if the program did not
         start, `ResultLost` if its result is unknown, `ApiError` or `NetworkError` if the cluster cannot be used,
         and `SandboxClosed`. Cancelling the call deletes the Job.
         """
-        program = to_program(code, files, args, stdin)
-        return await self._execute(self._prepare(program, overrides))
+        run = self._prepare(to_program(code, files, args, stdin), overrides, on_event)
+        return await run.execute()
 
     def stream(
         self,
@@ -239,9 +240,9 @@ class AsyncSandbox:
 
         def start(stream: ExecutionStream) -> Callable[[], None]:
             program = to_program(code, files, args, stdin)
-            execution = self._prepare(program, overrides, emit=stream._put)
+            run = self._prepare(program, overrides, stream._put)
             scope = anyio.CancelScope()
-            self._opened().start_soon(self._run_streaming, execution, stream, scope)
+            self._opened().start_soon(self._run_streaming, run, stream, scope)
             return scope.cancel
 
         return ExecutionStream(start)
@@ -256,6 +257,7 @@ class AsyncSandbox:
         files: Mapping[str, str | bytes | Path] | None = None,
         args: Sequence[str] = (),
         stdin: str | bytes | None = None,
+        on_event: Callable[[int, ExecutionEvent], None] | None = None,
         **overrides: Unpack[SettingsDict],
     ) -> list[ExecutionResult]: ...
 
@@ -269,6 +271,7 @@ class AsyncSandbox:
         files: Mapping[str, str | bytes | Path] | None = None,
         args: Sequence[str] = (),
         stdin: str | bytes | None = None,
+        on_event: Callable[[int, ExecutionEvent], None] | None = None,
         **overrides: Unpack[SettingsDict],
     ) -> list[ExecutionResult | SandboxError]: ...
 
@@ -281,21 +284,23 @@ class AsyncSandbox:
         files: Mapping[str, str | bytes | Path] | None = None,
         args: Sequence[str] = (),
         stdin: str | bytes | None = None,
+        on_event: Callable[[int, ExecutionEvent], None] | None = None,
         **overrides: Unpack[SettingsDict],
     ) -> list[ExecutionResult] | list[ExecutionResult | SandboxError]:
         """Run several programs and return their results in the order of `programs`.
 
         `programs` are Python sources, paths of scripts (`pathlib.Path`) or `Program` objects. At most
         `max_concurrency` of them run at the same time (default: 10). `files`, `args` and `stdin` are for all
-        sources; `overrides` are settings for all programs.
+        sources; `overrides` are settings for all programs. `on_event` is called with the index of a program and
+        each of its events; it must not block (default: None).
 
         All programs are checked before the first one starts: `SpecError`. Otherwise the errors are those of `run`.
         By default the first error cancels the other programs and is raised; its attribute `results` contains the
         results so far, with None for each program that has not finished. With ``return_exceptions=True`` every
         program runs, and an error takes the place of its result.
         """
-        executions = self._prepare_all(programs, max_concurrency, files, args, stdin, overrides)
-        return await self._execute_all(executions, max_concurrency, return_exceptions)
+        runs = self._prepare_all(programs, max_concurrency, files, args, stdin, on_event, overrides)
+        return await self._execute_all(runs, max_concurrency, return_exceptions)
 
     def _prepare_all(
         self,
@@ -304,9 +309,10 @@ class AsyncSandbox:
         files: Mapping[str, str | bytes | Path] | None,
         args: Sequence[str],
         stdin: str | bytes | None,
+        on_event: Callable[[int, ExecutionEvent], None] | None,
         overrides: SettingsDict,
-    ) -> list[Execution]:
-        """Check the arguments of `map` and return its executions. Raises `SpecError`."""
+    ) -> list[Run]:
+        """Check the arguments of `map` and return its runs. Raises `SpecError`."""
         if isinstance(programs, (str, bytes, Path)) or not isinstance(programs, Iterable):
             raise SpecError(
                 "programs",
@@ -322,7 +328,8 @@ class AsyncSandbox:
                 program = to_program(code, files, args, stdin)
             except SpecError as error:
                 raise error.renamed({}, f"programs[{number}].{error.field}") from None
-            prepared.append(self._prepare(program, overrides))
+            observer = None if on_event is None else partial(on_event, number)
+            prepared.append(self._prepare(program, overrides, observer))
         return prepared
 
     def _settings_with(self, overrides: SettingsDict) -> Settings:
@@ -340,60 +347,21 @@ class AsyncSandbox:
         self,
         program: Program,
         overrides: SettingsDict,
-        emit: Callable[[ExecutionEvent], None] = lambda _: None,
-    ) -> Execution:
-        """Check the settings and return the execution, not started. Raises `SpecError`."""
-        opened = self._opened()
-        settings = self._settings_with(overrides)
-        if settings.delivery == "attach":
-            require_websockets()
+        on_event: Callable[[ExecutionEvent], None] | None = None,
+    ) -> Run:
+        """Check the settings and return the run, not started. Raises `SpecError`."""
+        return Run(self._opened(), self._settings_with(overrides), program, self.session, on_event)
 
-        def observe(event: ExecutionEvent) -> None:
-            if isinstance(event, PhaseChanged):
-                log_phase(_latest_job(execution), event)
-            emit(event)
-
-        execution = Execution(
-            client=opened.client,
-            pods=opened.pods,
-            settings=settings,
-            program=program,
-            session=self.session,
-            new_name=_new_name,
-            delete=opened.delete,
-            emit=observe,
-        )
-        return execution
-
-    async def _execute(self, execution: Execution) -> ExecutionResult:
-        """Run a prepared execution."""
-        started = anyio.current_time()
-        try:
-            opened = self._opened()
-            with opened.in_flight(execution):
-                pod = await opened.take_warm(execution)
-                result = await (execution.run() if pod is None else pod.result())
-                if opened.pool is not None and opened.pool.problem and result.start == "cold":
-                    warning = f"the program started in a new pod: {opened.pool.problem}"
-                    result = replace(result, warnings=(*result.warnings, warning))
-                log_run(_latest_job(execution), anyio.current_time() - started, result)
-                return result
-        except SandboxError as error:
-            log_run(_latest_job(execution), anyio.current_time() - started, error)
-            raise
-
-    async def _execute_all(
-        self, executions: Sequence[Execution], max_concurrency: int, return_exceptions: bool
-    ) -> list[Any]:
-        """Run prepared executions: see `map`."""
-        results: list[ExecutionResult | SandboxError | None] = [None] * len(executions)
+    async def _execute_all(self, runs: Sequence[Run], max_concurrency: int, return_exceptions: bool) -> list[Any]:
+        """Execute prepared runs: see `map`."""
+        results: list[ExecutionResult | SandboxError | None] = [None] * len(runs)
         errors: list[Exception] = []
-        waiting = iter(list(enumerate(executions)))
+        waiting = iter(list(enumerate(runs)))
 
         async def work(group: anyio.abc.TaskGroup) -> None:
-            for index, execution in waiting:
+            for index, run in waiting:
                 try:
-                    results[index] = await self._execute(execution)
+                    results[index] = await run.execute()
                 except Exception as error:  # noqa: BLE001 - raised below, not in an exception group
                     if return_exceptions and isinstance(error, SandboxError):
                         results[index] = error
@@ -403,7 +371,7 @@ class AsyncSandbox:
                     return
 
         async with anyio.create_task_group() as group:
-            for _ in range(min(max_concurrency, len(executions))):
+            for _ in range(min(max_concurrency, len(runs))):
                 group.start_soon(work, group)
         if errors:
             if isinstance(errors[0], SandboxError):
@@ -411,20 +379,18 @@ class AsyncSandbox:
             raise errors[0]
         return results
 
-    async def _run_streaming(
-        self, execution: Execution, stream: ExecutionStream, scope: anyio.CancelScope
-    ) -> None:
+    async def _run_streaming(self, run: Run, stream: ExecutionStream, scope: anyio.CancelScope) -> None:
         # If the tasks of the Sandbox are cancelled, the reader of the stream must get an error.
         error: Exception | None = None
         ended = False
         try:
             with scope:
-                stream._put(ExecutionFinished(await self._execute(execution)))
+                await run.execute()
             ended = True
         except Exception as raised:  # noqa: BLE001 - raised by the stream
             error, ended = raised, True
         finally:
-            stream._end(error if ended else closed_during_the_run(execution))
+            stream._end(error if ended else closed_during_the_run(run.execution))
 
     def _opened(self) -> OpenSandbox:
         """Return the open state. Raises `SandboxClosed`."""
@@ -448,11 +414,3 @@ class AsyncSandbox:
         """Delete every Job that may exist, without the event loop: see `OpenSandbox.delete_jobs_sync`."""
         if self._open is not None:
             self._open.delete_jobs_sync()
-
-
-def _new_name() -> str:
-    return f"gke-sandbox-{secrets.token_hex(5)}"
-
-
-def _latest_job(execution: Execution) -> str:
-    return execution.attempts[-1].name if execution.attempts else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Sandbox", "SyncExecutionStream"]
 
-logger = logging.getLogger("gke_sandbox")
+logger = logging.getLogger(__name__)
 
 
 class Sandbox:
@@ -144,6 +144,7 @@ class Sandbox:
         files: Mapping[str, str | bytes | Path] | None = None,
         args: Sequence[str] = (),
         stdin: str | bytes | None = None,
+        on_event: Callable[[ExecutionEvent], None] | None = None,
         **overrides: Unpack[SettingsDict],
     ) -> ExecutionResult:
         """Run one program and return its result.
@@ -151,8 +152,10 @@ class Sandbox:
         `code` is Python source, the `pathlib.Path` of a script, or a `Program`, which already contains the next
         three. `files` are put into its working directory (contents, or a `pathlib.Path` to read, by relative path;
         default: none), `args` are ``sys.argv[1:]`` (default: none),
-        `stdin` is its standard input (default: empty). `overrides` are settings for this run only, such as
-        ``timeout`` in seconds, ``memory_limit`` or ``env``; by default those of the Sandbox.
+        `stdin` is its standard input (default: empty). `on_event` is called with each event as it happens, in the
+        background thread; it must not block, and an exception that it raises ends the run (default: None).
+        `overrides` are settings for this run only, such as ``timeout`` in seconds, ``memory_limit`` or ``env``; by
+        default those of the Sandbox.
 
         A program that fails, is killed, or exceeds its time or memory returns a result: see
         `ExecutionResult.check`. Raises `SpecError` for invalid arguments, `StartError` if the program did not
@@ -160,8 +163,8 @@ class Sandbox:
         cannot be used, and `SandboxClosed`.
         """
         opened = self._open()
-        execution = opened.sandbox._prepare(to_program(code, files, args, stdin), overrides)
-        return opened.call(opened.sandbox._execute, execution, executions=[execution])
+        run = opened.sandbox._prepare(to_program(code, files, args, stdin), overrides, on_event)
+        return opened.call(run.execute, executions=[run.execution])
 
     @overload
     def map(
@@ -173,6 +176,7 @@ class Sandbox:
         files: Mapping[str, str | bytes | Path] | None = None,
         args: Sequence[str] = (),
         stdin: str | bytes | None = None,
+        on_event: Callable[[int, ExecutionEvent], None] | None = None,
         **overrides: Unpack[SettingsDict],
     ) -> list[ExecutionResult]: ...
 
@@ -186,6 +190,7 @@ class Sandbox:
         files: Mapping[str, str | bytes | Path] | None = None,
         args: Sequence[str] = (),
         stdin: str | bytes | None = None,
+        on_event: Callable[[int, ExecutionEvent], None] | None = None,
         **overrides: Unpack[SettingsDict],
     ) -> list[ExecutionResult | SandboxError]: ...
 
@@ -198,13 +203,15 @@ class Sandbox:
         files: Mapping[str, str | bytes | Path] | None = None,
         args: Sequence[str] = (),
         stdin: str | bytes | None = None,
+        on_event: Callable[[int, ExecutionEvent], None] | None = None,
         **overrides: Unpack[SettingsDict],
     ) -> list[ExecutionResult] | list[ExecutionResult | SandboxError]:
         """Run several programs and return their results in the order of `programs`.
 
         `programs` are Python sources, paths of scripts (`pathlib.Path`) or `Program` objects. At most
         `max_concurrency` of them run at the same time (default: 10). `files`, `args` and `stdin` are for all
-        sources; `overrides` are settings for all programs.
+        sources; `overrides` are settings for all programs. `on_event` is called with the index of a program and
+        each of its events, in the background thread; it must not block (default: None).
 
         All programs are checked before the first one starts: `SpecError`. Otherwise the errors are those of `run`.
         By default the first error cancels the other programs and is raised; its attribute `results` contains the
@@ -212,9 +219,10 @@ class Sandbox:
         program runs, and an error takes the place of its result.
         """
         opened = self._open()
-        executions = opened.sandbox._prepare_all(programs, max_concurrency, files, args, stdin, overrides)
+        runs = opened.sandbox._prepare_all(programs, max_concurrency, files, args, stdin, on_event, overrides)
+        executions = [run.execution for run in runs]
         return opened.call(
-            opened.sandbox._execute_all, executions, max_concurrency, return_exceptions, executions=executions
+            opened.sandbox._execute_all, runs, max_concurrency, return_exceptions, executions=executions
         )
 
     def stream(

@@ -16,7 +16,7 @@ from ..kube.resources import JOBS
 from ..kube.retry import Retry, is_retryable
 from .steps import JobAttempt
 
-logger = logging.getLogger("gke_sandbox")
+logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT = 10.0
 """How long a deletion may take once its Sandbox is being closed."""

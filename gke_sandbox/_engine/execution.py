@@ -31,7 +31,7 @@ from .joined_chunks import JoinedChunks
 from .pod_watch import PodWatch
 from .state import ExecutionState
 
-logger = logging.getLogger("gke_sandbox")
+logger = logging.getLogger(__name__)
 
 POLL_TIMEOUT = 5.0
 """How long one poll may take."""
@@ -199,6 +199,8 @@ class Execution:
     # -- effects --------------------------------------------------------------------------------------------
 
     def _carry_out(self, effects: list[steps.Effect]) -> None:
+        """Carry out all effects. Then raise what the caller's function for events has raised, if anything."""
+        errors: list[Exception] = []
         for effect in effects:
             match effect:
                 case steps.CreateJob(name):
@@ -223,13 +225,18 @@ class Execution:
                 case steps.StopPolling():
                     self._stop("poll")
                 case steps.Emit(event):
-                    self._emit(event)
+                    try:
+                        self._emit(event)
+                    except Exception as error:  # noqa: BLE001 - raised below
+                        errors.append(error)
                 case steps.Warn(text):
                     self._client.warn_once(text)
                 case steps.DeleteJob(attempt):
                     self._delete(attempt, self)
                 case steps.Done() | steps.Fail():
                     self._last = effect
+        if errors:
+            raise errors[0]
 
     def _create_job(self, name: str) -> None:
         if name != self._job:

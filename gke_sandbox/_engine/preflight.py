@@ -25,7 +25,7 @@ from ..settings import Settings
 
 __all__ = ["Check", "Permission", "check", "check_failure", "permissions", "run_checks"]
 
-logger = logging.getLogger("gke_sandbox")
+logger = logging.getLogger(__name__)
 
 CHECK_TIMEOUT = 30.0
 """How long all checks together may take, in seconds."""

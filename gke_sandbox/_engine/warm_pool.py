@@ -17,7 +17,7 @@ from ..result import ExecutionResult
 from ..settings import Settings
 from .execution import Execution
 
-logger = logging.getLogger("gke_sandbox")
+logger = logging.getLogger(__name__)
 
 RETIRE_BEFORE = 10.0
 """How long before the end of its idle time a pod is replaced, in seconds; or a tenth of it, if that is less."""
@@ -82,8 +82,9 @@ class WarmPool:
     """Keeps `size` warm pods while its Sandbox is open. `settings` are those of the Sandbox.
 
     `new_execution` returns an execution without a program, which calls its last argument when it is ready.
-    `in_flight` observes it, `start_soon` starts tasks. A pod that is taken is replaced at once. After one that
-    could not be used there is a growing delay, and one pod is tried at a time until one is ready.
+    `in_flight` observes it, `start_soon` starts tasks, `record_ready` gets each change of the number of ready
+    pods. A pod that is taken is replaced at once. After one that could not be used there is a growing delay, and
+    one pod is tried at a time until one is ready.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class WarmPool:
         new_execution: Callable[[Settings, float, Callable[[], None]], Execution],
         in_flight: Callable[[Execution], AbstractContextManager[None]],
         start_soon: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
+        record_ready: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.size = size
         self.problem = ""
@@ -103,6 +105,7 @@ class WarmPool:
         self._new_execution = new_execution
         self._in_flight = in_flight
         self._start_soon = start_soon
+        self._record_ready = record_ready
         self._ready: deque[WarmPod] = deque()
         self._waiting: set[WarmPod] = set()
         self._starting = 0
@@ -148,13 +151,17 @@ class WarmPool:
                 self._remove(pod)
                 self._fill()
                 return pod
-            self._ready.popleft()
+            self._remove_ready(pod)
         return None
 
     def _remove(self, pod: WarmPod) -> None:
         self._waiting.discard(pod)
         if pod in self._ready:
-            self._ready.remove(pod)
+            self._remove_ready(pod)
+
+    def _remove_ready(self, pod: WarmPod) -> None:
+        self._ready.remove(pod)
+        self._record_ready(-1)
 
     def _fill(self) -> None:
         """Create the pods that are missing."""
@@ -182,6 +189,7 @@ class WarmPool:
             self._retry.reset()
             if pod in self._waiting:
                 self._ready.append(pod)
+                self._record_ready(1)
                 self._wake()
             self._fill()
             await anyio.sleep(self._idle_timeout - min(RETIRE_BEFORE, self._idle_timeout / 10))

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AGENT_LABEL", "INVOCATION_ANNOTATION", "GkeCodeExecutor"]
 
-logger = logging.getLogger("gke_sandbox")
+logger = logging.getLogger(__name__)
 
 INVOCATION_ANNOTATION = "adk.agent.google.com/invocation-id"
 """Annotation with the ID of the invocation, as in google-adk's executor."""

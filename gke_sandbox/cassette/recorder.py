@@ -21,7 +21,7 @@ from .secrets import ALLOWED_HEADERS
 
 __all__ = ["Recorder", "RecordingTransport"]
 
-logger = logging.getLogger("gke_sandbox")
+logger = logging.getLogger(__name__)
 
 _VERSION_TIMEOUT = 5.0
 # The key of the Exchange in the extensions of a request.

@@ -28,6 +28,9 @@ _HINTS = {
 }
 """Hints for settings whose hint is only correct in Python."""
 
+_PACKAGE = __name__.partition(".cli.")[0]
+"""The name of the package, and the logger above all of its loggers."""
+
 
 def report_error(error: SandboxError, args: argparse.Namespace, console: Console) -> int:
     """Print the error, with options in place of the names of settings. Return the exit code."""
@@ -71,7 +74,7 @@ def _option_path(field: str) -> str:
 @contextlib.contextmanager
 def log_to_console(console: Console, verbose: int = 0) -> Iterator[None]:
     """Print log records to stderr: warnings, with `verbose` 1 more, with 2 everything and every request."""
-    levels = {"gke_sandbox": (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]}
+    levels = {_PACKAGE: (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]}
     if verbose > 1:
         levels["httpx"] = logging.INFO
     handler = LogHandler(console)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from .parsing import UsageError
 
-logger = logging.getLogger("gke_sandbox")
+logger = logging.getLogger(__name__)
 
 MAX_INPUT_BYTES = 64 << 20
 """Maximum size of one input. A ConfigMap holds 1 MiB, and larger inputs only fit if they are mostly zeros."""

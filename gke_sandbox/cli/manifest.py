@@ -62,12 +62,12 @@ def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
 
 def command(args: argparse.Namespace, console: Console) -> int:  # noqa: ARG001 - the signature of all commands
     """Print the manifests and return the exit code. Raises `UsageError` and `SpecError`."""
+    from .._run import new_job_name
     from .._wire.manifests import build
-    from ..sandbox import _new_name
     from ..settings import Settings
 
     settings = Settings().override(**options.settings(args))
-    manifests = build(settings, read_program(args), name=_new_name(), session=secrets.token_hex(4))
+    manifests = build(settings, read_program(args), name=new_job_name(), session=secrets.token_hex(4))
     print_text(as_yaml(manifests, settings.namespace if "namespace" in args else None))
     return 0
 

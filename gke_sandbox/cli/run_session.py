@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..result import ExecutionEvent, ExecutionResult
     from ..sandbox import AsyncSandbox
 
-logger = logging.getLogger("gke_sandbox")
+logger = logging.getLogger(__name__)
 
 READER_GONE_GRACE = 1.0
 """Seconds that a program may still run after the reader of its output has closed the pipe."""

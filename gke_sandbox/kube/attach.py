@@ -37,7 +37,7 @@ __all__ = [
     "upgrade_problem",
 ]
 
-logger = logging.getLogger("gke_sandbox")
+logger = logging.getLogger(__name__)
 
 SUBPROTOCOL = "v5.channel.k8s.io"
 """The version that can close stdin. https://kubernetes.io/blog/2024/08/20/websockets-transition/"""

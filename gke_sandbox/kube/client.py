@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KubeClient", "PropagationPolicy", "Transport"]
 
-logger = logging.getLogger("gke_sandbox")
+logger = logging.getLogger(__name__)
 
 PropagationPolicy = Literal["Background", "Foreground", "Orphan"]
 Transport = httpx.AsyncBaseTransport

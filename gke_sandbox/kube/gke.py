@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCOPES", "Endpoint", "GkeName", "GoogleAuth", "check_gke", "gke_config", "google_auth", "parse_gke"]
 
-logger = logging.getLogger("gke_sandbox")
+logger = logging.getLogger(__name__)
 
 Endpoint = Literal["auto", "ip", "private", "dns"]
 

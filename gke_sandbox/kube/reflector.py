@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Reflector"]
 
-logger = logging.getLogger("gke_sandbox")
+logger = logging.getLogger(__name__)
 
 MIN_WATCH_TIMEOUT, MAX_WATCH_TIMEOUT = 240, 300
 """Seconds. This is shorter than the limit of servers (30 to 60 minutes), so that watches end when expected. The

@@ -40,7 +40,7 @@ from .static import ClientCertificate, check_token
 
 __all__ = ["ExecAuth", "ExecConfig", "cluster_info", "exec_auth", "exec_info", "parse_credentials"]
 
-logger = logging.getLogger("gke_sandbox")
+logger = logging.getLogger(__name__)
 
 VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 MODES = ("Never", "IfAvailable", "Always")

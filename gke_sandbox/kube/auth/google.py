@@ -22,7 +22,7 @@ from .static import check_token
 
 __all__ = ["GoogleAuth", "find_credentials", "google_auth"]
 
-logger = logging.getLogger("gke_sandbox")
+logger = logging.getLogger(__name__)
 
 # Seconds. The metadata server returns the same token until 4 minutes before it expires.
 # https://cloud.google.com/compute/docs/access/authenticate-workloads#applications

@@ -19,7 +19,7 @@ from .types import NO_OVERRIDES, SYSTEM_CA, ClusterConfig, ConnectionOverrides
 
 __all__ = ["apply_overrides", "find_cluster", "in_cluster", "load_kubeconfig"]
 
-logger = logging.getLogger("gke_sandbox")
+logger = logging.getLogger(__name__)
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 # https://kubernetes.io/docs/reference/config-api/client-authentication.v1/#client-authentication-k8s-io-v1-Cluster

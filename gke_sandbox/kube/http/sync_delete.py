@@ -18,7 +18,7 @@ from .transport import sync_transport
 
 __all__ = ["delete_jobs_sync"]
 
-logger = logging.getLogger("gke_sandbox")
+logger = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT = 5.0
 """Seconds. It is short because you wait for the interpreter to exit."""

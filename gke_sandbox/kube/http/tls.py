@@ -19,7 +19,7 @@ from ..status import plain
 
 __all__ = ["load_certificate", "proxy_ssl_context", "ssl_context", "warn_if_insecure"]
 
-logger = logging.getLogger("gke_sandbox")
+logger = logging.getLogger(__name__)
 
 _BLOCK = re.compile(
     rb"^-----BEGIN ([A-Z0-9 ]+)-----[ \t\r]*\n([A-Za-z0-9+/=\s]*?)^-----END \1-----[ \t\r]*$", re.MULTILINE

@@ -22,13 +22,6 @@ def test_every_field_and_private_method_is_documented(name: str) -> None:
     assert f"`{name}`" in PAGE
 
 
-def test_the_programs_of_the_page_compile() -> None:
-    programs = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-    assert len(programs) == 4
-    for program in programs:
-        compile(program, "docs/adk.md", "exec")
-
-
 def test_the_agent_of_the_page_can_be_created() -> None:
     program = next(iter(re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)))
     names: dict[str, object] = {}

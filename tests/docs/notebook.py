@@ -1,6 +1,6 @@
 """Execute the blocks of one document in order, as a reader would: one directory, one Python session.
 
-The cluster is an embedded one that a kubeconfig names. On PATH are gke-sandbox, python, pytest and a few tools, but
+The cluster is an embedded one that a kubeconfig names. PATH has gke-sandbox, python, pytest and a few tools, and
 no kubectl, gcloud or runsc. A command ``pip install`` is skipped, because there is no package index.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import doctest
 import inspect
+import logging
 import os
 import re
 import shutil
@@ -32,7 +33,7 @@ import pathlib, sys
 print(pathlib.Path("data.csv").read_text() if pathlib.Path("data.csv").exists() else sys.argv[1:])
 pathlib.Path("result.txt").write_text("done")
 """
-_TOOLS = ("bash", "cat", "env", "head", "jq", "ls", "mkdir", "uname")
+_TOOLS = ("bash", "cat", "cp", "head", "jq", "ls", "mkdir", "touch")
 _OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -107,6 +108,19 @@ def compile_python(block: Block) -> CodeType:
 
 
 @contextmanager
+def _kept_logging() -> Iterator[None]:
+    """Restore the configuration of logging, which blocks change."""
+    loggers = [logging.getLogger(name) for name in (None, "gke_sandbox", "httpx")]
+    before = [(logger.level, list(logger.handlers)) for logger in loggers]
+    try:
+        yield
+    finally:
+        for logger, (level, handlers) in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+            logger.handlers[:] = handlers
+
+
+@contextmanager
 def notebook(directory: Path) -> Iterator[Notebook]:
     """Yield a notebook in an empty directory with a script, a data file and a cluster."""
     programs = directory / "bin"
@@ -117,7 +131,7 @@ def notebook(directory: Path) -> Iterator[Notebook]:
     for name, arguments in (
         ("gke-sandbox", "-m gke_sandbox"),
         ("python", ""),
-        ("pytest", f"-m pytest -q -c {os.devnull} --rootdir . -p gke_sandbox.pytest_plugin -p no:cacheprovider"),
+        ("pytest", f"-m pytest -q -c {os.devnull} --rootdir . -p gke_sandbox.pytest_plugin --ignore gke-sandbox"),
     ):
         script = programs / name
         script.write_text(f'#!/bin/sh\nexec {sys.executable} {arguments} "$@"\n')
@@ -126,12 +140,15 @@ def notebook(directory: Path) -> Iterator[Notebook]:
     work.mkdir()
     (work / "script.py").write_text(SCRIPT)
     (work / "data.csv").write_text("a,b\n1,2\n")
+    (work / "gke-sandbox").symlink_to(ROOT)  # a clone of the repository
     with (
         http_cluster("default", "agent-sandbox") as cluster,
         start_blocking_portal() as portal,
         pytest.MonkeyPatch.context() as patch,
+        _kept_logging(),
     ):
         patch.chdir(work)
+        patch.syspath_prepend(work)
         patch.setenv("PATH", str(programs))
         patch.setenv("KUBECONFIG", cluster.kubeconfig(directory))
         patch.setenv("PYTHONPATH", str(ROOT))

@@ -46,6 +46,27 @@ ALLOWED = (
         )
         for step in ("create-jobs-1", "create-jobs-2", "get-jobs-1")
     ),
+    *(
+        Allowed(
+            "attach-.*",
+            step,
+            r".*spec\.containers\[code-runner\]\.(env\[.*|stdin|stdinOnce)",
+            "the Jobs and pods are those of executions whose program was in environment variables",
+            everywhere=True,
+        )
+        for step in ("create-jobs-1", "create-jobs-2", "watch-pods")
+    ),
+    *(
+        Allowed(
+            "attach-warm",
+            f"{verb}-jobs-{number}",
+            "the request",
+            "the pods that take the place of the two warm ones were not recorded; they get no program",
+            everywhere=True,
+        )
+        for verb in ("create", "delete")
+        for number in (3, 4)
+    ),
     Allowed(
         "execution-mounted|evicted",
         "watch-pods",
@@ -61,7 +82,7 @@ ALLOWED = (
         everywhere=True,
     ),
     Allowed(
-        "execution-out-of-memory|program-stops-the-runner",
+        "execution-out-of-memory|attach-out-of-memory|program-stops-the-runner",
         "watch-pods",
         r"Running terminated .*: status\.conditions\[PodReadyToStartContainers\]\.status",
         "the kubelet reports in one event that the container has ended and its sandbox is gone; the embedded one "

@@ -46,6 +46,7 @@ async def carry_out(
 ) -> list[Outcome]:
     """Run the programs of the scenario, and return the outcomes in the order of its runs."""
     outcomes = [Outcome() for _ in scenario.runs]
+    await _warmed_up(sandbox, scenario.warm)
     pairs = list(zip(scenario.runs, outcomes, strict=True))
     if order == "one by one":
         for run, outcome in pairs:
@@ -58,6 +59,13 @@ async def carry_out(
                 await anyio.sleep(0.001)
     await anyio.sleep(settle)
     return outcomes
+
+
+async def _warmed_up(sandbox: AsyncSandbox, count: int) -> None:
+    """Wait until this number of warm pods is ready."""
+    pool = sandbox._opened().pool
+    while pool is not None and pool.ready < count:
+        await anyio.sleep(0.01)
 
 
 async def _run(sandbox: AsyncSandbox, run: Run, outcome: Outcome) -> None:

@@ -16,7 +16,7 @@ from tests.clock import run_on_mock_clock
 
 from .carry_out import SETTLE_SECONDS, Order, Outcome, carry_out
 from .embedded import STARTED_AT, embedded
-from .table import SCENARIOS
+from .table import IDLE_TIMEOUT, SCENARIOS
 
 __all__ = ["FIXTURES", "Embedded", "Fixtures", "Live", "Played", "Replay", "ScenarioCluster"]
 
@@ -137,6 +137,10 @@ async def _carry_out(
 ) -> Sequence[Outcome]:
     scenario = SCENARIOS[name]
     async with AsyncSandbox(
-        cluster, namespace=scenario.namespace or namespace, **scenario.all_settings
+        cluster,
+        namespace=scenario.namespace or namespace,
+        warm=scenario.warm,
+        warm_idle_timeout=IDLE_TIMEOUT,
+        **scenario.all_settings,
     ) as sandbox:
         return await carry_out(sandbox, scenario, order, settle)

@@ -23,15 +23,17 @@ from typing import Any
 
 from gke_sandbox import __version__
 from gke_sandbox._wire.frames import encode
-from gke_sandbox._wire.manifests import CONTAINER, Manifests, build
+from gke_sandbox._wire.manifests import CONTAINER, Manifests, build, build_waiting
+from gke_sandbox._wire.payload import Payload
 from gke_sandbox._wire.program import Program
 from gke_sandbox.cassette import Cassette, load, save
 from gke_sandbox.cassette.model import Chunk, Exchange, Header
 from gke_sandbox.cassette.normalize import event_line, normalize, parse_json, request_of
 from gke_sandbox.settings import SESSION_LABEL, Settings
 
+from .attached import attached
 from .readme import write_table
-from .table import SCENARIOS, Run, Scenario
+from .table import IDLE_TIMEOUT, SCENARIOS, Run, Scenario
 
 __all__ = ["CONTINUATIONS", "CONVERSIONS", "convert", "main"]
 
@@ -42,6 +44,8 @@ _SENT = (
     "list pods",
     "watch pods",
     "get pods/log",
+    "get pods/attach",
+    "send pods/attach",
     "delete jobs",
 )
 _SESSION = "0b5e55ed"
@@ -62,6 +66,11 @@ class Recordings:
         recorded = self._load(name)["exchanges"]
         started_at = recorded[0]["at_ms"]
         return [_exchange(each, started_at) for each in recorded]
+
+    def attach(self, name: str) -> dict[str, Any]:
+        """Return the first attach of a recording of attached clients."""
+        found: dict[str, Any] = next(each for each in self._load(name)["exchanges"] if "frames" in each)
+        return found
 
     def _load(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self._directory / f"{name}.json").read_text())
@@ -134,6 +143,9 @@ def _manifests(exchanges: Sequence[Exchange], scenario: Scenario, session: str) 
     names = {_name(each): None for each in exchanges if _kind(each) == "create jobs"}
     made = {}
     for name in names:
+        if scenario.warm:
+            made[name] = build_waiting(settings, name=name, session=session, idle_timeout=IDLE_TIMEOUT)
+            continue
         run = scenario.runs[0] if len(scenario.runs) == 1 else _run_of(name, exchanges, scenario)
         program = Program(code=run.code, files=dict(run.files))
         made[name] = build(settings, program, name=name, session=session)
@@ -175,6 +187,8 @@ def _with_new_request(exchange: Exchange, made: dict[str, Manifests], session: s
         return replace(exchange, query={"fieldSelector": exchange.query["fieldSelector"], "limit": "100"})
     if kind == "get pods/log":
         return replace(exchange, query={"container": CONTAINER, "follow": "true"})
+    if kind == "send pods/attach":
+        return replace(exchange, body=exchange.body or made[request_of(exchange).name.rpartition("-")[0]].request)
     if kind == "delete jobs":
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
         return replace(exchange, query={}, body=_json(options))
@@ -350,6 +364,67 @@ def _forbidden(exchanges: list[Exchange], recordings: Recordings) -> list[Exchan
     return [listed, _find(exchanges, "create jobs")]
 
 
+def _attach_in(base: str, recording: str, *, killed: bool = False) -> Edit:
+    """The execution `base`, whose client attaches to its pod as in `recording`."""
+
+    def edit(_: list[Exchange], recordings: Recordings) -> list[Exchange]:
+        exchanges = recordings.exchanges(base)
+        log = _find(exchanges, "get pods/log")
+        path = f"{log.path.rpartition('/')[0]}/attach"
+        attach, request = attached(recordings.attach(recording), log.at, path, killed=killed)
+        found = [each for each in exchanges if _kind(each) not in ("create configmaps", "get pods/log")]
+        if killed:
+            # Without an exit frame, the client continues with the log, which has ended too.
+            assert attach.ended_at is not None
+            at = attach.ended_at + 0.002
+            data = b"".join(data for _, data in log.chunks)
+            read = replace(log, at=at, responded_at=at, chunks=[(at + 0.003, data)], ended_at=at + 0.004)
+            found.append(read)
+        return [_waiting(each) for each in [*found, attach, request]]
+
+    return edit
+
+
+def _warm(_: list[Exchange], recordings: Recordings) -> list[Exchange]:
+    """The two executions on one watch, whose pods wait for programs."""
+    exchanges = recordings.exchanges("two-executions-one-watch")
+    found = [each for each in exchanges if _kind(each) not in ("create configmaps", "get pods/log")]
+    settings = Settings().override(**SCENARIOS["attach-warm"].all_settings)
+    for log, run in zip(
+        [each for each in exchanges if _kind(each) == "get pods/log"], SCENARIOS["attach-warm"].runs, strict=True
+    ):
+        path, prints = f"{log.path.rpartition('/')[0]}/attach", str(run.expected.stdout)
+        # This recorder was attached for 95 s before it sent the program.
+        attach, request = attached(recordings.attach("attach-idle"), log.at, path, prints=prints)
+        program = Program(code=run.code, files=dict(run.files))
+        request.body = Payload(program, settings).attach_request(settings.env)
+        found += [attach, request]
+        delete = next(
+            each for each in found if _kind(each) == "delete jobs" and each.path.rpartition("/")[2] in log.path
+        )
+        found[found.index(delete)] = _at(delete, attach.messages[-1].at + 0.001)
+    delay = min(each.at for each in found if _kind(each) == "delete jobs") - min(
+        each.at for each in exchanges if _kind(each) == "delete jobs"
+    )
+    # The pods change after their deletion as they did without the wait.
+    ready = max(each.at for each in found if _kind(each) == "get pods/attach")
+    watch = _find(found, "watch pods")
+    chunks = [(at if at <= ready else at + delay, data) for at, data in watch.chunks]
+    found[found.index(watch)] = replace(watch, chunks=chunks)
+    return [_waiting(each) for each in found]
+
+
+def _waiting(exchange: Exchange) -> Exchange:
+    """The server returned the recorder's Job; the one of an attach waits on stdin."""
+    if _kind(exchange) != "create jobs":
+        return exchange
+    ((at, data),) = exchange.chunks
+    job = json.loads(data)
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    container.update(stdin=True, stdinOnce=True)
+    return replace(exchange, chunks=[(at, _json(job))])
+
+
 @dataclass(frozen=True)
 class Conversion:
     """The conversion of a recording to a cassette.
@@ -366,9 +441,29 @@ class Conversion:
 
 
 _IMAGE = "The request names an image without Python; the recorder used a command that is missing in its image."
+_ATTACHED = (
+    "the handshake and the times of the messages are those of the recording of an attached client, of 2026-11-27. "
+    "By hand: the frames in the messages, because the recorder had another runner, and stdin in the Job."
+)
 _ONE_STEP = "Combined: the execution is that of execution-success;"
 
 CONVERSIONS: dict[str, Conversion] = {
+    **{
+        name: Conversion(
+            f"Combined: the Job and its pod are those of {base}, {_ATTACHED}",
+            edit=_attach_in(base, name, killed=killed),
+        )
+        for name, base, killed in (
+            ("attach-success", "execution-success", False),
+            ("attach-streaming", "execution-streaming", False),
+            ("attach-out-of-memory", "execution-out-of-memory", True),
+        )
+    },
+    "attach-warm": Conversion(
+        "Combined: the Jobs and their pods are those of two-executions-one-watch, later by the time in which they "
+        f"waited; {_ATTACHED} The pods that took their place were not recorded.",
+        edit=_warm,
+    ),
     "already-exists": Conversion(
         f"{_ONE_STEP} the response to its first POST is lost (by hand), the second has the recorded one (409), "
         "and the response to the GET of the Job is that of the POST.",
@@ -482,7 +577,7 @@ def continued(name: str, source: Path) -> Cassette:
 def convert(name: str, recordings: Recordings) -> Cassette:
     """Return the cassette of one scenario."""
     conversion, scenario = CONVERSIONS[name], SCENARIOS[name]
-    exchanges = conversion.edit(recordings.exchanges(name), recordings)
+    exchanges = conversion.edit([] if name.startswith("attach-") else recordings.exchanges(name), recordings)
     sent = {*_SENT, *conversion.also} - {*conversion.left_out}
     exchanges = [each for each in exchanges if _kind(each) in sent and not _unfollowed(each)]
     exchanges.sort(key=lambda each: each.at)
@@ -491,7 +586,7 @@ def convert(name: str, recordings: Recordings) -> Cassette:
         namespace=request_of(exchanges[0]).namespace,
         recorded_at=_DATE,
         recorded_with=f"a recorder of raw responses, converted by gke-sandbox {__version__}",
-        server=recordings.version(name),
+        server=recordings.version("attach-success" if name.startswith("attach-") else name),
         notes=f"Responses of a real server, requests of this library. {conversion.notes}".strip(),
     )
     return normalize(_with_new_requests(exchanges, scenario), header, _start_time(exchanges), f"{name}.yaml")

@@ -95,6 +95,8 @@ def _programs(cassette: Cassette) -> dict[str, str]:
     for step in cassette.steps:
         if step.job and isinstance(step.body, Mapping) and step.body.get("kind") == "ConfigMap":
             found[step.job] = json.dumps(_plain(canonical_form(step.body)), sort_keys=True)
+        elif step.job and step.sends_request:
+            found[step.job] = json.dumps(canonical_form(step.body), sort_keys=True)
     return found
 
 

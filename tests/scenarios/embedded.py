@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
 import anyio
 
 from gke_sandbox.cassette import Cassette
 from gke_sandbox.cassette.model import Step
+from gke_sandbox.cassette.stdin_request import readable_stdin, request_length
 from gke_sandbox.local import (
     Caller,
+    ContainerExit,
     ContainerSpec,
     Fault,
     FaultPlan,
@@ -21,7 +24,9 @@ from gke_sandbox.local import (
     Namespace,
     Pace,
     Quota,
+    Rule,
     Script,
+    ScriptedProcess,
     ScriptedRuntime,
 )
 from gke_sandbox.local.faults import Drop, EndJob, HideConfigMap, RefusePod, Respond, StopKubelet
@@ -44,6 +49,8 @@ class _State:
     labelled: bool = True
 
 
+# The recorder of attached clients had another Role.
+_ATTACHING = replace(RUNNER, rules=(*RUNNER.rules, Rule(("get", "create"), ("",), ("pods/attach",))))
 _TOO_LARGE = Respond(422, "Invalid", "Too long: may not be more than 1048576 bytes")
 _INVALID = Respond(422, "Invalid", 'Invalid value: "64Mi": must be less than or equal to memory limit of 1Mi')
 _STARTING = Respond(400, "BadRequest", "the container is waiting to start: ContainerCreating")
@@ -77,7 +84,7 @@ def embedded(scenario: str, cassette: Cassette) -> LocalTransport:
         namespaces=[Namespace("agent-sandbox", pod_security="restricted", quota=found.quota)],
         faults=FaultPlan(*found.faults),
         pace=pace,
-        caller=found.caller,
+        caller=_ATTACHING if scenario.startswith("attach-") else found.caller,
         node_labels=labels,
         now=lambda: STARTED_AT + timedelta(seconds=anyio.current_time()),
     )
@@ -97,6 +104,10 @@ def _states(cassette: Cassette) -> dict[str, list[tuple[int, dict[str, Any]]]]:
 def _chooser(
     cassette: Cassette, states: dict[str, list[tuple[int, dict[str, Any]]]], pace: Pace
 ) -> Callable[[ContainerSpec], Script]:
+    sent = {step.body["code"]: step for step in cassette.steps if step.sends_request}
+    if sent:
+        script = Script(program=partial(_respond, cassette, sent, states))
+        return lambda _: script
     scripts = {job: script_of(shown, _log(cassette, job), pace) for job, shown in states.items()}
     by_code = {_code(step): step.job for step in cassette.steps if step.name.startswith("create-configmaps")}
 
@@ -105,6 +116,31 @@ def _chooser(
         return scripts.get(job, Script())
 
     return choose
+
+
+async def _respond(
+    cassette: Cassette,
+    sent: dict[str, Step],
+    states: dict[str, list[tuple[int, dict[str, Any]]]],
+    process: ScriptedProcess,
+) -> ContainerExit | None:
+    """Read a request from stdin, and print what the recorded client received after the same program."""
+    data = await process.readline()
+    if not data:
+        return None
+    data += await process.read((request_length(data) or 0) - len(data))
+    step = sent[readable_stdin(data)["code"]]
+    began = anyio.current_time()
+    attach = next(each for each in cassette.steps if each.job == step.job and each.response.status == 101)
+    for chunk in attach.response.chunks or ():
+        if chunk.at >= step.at:
+            await anyio.sleep(began + (chunk.at - step.at) / 1000 - anyio.current_time())
+            await process.write(chunk.data if chunk.channel == "stdout" else b"")
+    if attach.response.ended_by == "client":
+        await process.read(1)
+        return None
+    last = next(one for _, one in states[step.job] if one["container"] == "terminated")
+    return ContainerExit(last["exit_code"], last["reason"])
 
 
 def _code(step: Step) -> str:

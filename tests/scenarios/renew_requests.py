@@ -15,13 +15,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gke_sandbox._wire.manifests import Manifests, build
+from gke_sandbox._wire.manifests import Manifests, build, build_waiting
+from gke_sandbox._wire.payload import Payload, runner_text
 from gke_sandbox._wire.program import Program
 from gke_sandbox.cassette import Cassette, load, save
 from gke_sandbox.cassette.model import Step
+from gke_sandbox.cassette.stdin_request import readable_stdin
 from gke_sandbox.settings import Settings
 
-from .table import SCENARIOS
+from .table import IDLE_TIMEOUT, SCENARIOS
 
 __all__ = ["main", "renewed"]
 
@@ -40,15 +42,25 @@ def _jobs(cassette: Cassette) -> list[str]:
 
 def _manifests(cassette: Cassette, of: str) -> Manifests:
     scenario = SCENARIOS[cassette.header.scenario]
-    bodies = [step.body for step in cassette.steps if step.job == of and _kind(step) == "ConfigMap"]
+    settings = Settings().override(**scenario.all_settings)
+    codes = [
+        step.body["data"]["code_0"] if _kind(step) == "ConfigMap" else step.body["code"]
+        for step in cassette.steps
+        if step.job == of and (_kind(step) == "ConfigMap" or step.sends_request)
+    ]
     runs = scenario.runs
     if len(runs) > 1:
-        runs = tuple(run for run in runs if bodies and run.code == bodies[0]["data"]["code_0"])
+        runs = tuple(run for run in runs if run.code in codes)
     program = Program(code=runs[0].code, files=dict(runs[0].files))
-    return build(Settings().override(**scenario.all_settings), program, name=_name(of), session=_SESSION)
+    if scenario.warm:
+        made = build_waiting(settings, name=_name(of), session=_SESSION, idle_timeout=IDLE_TIMEOUT)
+        return replace(made, request=Payload(program, settings).attach_request(settings.env))
+    return build(settings, program, name=_name(of), session=_SESSION)
 
 
 def _renewed(step: Step, made: Manifests | None) -> Step:
+    if made is not None and step.sends_request:
+        return replace(step, body=readable_stdin(made.request))
     if made is None or step.method != "POST":
         return step
     owners = step.body["metadata"].get("ownerReferences") or [{}]
@@ -56,13 +68,14 @@ def _renewed(step: Step, made: Manifests | None) -> Step:
     names = {_name(step.job): step.job, _SESSION: "<session-1>", _UID: owners[0].get("uid", "")}
     if "data" in body:
         body = {**body, "data": {**body["data"], "runner": "<runner>"}}
+    names[runner_text()] = "<runner>"
     return replace(step, body=_replaced(body, names))
 
 
 def _replaced(value: Any, names: dict[str, str]) -> Any:
     text = json.dumps(value)
     for name, placeholder in names.items():
-        text = text.replace(f'"{name}"', json.dumps(placeholder))
+        text = text.replace(json.dumps(name), json.dumps(placeholder))
     return json.loads(text)
 
 

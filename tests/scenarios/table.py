@@ -13,7 +13,7 @@ from gke_sandbox import SandboxError, StartError
 from gke_sandbox._wire.dropped import DroppedFile, DroppedOutput
 from gke_sandbox.errors import Forbidden, Invalid, Unauthorized
 
-__all__ = ["SCENARIOS", "Expected", "Run", "Scenario"]
+__all__ = ["IDLE_TIMEOUT", "SCENARIOS", "Expected", "Run", "Scenario"]
 
 
 _NOTHING = DroppedOutput()
@@ -63,12 +63,14 @@ class Run:
 class Scenario:
     """Programs that run concurrently in one Sandbox with these settings.
 
-    `not_live` is the reason why it cannot run on a live cluster. `namespace` replaces the default namespace.
+    `not_live` is the reason why it cannot run on a live cluster. `namespace` replaces the default namespace. With
+    `warm`, the programs start when this number of warm pods is ready.
     """
 
     runs: tuple[Run, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     not_live: str = ""
+    warm: int = 0
     namespace: str | None = None
 
     @property
@@ -98,6 +100,9 @@ def _prints(code: str, stdout: str, **more: Any) -> Scenario:
 HOLA = "print('hola')\n"
 _SLEEPS = "import time\nprint('started', flush=True)\ntime.sleep(60)\n"
 _SOON = {"startup_timeout": 10}
+_ATTACH = {"delivery": "attach"}
+IDLE_TIMEOUT = 600.0
+"""How long the warm pods of a scenario wait, in seconds."""
 _CAPPED = "import sys\nfor i in range(4000): print('x' * 79)\nprint('y' * 40000)\n"
 
 SCENARIOS: dict[str, Scenario] = {
@@ -162,6 +167,36 @@ SCENARIOS: dict[str, Scenario] = {
         runs=tuple(
             Run(f"print({n})\n", Expected(status="succeeded", exit_code=0, stdout=f"{n}\n")) for n in (0, 1)
         )
+    ),
+    # -- the client attaches ------------------------------------------------------------------------------------
+    "attach-success": _prints(
+        "import sys\nprint('hola')\nprint('to stderr', file=sys.stderr)\n",
+        "hola\n",
+        stderr="to stderr\n",
+        settings=_ATTACH,
+    ),
+    "attach-streaming": _prints(
+        "import time\nfor i in range(5): print('line', i); time.sleep(0.25)\n",
+        "".join(f"line {i}\n" for i in range(5)),
+        settings=_ATTACH,
+    ),
+    "attach-out-of-memory": _one(
+        "print('before')\nb = bytearray(10**9)\nfor i in range(0, len(b), 4096): b[i] = 1\n",
+        settings=_ATTACH,
+        status="out_of_memory",
+        signal=9,
+        stdout="before\n",
+        missing=True,
+        cause="out_of_memory",
+        reason="OOMKilled",
+        words=("memory",),
+    ),
+    "attach-warm": Scenario(
+        runs=tuple(
+            Run(f"print({n})\n", Expected(status="succeeded", exit_code=0, stdout=f"{n}\n")) for n in (0, 1)
+        ),
+        settings=_ATTACH,
+        warm=2,
     ),
     # -- the program is killed ---------------------------------------------------------------------------------
     "execution-time-limit": _one(

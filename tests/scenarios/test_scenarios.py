@@ -17,7 +17,7 @@ from .conftest import Comparing
 from .drift import drift
 from .table import SCENARIOS
 
-_TWO = "two-executions-one-watch"
+_TWO = ("two-executions-one-watch", "attach-warm")
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -33,7 +33,7 @@ def test_what_comes_out_is_what_must(
 
 
 @pytest.mark.parametrize("order", ["backwards", "one by one"])
-@pytest.mark.parametrize("scenario", [_TWO])
+@pytest.mark.parametrize("scenario", _TWO)
 def test_two_executions_get_their_own_results_in_every_order(
     scenario: str, order: Order, cluster: ScenarioCluster
 ) -> None:

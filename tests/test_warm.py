@@ -146,8 +146,9 @@ async def test_a_connection_lost_within_the_request_means_another_pod() -> None:
     async with pods(runner.script, fault, warm=1) as cluster:
         await ready(cluster, 1)
         result = await cluster.sandbox.run("x" * 1000)
-        assert (result.stdout, result.start) == ("x" * 1000, "cold")
-    assert len(runner.requests) == 1
+        # The other pod has the delivery of any cold run.
+        assert (result.stdout, result.start) == ("from the environment", "cold")
+    assert (len(runner.requests), runner.started) == (0, 1)
     assert cluster.transport.objects("jobs") == []
 
 

@@ -118,6 +118,9 @@ class Creation:
             reason = rejection(response)
             self._send(CreateRejected(reason))
             quickly = isinstance(response, Conflict) and await self._budget.wait_briefly(response)
+            if reason is not None and self._program is None:
+                # The pool tries again, with longer delays.
+                raise response
             if reason is not None:
                 self._rejected = response
                 await self._budget.wait_for_admission(response, reason)

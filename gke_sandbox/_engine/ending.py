@@ -59,6 +59,8 @@ class ExecutionEnding(ExecutionFacts):
                         self._finish_with(outcome.from_large_log())
             case steps.LogEnded(number, error) if log.attached:
                 log.ended(number, error, self._now)
+                # It can still be open, if the request could not be sent.
+                self._close_connection(number)
                 if error is None or is_temporary(error):
                     # The log contains the same frames.
                     self._open_log()
@@ -98,13 +100,16 @@ class ExecutionEnding(ExecutionFacts):
         if self.phase == "finished":
             return
         if isinstance(frame, Output):
+            if self._attaches and self._log.decoder.start is None and self._log.decoder.not_started:
+                # It runs in another pod, or this is the text of an error.
+                return
             self._mark_phase("first_output")
             self._emit(OutputChunk(frame.stream, frame.data, self._elapsed))
         elif isinstance(frame, Start):
             if frame.protocol != PROTOCOL:
                 self._lose(f"the runner in the pod speaks protocol {frame.protocol}, this client {PROTOCOL}")
             elif frame is self._log.decoder.start:
-                self.may_have_run = True
+                self.may_have_run = self.may_have_run or self._request_sent or not self._attaches
                 self._allow_full_time()
 
     def _allow_full_time(self) -> None:
@@ -193,6 +198,7 @@ class ExecutionEnding(ExecutionFacts):
                     self._log.decoder,
                     log_error=self._log.last_error,
                     ran_to_limit=self._elapsed - self._seen.get("started", 0.0) >= self._settings.timeout,
+                    sent=self._request_sent,
                     job=self._job,
                     pod=self._pod_name,
                     image=self._settings.image,
@@ -223,7 +229,9 @@ class ExecutionEnding(ExecutionFacts):
         self._fail(error, True)
 
     def _fail(self, error: SandboxError, may_have_run: bool) -> None:
-        if self._attaches and not self._request_sent:
+        if self._request_sent and not self._log.decoder.not_started:
+            may_have_run = True
+        elif self._attaches:
             may_have_run = False
             if isinstance(error, ResultLost):
                 lost = error.message.removeprefix("the result is lost: ")
@@ -245,7 +253,8 @@ class ExecutionEnding(ExecutionFacts):
     def _start_over(self, why: str) -> None:
         """Run the program in another pod: in this one it has certainly not started."""
         self._attach_failures += 1
-        if self._has_program and self._attach_failures < MAX_ATTACH_FAILURES:
+        again = self._has_program and self._now < self._start_limit
+        if again and self._attach_failures < MAX_ATTACH_FAILURES:
             self._stop_polling()
             self._close_log()
             self.phase, self._warm = "creating", False
@@ -257,9 +266,9 @@ class ExecutionEnding(ExecutionFacts):
         """Whether it is certain that the runner did not start the program, for which there is a new attempt."""
         if not self._attaches or self._log.decoder.start is not None:
             return False
+        if self._request_sent:
+            # A log that is empty proves nothing: it may have been rotated.
+            return self._log.decoder.not_started
         exited = termination is not None and termination.kind == "exited"
         by_itself = exited and termination is not None and termination.exit_code in (0, outcome.RUNNER_FAILED_CODE)
-        if not self._request_sent:
-            return by_itself or not exited
-        # The runner writes its start frame after it has the whole request.
-        return by_itself and self._log.complete and not self._log.pod_missing
+        return by_itself or not exited

@@ -77,6 +77,7 @@ class Execution:
         self._emit = emit
         self._on_ready = on_ready
         self._warm: Execution | None = None
+        self._assigned: steps.Assigned | None = None
         self._program_bytes = b""
         self._connection: AttachConnection | None = None
         self._state: ExecutionState | None = None
@@ -148,15 +149,16 @@ class Execution:
         """Run the program of `run`, which was not started, in this warm pod. Raises `PayloadTooLarge`.
 
         The settings are those of the pod, except for those that a request can change. If the program certainly has
-        not started when the pod is lost, it runs in another one, which is created for it.
+        not started when the pod is lost, it runs in another one, which is created for it as for any other run.
         """
         assert run._program is not None
         self._program_bytes = Payload(run._program, run.settings).attach_request(self.settings.env)
         self._program, self._emit, self.cleanup_done = run._program, run._emit, run.cleanup_done
-        self.settings = run.settings.override(delivery="attach")
+        self.settings = run.settings
         self._creation = self._new_creation(anyio.current_time())
         run._warm = self
-        self._send(steps.Assigned(self.settings))
+        self._assigned = steps.Assigned(self.settings)
+        self._send(self._assigned)
 
     def _new_creation(self, now: float) -> Creation:
         return Creation(
@@ -175,6 +177,10 @@ class Execution:
         while True:
             if input_ is None:
                 input_ = steps.Tick(max(len(self._pods.pending), 1), self._pods.last_error)
+            if self._assigned is not None:
+                # Before what has arrived earlier: if that is the end of the pod, the run has to outlive it.
+                assigned, self._assigned = self._assigned, None
+                self._carry_out(state.apply(assigned, anyio.current_time()))
             self._carry_out(state.apply(input_, anyio.current_time()))
             if self._last is not None:
                 return self._last

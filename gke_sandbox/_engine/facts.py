@@ -17,7 +17,7 @@ from ..result import OutputChunk, PhaseChanged, PhaseName, PodWaiting
 from ..settings import Settings
 from . import steps
 from .log_stream import LogStream
-from .startup_probe import StartupProbe
+from .startup_probe import POLL_INTERVAL, WARM_POLL_INTERVAL, StartupProbe
 from .steps import Effect, JobAttempt, Poll
 
 Phase = Literal[
@@ -64,7 +64,6 @@ class ExecutionFacts:
         """Whether the container may have started. Never goes back to False, and is copied to the run's error."""
         self.attempts: list[JobAttempt] = []
         """The Jobs that were created, or may have been. Only the last can have a result."""
-        self._attaches = settings.delivery == "attach"
         self._has_program = has_program
         self._warm = False
         self._attach_failures = 0
@@ -76,6 +75,7 @@ class ExecutionFacts:
 
     def _reset(self) -> None:
         """Forget everything about the Job and its pod."""
+        self._attaches = self._settings.delivery == "attach"
         self._sent_job: Mapping[str, Any] = {}
         self._uid: str | None = None
         self._unsafe_changes: list[Change] = []
@@ -89,7 +89,7 @@ class ExecutionFacts:
         # Whether the node had accepted the pod before its last state.
         self._was_accepted = False
         self._wait_reason: WaitReason | None = None
-        self._probe = StartupProbe(self._now)
+        self._probe = self._new_probe()
         # The poll whose response is awaited, those that follow it, and the pod that was known when it was sent.
         self._poll: Poll | None = None
         self._next_polls: list[Literal["pods", "events"]] = []
@@ -120,6 +120,9 @@ class ExecutionFacts:
     @property
     def _start_limit(self) -> float:
         return self._began + self._settings.startup_timeout
+
+    def _new_probe(self) -> StartupProbe:
+        return StartupProbe(self._now, POLL_INTERVAL if self._has_program else WARM_POLL_INTERVAL)
 
     @property
     def _next_poll_at(self) -> float:

@@ -66,6 +66,7 @@ class LogStream:
         """Whether the log is being read, or was when it was closed."""
         self.attached = False
         """Whether the connection is to the container itself, whose output is the same as its log."""
+        self._was_attached = False
         self.complete = False
         """Whether the server ended the log."""
         self.pod_missing = False
@@ -117,6 +118,7 @@ class LogStream:
         A log that is open stays open until there is a response.
         """
         self.attached = attach
+        self._was_attached = self._was_attached or attach
         is_read = self.open and self.number is not None
         replaced = self.replacement if is_read else self.number
         if is_read:
@@ -137,7 +139,7 @@ class LogStream:
         self.open, self.last_error, self.complete = True, "", False
         self._stored = 0
         self._active(now)
-        self.decoder.reopen()
+        self.decoder.reopen(after_attach=self._was_attached)
         return replaced
 
     def feed(self, data: bytes, now: float) -> list[Frame]:

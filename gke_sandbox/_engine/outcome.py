@@ -83,6 +83,7 @@ def from_termination(
     *,
     log_error: str,
     ran_to_limit: bool,
+    sent: bool,
     job: str,
     pod: str,
     image: str,
@@ -90,7 +91,7 @@ def from_termination(
     """Return the outcome for a container that was terminated and whose log has no exit frame.
 
     `log_error`: why the log could not be read to its end, if so. `ran_to_limit`: the container ran for as long as
-    the program's time limit.
+    the program's time limit. `sent`: whether the program was sent to a runner that waited for it.
     """
     if termination.kind == "not_started":
         return messages.not_started(termination, job, pod)
@@ -107,9 +108,10 @@ def from_termination(
         how_far = "" if log.start is None else " to its end"
         message = f"the container ended with code {code}, and its log could not be read{how_far}: {log_error}"
         return messages.lost(job, pod, log, message)
-    if code == 0:
-        # Without the runner's exit frame, part of the output is missing.
-        message = "the container ended with code 0, and its log does not contain the result"
+    if code == 0 or (sent and log.start is None and not log.unframed):
+        # Without the runner's exit frame, part of the output is missing. A log without a start frame can be the
+        # rest of one that was rotated.
+        message = f"the container ended with code {code}, and its log does not contain the result"
         return messages.lost(job, pod, log, message)
     if log.start is None:
         return messages.runner_failed(termination, job, pod, log, image)

@@ -13,6 +13,8 @@ UNCHANGED_GRACE = 2.0
 """A pod that does not run is polled when its state has not changed for this long."""
 POLL_INTERVAL = 2.0
 """The pause between two polls."""
+WARM_POLL_INTERVAL = 10.0
+"""The same for a warm pod, for which no run waits."""
 POLL_INTERVAL_PER_PENDING = 0.05
 """The addition to both for each other execution that waits to start.
 
@@ -26,10 +28,12 @@ class StartupProbe:
     """The timers of the polls for one Job that has not started. A sandbox that starts normally is never polled.
 
     A poll reads the Events of the pod, or of a Job that has none, and from time to time lists the Job's pods.
+    `interval` is the pause between two polls.
     """
 
-    def __init__(self, now: float) -> None:
-        self._polled_at = now + POD_CREATION_GRACE - POLL_INTERVAL
+    def __init__(self, now: float, interval: float = POLL_INTERVAL) -> None:
+        self._interval = interval
+        self._polled_at = now + POD_CREATION_GRACE - interval
         self._listed_at = -math.inf
         self._not_before = -math.inf
         self._changed_at = now
@@ -45,7 +49,7 @@ class StartupProbe:
     def next_poll_at(self, pending: int, *, has_pod: bool) -> float:
         """Return the time of the next poll, if `pending` executions wait to start."""
         crowd = max(pending - 1, 0) * POLL_INTERVAL_PER_PENDING
-        again = max(self._polled_at + POLL_INTERVAL + crowd, self._not_before)
+        again = max(self._polled_at + self._interval + crowd, self._not_before)
         return max(again, self._changed_at + UNCHANGED_GRACE + crowd) if has_pod else again
 
     def should_list_pods(self, now: float, *, has_pod: bool) -> bool:

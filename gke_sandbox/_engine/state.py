@@ -40,7 +40,6 @@ from ..settings import Settings
 from . import steps
 from .ending import FINAL_POLL_TIMEOUT, ExecutionEnding
 from .log_stream import RESUME_GRACE
-from .startup_probe import StartupProbe
 from .steps import Effect, Input, Poll
 
 REJECTED_DELAY, MAX_REJECTED_DELAY = 2.0, 30.0
@@ -225,7 +224,7 @@ class ExecutionState(ExecutionEnding):
         elif created:
             self._mark_phase("created")
             self.phase = "starting"
-            self._probe = StartupProbe(self._now)
+            self._probe = self._new_probe()
         else:
             return False
         return True

@@ -23,6 +23,9 @@ RETIRE_BEFORE = 10.0
 """How long before the end of its idle time a pod is replaced, in seconds; or a tenth of it, if that is less."""
 INITIAL_DELAY, MAX_DELAY = 1.0, 60.0
 """Delays before a pod that could not be used is replaced, in seconds."""
+STABLE_AFTER = 60.0
+"""A pod that ends earlier than this many seconds after it was ready, without a program, counts as one that could
+not be used: the delay before the next one grows."""
 INVOCATION_ID = "adk.agent.google.com/invocation-id"
 """The annotation with the call that a Job is for. A warm pod is created before that is known."""
 
@@ -148,6 +151,7 @@ class WarmPool:
             if pod.execution.is_ready:
                 pod.execution.take_over(run)
                 pod.taken = True
+                self._retry.reset()
                 self._remove(pod)
                 self._fill()
                 return pod
@@ -186,13 +190,15 @@ class WarmPool:
         async def wait_until_ready() -> None:
             await ready.wait()
             self.problem = ""
-            self._retry.reset()
             if pod in self._waiting:
                 self._ready.append(pod)
                 self._record_ready(1)
                 self._wake()
             self._fill()
-            await anyio.sleep(self._idle_timeout - min(RETIRE_BEFORE, self._idle_timeout / 10))
+            useful = self._idle_timeout - min(RETIRE_BEFORE, self._idle_timeout / 10)
+            await anyio.sleep(min(STABLE_AFTER, useful))
+            self._retry.reset()
+            await anyio.sleep(max(useful - STABLE_AFTER, 0.0))
             if not pod.taken:
                 self._remove(pod)
                 pod.cancel()
@@ -215,8 +221,10 @@ class WarmPool:
     def _report(self, error: SandboxError) -> None:
         self.problem = f"{error.message}. {error.hint}" if error.hint else error.message
         self._wake()
-        if error.message not in self._logged:
-            self._logged.add(error.message)
+        # Messages contain names of Jobs.
+        kind = getattr(error, "cause", "") or type(error).__name__
+        if kind not in self._logged:
+            self._logged.add(kind)
             logger.warning("a warm pod could not be used: %s", self.problem)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from .dropped import MAX_NAMED, DroppedOutput
 from .frames import Decoder, Exit, Frame, Limits, Output, OutputFile, Start
 
+_RS = b"\x1e"
 # The first bytes of a log identify it when it is opened again.
 _HEAD_BYTES = 128
 
@@ -17,6 +18,9 @@ class ReplayableLogDecoder:
     Call `reopen` each time the log is opened. The log then starts again from its beginning, and the part that was
     already decoded is skipped if the first bytes are the same (they include the start frame). If they differ, the
     kubelet has rotated the log: its beginning is lost, and everything that follows is new.
+
+    If the first part came from a connection to the container, the log can have more bytes before the first frame:
+    what was printed before the connection was opened, and stderr.
 
     The bytes after the last frame of a read are decoded again, because the kubelet can append a message to it that
     is not in the log (``failed to create fsnotify watcher: too many open files``).
@@ -31,6 +35,7 @@ class ReplayableLogDecoder:
         self._skip = 0
         self._expected = b""
         self._held = b""
+        self._skip_to_frame = False
 
         self.start: Start | None = None
         self.exit: Exit | None = None
@@ -73,11 +78,15 @@ class ReplayableLogDecoder:
             named_files=(in_pod.named_files + here.named_files)[:MAX_NAMED],
         )
 
-    def reopen(self) -> None:
-        """Expect the log from its beginning, for the first time or again."""
+    def reopen(self, *, after_attach: bool = False) -> None:
+        """Expect the log from its beginning, for the first time or again.
+
+        `after_attach`: whether what was decoded before came from a connection to the container.
+        """
         self._skip = self._decoder.size
         self._expected, self._held = self._head[: self._skip], b""
         self._reopened = True
+        self._skip_to_frame = after_attach and bool(self._expected)
 
     def feed(self, chunk: bytes) -> Iterator[Frame]:
         """Decode the next bytes of the log; yield the completed frames, each after its content was collected."""
@@ -98,6 +107,9 @@ class ReplayableLogDecoder:
 
     def _fresh(self, chunk: bytes) -> bytes:
         """Return the part of `chunk` that was not decoded before."""
+        if self._skip_to_frame:
+            chunk = chunk[chunk.find(_RS) :] if _RS in chunk else b""
+            self._skip_to_frame = not chunk
         if self._expected:
             self._held += chunk
             if len(self._held) < len(self._expected) and self._expected.startswith(self._held):

@@ -11,10 +11,11 @@ or 124 at the time limit. Without an ``exit`` frame it is 143 after SIGTERM, or 
 ``err`` frame is then ``gke-sandbox: the program was not started: REASON`` (invalid request, no writable directory,
 no process available) or, after the fork, ``gke-sandbox: the runner failed: REASON``.
 
-With stdin, the ``start`` frame follows the complete request, so that without it the program has not started. If
-stdin ends without a request, or none comes within GKE_SANDBOX_WAIT seconds, the runner exits with 0 and without
-frames. After the ``exit`` frame it waits for one byte or the end of stdin, for at most 10 seconds: the kubelet
-drops output that a slow client has not read 10 seconds after the end of the container.
+With stdin, the ``start`` frame follows the complete request. If stdin ends earlier, or no request comes within
+GKE_SANDBOX_WAIT seconds, the ``err`` frame proves that the program was not started; an empty log would not,
+because logs are rotated. Without one byte of a request the runner exits with 0. After the ``exit`` frame it waits
+for one byte or the end of stdin, for at most 10 seconds: the kubelet drops output that a slow client has not read
+10 seconds after the end of the container.
 
 Differences from a plain start: ``sys.orig_argv`` and ``/proc/self/environ`` are those of the runner; below the
 program's outermost frame are two frames of the runner (one with a volume), which tracebacks omit, but which count
@@ -131,12 +132,12 @@ class Log:
             return INTERVAL
         return max(INTERVAL, seconds if slack <= 0 else min(seconds, seconds * EARLY / slack))
 
-    def fail(self, why: str) -> NoReturn:
+    def fail(self, why: str, code: int = 125) -> NoReturn:
         self.limit, self.used = float("inf"), 0
         try:
             self.write(b"err", b"gke-sandbox: %b\n" % why.encode("utf-8", "replace"))
         finally:
-            os._exit(125)
+            os._exit(code)
 
 
 class Ring:
@@ -322,7 +323,7 @@ def wait_for_stdin(seconds: float) -> bool:
     return bool(poller.poll(seconds * 1000))
 
 
-def receive(seconds: float) -> tuple[bytes, memoryview]:
+def receive(seconds: float, log: Log) -> tuple[bytes, memoryview]:
     """Return the request and its contents from stdin, after a line with their lengths."""
     # Import now what a request needs, because a program may be waited for.
     from binascii import a2b_base64, b2a_base64  # noqa: F401
@@ -331,14 +332,14 @@ def receive(seconds: float) -> tuple[bytes, memoryview]:
 
     parse("{}")
     if not wait_for_stdin(seconds):
-        os._exit(0)
+        log.fail("the program was not started: no request came", 0)
     data, size, start = bytearray(), 0, 0
     while not start or len(data) < size:
         more = os.read(0, max(size - len(data), CHUNK))
         if not more:
             if data:
                 raise EOFError("stdin ended after %d bytes of the request" % len(data))
-            os._exit(0)
+            log.fail("the program was not started: stdin ended without a request", 0)
         data += more
         if not start and b"\n" in data:
             start = data.index(b"\n") + 1
@@ -707,7 +708,7 @@ def main() -> tuple[Any, dict[str, Any]]:
         pieces, contents = take_variables(), memoryview(b"")
         on_stdin = "wait" in pieces
         if on_stdin:
-            pieces["request"], contents = receive(float(pieces["wait"]))
+            pieces["request"], contents = receive(float(pieces["wait"]), log)
         log.write(b"start", b'{"protocol": %d, "python": "%d.%d.%d"}' % (PROTOCOL, *sys.version_info[:3]))
         request = load(pieces, contents)
         del pieces, contents

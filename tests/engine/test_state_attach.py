@@ -16,9 +16,10 @@ from gke_sandbox._engine.log_stream import REOPEN_DELAY, REQUEST_TIMEOUT
 from gke_sandbox._engine.state import ExecutionState
 from gke_sandbox._engine.steps import Abandoned, Assigned, AttachOpened, JobCreated, Started, Tick, WatchFailed
 from gke_sandbox.errors import BadRequest, NetworkError, ResultLost, ServerError, StartError
+from gke_sandbox.result import OutputChunk
 from gke_sandbox.settings import Settings
 
-from ..pods import START, exit_frame, out
+from ..pods import START, err, exit_frame, out
 from .test_state import (
     BAD_IMAGE,
     CREATING,
@@ -163,9 +164,10 @@ TRANSITIONS: list[tuple[Callable[[], AttachMachine], Make, str, list[type]]] = [
     (attaching, seen(exited(0)), "reading", [C.CloseLog, C.OpenLog]),
     (attaching, same(WatchFailed(forbidden())), "finished", [C.CloseLog, C.DeleteJob, C.Fail]),
     (sent, chunk(START, out("a")), "reading", []),
-    (sent, ended(broken()), "reading", [C.OpenLog]),
-    (sent, ended(), "reading", [C.OpenLog]),
-    (started, ended(broken()), "reading", [C.OpenLog]),
+    # The connection can still be open: sending the request has failed.
+    (sent, ended(broken()), "reading", [C.CloseLog, C.OpenLog]),
+    (sent, ended(), "reading", [C.CloseLog, C.OpenLog]),
+    (started, ended(broken()), "reading", [C.CloseLog, C.OpenLog]),
     (started, chunk(exit_frame(3)), "finished", [C.CloseLog, C.DeleteJob, C.Done]),
     (cut, chunk(START, exit_frame(0)), "finished", [C.CloseLog, C.DeleteJob, C.Done]),
     (waiting, same(Assigned(SETTINGS)), "reading", [C.SendRequest]),
@@ -225,20 +227,15 @@ def test_a_refused_attach_is_repeated_until_the_container_accepts_it() -> None:
     assert machine.state.may_have_run is False
 
 
-def test_a_container_that_accepts_no_connection_is_given_up_after_three_jobs() -> None:
+def test_a_program_that_could_not_be_sent_to_three_pods_is_an_error() -> None:
     machine = attaching()
     for _ in range(MAX_ATTACH_FAILURES - 1):
-        job = machine.job
-        while machine.job == job:
-            machine.feed(steps.LogEnded(machine.log, not_running()))
-            machine.tick()
+        machine.feed(steps.LogEnded(machine.log, not_found("pods")))
         machine.run()
-    while machine.last is None:
-        machine.feed(steps.LogEnded(machine.log, not_running()))
-        machine.tick()
+    machine.feed(steps.LogEnded(machine.log, not_found("pods")))
     assert isinstance(machine.error, StartError)
     assert (machine.error.cause, machine.error.may_have_run) == ("not_sent", False)
-    assert "not found in pod" in machine.error.message
+    assert "the connection to its container ended" in machine.error.message
     assert len(machine.state.attempts) == MAX_ATTACH_FAILURES
 
 
@@ -253,16 +250,35 @@ def test_a_connection_lost_after_the_request_is_continued_in_the_log(error: Netw
     assert len(machine.state.attempts) == 1
 
 
-@pytest.mark.parametrize("code", [0, 125])
-def test_a_log_without_a_start_frame_proves_that_the_program_has_not_run(code: int) -> None:
-    machine = cut()
-    machine.see(exited(code))
-    while machine.job == "job-1":
+NOT_STARTED = err("gke-sandbox: the program was not started: stdin ended without a request\n")
+
+
+def read_to_the_end(machine: AttachMachine, log: bytes) -> None:
+    """Read the log of the first Job as often as it is requested, until there is another attempt or the end."""
+    while machine.job == "job-1" and machine.last is None:
         assert machine.state.phase in ("reading", "status", "status poll")
         if machine.log == machine.state._log.number:
-            machine.feed(steps.LogOpened(machine.log), steps.LogEnded(machine.log))
+            machine.feed(steps.LogOpened(machine.log), steps.LogChunk(machine.log, log))
+            machine.feed(steps.LogEnded(machine.log))
         else:
             machine.tick()
+
+
+@pytest.mark.parametrize("code", [0, 1, 125])
+def test_an_empty_log_does_not_prove_that_the_program_has_not_run(code: int) -> None:
+    machine = cut()
+    machine.see(exited(code))
+    read_to_the_end(machine, b"")
+    assert isinstance(machine.error, ResultLost)
+    assert machine.error.may_have_run is True
+
+
+@pytest.mark.parametrize("code", [0, 125])
+def test_the_runner_proves_that_the_program_has_not_run(code: int) -> None:
+    machine = cut()
+    machine.see(exited(code))
+    read_to_the_end(machine, NOT_STARTED)
+    assert not [effect for effect in machine.effects if isinstance(getattr(effect, "event", None), OutputChunk)]
     assert machine.state.phase == "creating"
     assert machine.state.may_have_run is False
     machine.run()
@@ -328,6 +344,41 @@ def test_an_image_without_python_is_explained_by_its_log_and_not_tried_again() -
     assert "python3: not found" in machine.error.message
 
 
+def test_a_run_in_a_warm_pod_that_is_lost_starts_over_with_its_own_delivery() -> None:
+    machine = waiting()
+    machine.feed(Assigned(SETTINGS.override(delivery="env")))
+    machine.feed(steps.LogEnded(machine.log, broken()), steps.LogOpened(machine.log))
+    machine.see(exited(0))
+    read_to_the_end(machine, NOT_STARTED)
+    assert [type(effect) for effect in machine.create()] == [steps.CreateConfigMap]
+    assert machine.state.may_have_run is False
+
+
+def test_the_log_can_have_lines_before_the_start_frame_that_the_connection_has_not() -> None:
+    machine = started()
+    machine.feed(steps.LogChunk(machine.log, out("one")), steps.LogEnded(machine.log, broken()))
+    machine.feed(steps.LogOpened(machine.log), steps.LogChunk(machine.log, b"ERROR: ld.so: no such "))
+    machine.feed(steps.LogChunk(machine.log, b"file\n" + START + out("one")[:5]))
+    machine.feed(steps.LogEnded(machine.log, broken()))
+    while machine.log != machine.state._log.number:
+        machine.tick()
+    machine.feed(steps.LogOpened(machine.log), steps.LogChunk(machine.log, b"ERROR: ld.so: no such file\n"))
+    machine.feed(steps.LogChunk(machine.log, START + out("one") + out("two") + exit_frame(0)))
+    assert isinstance(machine.last, steps.Done)
+    assert (machine.last.result.stdout, machine.last.result.output_truncated) == ("onetwo", False)
+
+
+def test_after_startup_timeout_there_is_no_new_attempt() -> None:
+    machine = attaching()
+    while machine.last is None:
+        machine.feed(steps.LogEnded(machine.log, not_running()))
+        machine.tick()
+    assert machine.now <= STARTUP_TIMEOUT
+    assert isinstance(machine.error, StartError)
+    assert "did not accept a connection: container code-runner not found in pod x" in machine.error.message
+    assert len(machine.state.attempts) == 1
+
+
 def test_a_pod_lost_while_it_waits_does_not_end_the_run_that_was_assigned_meanwhile() -> None:
     machine = waiting()
     machine.see(exited(0))
@@ -353,6 +404,7 @@ def test_a_cancelled_run_may_have_run_once_the_request_was_sent(
 inputs = st.sampled_from(
     [
         *(make for _, make, _, _ in TRANSITIONS),
+        chunk(NOT_STARTED),
         ended(broken()),
         seen(RUNNING, deleted=True),
         seen(OUT_OF_MEMORY),
@@ -372,20 +424,27 @@ def test_inputs_in_any_order_send_the_program_to_one_pod_at_most_until_it_certai
 ) -> None:
     machine = AttachMachine(has_program=has_program)
     machine.feed(Started())
+
+    def feed(input_: steps.Input, after: float = 0.0) -> None:
+        job, log, was_sent = machine.job, machine.state._log, machine.state._request_sent
+        machine.feed(input_, after=after)
+        if machine.job != job:
+            assert not was_sent or log.decoder.not_started
+
     for make, after in given_:
         if machine.last is not None:
             break
-        machine.feed(make(machine), after=after)
+        feed(make(machine), after)
     for _ in range(500):
         if machine.last is not None:
             break
         if machine.state.phase == "creating":
-            machine.feed(steps.CreateFailed(broken(), may_have_arrived=True))
+            feed(steps.CreateFailed(broken(), may_have_arrived=True))
         elif machine.state.phase == "waiting":
-            machine.feed(Assigned(SETTINGS))
+            feed(Assigned(SETTINGS))
         else:
             machine.now = max(machine.now, machine.state.next_deadline)
-            machine.feed(Tick())
+            feed(Tick())
     assert machine.last is not None
     requests = [effect.number for effect in machine.effects if isinstance(effect, steps.SendRequest)]
     assert len(set(requests)) == len(requests), "a program is sent once over each connection"

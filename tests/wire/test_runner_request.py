@@ -142,9 +142,11 @@ REQUEST_ON_STDIN = stdin_request(config_map(Program("print(1)", stdin=b"in", fil
 assert REQUEST_ON_STDIN is not None
 
 
-def test_the_end_of_stdin_without_a_request_ends_the_runner_without_frames(tmp_path: Path) -> None:
+def test_the_end_of_stdin_without_a_request_ends_the_runner(tmp_path: Path) -> None:
     ran = on_stdin(b"", tmp_path)
-    assert (ran.log, ran.noise, ran.status) == (b"", b"", 0)
+    assert [frame.kind for frame in ran.frames] == ["err"]
+    assert ran.stderr == b"gke-sandbox: the program was not started: stdin ended without a request\n"
+    assert (ran.noise, ran.status) == (b"", 0)
 
 
 def test_a_runner_without_a_request_ends_after_its_idle_time(tmp_path: Path) -> None:
@@ -152,7 +154,9 @@ def test_a_runner_without_a_request_ends_after_its_idle_time(tmp_path: Path) -> 
     variables["GKE_SANDBOX_WAIT"] = "0.01"
     with subprocess.Popen(argv, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        assert (process.stdout.read(), process.wait(timeout=30)) == (b"", 0)
+        (frame,) = read_frames(process.stdout.read())
+        assert frame.payload == b"gke-sandbox: the program was not started: no request came\n"
+        assert process.wait(timeout=30) == 0
 
 
 @pytest.mark.parametrize("cut", [1, 3, 8, 20, 200, len(REQUEST_ON_STDIN) - 1])

@@ -53,7 +53,7 @@ def test_pods_that_end_again_and_again_are_replaced_with_growing_delays(
             # Four each time, with delays of up to a minute.
             assert cluster.requests.count("POST jobs") < 4 * (6 + 2 * 600 / MAX_DELAY)
         assert len(caplog.records) == 1
-        assert cluster.left() == []
+        assert cluster.transport.objects("jobs") == []
 
     main()
 

@@ -1,4 +1,4 @@
-"""Kubernetes' published rules, independent of the package: existing fields, and the requirements of `restricted`.
+"""Kubernetes' published rules, independent of the package: existing fields. See also `pod_security_rules`.
 
 Tests compare built bodies with them. Only the fields that we use and some related ones are listed: any other field
 is unknown, misspelt or misplaced, and the server rejects it with fieldValidation=Strict.
@@ -192,56 +192,3 @@ def field_errors(kind: Any, value: Any, path: str = "") -> list[str]:
         return [error for key, item in value.items() for error in field_errors(kind[str], item, f"{path}[{key}]")]
     wanted = str if kind == QUANTITY else kind
     return [] if type(value) is wanted else [f"{path}: {value!r} is no {kind}"]
-
-
-_RESTRICTED_VOLUMES = {
-    "configMap",
-    "csi",
-    "downwardAPI",
-    "emptyDir",
-    "ephemeral",
-    "persistentVolumeClaim",
-    "projected",
-    "secret",
-}
-
-
-def restricted_violations(pod: dict[str, Any]) -> list[str]:
-    """Return the violations of the Pod Security standard `restricted` (which includes `baseline`) in a PodSpec.
-
-    https://kubernetes.io/docs/concepts/security/pod-security-standards/
-    """
-    found = []
-    of_pod = pod.get("securityContext", {})
-    # baseline
-    found += [name for name in ("hostNetwork", "hostPID", "hostIPC") if pod.get(name)]
-    for volume in pod.get("volumes", []):
-        found += [f"volume {kind}" for kind in volume if kind != "name" and kind not in _RESTRICTED_VOLUMES]
-    if of_pod.get("runAsUser") == 0:
-        found.append("runAsUser")
-    if of_pod.get("sysctls"):
-        found.append("sysctls")
-    for container in pod.get("containers", []) + pod.get("initContainers", []):
-        own = container.get("securityContext", {})
-        if own.get("privileged"):
-            found.append("privileged")
-        if any(port.get("hostPort") for port in container.get("ports", [])):
-            found.append("hostPort")
-        if own.get("procMount", "Default") != "Default":
-            found.append("procMount")
-        if own.get("runAsUser") == 0:
-            found.append("runAsUser")
-        # restricted
-        if own.get("allowPrivilegeEscalation") is not False:
-            found.append("allowPrivilegeEscalation")
-        if own.get("runAsNonRoot", of_pod.get("runAsNonRoot")) is not True:
-            found.append("runAsNonRoot")
-        seccomp = own.get("seccompProfile", of_pod.get("seccompProfile", {}))
-        if seccomp.get("type") not in ("RuntimeDefault", "Localhost"):
-            found.append("seccompProfile")
-        capabilities = own.get("capabilities", {})
-        if "ALL" not in capabilities.get("drop", []):
-            found.append("capabilities.drop")
-        if set(capabilities.get("add", [])) - {"NET_BIND_SERVICE"}:
-            found.append("capabilities.add")
-    return found

@@ -30,7 +30,8 @@ from gke_sandbox.errors import PayloadTooLarge, SpecError
 from gke_sandbox.kube import names
 from gke_sandbox.kube.quantity import parse_quantity
 from gke_sandbox.settings import Settings, Toleration
-from tests.kubernetes_rules import field_errors, restricted_violations
+from tests.kubernetes_rules import field_errors
+from tests.pod_security_rules import RULES, violations
 
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs" / "manifests.md"
@@ -178,33 +179,61 @@ def test_every_field_exists_has_its_type_and_is_not_empty(delivery: Delivery, se
 def test_the_pod_satisfies_the_restricted_pod_security_standard(
     delivery: Delivery, settings: dict[str, Any]
 ) -> None:
-    assert restricted_violations(pod_of(make(delivery=delivery, **settings))) == []
+    assert violations(make(delivery=delivery, **settings).job["spec"]["template"]) == []
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "violation"),
-    [
-        (["hostNetwork"], True, "hostNetwork"),
-        (["securityContext", "seccompProfile", "type"], "Unconfined", "seccompProfile"),
-        (["securityContext", "seccompProfile"], {}, "seccompProfile"),
-        (["securityContext", "runAsNonRoot"], None, "runAsNonRoot"),
-        (["securityContext", "runAsUser"], 0, "runAsUser"),
-        (["containers", 0, "securityContext", "allowPrivilegeEscalation"], True, "allowPrivilegeEscalation"),
-        (["containers", 0, "securityContext", "capabilities"], {}, "capabilities.drop"),
-        (["containers", 0, "securityContext", "capabilities", "add"], ["NET_RAW"], "capabilities.add"),
-        (["containers", 0, "securityContext", "privileged"], True, "privileged"),
-        (["volumes", 0, "hostPath"], {"path": "/"}, "volume hostPath"),
-    ],
-)
-def test_the_check_of_the_restricted_standard_finds_violations(
-    path: list[Any], value: Any, violation: str
-) -> None:
-    pod = copy.deepcopy(pod_of(make(delivery="mount")))
-    at: Any = pod
+SECURITY, BOX_SECURITY = ["spec", "securityContext"], ["spec", "containers", 0, "securityContext"]
+VIOLATIONS: list[tuple[str, list[Any], Any]] = [
+    ("baseline, HostProcess", [*SECURITY, "windowsOptions"], {"hostProcess": True}),
+    ("baseline, HostProcess", [*BOX_SECURITY, "windowsOptions"], {"hostProcess": True}),
+    ("baseline, Host Namespaces", ["spec", "hostNetwork"], True),
+    ("baseline, Host Namespaces", ["spec", "hostPID"], True),
+    ("baseline, Host Namespaces", ["spec", "hostIPC"], True),
+    ("baseline, Privileged Containers", [*BOX_SECURITY, "privileged"], True),
+    ("baseline, Capabilities", [*BOX_SECURITY, "capabilities", "add"], ["NET_RAW"]),
+    ("baseline, HostPath Volumes", ["spec", "volumes", 0, "hostPath"], {"path": "/"}),
+    ("baseline, Host Ports", ["spec", "containers", 0, "ports"], [{"containerPort": 1, "hostPort": 1}]),
+    (
+        "baseline, Host Probes / Lifecycle Hooks",
+        ["spec", "containers", 0, "lifecycle"],
+        {"preStop": {"httpGet": {"port": 80, "host": "169.254.169.254"}}},
+    ),
+    ("baseline, AppArmor", [*SECURITY, "appArmorProfile"], {"type": "Unconfined"}),
+    (
+        "baseline, AppArmor",
+        ["metadata", "annotations"],
+        {"container.apparmor.security.beta.kubernetes.io/code-runner": "unconfined"},
+    ),
+    ("baseline, SELinux", [*BOX_SECURITY, "seLinuxOptions"], {"type": "spc_t"}),
+    ("baseline, SELinux", [*SECURITY, "seLinuxOptions"], {"user": "system_u"}),
+    ("baseline, /proc Mount Type", [*BOX_SECURITY, "procMount"], "Unmasked"),
+    ("baseline, Seccomp", [*BOX_SECURITY, "seccompProfile"], {"type": "Unconfined"}),
+    ("baseline, Sysctls", [*SECURITY, "sysctls"], [{"name": "kernel.msgmax", "value": "1"}]),
+    ("restricted, Volume Types", ["spec", "volumes", 0, "nfs"], {"server": "a", "path": "/"}),
+    ("restricted, Privilege Escalation", [*BOX_SECURITY, "allowPrivilegeEscalation"], True),
+    ("restricted, Privilege Escalation", ["spec", "initContainers"], [{"name": "init"}]),
+    ("restricted, Privilege Escalation", ["spec", "ephemeralContainers"], [{"name": "debug"}]),
+    ("restricted, Running as Non-root", [*SECURITY, "runAsNonRoot"], False),
+    ("restricted, Running as Non-root", [*BOX_SECURITY, "runAsNonRoot"], False),
+    ("restricted, Running as Non-root user", [*SECURITY, "runAsUser"], 0),
+    ("restricted, Seccomp", [*SECURITY, "seccompProfile"], {}),
+    ("restricted, Capabilities", [*BOX_SECURITY, "capabilities"], {}),
+    ("restricted, Capabilities", [*BOX_SECURITY, "capabilities", "add"], ["CHOWN"]),
+]
+
+
+@pytest.mark.parametrize(("control", "path", "value"), VIOLATIONS)
+def test_the_check_of_the_restricted_standard_finds_violations(control: str, path: list[Any], value: Any) -> None:
+    template = copy.deepcopy(make(delivery="mount").job["spec"]["template"])
+    at: Any = template
     for step in path[:-1]:
         at = at[step]
     at[path[-1]] = value
-    assert violation in restricted_violations(pod)
+    assert control in {each.partition(":")[0] for each in violations(template)}
+
+
+def test_every_control_of_the_restricted_standard_is_tried() -> None:
+    assert {control for control, _, _ in VIOLATIONS} == {f"{rule.profile}, {rule.control}" for rule in RULES}
 
 
 @pytest.mark.parametrize(
@@ -456,7 +485,7 @@ def test_a_warm_pod_waits_for_any_program_for_its_idle_time() -> None:
     assert container_of(manifests)["stdinOnce"] is True
     assert manifests.request == b""
     assert field_errors("Job", manifests.job) == []
-    assert restricted_violations(pod_of(manifests)) == []
+    assert violations(manifests.job["spec"]["template"]) == []
 
 
 def test_a_program_above_64_mib_is_refused_with_attach() -> None:

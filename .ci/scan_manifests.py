@@ -46,7 +46,8 @@ def findings(checkov: str) -> set[tuple[str, str]]:
         for name, job in jobs().items():
             Path(directory, f"job-{name}.yaml").write_text(yaml.safe_dump(job))
         Path(directory, "rbac.yaml").write_text((ROOT / "gke_sandbox" / "rbac.yaml").read_text())
-        command = [checkov, "--directory", directory, "--framework", "kubernetes", "--skip-download", "--output", "json"]
+        options = ["--framework", "kubernetes", "--skip-download", "--output", "json"]
+        command = [checkov, "--directory", directory, *options]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1):
         sys.exit(f"checkov failed:\n{done.stdout}{done.stderr}")

@@ -89,6 +89,7 @@ def test_the_sdist_contains_the_source_the_tests_and_the_documents(sdist: Path) 
         "LICENSE",
         "PKG-INFO",
         "README.md",
+        "SECURITY.md",
         "pyproject.toml",
     }
     assert names - beside == files_of(*IN_SDIST)

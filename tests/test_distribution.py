@@ -15,7 +15,7 @@ from gke_sandbox import __version__
 
 ROOT = Path(__file__).parent.parent
 STEM = f"gke_sandbox-{__version__}"
-IN_SDIST = ("gke_sandbox", "tests", "docs", "examples", "benchmarks", "fixtures")
+IN_SDIST = ("gke_sandbox", "tests", "docs", "examples", "benchmarks", "fixtures", "images")
 """The directories of the sdist."""
 NOT_PYTHON = {"gke_sandbox/py.typed", "gke_sandbox/rbac.yaml"}
 """The data files of the package."""

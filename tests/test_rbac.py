@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import anyio
 import pytest
 import yaml
 
-from gke_sandbox import AsyncSandbox, Cluster, ResultLost, SandboxError
+from gke_sandbox import AsyncSandbox, Cluster, ConfigError, ResultLost, SandboxError
 from gke_sandbox._fakes.api_request import parse
 from gke_sandbox._wire.manifests import build
 from gke_sandbox._wire.program import Program
@@ -28,6 +29,7 @@ from gke_sandbox.settings import Settings
 
 from .clock import run_on_mock_clock
 from .pods import out, program
+from .warm_runner import WaitingRunner
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [each for each in yaml.safe_load_all((ROOT / "gke_sandbox" / "rbac.yaml").read_text()) if each]
@@ -36,23 +38,28 @@ NAMESPACE = "agent-sandbox"
 Permission = tuple[str, str, str]
 
 
-def the(kind: str) -> dict[str, Any]:
-    (found,) = (each for each in DOCUMENTS if each["kind"] == kind)
+ROLES = ("gke-sandbox", "gke-sandbox-attach")
+
+
+def the(kind: str, name: str | None = None) -> dict[str, Any]:
+    (found,) = (each for each in DOCUMENTS if each["kind"] == kind and name in (None, each["metadata"]["name"]))
     return found
 
 
-def granted() -> set[Permission]:
+def granted(role: str = "gke-sandbox") -> set[Permission]:
     return {
         (verb, group, resource)
-        for rule in the("Role")["rules"]
+        for rule in the("Role", role)["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
 
 
-def caller(without: Permission | None = None) -> Caller:
-    rules = [Rule([verb], [group], [resource]) for verb, group, resource in granted() - {without}]
+def caller(without: Permission | None = None, *, attach: bool = False) -> Caller:
+    """Return a caller with the first Role, and with the second one if `attach` is set."""
+    all_granted = granted() | (granted("gke-sandbox-attach") if attach else set())
+    rules = [Rule([verb], [group], [resource]) for verb, group, resource in all_granted - {without}]
     return Caller.service_account(NAMESPACE, "gke-sandbox", rules)
 
 
@@ -63,6 +70,8 @@ def test_every_document_exists_and_is_in_the_same_namespace() -> None:
     assert [each["kind"] for each in DOCUMENTS] == [
         "Namespace",
         "ServiceAccount",
+        "Role",
+        "RoleBinding",
         "Role",
         "RoleBinding",
         "NetworkPolicy",
@@ -82,9 +91,10 @@ def test_every_document_has_a_comment_with_its_purpose() -> None:
         assert before.splitlines()[-1].startswith("# "), text
 
 
-def test_the_role_is_bound_to_the_service_account() -> None:
-    binding = the("RoleBinding")
-    assert binding["roleRef"]["name"] == the("Role")["metadata"]["name"]
+@pytest.mark.parametrize("role", ROLES)
+def test_the_role_is_bound_to_the_service_account(role: str) -> None:
+    binding = the("RoleBinding", role)
+    assert binding["roleRef"]["name"] == the("Role", role)["metadata"]["name"]
     (subject,) = binding["subjects"]
     account = the("ServiceAccount")["metadata"]
     assert (subject["kind"], subject["name"], subject["namespace"]) == (
@@ -99,7 +109,7 @@ def test_the_namespace_enforces_the_restricted_standard() -> None:
     assert labels == {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "audit", "warn")}
 
 
-@pytest.mark.parametrize("delivery", ["env", "mount"])
+@pytest.mark.parametrize("delivery", ["env", "mount", "attach"])
 def test_the_default_pod_satisfies_limits_and_quota_and_has_no_network(delivery: str) -> None:
     settings = Settings(namespace=NAMESPACE).override(delivery=delivery)
     job = build(settings, Program(code="print(1)"), name="job", session="s").job
@@ -193,6 +203,69 @@ CLEANS = ("list", "batch", "jobs")
 def test_the_role_has_the_used_permissions_and_no_others() -> None:
     assert used() - granted() == set(), "missing in rbac.yaml"
     assert granted() - used() == set(), "in rbac.yaml, and used by nobody"
+
+
+def test_the_second_role_has_what_an_attach_needs_and_nothing_else() -> None:
+    assert granted("gke-sandbox-attach") == {("get", "", "pods/attach"), ("create", "", "pods/attach")}
+
+
+@pytest.mark.parametrize("options", [{"warm": 1}, {"delivery": "attach"}], ids=str)
+def test_attaching_uses_both_roles_and_no_more(options: dict[str, Any]) -> None:
+    used, start, _ = attached(caller(attach=True), **options)
+    assert start == ("warm" if "warm" in options else "cold")
+    # The server checks "create" for the same request.
+    assert used - granted() == {("get", "", "pods/attach")}
+
+
+@pytest.mark.parametrize("verb", ["get", "create"])
+@pytest.mark.parametrize("options", [{"warm": 1}, {"delivery": "attach"}], ids=str)
+def test_a_missing_verb_of_attach_is_named_by_check_and_by_the_run(options: dict[str, Any], verb: str) -> None:
+    who = caller((verb, "", "pods/attach"), attach=True)
+    _, start, problem = attached(who, **options)
+    # A warm Sandbox starts programs in new pods instead.
+    assert start == ("cold" if "warm" in options else "")
+    assert "pods/attach" in problem
+    assert 'resources: ["pods/attach"], verbs: ["get", "create"]' in problem
+    assert ("The verb create is missing." in problem) == (verb == "create")
+    assert f"permission to {verb} pods/attach: missing" in check_failure(who, **options)
+
+
+def attached(who: Caller, **options: Any) -> tuple[set[Permission], str, str]:
+    """Run one program by attach. Return the requests, `result.start`, and the warning or the error."""
+
+    async def main() -> tuple[set[Permission], str, str]:
+        async with sandbox_of(who, **options) as (cluster, sandbox):
+            await anyio.sleep(5)  # Until the pod waits, or could not be used.
+            try:
+                result = await sandbox.run("fine")
+            except SandboxError as error:
+                return asked_of(cluster), "", f"{error.message}. {error.hint}"
+            return asked_of(cluster), result.start, "".join(result.warnings)
+
+    return run_on_mock_clock(main)
+
+
+def check_failure(who: Caller, **options: Any) -> str:
+    async def main() -> str:
+        async with sandbox_of(who, **options) as (_, sandbox):
+            with pytest.raises(ConfigError) as caught:
+                await sandbox.check()
+            return caught.value.message
+
+    return run_on_mock_clock(main)
+
+
+@asynccontextmanager
+async def sandbox_of(who: Caller, **options: Any) -> AsyncIterator[tuple[LocalTransport, AsyncSandbox]]:
+    async with (
+        LocalTransport(
+            ScriptedRuntime(WaitingRunner().script),
+            namespaces=[Namespace(NAMESPACE, pod_security="restricted")],
+            caller=who,
+        ) as cluster,
+        AsyncSandbox(Cluster.transport(cluster), namespace=NAMESPACE, **options) as sandbox,
+    ):
+        yield cluster, sandbox
 
 
 def rule(missing: Permission) -> str:

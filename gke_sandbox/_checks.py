@@ -10,6 +10,7 @@ from .errors import SpecError
 from .kube.quantity import Quantity, QuantityError, parse_quantity
 
 _MAX_SECONDS = 7 * 24 * 3600
+_MAX_WARM = 1000
 _MAX_INT64 = (1 << 63) - 1
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?) ?([kmgtpe])i?b?(?:ytes?)?", re.ASCII | re.IGNORECASE)
 """A size as people write it. Kubernetes accepts ``1G`` and ``1Gi``, not ``1GB``."""
@@ -91,6 +92,23 @@ def check_seconds(path: str, value: object) -> float:
             path, f"must be more than 0 and at most {_MAX_SECONDS} seconds (7 days), got {shorten(value)}"
         )
     return float(value)
+
+
+def check_warm(
+    warm: object, idle_timeout: object, *, delivery: str, idle_name: str = "warm_idle_timeout"
+) -> tuple[int, float]:
+    """Return a number of warm pods and their idle time.
+
+    Raises `ConfigError` if they, or the delivery, need the package for WebSockets and it is missing.
+    """
+    check_integer("warm", warm, 0, _MAX_WARM)
+    assert isinstance(warm, int)
+    seconds = check_seconds(idle_name, idle_timeout)
+    if warm or delivery == "attach":
+        from .kube.attach import require_websockets
+
+        require_websockets()
+    return warm, seconds
 
 
 def check_quantity(path: str, value: object) -> Quantity:

@@ -13,7 +13,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from ._checks import check_integer, check_seconds, describe
+from ._checks import check_integer, check_warm, describe
 from ._engine.execution import Execution
 from ._engine.preflight import check
 from ._open_sandbox import OpenSandbox, closed_during_the_run
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["AsyncSandbox", "ExecutionStream"]
 
 _MAX_CONCURRENCY = 10_000
-_MAX_WARM = 1000
 _CONCURRENCY_NAMES = frozenset(["limit", "concurrency", "max_workers", "workers", "parallelism"])
 """Names of `max_concurrency` in other libraries."""
 
@@ -47,7 +46,8 @@ class AsyncSandbox:
 
     `cluster` is by default `Cluster.auto()`. The other keyword arguments are the fields of `settings.Settings`;
     `namespace` is by default that of the kubeconfig's context or of the pod, else ``default``. Invalid settings
-    raise `SpecError` here, before any request. The cluster is looked up when the block is entered: `ConfigError`.
+    raise `SpecError` here, before any request, and a missing package for `warm` or ``delivery="attach"`` raises
+    `ConfigError`. The cluster is looked up when the block is entered: `ConfigError`.
 
     Works with asyncio and trio, in any task of the event loop that opened it; use in another event loop raises
     `SandboxError`. You can start any number of runs at the same time; they share connections and one watch.
@@ -69,19 +69,14 @@ class AsyncSandbox:
         warm_idle_timeout: float = 600.0,
         **settings: Unpack[SettingsDict],
     ) -> None:
-        check_integer("warm", warm, 0, _MAX_WARM)
-        self.warm = warm
-        """The number of pods that are kept waiting for programs."""
-        self.warm_idle_timeout = check_seconds("warm_idle_timeout", warm_idle_timeout)
-        """How long a pod waits for a program before it is replaced, in seconds."""
-        if warm:
-            require_websockets()
         self._cluster = Cluster.auto() if cluster is None else _check_cluster(cluster)
         self._namespace_given = settings.get("namespace") is not None
         if not self._namespace_given:
             settings.pop("namespace", None)
         self.settings = Settings().override(**settings)
         """The settings of this Sandbox. The namespace is final when the Sandbox is open."""
+        self.warm, self.warm_idle_timeout = check_warm(warm, warm_idle_timeout, delivery=self.settings.delivery)
+        """The number of pods that are kept waiting for programs, and how long one waits, in seconds."""
         self.session = secrets.token_hex(4)
         """Value of the label ``gke-sandbox/session`` of all its Jobs and pods."""
         self._open: OpenSandbox | None = None

@@ -46,6 +46,10 @@ class Sandbox:
     second Ctrl-C stops waiting and logs the names of the Jobs that may remain. A Sandbox that is never closed
     deletes its Jobs at interpreter exit. In a forked child a Sandbox starts again with a new session; it never
     uses the Jobs of its parent.
+
+    `warm` is a number of pods that are kept waiting for programs, and `warm_idle_timeout` is how long each waits,
+    in seconds: see `AsyncSandbox`. The pods are created when the Sandbox is opened: by its block, by `open`, or at
+    first use.
     """
 
     def __init__(

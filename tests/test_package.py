@@ -63,7 +63,7 @@ LAYERS = {
     },
     "_loop_thread": {"_engine", "errors", "sandbox"},
     "sync": {"_loop_thread", "_stream", "_wire", "cluster", "errors", "result", "sandbox", "settings"},
-    "adk": {"_diagnosis", "_setting_names", "cluster", "errors", "kube", "result", "settings", "sync"},
+    "adk": {"_checks", "_diagnosis", "_setting_names", "cluster", "errors", "kube", "result", "settings", "sync"},
 }
 
 # Import cycles between modules. Remove a line when you have broken its cycle; never add one.

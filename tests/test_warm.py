@@ -201,6 +201,7 @@ POD = Settings(timeout=100, env={"A": "1"}, annotations={"x": "y"})
         ({"delivery": "mount"}, False),
         ({"delivery": "attach"}, True),
         ({"annotations": {"x": "y", "adk.agent.google.com/invocation-id": "e-1"}}, True),
+        ({"labels": {"adk.agent.google.com/agent-name": "coder"}}, True),
         ({"annotations": {"x": "z"}}, False),
         ({"labels": {"team": "a"}}, False),
         ({"image": "python:3.12-slim"}, False),

@@ -26,10 +26,12 @@ INITIAL_DELAY, MAX_DELAY = 1.0, 60.0
 STABLE_AFTER = 60.0
 """A pod that ends earlier than this many seconds after it was ready, without a program, counts as one that could
 not be used: the delay before the next one grows."""
-INVOCATION_ID = "adk.agent.google.com/invocation-id"
-"""The annotation with the call that a Job is for. A warm pod is created before that is known."""
+PER_RUN = frozenset(["adk.agent.google.com/invocation-id", "adk.agent.google.com/agent-name"])
+"""The annotation and the label with the call that a Job is for. A warm pod is created before they are known."""
 
-_IN_THE_REQUEST = frozenset(["timeout", "env", "annotations", "max_output_bytes", "max_file_bytes", "max_files"])
+_IN_THE_REQUEST = frozenset(
+    ["timeout", "env", "labels", "annotations", "max_output_bytes", "max_file_bytes", "max_files"]
+)
 """The settings that travel with the program, or are compared separately."""
 _WITHOUT_EFFECT = frozenset(["delivery", "startup_timeout", "tmp_size"])
 """The settings that do not change a container that waits."""
@@ -235,9 +237,14 @@ def can_run(pod: Settings, run: Settings) -> bool:
         run.timeout <= pod.timeout
         and run.delivery in (pod.delivery, "attach")
         and _adds_only(pod.env, run.env)
-        and {**pod.annotations, INVOCATION_ID: ""} == {**run.annotations, INVOCATION_ID: ""}
+        and _without_call(pod.annotations) == _without_call(run.annotations)
+        and _without_call(pod.labels) == _without_call(run.labels)
         and all(getattr(pod, name) == getattr(run, name) for name in compared)
     )
+
+
+def _without_call(values: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in values.items() if name not in PER_RUN}
 
 
 def _adds_only(pod: Mapping[str, str], run: Mapping[str, str]) -> bool:

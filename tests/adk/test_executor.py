@@ -160,12 +160,13 @@ def test_failures_and_dropped_output_are_logged(caplog: pytest.LogCaptureFixture
     big = encode("file", base64.b64encode(zlib.compress(b"x" * 30)), "big\x1b")
     with on(scripted(program(out("x" * 30), big)), max_output_bytes=10) as executor:
         execute(executor, "")
-    warning, info, lost = (record for record in caplog.records if "agent coder" in record.getMessage())
+    warning, info, ok, lost = (record for record in caplog.records if "agent coder" in record.getMessage())
+    assert (ok.levelname, "exit code 0" in ok.getMessage()) == ("INFO", True)
     assert warning.levelname == "WARNING"
     assert "the image does not exist" in warning.getMessage()
     assert "Check the image's name" in warning.getMessage()
     assert info.levelname == "INFO"
-    assert "exit code 3 (Job gke-sandbox-" in info.getMessage()
+    assert "(invocation e-1234): exit code 3 (cold start, Job gke-sandbox-" in info.getMessage()
     assert lost.levelname == "WARNING"
     assert "dropped 20 bytes of stdout, 0 of stderr, 1 files; 1 output file with an invalid" in lost.getMessage()
     assert r"): 'big\x1b' (gke-sandbox-" in lost.getMessage()

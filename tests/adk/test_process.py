@@ -151,6 +151,35 @@ def test_an_executor_that_is_never_closed_leaves_no_processes(tmp_path: Path) ->
         time.sleep(0.01)
 
 
+def test_an_executor_with_warm_pods_that_is_never_closed_leaves_none(tmp_path: Path) -> None:
+    code = f"""
+    executor = GkeCodeExecutor(
+        cluster=Cluster.local("process"), warm=2, settings={{"env": {{"MARK": {str(tmp_path)!r}}}}}
+    ).open()
+    pool = executor._sandbox()._open().sandbox._opened().pool
+    while pool.ready < 2:
+        time.sleep(0.01)
+    print(run("print(1)").stdout, end="")
+    """
+    assert fresh(code) == "1\n"
+    deadline = time.monotonic() + 10
+    while marked := marked_processes(str(tmp_path)):
+        assert time.monotonic() < deadline, marked
+        time.sleep(0.01)
+
+
+def marked_processes(mark: str) -> list[str]:
+    """Return the processes with this value in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if mark.encode() in path.read_bytes():
+                found.append(path.parent.name)
+        except OSError:  # It has ended.
+            continue
+    return found
+
+
 def runs(pid: int) -> bool:
     """Whether a process exists and is not a zombie."""
     try:

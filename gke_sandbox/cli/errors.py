@@ -18,8 +18,9 @@ _PROGRAM_FIELDS = {
     "files": "--file",
     "stdin": "--stdin",
     "args": "the arguments after --",
+    "warm": "--warm",
 }
-"""How the command line names the fields of `Program`."""
+"""How the command line names the fields of `Program`, and arguments of `AsyncSandbox`."""
 
 _HINTS = {
     "runtime_class_name": "--no-runtime-class uses the default runtime of the cluster.",

@@ -77,12 +77,14 @@ _CLUSTER_OPTIONS = {
 """The options that name a real cluster or change the connection to it, by their destinations."""
 
 
-def add_settings(group: argparse._ArgumentGroup, table: Mapping[str, tuple[str | None, str]]) -> None:
-    """Add the options of the settings in `table`. An option that is not used sets nothing."""
+def add_settings(
+    group: argparse._ArgumentGroup, table: Mapping[str, tuple[str | None, str]], *, short: bool = True
+) -> None:
+    """Add the options of the settings in `table`, with their `short` names. An unused option sets nothing."""
     fields = {field.name: field for field in dataclasses.fields(Settings)}
     types = typing.get_type_hints(Settings)
     for setting, (metavar, about) in table.items():
-        names = [name for name in (_SHORT.get(setting), OPTIONS[setting]) if name]
+        names = [name for name in (_SHORT.get(setting) if short else None, OPTIONS[setting]) if name]
         how: dict[str, Any] = _value_type(setting, types[setting])
         if how.get("action") == "append":
             about += " (repeatable)"
@@ -129,10 +131,10 @@ def _default_text(setting: str, default: float | str) -> str:
     return str(default)
 
 
-def add_cluster(parser: argparse.ArgumentParser, *, embedded: bool = True) -> None:
+def add_cluster(parser: argparse.ArgumentParser, *, embedded: bool = True, short: bool = True) -> None:
     """Add the options for the cluster, the credentials and the namespace.
 
-    `embedded` shows the options of the embedded cluster in the help.
+    `embedded` shows the options of the embedded cluster in the help. `short` adds ``-n`` for the namespace.
     """
     group = parser.add_argument_group(
         "cluster", "Default: inside a pod its own cluster, else the cluster that kubectl uses."
@@ -176,7 +178,7 @@ def add_cluster(parser: argparse.ArgumentParser, *, embedded: bool = True) -> No
         metavar="GROUP",
         help="impersonate this group (repeatable)",
     )
-    add_settings(group, NAMESPACE)
+    add_settings(group, NAMESPACE, short=short)
     local = "run on this machine with the embedded cluster (no Kubernetes needed)"
     group.add_argument("--local", action="store_true", help=local if embedded else argparse.SUPPRESS)
     isolation = (

@@ -104,11 +104,12 @@ def command(args: argparse.Namespace, console: Console) -> int:
         session = RunSession(sandbox, program, console, quiet=args.json or args.verbose > 0, local=args.local)
         if recording is not None:
             # Do not record an interrupted run: the file keeps its previous content.
-            session.on_signal = recording.discard
+            session.before_deletion = recording.discard
         session.run()
-        if session.signal is not None:
-            console.print_interrupted(session.signal, sandbox.leftovers, sandbox.namespace)
-            return 128 + session.signal
+        number = session.interrupts.signal
+        if number is not None:
+            console.print_interrupted(number, sandbox.leftovers, sandbox.namespace)
+            return 128 + number
         if session.error is not None:
             raise session.error
         return _report(session, console, directory, local=args.local)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import anyio
@@ -13,6 +11,7 @@ import anyio
 from ..errors import SandboxError
 from ..result import ExecutionFinished, OutputChunk, PhaseChanged, PodWaiting
 from .console import Console, OutputFailed
+from .interrupts import Interrupts
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -27,15 +26,13 @@ logger = logging.getLogger(__name__)
 READER_GONE_GRACE = 1.0
 """Seconds that a program may still run after the reader of its output has closed the pipe."""
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
 
 class RunSession:
     """Run `program` and pass its output through.
 
-    After `run()`, exactly one of `signal`, `error` and `result` describes the outcome; check them in this order.
-    When `run()` returns or raises, the Job is deleted or listed in `sandbox.leftovers`. `quiet` disables the
-    progress line. `local` means that the programs of the sandbox run on this machine.
+    After `run()`, exactly one of `interrupts.signal`, `error` and `result` describes the outcome; check them in
+    this order. When `run()` returns or raises, the Job is deleted or listed in `sandbox.leftovers`. `quiet`
+    disables the progress line. `local` means that the programs of the sandbox run on this machine.
     """
 
     def __init__(
@@ -44,33 +41,27 @@ class RunSession:
         self.sandbox = sandbox
         self.result: ExecutionResult | None = None
         self.error: SandboxError | None = None
-        self.signal: int | None = None
+        self.interrupts = Interrupts(sandbox, console, local=local)
+        self.interrupts.on_signal = self._on_signal
+        self.before_deletion: Callable[[], None] = lambda: None
+        """Called when a signal ends the run."""
         self._program = program
-        self._local = local
         self._console = console
         self._progress = Progress(console, wanted=not quiet)
         self._output_failed: OutputFailed | None = None
-        self.on_signal: Callable[[], None] = lambda: None
-        """Called when a signal ends the run."""
 
     def run(self) -> None:
         """Run the program. Raises `OutputFailed` if stdout or stderr cannot be written."""
-        anyio.run(self._main)
+        anyio.run(self.interrupts.run, self._work)
         self._console.clear_status()
-        if self._output_failed is not None and self.signal is None:
+        if self._output_failed is not None and self.interrupts.signal is None:
             raise self._output_failed
 
-    async def _main(self) -> None:
-        # Signals that were ignored at the start stay ignored: nohup and `&` in a shell rely on it.
-        handled = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-        with anyio.open_signal_receiver(*handled) as signals:
-            async with anyio.create_task_group() as tasks:
-                self._scope = anyio.CancelScope()
-                tasks.start_soon(self._watch_reader)
-                tasks.start_soon(self._watch_signals, signals)
-                with self._scope:
-                    await self._stream(tasks)
-                tasks.cancel_scope.cancel()
+    async def _work(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._watch_reader)
+            await self._stream(tasks)
+            tasks.cancel_scope.cancel()
 
     async def _stream(self, tasks: TaskGroup) -> None:
         try:
@@ -111,32 +102,8 @@ class RunSession:
         await anyio.sleep(READER_GONE_GRACE)
         if self.result is None:
             self._output_failed = failed
-            self._scope.cancel()
+            self.interrupts.cancel()
 
-    async def _watch_signals(self, signals: AsyncIterator[signal.Signals]) -> None:
-        """End the run at the first signal. Stop waiting for the deletion of the Job at a later Ctrl-C.
-
-        Other signals do not stop the wait: timeout(1) sends SIGTERM twice, a closing terminal SIGHUP.
-        """
-        async for number in signals:
-            if self.signal is None:
-                self.signal = number
-                self.on_signal()
-                self._scope.cancel()
-                self._progress.set_final_text("deleting the Job (press Ctrl-C again to exit without waiting)")
-            elif number == signal.SIGINT:
-                self._exit_now()
-
-    def _exit_now(self) -> None:
-        """Exit the process, and print which Jobs may still be in the cluster.
-
-        The event loop is not stopped first, because it shields deletions from cancellation.
-        """
-        jobs = self.sandbox.jobs
-        if self._local:
-            # The programs are processes on this machine: kill them.
-            self.sandbox._delete_jobs_sync()
-            jobs = []
-        number = self.signal or signal.SIGINT
-        self._console.print_interrupted(number, jobs, self.sandbox.namespace)
-        os._exit(128 + number)
+    def _on_signal(self) -> None:
+        self.before_deletion()
+        self._progress.set_final_text("deleting the Job (press Ctrl-C again to exit without waiting)")

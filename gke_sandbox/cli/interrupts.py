@@ -1,0 +1,78 @@
+"""End the work of a command at a signal, after its Jobs are deleted."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import anyio
+
+from .console import Console
+
+if TYPE_CHECKING:
+    from ..sandbox import AsyncSandbox
+
+__all__ = ["Interrupts"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupts:
+    """Cancels the work of a command at the first signal, and exits the process at a later Ctrl-C.
+
+    `local` means that the programs of the sandbox run on this machine.
+    """
+
+    def __init__(self, sandbox: AsyncSandbox, console: Console, *, local: bool) -> None:
+        self.signal: int | None = None
+        """The first signal."""
+        self.on_signal: Callable[[], None] = lambda: None
+        """Called at the first signal."""
+        self._sandbox = sandbox
+        self._console = console
+        self._local = local
+
+    async def run(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Wait for `work`, which closes the sandbox when it ends or is cancelled."""
+        # Signals that were ignored at the start stay ignored: nohup and `&` in a shell rely on it.
+        handled = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        with anyio.open_signal_receiver(*handled) as signals:
+            async with anyio.create_task_group() as tasks:
+                self._scope = anyio.CancelScope()
+                tasks.start_soon(self._watch, signals)
+                with self._scope:
+                    await work()
+                tasks.cancel_scope.cancel()
+
+    def cancel(self) -> None:
+        """Cancel the work."""
+        self._scope.cancel()
+
+    async def _watch(self, signals: AsyncIterator[signal.Signals]) -> None:
+        """End the work at the first signal. Stop waiting for the deletion of Jobs at a later Ctrl-C.
+
+        Other signals do not stop the wait: timeout(1) sends SIGTERM twice, a closing terminal SIGHUP.
+        """
+        async for number in signals:
+            if self.signal is None:
+                self.signal = number
+                self.on_signal()
+                self._scope.cancel()
+            elif number == signal.SIGINT:
+                self._exit_now()
+
+    def _exit_now(self) -> None:
+        """Exit the process, and print which Jobs may still be in the cluster.
+
+        The event loop is not stopped first, because it shields deletions from cancellation.
+        """
+        jobs = self._sandbox.jobs
+        if self._local:
+            # The programs are processes on this machine: kill them.
+            self._sandbox._delete_jobs_sync()
+            jobs = []
+        number = self.signal or signal.SIGINT
+        self._console.print_interrupted(number, jobs, self._sandbox.namespace)
+        os._exit(128 + number)

@@ -133,9 +133,9 @@ def _print_tables(bench: Bench, namespace: str, console: Console) -> None:
     text += f"\n{_table('seconds', statistics)}\n{_table('median of phase', phases)}"
     print_text(text)
     if bench.cold_starts:
-        console.print_note(
-            f"{bench.cold_starts} runs that were meant to be warm started in a new pod, not counted"
-        )
+        count = "1 run that was" if bench.cold_starts == 1 else f"{bench.cold_starts} runs that were"
+        verb = "is" if bench.cold_starts == 1 else "are"
+        console.print_note(f"{count} meant to be warm started in a new pod and {verb} not counted")
 
 
 def _table(title: str, rows: dict[str, Any]) -> str:

@@ -22,7 +22,6 @@ from ._stream import ExecutionStream
 from ._wire.program import Program, to_program
 from .cluster import Cluster, _check_cluster
 from .errors import SandboxClosed, SandboxError, SpecError
-from .kube.attach import require_websockets
 from .result import ExecutionEvent, ExecutionResult
 from .settings import Settings, SettingsDict
 

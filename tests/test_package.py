@@ -57,7 +57,6 @@ LAYERS = {
         "_wire",
         "cluster",
         "errors",
-        "kube",
         "result",
         "settings",
     },

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import options, parsing
 from .console import Console, print_text
+from .tables import aligned
 
 if TYPE_CHECKING:
     from .bench_session import Bench
@@ -142,10 +143,5 @@ def _table(title: str, rows: dict[str, Any]) -> str:
     """Return seconds in aligned columns, one line for each kind of run."""
     cells = [[title, *(name.replace("_", " ") for name in next(iter(rows.values())))]]
     for kind, values in rows.items():
-        cells.append([kind, *("-" if value is None else f"{value:.3f}" for value in values.values())])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = []
-    for first, *rest in cells:
-        aligned = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *aligned]) + "\n")
-    return "".join(lines)
+        cells.append([kind, *("" if value is None else f"{value:.3f}" for value in values.values())])
+    return aligned(cells, numbers=True)

@@ -7,12 +7,17 @@ from collections.abc import Sequence
 from .console import one_line
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Return the rows as lines with aligned columns. An empty cell is shown as ``-``."""
+def aligned(rows: Sequence[Sequence[str]], *, numbers: bool = False) -> str:
+    """Return the rows as lines with aligned columns. An empty cell is shown as ``-``.
+
+    `numbers`: align all columns except the first to the right.
+    """
     cells = [[one_line(cell) or "-" for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    sides = ["<", *((">" if numbers else "<") for _ in widths[1:])]
     return "".join(
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() + "\n"
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
+        + "\n"
         for row in cells
     )
 

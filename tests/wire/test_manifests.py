@@ -583,19 +583,27 @@ def test_a_program_that_does_not_fit_is_rejected() -> None:
 # -- docs --------------------------------------------------------------------------------------------------
 
 
+SHOWN_RUNNER = "(the text of gke_sandbox/_wire/runner.py)"
+
+
 def shown(kind: str, delivery: Delivery) -> dict[str, Any]:
     program = Program(code="print(open('data.csv').read())\n", files={"data.csv": "a,b\n1,2\n"})
     manifests = make(program, delivery=delivery)
+    if delivery == "attach":
+        (runner,) = (each for each in container_of(manifests)["env"] if each["name"] == "GKE_SANDBOX_RUNNER")
+        assert runner["value"] == runner_text().replace("$", "$$")
+        runner["value"] = SHOWN_RUNNER
     if kind == "job":
         return manifests.job
     config_map = manifests.config_map(UID)
     assert config_map["data"]["runner"] == runner_text()
-    config_map["data"]["runner"] = "(the text of gke_sandbox/_wire/runner.py)"
+    config_map["data"]["runner"] = SHOWN_RUNNER
     return config_map
 
 
-@pytest.mark.parametrize("delivery", BOTH)
-@pytest.mark.parametrize("kind", ["job", "config_map"])
+@pytest.mark.parametrize(
+    ("kind", "delivery"), [*(("job", each) for each in ALL), *(("config_map", each) for each in BOTH)]
+)
 def test_the_documentation_shows_the_built_manifests(kind: str, delivery: Delivery) -> None:
     blocks = re.findall(r"<!-- (\w+) (\w+) -->\n```json\n(.*?)\n```", DOCS.read_text(), re.DOTALL)
     documented = {(what, by): text for what, by, text in blocks}[kind, delivery]

@@ -67,6 +67,14 @@ def test_the_wheel_contains_the_package_with_its_data_files_and_no_other_module(
     assert in_wheel(wheel) == files_of("gke_sandbox") | metadata
 
 
+def test_the_wheel_has_the_extra_that_warm_pods_need(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = archive.read(f"{STEM}.dist-info/METADATA").decode().splitlines()
+    assert "Provides-Extra: warm" in metadata
+    (required,) = (line for line in metadata if line.endswith("extra == 'warm'"))
+    assert required.startswith("Requires-Dist: wsproto")
+
+
 def test_the_package_contains_python_and_the_listed_data_files_only() -> None:
     assert {name for name in files_of("gke_sandbox") if not name.endswith(".py")} == NOT_PYTHON
 

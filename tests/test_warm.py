@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any
 
 import anyio
 import pytest
 
-from gke_sandbox import AsyncSandbox, Sandbox, SpecError
+from gke_sandbox import AsyncSandbox, ConfigError, Sandbox, SpecError
 from gke_sandbox._engine.warm_pool import INITIAL_DELAY, can_run
 from gke_sandbox.local import Fault, Match
 from gke_sandbox.local.faults import BadImage, CutAttach, Forbid
@@ -220,6 +221,30 @@ def test_a_pod_runs_programs_whose_settings_differ_only_in_what_a_request_can_ch
 def test_the_number_of_warm_pods_is_checked(kind: type, wrong: Any) -> None:
     with pytest.raises(SpecError, match=r"^warm: must be"):
         kind(warm=wrong)
+
+
+@pytest.mark.parametrize("kind", [Sandbox, AsyncSandbox])
+@pytest.mark.parametrize("given", [{"warm": 1}, {"delivery": "attach"}], ids=str)
+def test_a_missing_package_is_one_error_at_construction(
+    kind: type, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wsproto.connection", None)
+    with pytest.raises(ConfigError, match="requires the package wsproto, which is not installed") as caught:
+        kind(**given)
+    assert caught.value.hint == "Install it with: pip install 'gke-sandbox[warm]'."
+    kind(warm=0, delivery="env")
+
+
+@mock_clock
+async def test_a_missing_package_is_one_error_of_a_run_with_delivery_attach(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "wsproto.connection", None)
+    async with pods(WaitingRunner().script) as cluster:
+        with pytest.raises(ConfigError, match="requires the package wsproto") as caught:
+            await cluster.sandbox.run("x", delivery="attach")
+        assert caught.value.may_have_run is False
+        assert cluster.requests == []
 
 
 def test_the_idle_time_is_checked() -> None:

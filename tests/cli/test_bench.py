@@ -177,7 +177,7 @@ def test_a_signal_leaves_nothing(number: signal.Signals, status: int, tmp_path: 
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the children of a process, and theirs."""
+    """Return the children of a process, and their children."""
     try:
         threads = list(Path(f"/proc/{pid}/task").iterdir())
         children = [int(each) for thread in threads for each in (thread / "children").read_text().split()]

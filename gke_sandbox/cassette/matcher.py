@@ -164,6 +164,8 @@ class Matcher:
         if step is None and (request.is_poll or (request.method == "DELETE" and (job.is_unused or job.spare))):
             # As often as it polls, the last state stays; without one there is nothing to see.
             step = self._first_match(request, job.steps[::-1], names) or _empty_poll(request, job)
+        if step is None and job.is_unused and request.method == "GET" and request.path.endswith("/attach"):
+            step = self._silent_attach(request, job)
         if step is None:
             anywhere = job.mismatched or (job.is_warm and request.method == SEND)
             raise self._unexpected(request, self.not_replayed() if anywhere else self._left_of(job))
@@ -263,6 +265,16 @@ class Matcher:
                 return job, other
         return None
 
+    def _silent_attach(self, request: ReplayRequest, job: RecordedJob) -> Step | None:
+        """Return an attach to a pod whose Sandbox was closed before it attached in the recording."""
+        recorded = next((step for step in self.cassette.steps if step.response.status == 101), None)
+        if recorded is None:
+            return None
+        response = RecordedResponse(0, 101, recorded.response.headers, chunks=(), ended_by="client")
+        return Step(
+            "not recorded", 0, request.method, request.path, request.query, None, response, job.placeholder
+        )
+
     def starts(self) -> dict[str, deque[bool]]:
         """Return for the digest of each program whether its runs started in warm pods, in the recorded order."""
         found: dict[str, deque[bool]] = {}
@@ -321,7 +333,7 @@ class Matcher:
     def _after(self, step: Step) -> list[Step]:
         """Return the later steps about the same Job, or about none."""
         steps = self._jobs[step.job].steps if step.job else [each for each in self.cassette.steps if not each.job]
-        return steps[steps.index(step) + 1 :]
+        return steps[steps.index(step) + 1 :] if step in steps else []
 
     # -- steps --------------------------------------------------------------------------------------------
 

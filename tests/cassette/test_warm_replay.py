@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -180,6 +181,23 @@ def test_a_replay_may_have_fewer_and_more_warm_pods_without_a_program(tmp_path: 
         assert replay(path, lambda sandbox: one_by_one(sandbox, codes(2)), warm=2) == expected
     # Three pods, where two were recorded: the third never starts.
     assert replay(tmp_path / "soon.yaml", lambda sandbox: at_once(sandbox, codes(2)), warm=3) == expected
+
+
+def test_a_replay_may_attach_to_a_pod_to_which_the_recorded_client_had_no_time_to_attach(tmp_path: Path) -> None:
+    async def later(sandbox: AsyncSandbox) -> Results:
+        found = await one_by_one(sandbox, codes(2), 2)
+        await ready(sandbox, 2)
+        return found
+
+    found = record(tmp_path / "c.yaml", later, warm=2)
+    cassette = load(tmp_path / "c.yaml")
+    used = {step.job for step in cassette.steps if step.sends_request}
+    steps = tuple(step for step in cassette.steps if step.job in used or step.response.status != 101)
+    assert len(steps) == len(cassette.steps) - 2
+    # The order of the programs makes another pod than the recorded one the first.
+    for order in (codes(2), codes(2)[::-1]):
+        closed_early = replace(cassette, steps=steps)
+        assert replay(closed_early, lambda sandbox, o=order: one_by_one(sandbox, o, 2), warm=2) == found
 
 
 def test_the_failures_of_a_pool_are_replayed(tmp_path: Path) -> None:

@@ -292,10 +292,15 @@ class _Local(Cluster):
         return True
 
     def _connect(self, namespace: str | None = None) -> _Connection:
-        from .local import LocalTransport, choose_runtime
+        from .local import LocalTransport, Namespace, choose_runtime
+        from .local.runtimes.gvisor import GVisorRuntime
 
         runtime = choose_runtime(self.isolation)
-        transport = LocalTransport(runtime, namespaces={"default", namespace or "default"})
+        isolated = isinstance(runtime, GVisorRuntime)
+        names = {"default", namespace or "default"}
+        transport = LocalTransport(
+            runtime, namespaces=[Namespace(name, network_policy=isolated) for name in names]
+        )
         # The cluster ends with this process, but the processes of its pods do not.
         return _embedded(transport, runtime.kill_all)
 

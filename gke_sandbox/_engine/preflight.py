@@ -14,6 +14,8 @@ import anyio
 
 from .._diagnosis import messages, suspension
 from .._diagnosis.admission import RELEASE_FIELDS, job_changes
+from .._diagnosis.admission_diff import job_differences
+from .._diagnosis.finding import CheckStatus, join_some
 from .._wire.manifests import CONTAINER, Manifests, build
 from .._wire.program import Program
 from ..errors import CassetteError, ConfigError, Forbidden, NetworkError, NotFound, SandboxError, ServerError
@@ -23,7 +25,7 @@ from ..kube.retry import Retry
 from ..kube.status import RequestInfo, rule_hint
 from ..settings import Settings
 
-__all__ = ["Check", "Permission", "check", "check_failure", "permissions", "run_checks"]
+__all__ = ["Check", "Permission", "Preflight", "check", "check_failure", "permissions", "run_checks"]
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +83,7 @@ class Check:
     """The result of one check. `error` is the error behind a failure, if there is one."""
 
     name: str
-    status: Literal["ok", "warning", "failure"]
+    status: CheckStatus
     message: str = ""
     hint: str = ""
     error: SandboxError | None = None
@@ -95,13 +97,8 @@ async def run_checks(
     `name` is that of the Job in the dry run, `warm` whether there are warm pods. If the cluster does not respond,
     that is the only result. Raises `CassetteError` in replays.
     """
-    preflight = _Preflight(client, settings, session, name, warm)
-    with anyio.move_on_after(CHECK_TIMEOUT) as scope:
-        await preflight.run()
-    if scope.cancelled_caught:
-        call = RequestInfo("create", "POST", JOBS, settings.namespace)
-        error = NetworkError(f"no complete response within {CHECK_TIMEOUT:g} s", sent=True, request=str(call))
-        preflight.fail("cluster", error)
+    preflight = Preflight(client, settings, session, name, warm)
+    await preflight.run()
     return preflight.checks
 
 
@@ -129,7 +126,9 @@ async def check(client: KubeClient, settings: Settings, *, session: str, name: s
         raise error
 
 
-class _Preflight:
+class Preflight:
+    """The checks of `run_checks`, and the Job that the server returned for the dry run."""
+
     def __init__(self, client: KubeClient, settings: Settings, session: str, name: str, warm: bool) -> None:
         self._client = client
         self._settings = settings
@@ -138,8 +137,21 @@ class _Preflight:
         self._warm = warm
         self._denied: set[Permission] = set()
         self.checks: list[Check] = []
+        self.manifests: Manifests | None = None
+        """The manifests of the dry run. None if there was none."""
+        self.job: dict[str, Any] | None = None
+        """The Job as admission returned it. None if the server did not accept it."""
 
     async def run(self) -> None:
+        """Run the checks, for `CHECK_TIMEOUT` seconds at most."""
+        with anyio.move_on_after(CHECK_TIMEOUT) as scope:
+            await self._run()
+        if scope.cancelled_caught:
+            call = RequestInfo("create", "POST", JOBS, self._settings.namespace)
+            error = NetworkError(f"no complete response within {CHECK_TIMEOUT:g} s", sent=True, request=str(call))
+            self.fail("cluster", error)
+
+    async def _run(self) -> None:
         # The first request shows whether the cluster responds at all.
         first, *others = permissions(attach=self._settings.delivery == "attach", warm=self._warm)
         try:
@@ -204,8 +216,9 @@ class _Preflight:
 
     async def _check_dry_run(self) -> None:
         manifests = build(self._settings, Program(code="pass"), name=self._name, session=self._session)
+        self.manifests = manifests
         try:
-            job = await self._create(JOBS, self._settings.namespace, manifests.job, dry_run=True)
+            self.job = job = await self._create(JOBS, self._settings.namespace, manifests.job, dry_run=True)
         except SandboxError as error:
             is_namespace = isinstance(error, NotFound)
             self.fail("namespace" if is_namespace else "dry run of the Job", messages.rejected(error, self._name))
@@ -220,7 +233,7 @@ class _Preflight:
         except SandboxError as error:
             self.fail("dry run of the ConfigMap", messages.rejected(error, self._name))
         else:
-            self._add("dry run of the ConfigMap", "ok")
+            self._add("dry run of the ConfigMap", "ok", "accepted")
 
     def _compare(self, manifests: Manifests, job: dict[str, Any]) -> None:
         """Compare the Job with what admission returned."""
@@ -234,7 +247,9 @@ class _Preflight:
         elif (waits := suspension(job)) is not None and waits.cause is not None:
             self._add(name, "warning", waits.cause.summary, waits.cause.hint)
         else:
-            self._add(name, "ok")
+            found = job_differences(manifests.job, job)
+            changed = f"accepted; admission changed {join_some(found, separator='; ')}"
+            self._add(name, "ok", changed if found else "accepted as sent")
 
     async def _create(
         self, resource: Resource, namespace: str | None, body: dict[str, Any], *, dry_run: bool = False
@@ -262,7 +277,7 @@ class _Preflight:
         call = RequestInfo(
             permission.verb, "", permission.resource, self._settings.namespace, None, permission.subresource
         )
-        status: Literal["warning", "failure"] = "warning" if permission.optional else "failure"
+        status: CheckStatus = "warning" if permission.optional else "failure"
         self._add(name, status, f"missing; {permission.without}", rule_hint(call, f'"{permission.verb}"'))
 
     def fail(self, name: str, error: SandboxError) -> None:
@@ -274,7 +289,7 @@ class _Preflight:
     def _add(
         self,
         name: str,
-        status: Literal["ok", "warning", "failure"],
+        status: CheckStatus,
         message: str = "",
         hint: str = "",
         error: SandboxError | None = None,

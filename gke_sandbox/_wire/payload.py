@@ -41,7 +41,7 @@ from ..settings import GVISOR, Settings
 from .frames import PROTOCOL
 from .program import Program
 
-__all__ = ["Content", "Payload", "env_variable", "resolve_delivery", "runner_text"]
+__all__ = ["Content", "Payload", "env_variable", "probe_text", "resolve_delivery", "runner_text"]
 
 MAX_PIECE_BYTES = 128_000
 """The maximum length of one variable's value. Linux limits a variable with its name to 131,071 bytes."""
@@ -78,6 +78,11 @@ def runner_text() -> str:
     ):
         source = re.sub(pattern, replacement, source, flags=re.MULTILINE)
     return "# gke_sandbox/_wire/runner.py, without its comments\n" + source
+
+
+def probe_text() -> str:
+    """Return the program of ``gke-sandbox doctor --run``."""
+    return Path(__file__).with_name("probe.py").read_text(encoding="utf-8")
 
 
 def env_variable(key: str) -> str:

@@ -29,7 +29,7 @@ _EPILOG = """\
 examples:
   gke-sandbox run --local -c 'print(6 * 7)'      run on this machine, without a cluster
   gke-sandbox run script.py --file data.csv      run on the cluster that kubectl would use
-  gke-sandbox cluster-info                       show which cluster that is
+  gke-sandbox doctor                             check that programs can run there
   gke-sandbox clean --dry-run                    show which Jobs were left there
 
 Run "gke-sandbox COMMAND --help" for the options of a command.
@@ -39,7 +39,7 @@ Run "gke-sandbox COMMAND --help" for the options of a command.
 def build_parser() -> Parser:
     """Return the parser of the whole command line."""
     from .. import __version__
-    from . import bench, clean, cluster_info, manifest, ps, run
+    from . import bench, clean, cluster_info, doctor, manifest, ps, run
 
     parser = Parser(
         prog="gke-sandbox",
@@ -52,6 +52,7 @@ def build_parser() -> Parser:
     parser.set_defaults(command=None, parser=parser, verbose=0)
     subcommands = parser.add_subparsers(title="commands", metavar="COMMAND")
     run.add_parser(subcommands)
+    doctor.add_parser(subcommands)
     bench.add_parser(subcommands)
     cluster_info.add_parser(subcommands)
     ps.add_parser(subcommands)

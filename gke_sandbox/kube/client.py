@@ -34,7 +34,7 @@ from .http.transport import (
     trace_listener,
 )
 from .permissions import Permissions
-from .resources import PODS, Resource
+from .resources import PODS, VERSION, Resource
 from .status import (
     RequestInfo,
     error_from_response,
@@ -205,6 +205,10 @@ class KubeClient:
         info = RequestInfo("create", "POST", resource, namespace, name if isinstance(name, str) else None)
         query = {"fieldValidation": field_validation, "dryRun": "All" if dry_run else None}
         return await self._request(info, query, body)
+
+    async def version(self) -> dict[str, Any]:
+        """GET /version, such as ``{"gitVersion": "v1.36.2", ...}``. Every user may do this by default."""
+        return await self._request(RequestInfo("get", "GET", VERSION), {})
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> dict[str, Any]:
         """GET one object."""

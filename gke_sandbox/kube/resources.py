@@ -11,10 +11,16 @@ __all__ = [
     "CONFIG_MAPS",
     "EVENTS",
     "JOBS",
+    "LIMIT_RANGES",
     "NAMESPACES",
+    "NETWORK_POLICIES",
+    "NODES",
     "PODS",
+    "RESOURCE_QUOTAS",
     "RUNTIME_CLASSES",
     "SELF_SUBJECT_ACCESS_REVIEWS",
+    "SELF_SUBJECT_REVIEWS",
+    "VERSION",
     "Resource",
 ]
 
@@ -37,6 +43,8 @@ class Resource:
     @property
     def root(self) -> str:
         """The path of the group and version: ``/api/v1``, ``/apis/batch/v1``."""
+        if not self.version:
+            return ""
         return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
 
     def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
@@ -72,8 +80,17 @@ JOBS = Resource("batch", "v1", "jobs", "Job")
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
 PODS = Resource("", "v1", "pods", "Pod")
 EVENTS = Resource("", "v1", "events", "Event")
+RESOURCE_QUOTAS = Resource("", "v1", "resourcequotas", "ResourceQuota")
+LIMIT_RANGES = Resource("", "v1", "limitranges", "LimitRange")
+NETWORK_POLICIES = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
+NODES = Resource("", "v1", "nodes", "Node", namespaced=False)
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 RUNTIME_CLASSES = Resource("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass", namespaced=False)
 SELF_SUBJECT_ACCESS_REVIEWS = Resource(
     "authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False
 )
+SELF_SUBJECT_REVIEWS = Resource(
+    "authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview", namespaced=False
+)
+VERSION = Resource("", "", "version", "", namespaced=False)
+"""Not a resource, but the path ``/version``."""

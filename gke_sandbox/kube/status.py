@@ -289,6 +289,8 @@ def _attach_hint(info: RequestInfo, kind: type[ApiError], text: str) -> str:
 def rule_hint(info: RequestInfo, verbs: str) -> str:
     """Return the hint for a missing permission. `verbs` are in quotes, separated by commas."""
     what = f"{info.resource.plural}/{info.subresource}" if info.subresource else info.resource.plural
+    if not info.resource.version:
+        return f'Add this rule to a ClusterRole of this user: nonResourceURLs: ["{info.path}"], verbs: [{verbs}].'
     rule = f'apiGroups: ["{info.resource.group}"], resources: ["{what}"], verbs: [{verbs}]'
     if info.namespace is None:
         return f"Add this rule to a ClusterRole of this user: {rule}."

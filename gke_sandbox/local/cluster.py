@@ -9,9 +9,17 @@ from datetime import datetime
 
 from anyio.abc import TaskGroup
 
-from .apiserver.pod_security import Level
+from ..kube.pod_security import Level
 from .apiserver.rbac import Caller
-from .apiserver.resources import NAMESPACES, NODES, RUNTIME_CLASSES, ResourceType
+from .apiserver.resources import (
+    ALL,
+    NAMESPACES,
+    NETWORK_POLICIES,
+    NODES,
+    RESOURCE_QUOTAS,
+    RUNTIME_CLASSES,
+    ResourceType,
+)
 from .controllers.container_streams import ContainerStreams
 from .controllers.events import EventRecorder
 from .controllers.logs import ContainerLog
@@ -50,14 +58,24 @@ class Quota:
     jobs: int | None = None
     config_maps: int | None = None
 
+    @property
+    def hard(self) -> dict[str, int]:
+        """The limits by their names in a ResourceQuota."""
+        limits = {"pods": self.pods, "count/jobs.batch": self.jobs, "configmaps": self.config_maps}
+        return {name: limit for name, limit in limits.items() if limit is not None}
+
 
 @dataclass(frozen=True)
 class Namespace:
-    """A namespace with its Pod Security level and quota."""
+    """A namespace with its Pod Security level and quota.
+
+    `network_policy`: whether a NetworkPolicy denies all traffic of its pods. The runtime must enforce it.
+    """
 
     name: str
     pod_security: Level = "privileged"
     quota: Quota | None = None
+    network_policy: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +84,7 @@ class ClusterOptions:
 
     namespaces: tuple[Namespace, ...]
     node_labels: Mapping[str, str]
+    objects: tuple[Json, ...]
     caller: Caller
     pace: Pace
 
@@ -99,17 +118,31 @@ class ClusterState:
         self._populate()
 
     def _populate(self) -> None:
-        for name in self.namespaces:
+        for name, namespace in self.namespaces.items():
             body = {"spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}
-            self._create(NAMESPACES, name, {"kubernetes.io/metadata.name": name}, body)
+            labels = {"kubernetes.io/metadata.name": name}
+            if namespace.pod_security != "privileged":
+                labels["pod-security.kubernetes.io/enforce"] = namespace.pod_security
+            self._create(NAMESPACES, name, labels, body)
+            if namespace.quota is not None:
+                hard = {key: str(limit) for key, limit in namespace.quota.hard.items()}
+                self._create(RESOURCE_QUOTAS, namespace.quota.name, {}, {"spec": {"hard": hard}}, name)
+            if namespace.network_policy:
+                body = {"spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}}
+                self._create(NETWORK_POLICIES, "no-network", {}, body, name)
         self._create(RUNTIME_CLASSES, RUNTIME_CLASS, {}, {"handler": "runsc"})
         ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "kubelet is ready"}
         body = {"spec": {}, "status": {"conditions": [ready]}}
         labels = {"kubernetes.io/hostname": NODE, "kubernetes.io/os": "linux", **self.options.node_labels}
         self._create(NODES, NODE, labels, body)
+        for obj in self.options.objects:
+            resource = next(resource for resource in ALL if resource.kind == obj["kind"])
+            self.store.create(resource, self.store.prepare({"apiVersion": resource.api_version, **obj}))
 
-    def _create(self, resource: ResourceType, name: str, labels: Mapping[str, str], body: Json) -> None:
-        metadata = {"name": name, "labels": dict(labels)}
+    def _create(
+        self, resource: ResourceType, name: str, labels: Mapping[str, str], body: Json, namespace: str = ""
+    ) -> None:
+        metadata = {"name": name, "namespace": namespace, "labels": dict(labels)}
         obj = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata, **body}
         self.store.create(resource, self.store.prepare(obj))
 

@@ -79,6 +79,7 @@ class LocalTransport(httpx.AsyncBaseTransport):
     - `faults` makes the cluster misbehave, see `gke_sandbox.local.faults`.
     - `pace` is the latency of each step; by default none takes any time.
     - `node_labels` are the labels of the only node.
+    - `objects` exist from the start and can be listed, but have no effect: nodes, LimitRanges, ...
     - `caller` is the user of all requests; by default an administrator.
     - `now` is the clock for timestamps (durations use the event loop's), and `rng` chooses names and uids.
     """
@@ -91,6 +92,7 @@ class LocalTransport(httpx.AsyncBaseTransport):
         faults: FaultPlan | None = None,
         pace: Pace | None = None,
         node_labels: Mapping[str, str] = _GVISOR_LABELS,
+        objects: Iterable[Json] = (),
         caller: Caller | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
         rng: random.Random | None = None,
@@ -102,6 +104,7 @@ class LocalTransport(httpx.AsyncBaseTransport):
         self._options = ClusterOptions(
             namespaces=to_namespaces(namespaces),
             node_labels=dict(node_labels),
+            objects=tuple(objects),
             caller=caller or Caller.admin(),
             pace=pace or Pace(),
         )

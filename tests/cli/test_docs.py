@@ -57,7 +57,16 @@ def test_every_option_has_help() -> None:
         assert [action.option_strings for action in parser._actions if not action.help] == []
 
 
-OF_ONE_COMMAND = {"--json", "--older-than", "--all", "--dry-run", "--all-namespaces", "--runs", "--warm"}
+OF_ONE_COMMAND = {
+    "--json",
+    "--older-than",
+    "--all",
+    "--dry-run",
+    "--all-namespaces",
+    "--run",
+    "--runs",
+    "--warm",
+}
 """Options that the section of their command in docs/cli.md describes."""
 WITHOUT_A_CLUSTER = {"manifest"}
 """Commands that send no request."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import copy
 
+from ...kube.pod_security import violations
 from ..cluster import PRIORITY_CLASSES, RUNTIME_CLASS, SERVICE_ACCOUNT, ClusterState
 from ..faults import Mutate, RefusePod
 from ..objects import Json, with_metadata
 from .defaults import job_with_defaults, pod_with_defaults
 from .errors import FieldError, bad_request, forbidden, invalid, not_found
-from .pod_security import violations
 from .resources import CONFIG_MAPS, JOBS, NAMESPACES, PODS, ResourceType
 from .validation import config_map_errors, job_errors, pod_errors
 
@@ -127,18 +127,24 @@ def _check_quota(cluster: ClusterState, resource: ResourceType, namespace: str, 
     quota = cluster.namespaces[namespace].quota
     if quota is None:
         return
-    limits = {"pods": quota.pods, "count/jobs.batch": quota.jobs, "configmaps": quota.config_maps}
     counted = f"count/{resource.qualified}" if resource.group else resource.plural
-    limit = limits.get(counted)
+    limit = quota.hard.get(counted)
     if limit is None:
         return
-    used = sum(
-        resource is not PODS or each["status"]["phase"] not in ("Succeeded", "Failed")
-        for each in cluster.store.select(resource, namespace)
-    )
+    used = used_quota(cluster, namespace)[counted]
     if used >= limit:
         numbers = f"requested: {counted}=1, used: {counted}={used}, limited: {counted}={limit}"
         raise forbidden(resource, name, f"exceeded quota: {quota.name}, {numbers}")
+
+
+def used_quota(cluster: ClusterState, namespace: str) -> dict[str, int]:
+    """Return what a ResourceQuota counts: pods that have not ended, Jobs, ConfigMaps."""
+    pods = cluster.store.select(PODS, namespace)
+    return {
+        "pods": sum(each["status"]["phase"] not in ("Succeeded", "Failed") for each in pods),
+        "count/jobs.batch": len(cluster.store.select(JOBS, namespace)),
+        "configmaps": len(cluster.store.select(CONFIG_MAPS, namespace)),
+    }
 
 
 def job_warnings(cluster: ClusterState, job: Json) -> list[str]:

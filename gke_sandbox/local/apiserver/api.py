@@ -17,7 +17,7 @@ from ..cluster import SERVER_VERSION, ClusterState
 from ..controllers.gc import DeleteOptions, Propagation, delete
 from ..faults import Action, ExpireWatch
 from ..objects import Json, Key
-from .admission import create, job_warnings
+from .admission import create, job_warnings, used_quota
 from .decoding import Decoded, decode, raise_strict_errors
 from .errors import (
     StatusError,
@@ -36,7 +36,7 @@ from .errors import (
 from .pod_attach import pod_attach
 from .pod_logs import pod_log
 from .rbac import access_review, rules_review, self_review
-from .resources import CONFIG_MAPS, JOBS, PODS, ResourceType, find
+from .resources import CONFIG_MAPS, JOBS, PODS, RESOURCE_QUOTAS, ResourceType, find
 from .responses import Reply, error_reply, json_reply
 from .schema import ACCESS_REVIEW, CONFIG_MAP, DELETE_OPTIONS, JOB, RULES_REVIEW, SELF_REVIEW, Fields
 from .selectors import Selector, parse
@@ -135,7 +135,14 @@ class ApiServer:
         obj = self._store.get(Key(resource.plural, namespace, request.name))
         if obj is None:
             raise not_found(resource, request.name)
-        return obj
+        return self._with_usage(resource, obj)
+
+    def _with_usage(self, resource: ResourceType, obj: Json) -> Json:
+        """Return a ResourceQuota with its current usage; other objects unchanged."""
+        if resource is not RESOURCE_QUOTAS:
+            return obj
+        used, hard = used_quota(self._cluster, obj["metadata"]["namespace"]), obj["spec"]["hard"]
+        return {**obj, "status": {"hard": hard, "used": {name: str(used.get(name, 0)) for name in hard}}}
 
     async def _list(self, resource: ResourceType, request: ApiRequest) -> Reply:
         selector = self._selector(resource, request)
@@ -150,7 +157,7 @@ class ApiServer:
         # A later page contains newer objects under the old revision; a watch from there repeats these changes.
         revision = revision or self._store.revision
         objects = [
-            obj
+            self._with_usage(resource, obj)
             for obj in self._store.select(resource, request.namespace if resource.namespaced else "")
             if _sort_key(obj) > after and selector.matches(obj)
         ]

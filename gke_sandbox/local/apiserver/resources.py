@@ -36,10 +36,24 @@ PODS = ResourceType("", "v1", "pods", "Pod", True, _READ | {"delete"})
 CONFIG_MAPS = ResourceType("", "v1", "configmaps", "ConfigMap", True, _READ | _WRITE, window=64)
 EVENTS = ResourceType("", "v1", "events", "Event", True, _READ)
 NAMESPACES = ResourceType("", "v1", "namespaces", "Namespace", False, _READ)
+RESOURCE_QUOTAS = ResourceType("", "v1", "resourcequotas", "ResourceQuota", True, _READ)
+LIMIT_RANGES = ResourceType("", "v1", "limitranges", "LimitRange", True, _READ)
+NETWORK_POLICIES = ResourceType("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", True, _READ)
 NODES = ResourceType("", "v1", "nodes", "Node", False, _READ)
 RUNTIME_CLASSES = ResourceType("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass", False, _READ)
 
-ALL = (JOBS, PODS, CONFIG_MAPS, EVENTS, NAMESPACES, NODES, RUNTIME_CLASSES)
+ALL = (
+    JOBS,
+    PODS,
+    CONFIG_MAPS,
+    EVENTS,
+    NAMESPACES,
+    NODES,
+    RUNTIME_CLASSES,
+    RESOURCE_QUOTAS,
+    LIMIT_RANGES,
+    NETWORK_POLICIES,
+)
 
 
 def find(group: str, version: str, plural: str) -> ResourceType | None:

@@ -1,16 +1,17 @@
 """The Pod Security Standard `restricted`, with the server's messages.
 
-The rules for volumes, ports and similar fields are missing, because the embedded cluster has no such fields.
+The rules for volumes, ports and similar fields are missing, because this package sends no such fields.
 https://kubernetes.io/docs/concepts/security/pod-security-standards/
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
-from ..objects import Json
+__all__ = ["Level", "violations"]
 
+Json = dict[str, Any]
 Level = Literal["privileged", "restricted"]
 
 
@@ -77,7 +78,7 @@ def _privileged(spec: Json) -> str:
 
 
 def _non_root(spec: Json) -> str:
-    whole = spec["securityContext"].get("runAsNonRoot")
+    whole = spec.get("securityContext", {}).get("runAsNonRoot")
     bad = [name for name, context in _contexts(spec) if context.get("runAsNonRoot", whole) is not True]
     if not bad:
         return ""
@@ -86,13 +87,13 @@ def _non_root(spec: Json) -> str:
 
 def _user(spec: Json) -> str:
     bad = [name for name, context in _contexts(spec) if context.get("runAsUser") == 0]
-    if spec["securityContext"].get("runAsUser") == 0:
+    if spec.get("securityContext", {}).get("runAsUser") == 0:
         return "runAsUser=0 (pod must not set runAsUser=0)"
     return f"runAsUser=0 ({_which(bad)} must not set runAsUser=0)" if bad else ""
 
 
 def _seccomp(spec: Json) -> str:
-    whole = spec["securityContext"].get("seccompProfile")
+    whole = spec.get("securityContext", {}).get("seccompProfile")
     bad = [
         name
         for name, context in _contexts(spec)

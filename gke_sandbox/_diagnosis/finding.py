@@ -1,0 +1,37 @@
+"""The result of reading one part of a cluster. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+__all__ = ["CheckStatus", "Finding", "join_some", "mapping", "mappings"]
+
+CheckStatus = Literal["ok", "warning", "failure", "skipped"]
+"""``failure``: no program can run. ``skipped``: unknown, because a permission is missing."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A status, the reason for it, and how to fix it."""
+
+    status: CheckStatus
+    message: str
+    hint: str = ""
+
+
+def join_some(parts: Sequence[str], limit: int = 3, separator: str = ", ") -> str:
+    """Return the first parts, and how many more there are."""
+    more = [f"and {len(parts) - limit} more"] if len(parts) > limit else []
+    return separator.join([*parts[:limit], *more])
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """Return a mapping; an empty one for anything else."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def mappings(value: object) -> list[Mapping[str, Any]]:
+    """Return the mappings in a list; none for anything else."""
+    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, (list, tuple)) else []

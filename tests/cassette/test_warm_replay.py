@@ -67,7 +67,7 @@ WAYS = (at_once, one_by_one, staggered)
 
 
 @pytest.mark.parametrize("how", WAYS)
-@pytest.mark.parametrize(("count", "size"), [(1, 1), (3, 2), (4, 4), (9, 3)])
+@pytest.mark.parametrize(("count", "size"), [(1, 1), (3, 2), (4, 4), (7, 3)])
 def test_programs_get_their_own_results_in_every_order(tmp_path: Path, how: Way, count: int, size: int) -> None:
     programs = codes(count)
     found = record(tmp_path / "c.yaml", lambda sandbox: how(sandbox, programs, size), warm=size)
@@ -75,8 +75,8 @@ def test_programs_get_their_own_results_in_every_order(tmp_path: Path, how: Way,
     assert "warm" in {start for _, start in found.values()}
     cassette = load(tmp_path / "c.yaml")
     chance = random.Random(count)
-    orders = [programs, programs[::-1], *(chance.sample(programs, count) for _ in range(2))]
-    for order in orders:
+    orders = {tuple(order) for order in (programs, programs[::-1], chance.sample(programs, count))}
+    for order in sorted(orders):
         for way in WAYS:
             assert replay(cassette, lambda sandbox, o=order, w=way: w(sandbox, o), warm=size) == found
     assert replay(cassette, lambda sandbox: at_once(sandbox, programs), warm=size, strict=True) == found

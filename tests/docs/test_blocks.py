@@ -33,7 +33,7 @@ pytestmark = [
 def executed(document: Path) -> list[Block]:
     """Return the blocks that a test executes. Those that need google-adk are executed if it is installed."""
     found = [each for each in blocks(document) if each.language in ("python", "console") and not each.marker]
-    return [each for each in found if WITH_ADK or not re.search(r"\badk\b", each.text)]
+    return [each for each in found if WITH_ADK or not re.search(r"\badk\b|GkeCodeExecutor", each.text)]
 
 
 @pytest.mark.parametrize("document", [each for each in DOCUMENTS if executed(each)], ids=lambda path: path.name)

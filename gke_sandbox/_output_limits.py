@@ -64,8 +64,16 @@ def maximum(name: str, limits: Mapping[str, int], delivery: str) -> int:
 
 def check_output_limits(limits: Mapping[str, int], delivery: str) -> None:
     """Raise `SpecError` for a limit that cannot hold. The keys are those of `Settings`."""
+    nothing = dict.fromkeys(limits, 0)
     for name, value in limits.items():
-        check_integer(name, value, 0, maximum(name, dict.fromkeys(limits, 0), delivery))
+        try:
+            check_integer(name, value, 0, maximum(name, nothing, delivery))
+        except SpecError as error:
+            highest = maximum(name, nothing, "attach")
+            if isinstance(value, int) and 0 < value <= highest:
+                hint = f"With delivery=attach, the maximum is {highest}."
+                raise SpecError(name, error.problem, hint=hint, mentions=("delivery",)) from None
+            raise
     if stored_bytes(limits) <= log_bytes(delivery):
         return
     # The defaults fit, so at least one of them is higher.
@@ -75,8 +83,8 @@ def check_output_limits(limits: Mapping[str, int], delivery: str) -> None:
         raised[0],
         f"must be at most {maximum(raised[0], limits, delivery)} with "
         f"{' and '.join(f'{name} {limits[name]}' for name in others)}, got {limits[raised[0]]}",
-        hint=f"The pod's log must have room for all output. Lower {' or '.join(others)}.",
-        mentions=(raised[0], *others),
+        hint=f"The pod's log must have room for all output. Lower {' or '.join(others)}, or use delivery=attach.",
+        mentions=(raised[0], *others, "delivery"),
     )
 
 

@@ -340,7 +340,7 @@ def test_a_limit_for_which_the_log_has_no_room_is_refused_with_the_maximum(field
     assert f"must be at most {highest} with " in error.problem
     assert all(f"{name} {value}" in error.problem for name, value in OUTPUT_LIMITS.items() if name != field)
     others = " or ".join(name for name in OUTPUT_LIMITS if name != field)
-    assert error.hint == f"The pod's log must have room for all output. Lower {others}."
+    assert error.hint == f"The pod's log must have room for all output. Lower {others}, or use delivery=attach."
 
 
 @pytest.mark.parametrize("field", OUTPUT_LIMITS)
@@ -348,7 +348,11 @@ def test_a_limit_that_no_other_limit_makes_possible_is_refused_with_the_absolute
     nothing = dict.fromkeys(OUTPUT_LIMITS, 0)
     highest = maximum(field, nothing, "auto")
     assert getattr(Settings(**{**nothing, field: highest}), field) == highest
-    assert f"must be between 0 and {highest}, got" in refusal(**{**nothing, field: highest + 1}).problem
+    error = refusal(**{**nothing, field: highest + 1})
+    assert f"must be between 0 and {highest}, got" in error.problem
+    higher = maximum(field, nothing, "attach")
+    assert error.hint == (f"With delivery=attach, the maximum is {higher}." if higher > highest else "")
+    assert refusal(**{**nothing, field: higher + 1}).hint == ""
 
 
 def test_the_limit_that_is_above_its_default_is_named() -> None:

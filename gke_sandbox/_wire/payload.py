@@ -267,12 +267,16 @@ class Payload:
     def _too_large(self, message: str, size: int, limit: int) -> PayloadTooLarge:
         """Return the error. Its `field` is the largest content, which helps most when reduced."""
         sizes = self._sizes()
+        hint = "Put large data into the image."
+        if size <= MAX_UNPACKED_BYTES:
+            hint = f"Put large data into the image, or use delivery=attach (up to {MAX_UNPACKED_BYTES >> 20} MiB)."
         return PayloadTooLarge(
             max(sizes, key=sizes.__getitem__),
             f"code, files, stdin and args {message}",
             size=size,
             limit=limit,
-            hint="Put large data into the image.",
+            hint=hint,
+            mentions=("delivery",),
         )
 
 

@@ -260,6 +260,13 @@ def test_a_program_too_large_to_decompress_is_rejected() -> None:
     with pytest.raises(PayloadTooLarge) as caught:
         _ = payload(stdin=b"\0" * (64 * MIB + 1)).mount
     assert (caught.value.field, caught.value.limit) == ("stdin", 64 * MIB)
+    assert caught.value.hint == "Put large data into the image."
+
+
+def test_a_program_too_large_for_a_config_map_has_attach_as_a_hint() -> None:
+    with pytest.raises(PayloadTooLarge) as caught:
+        _ = payload(files={"a": random.Random(1).randbytes(2 * MIB)}).mount
+    assert caught.value.hint.endswith("or use delivery=attach (up to 64 MiB).")
 
 
 # -- delivery -----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A hook of mkdocs: the documents of the root directory and the files that documents link to are part of the site."""
+"""A hook of mkdocs: add the documents of the root directory, and the files that documents link to, to the site."""
 
 from __future__ import annotations
 
@@ -59,4 +59,6 @@ def _file(path: str) -> Path:
     found = ROOT / path
     if not found.is_dir():
         return found
-    return next(each for name in ("agent.py", "test_*.py", "README.md", "*.py") for each in sorted(found.glob(name)))
+    return next(
+        each for name in ("agent.py", "test_*.py", "README.md", "*.py") for each in sorted(found.glob(name))
+    )

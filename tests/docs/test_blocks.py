@@ -36,6 +36,7 @@ def executed(document: Path) -> list[Block]:
     return [each for each in found if WITH_ADK or not re.search(r"\badk\b|GkeCodeExecutor", each.text)]
 
 
+@pytest.mark.timeout(180)  # on a busy machine
 @pytest.mark.parametrize("document", [each for each in DOCUMENTS if executed(each)], ids=lambda path: path.name)
 def test_the_blocks_of_a_document_work_in_order(document: Path, tmp_path: Path) -> None:
     with notebook(tmp_path) as session:

@@ -96,6 +96,7 @@ def test_the_sdist_contains_the_source_the_tests_and_the_documents(sdist: Path) 
         "CONTRIBUTING.md",
         "LICENSE",
         "PKG-INFO",
+        "README.es.md",
         "README.md",
         "SECURITY.md",
         "pyproject.toml",

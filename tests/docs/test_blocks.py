@@ -32,6 +32,8 @@ pytestmark = [
 
 def executed(document: Path) -> list[Block]:
     """Return the blocks that a test executes. Those that need google-adk are executed if it is installed."""
+    if document.name == "README.es.md":
+        return []  # test_structure.py compares its blocks with those of README.md
     found = [each for each in blocks(document) if each.language in ("python", "console") and not each.marker]
     return [each for each in found if WITH_ADK or not re.search(r"\badk\b|GkeCodeExecutor", each.text)]
 
@@ -97,6 +99,7 @@ def test_yaml_and_json_can_be_parsed() -> None:
             pytest.fail(f"{block.place}: {error}")
 
 
+@pytest.mark.skipif(not (ROOT / ".ci").is_dir(), reason="an sdist has no .ci")
 def test_only_what_ci_executes_is_marked_so() -> None:
     ci = (ROOT / ".ci" / "run").read_text()
     for block in ALL:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ..test_package import LAYERS
-from .blocks import DOCUMENTS, ROOT
+from .blocks import DOCUMENTS, ROOT, blocks
 
 
 def without_code(document: Path) -> str:
@@ -40,6 +40,19 @@ def test_every_document_is_linked_from_another() -> None:
         if target[0] != "#"
     }
     assert [path.name for path in DOCUMENTS if path not in linked and path.name != "README.md"] == []
+
+
+def test_the_spanish_readme_has_the_blocks_the_links_and_the_sections_of_the_english_one() -> None:
+    english, spanish = ROOT / "README.md", ROOT / "README.es.md"
+    assert [each[2:] for each in blocks(spanish)] == [each[2:] for each in blocks(english)]
+    links, headings, rows = (
+        [re.findall(pattern, without_code(each), re.MULTILINE) for each in (english, spanish)]
+        for pattern in (r"\]\(([^)\s]+)\)", r"^#+(?= )", r"^\|")
+    )
+    other = {"README.md": "README.es.md"}
+    assert links[0] == [other.get(link, link) for link in links[1]]
+    assert headings[0] == headings[1]
+    assert len(rows[0]) == len(rows[1])
 
 
 def test_the_architecture_names_every_module() -> None:

@@ -24,7 +24,7 @@ def on_files(files: Files, config: Any) -> Files:
         for link, _ in _LINK.findall(file.content_string)
     }
     for target in sorted(linked):
-        if not target.endswith(".md"):
+        if not _is_page(target):
             files.append(File.generated(config, _asset(target), abs_src_path=str(_file(target))))
     return files
 
@@ -34,7 +34,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
     def rewritten(link: re.Match[str]) -> str:
         target = _from_root(page.file.src_uri, link[1])
-        return f"]({_page(target) if target.endswith('.md') else _asset(target)}{link[2] or ''})"
+        return f"]({_page(target) if _is_page(target) else _asset(target)}{link[2] or ''})"
 
     return _LINK.sub(rewritten, markdown)
 
@@ -43,6 +43,10 @@ def _from_root(page: str, target: str) -> str:
     """Return the path of a link in the repository."""
     in_root = page == "index.md" or page in ROOT_DOCUMENTS
     return posixpath.normpath(target if in_root else posixpath.join("docs", target))
+
+
+def _is_page(path: str) -> bool:
+    return path in ROOT_DOCUMENTS or path.startswith("docs/")
 
 
 def _page(path: str) -> str:

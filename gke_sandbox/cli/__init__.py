@@ -39,7 +39,7 @@ Run "gke-sandbox COMMAND --help" for the options of a command.
 def build_parser() -> Parser:
     """Return the parser of the whole command line."""
     from .. import __version__
-    from . import bench, clean, cluster_info, doctor, manifest, ps, run
+    from . import bench, clean, cluster_info, doctor, manifest, ps, rbac, run
 
     parser = Parser(
         prog="gke-sandbox",
@@ -58,6 +58,7 @@ def build_parser() -> Parser:
     ps.add_parser(subcommands)
     clean.add_parser(subcommands)
     manifest.add_parser(subcommands)
+    rbac.add_parser(subcommands)
     return parser
 
 

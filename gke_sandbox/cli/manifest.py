@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import options, parsing
 from .console import Console, print_text
 from .program import add_limits_and_pod, add_program, read_program
+from .yaml_output import dump
 
 if TYPE_CHECKING:
     from .._wire.manifests import Manifests
@@ -40,9 +40,6 @@ _ATTACH = """\
 # The runner waits on its stdin for the program, which "gke-sandbox run" sends over a connection. Without it, the
 # container ends after {seconds:g} s.
 """
-
-_PLAIN = re.compile(r"[A-Za-z/][\w./:-]+", re.ASCII)
-"""Text that needs no quotes, unless YAML 1.1 has another meaning for it. PyYAML does not know all of kubectl's."""
 
 
 def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
@@ -85,7 +82,7 @@ def as_yaml(manifests: Manifests, namespace: str | None) -> str:
         config_map = manifests.config_map("")
         del config_map["metadata"]["ownerReferences"]
         documents.insert(0, config_map)
-    return comment + "---\n".join(_dump(_in_namespace(each, namespace)) for each in documents)
+    return comment + "---\n".join(dump(_in_namespace(each, namespace)) for each in documents)
 
 
 def _in_namespace(obj: Mapping[str, Any], namespace: str | None) -> dict[str, Any]:
@@ -94,20 +91,3 @@ def _in_namespace(obj: Mapping[str, Any], namespace: str | None) -> dict[str, An
         return dict(obj)
     name, *others = obj["metadata"].items()
     return {**obj, "metadata": dict([name, ("namespace", namespace), *others])}
-
-
-def _dump(value: Any) -> str:
-    """Return YAML that kubectl reads as `value`: quoted text, and lines of text as a block where possible."""
-    import yaml
-
-    class Dumper(yaml.SafeDumper):
-        def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - overrides a method
-            return True
-
-    def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-        style = "|" if "\n" in text else None if _PLAIN.fullmatch(text) else '"'
-        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-    Dumper.add_representer(str, represent_text)
-    dumped: str = yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
-    return dumped

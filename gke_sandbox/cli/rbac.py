@@ -1,0 +1,193 @@
+"""``gke-sandbox rbac``: print what a cluster needs, for the namespace and the identities that you name."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..kube import names
+from . import parsing
+from .console import Console, print_text
+from .yaml_output import dump, scalar
+
+NAMESPACE, SERVICE_ACCOUNT = "agent-sandbox", "gke-sandbox"
+"""The names in rbac.yaml."""
+ATTACH = "gke-sandbox-attach"
+"""The name of the Role for warm pods, and of its binding."""
+
+_RBAC_GROUP = "rbac.authorization.k8s.io"
+_EMAIL = re.compile(r"[^@\s/]+@[^@\s/]+\.gserviceaccount\.com", re.ASCII)
+_HEADER = """\
+# Everything that a cluster needs to run untrusted code with gke-sandbox, printed by "gke-sandbox rbac". Apply it
+# with kubectl apply -f -
+"""
+_WORKLOAD_IDENTITY = """\
+# Allow the service account to act as the Google service account, once. PROJECT is that of the cluster:
+#   gcloud iam service-accounts add-iam-policy-binding {email} \\
+#     --role roles/iam.workloadIdentityUser --member "serviceAccount:PROJECT.svc.id.goog[{namespace}/{name}]"
+"""
+
+_DESCRIPTION = """\
+Print the manifests of everything that a cluster needs, as YAML for "kubectl apply
+-f -": a namespace, a service account, Roles with exactly the necessary permissions,
+a NetworkPolicy, a ResourceQuota and a LimitRange. No request is sent.
+docs/permissions.md explains each rule.
+"""
+
+_EPILOG = """\
+exit code:
+  0 on success; 2 for invalid usage
+
+examples:
+  gke-sandbox rbac | kubectl apply -f -
+  gke-sandbox rbac --namespace sandboxes --service-account agents/agent --warm
+  gke-sandbox rbac --user jane@example.com --group data-team@example.com
+"""
+
+
+def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
+    """Register ``rbac``."""
+    parser = subcommands.add_parser(
+        "rbac",
+        help="print the permissions and limits for a cluster",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        usage="gke-sandbox rbac [options]",
+    )
+    group = parser.add_argument_group("values")
+    group.add_argument(
+        "-n",
+        "--namespace",
+        type=_namespace,
+        default=NAMESPACE,
+        metavar="NAME",
+        help=f"create the sandboxes in this namespace (default: {NAMESPACE})",
+    )
+    group.add_argument(
+        "--service-account",
+        type=_service_account,
+        default=(None, SERVICE_ACCOUNT),
+        metavar="[NAMESPACE/]NAME",
+        help="create this service account for your program, in another namespace if it runs there "
+        f"(default: {SERVICE_ACCOUNT})",
+    )
+    group.add_argument(
+        "--google-service-account",
+        type=_email,
+        metavar="EMAIL",
+        help="annotate the service account with this Google service account (Workload Identity)",
+    )
+    group.add_argument(
+        "--user",
+        action="append",
+        type=parsing.nonempty,
+        default=[],
+        metavar="NAME",
+        help="also allow this user, or the e-mail address of a Google service account (repeatable)",
+    )
+    group.add_argument(
+        "--group",
+        action="append",
+        type=parsing.nonempty,
+        default=[],
+        metavar="NAME",
+        help="also allow this group (repeatable)",
+    )
+    group.add_argument("--warm", action="store_true", help="also allow what warm pods and --delivery attach need")
+    parser.set_defaults(command=command, parser=parser, suggest_local=False)
+
+
+def command(args: argparse.Namespace, console: Console) -> int:  # noqa: ARG001 - the signature of all commands
+    """Print the manifests and return the exit code."""
+    account_namespace, account = args.service_account
+    text = manifests(
+        args.namespace,
+        account,
+        account_namespace or args.namespace,
+        google_service_account=args.google_service_account,
+        users=args.user,
+        groups=args.group,
+        warm=args.warm,
+    )
+    print_text(text)
+    return 0
+
+
+def manifests(
+    namespace: str,
+    account: str,
+    account_namespace: str,
+    *,
+    google_service_account: str | None = None,
+    users: Sequence[str] = (),
+    groups: Sequence[str] = (),
+    warm: bool = False,
+) -> str:
+    """Return rbac.yaml with these names and subjects; without `warm`, without the Role to attach."""
+    text = Path(__file__).parents[1].joinpath("rbac.yaml").read_text(encoding="utf-8")
+    # The first paragraph is about the file.
+    documents = text[text.index("\n\n") + 1 :].split("\n---\n")
+    subjects: list[dict[str, Any]] = [{"kind": "ServiceAccount", "name": account, "namespace": account_namespace}]
+    subjects += [{"kind": "User", "apiGroup": _RBAC_GROUP, "name": name} for name in users]
+    subjects += [{"kind": "Group", "apiGroup": _RBAC_GROUP, "name": name} for name in groups]
+    printed = []
+    for document in documents:
+        if not warm and _has(document, f"  name: {ATTACH}"):
+            continue
+        if _has(document, "kind: ServiceAccount"):
+            document = _in_namespace(document, account_namespace)
+            document = _replace(document, f"  name: {SERVICE_ACCOUNT}", f"  name: {scalar(account)}")
+            if google_service_account is not None:
+                email = scalar(google_service_account)
+                comment = _WORKLOAD_IDENTITY.format(
+                    email=google_service_account, namespace=account_namespace, name=account
+                )
+                document = f"{comment}{document}\n  annotations:\n    iam.gke.io/gcp-service-account: {email}"
+        elif _has(document, "kind: RoleBinding"):
+            document = document[: document.index("\nsubjects:\n")] + "\nsubjects:\n"
+            document = _in_namespace(document, namespace) + textwrap.indent(dump(subjects), "  ").rstrip("\n")
+        else:
+            document = _in_namespace(document, namespace)
+        printed.append(document.strip("\n"))
+    return _HEADER + "\n" + "\n---\n".join(printed) + "\n"
+
+
+def _has(document: str, line: str) -> bool:
+    return f"\n{line}\n" in f"\n{document}\n"
+
+
+def _in_namespace(document: str, namespace: str) -> str:
+    for field in ("name", "namespace"):
+        document = _replace(document, f"  {field}: {NAMESPACE}", f"  {field}: {scalar(namespace)}")
+    return document
+
+
+def _replace(document: str, line: str, other: str) -> str:
+    """Replace a whole line."""
+    return re.sub(rf"^{re.escape(line)}$", lambda _: other, document, flags=re.MULTILINE)
+
+
+# -- types of values ------------------------------------------------------------------------------------------
+
+
+def _namespace(value: str) -> str:
+    if errors := names.dns_label(parsing.text(value)):
+        raise argparse.ArgumentTypeError(f"is not valid: {'; '.join(errors)}")
+    return value
+
+
+def _service_account(value: str) -> tuple[str | None, str]:
+    namespace, slash, name = value.rpartition("/")
+    if errors := names.dns_subdomain(parsing.text(name)):
+        raise argparse.ArgumentTypeError(f"is not valid: {'; '.join(errors)}")
+    return (_namespace(namespace) if slash else None), name
+
+
+def _email(value: str) -> str:
+    if not _EMAIL.fullmatch(value):
+        raise argparse.ArgumentTypeError(f"must be like NAME@PROJECT.iam.gserviceaccount.com, got {value!r}")
+    return value

@@ -32,7 +32,7 @@ what each check needs.
 _EPILOG = """\
 exit code:
   0 if there is no failure; 1 if there is one; 125 if no cluster is configured;
-  2 for invalid usage
+  2 for invalid usage; 130, 143 and 129 after Ctrl-C, SIGTERM and SIGHUP
 
 examples:
   gke-sandbox doctor --namespace agent-sandbox
@@ -68,11 +68,29 @@ def command(args: argparse.Namespace, console: Console) -> int:
     """Run the checks, print them, and return the exit code. Raises `UsageError` and `SandboxError`."""
     import anyio
 
+    from ..errors import SandboxError
     from ..sandbox import AsyncSandbox
+    from .interrupts import Interrupts
 
     open_sandbox = args.open_sandbox or AsyncSandbox
     sandbox: AsyncSandbox = open_sandbox(options.cluster(args), **options.settings(args))
-    checks = anyio.run(_checks, sandbox, args.warm, args.run)
+    interrupts = Interrupts(sandbox, console, local=args.local)
+    checks: list[Check] = []
+    failures: list[SandboxError] = []
+
+    async def work() -> None:
+        try:
+            checks.extend(await _checks(sandbox, args.warm, args.run))
+        except SandboxError as error:
+            # In a task group, it would become an exception group.
+            failures.append(error)
+
+    anyio.run(interrupts.run, work)
+    if interrupts.signal is not None:
+        console.print_interrupted(interrupts.signal, sandbox.leftovers, sandbox.namespace)
+        return 128 + interrupts.signal
+    if failures:
+        raise failures[0]
     failed = any(check.status == "failure" for check in checks)
     if console.json:
         listed = [_json(check) for check in checks]

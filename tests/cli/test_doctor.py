@@ -6,16 +6,18 @@ import json
 import os
 import pty
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from gke_sandbox import AsyncSandbox, Cluster
 from gke_sandbox._engine.preflight import Check
 from gke_sandbox.cli import main
 from gke_sandbox.cli.doctor import as_text
-from gke_sandbox.local import LocalTransport, Namespace, Quota, ScriptedRuntime
+from gke_sandbox.local import LocalTransport, Namespace, Quota, Script, ScriptedProcess, ScriptedRuntime
 from tests.http_cluster import http_cluster
 from tests.pods import out, program
 
@@ -110,6 +112,22 @@ def test_over_a_network_the_connection_is_described(tmp_path: Path, capfd: pytes
     stdout = capfd.readouterr().out
     assert f'context "c" in {tmp_path}/kubeconfig: http://127.0.0.1:{served.port}/prefix\n' in stdout
     assert "warning  connection                no TLS, so no credentials are sent; round trip " in stdout
+
+
+def test_a_signal_during_the_run_deletes_its_job(capfd: pytest.CaptureFixture[str]) -> None:
+    transports: list[LocalTransport] = []
+
+    async def interrupt(process: ScriptedProcess) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await anyio.sleep_forever()
+
+    def open_sandbox(_: Cluster, **settings: Any) -> AsyncSandbox:
+        transports.append(LocalTransport(ScriptedRuntime(Script(program=interrupt))))
+        return AsyncSandbox(Cluster.transport(transports[0]), **settings)
+
+    assert main(["doctor", "--run"], open_sandbox=open_sandbox) == 143
+    assert "interrupted by SIGTERM; no Job is left in the cluster" in capfd.readouterr().err
+    assert [each for each in transports[0].leftovers() if each.startswith("jobs/")] == []
 
 
 CHECKS = [Check("one", "ok", "fine"), Check("two", "failure", "a\x1b[31m", "Do\nthis.")]

@@ -22,7 +22,7 @@ from gke_sandbox.errors import (
     TooManyRequests,
     Unauthorized,
 )
-from gke_sandbox.kube.resources import CONFIG_MAPS, JOBS, NAMESPACES, PODS
+from gke_sandbox.kube.resources import CONFIG_MAPS, JOBS, NAMESPACES, PODS, VERSION
 from gke_sandbox.kube.status import RequestInfo, error_from_response, json_response, status_error, warning_texts
 
 from .recordings import recorded, recorded_errors
@@ -208,6 +208,14 @@ def test_the_hint_of_a_forbidden_request_is_the_missing_rule(number: int, info: 
     hint = error_from_response(info, 403, {}, exchange.body).hint
     assert rule in hint
     assert '"agent-sandbox"' in hint
+
+
+def test_the_rule_for_a_path_that_is_not_a_resource_names_the_path() -> None:
+    text = 'forbidden: User "system:anonymous" cannot get path "/version"'
+    body = json.dumps({"kind": "Status", "reason": "Forbidden", "message": text}).encode()
+    error = error_from_response(RequestInfo("get", "GET", VERSION), 403, {}, body)
+    assert error.message.startswith("GET /version: ")
+    assert 'nonResourceURLs: ["/version"], verbs: ["get"]' in error.hint
 
 
 def test_a_rejection_by_admission_has_no_hint_about_roles() -> None:

@@ -14,7 +14,7 @@ import httpcore
 import httpx
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from wsproto.events import CloseConnection, Ping, Pong
 
@@ -460,7 +460,6 @@ async def test_the_close_frame_has_the_code_of_the_end(frame: bytes, code: int |
 
 
 @given(st.lists(st.binary(min_size=1, max_size=40), max_size=6), st.booleans())
-@settings(deadline=None)
 def test_garbage_never_raises_anything_else(pieces: list[bytes], after_a_message: bool) -> None:
     valid = [message(1, b"valid")] if after_a_message else []
     received, _error = run_on_mock_clock(read, *valid, *pieces, b"")
@@ -469,7 +468,6 @@ def test_garbage_never_raises_anything_else(pieces: list[bytes], after_a_message
 
 
 @given(st.data())
-@settings(deadline=None)
 def test_damaged_frames_never_raise_anything_else(data: st.DataObject) -> None:
     sent = bytearray(message(1, b"a" * 130) + fragments(b"\1bcd", 1, 1) + frames(Ping(b"p")) + CLOSE)
     for _ in range(data.draw(st.integers(1, 3))):

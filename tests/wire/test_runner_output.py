@@ -211,7 +211,7 @@ contents = st.one_of(
 
 
 @given(out=contents, err=contents, data=contents)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_any_content_arrives_completely(out: bytes, err: bytes, data: bytes) -> None:
     code = COPY + "import shutil\nfor n in 'abcd': shutil.copy('data', n)\n"
     log = run(Program(code, files={"out": out, "err": err, "data": data}), "mount").log

@@ -129,7 +129,7 @@ def fits(value: Any, model: Any) -> bool:
 
 @pytest.mark.parametrize(("kind", "key"), [(kind, key) for kind, fields in FIELDS.items() for key in fields])
 @given(value=ANY)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_wrong_type_in_any_field_is_a_config_error_that_names_it(kind: str, key: str, value: object) -> None:
     assume(not fits(value, FIELDS[kind][key]))
     document = {f"{kind}s": [{"name": "x", kind: {key: value}}]}
@@ -140,7 +140,7 @@ def test_a_wrong_type_in_any_field_is_a_config_error_that_names_it(kind: str, ke
 
 @pytest.mark.parametrize("key", FIELDS["user"]["exec"])
 @given(value=ANY)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_wrong_type_in_an_exec_entry_is_a_config_error(key: str, value: object) -> None:
     assume(not fits(value, FIELDS["user"]["exec"][key]))
     with pytest.raises(ConfigError) as caught:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gke_sandbox.errors import ConfigError
@@ -138,7 +138,7 @@ def told_by_kubectl(view: dict[str, Any], kind: str) -> dict[str, Any]:
     return {entry["name"]: without_empty_fields(entry[kind]) for entry in view[f"{kind}s"] or []}
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 @given(st.lists(documents, min_size=1, max_size=3))
 def test_kubeconfigs_are_read_and_merged_as_in_kubectl(
     tmp_path_factory: pytest.TempPathFactory, found: list[Any]
@@ -160,7 +160,7 @@ def test_kubeconfigs_are_read_and_merged_as_in_kubectl(
         assert {name: as_kubectl_writes(entry) for name, entry in ours.items()} == told_by_kubectl(view, kind)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(good, names)
 def test_a_context_resolves_as_in_kubectl(
     tmp_path_factory: pytest.TempPathFactory, found: dict[str, Any], current: str

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +15,7 @@ from typing import Protocol
 import anyio
 import anyio.abc
 import h11
+import httpcore
 import httpx
 from anyio.from_thread import start_blocking_portal
 
@@ -84,6 +85,8 @@ async def serve_connection(stream: anyio.abc.SocketStream, transport: Answering)
                 while isinstance(event := await _next_event(stream, connection), h11.Data):
                     body += event.data
                 await _answer(stream, connection, transport, request, bytes(body))
+                if connection.our_state is h11.SWITCHED_PROTOCOL:
+                    return
                 connection.start_next_cycle()
         except (anyio.BrokenResourceError, anyio.EndOfStream, h11.RemoteProtocolError, h11.LocalProtocolError):
             return
@@ -124,6 +127,10 @@ async def _answer(
         for name, value in answer.headers.raw
         if name.lower() not in (b"transfer-encoding", b"content-length")
     ]
+    if answer.status_code == 101:
+        await stream.send(connection.send(h11.InformationalResponse(status_code=101, headers=headers)))
+        await _forward(stream, connection.trailing_data[0], answer.extensions["network_stream"])
+        return
     framing = (b"transfer-encoding", b"chunked")
     if answer.status_code == 204:
         framing = (b"x-no", b"body")
@@ -138,3 +145,25 @@ async def _answer(
     finally:
         with anyio.CancelScope(shield=True):
             await answer.stream.aclose()
+
+
+async def _forward(stream: anyio.abc.SocketStream, first: bytes, inner: httpcore.AsyncNetworkStream) -> None:
+    """Forward bytes both ways, until one side ends the connection."""
+    async with anyio.create_task_group() as group:
+
+        async def receive() -> None:
+            data = first
+            with suppress(anyio.EndOfStream, anyio.BrokenResourceError, httpcore.WriteError):
+                while True:
+                    if data:
+                        await inner.write(data)
+                    data = await stream.receive()
+            group.cancel_scope.cancel()
+
+        group.start_soon(receive)
+        with suppress(anyio.BrokenResourceError, httpcore.ReadError):
+            while data := await inner.read(65536):
+                await stream.send(data)
+        group.cancel_scope.cancel()
+    with anyio.CancelScope(shield=True):
+        await inner.aclose()

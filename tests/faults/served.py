@@ -35,6 +35,10 @@ class Served:
 
         trio.from_thread.run(jump, trio_token=self._token)
 
+    def until(self, condition: Callable[[], object], seconds: float = 60.0) -> None:
+        """See `LocalTransport.until`."""
+        trio.from_thread.run(self.transport.until, condition, seconds, trio_token=self._token)
+
     def leftovers(self) -> list[str]:
         """See `LocalTransport.leftovers`."""
         return trio.from_thread.run_sync(self.transport.leftovers, trio_token=self._token)

@@ -3,6 +3,7 @@
 ::
 
     python -m tests.faults.soak --executions 2000
+    python -m tests.faults.soak --executions 1000 --warm 8
 
 Runs programs through one `Sandbox` from many threads, over real connections to an embedded cluster in another
 process, where every few requests a fault is injected. Threads, tasks, open files and memory are compared after a
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from gke_sandbox import Sandbox
     from gke_sandbox.local.transport import LocalTransport
 
 WORKERS = 16
@@ -45,6 +47,8 @@ MAX_BYTES_PER_EXECUTION = 1000
 """Maximum growth of memory. The state of the watch and the connections vary by some hundred KB."""
 MAX_OWN_BYTES_PER_EXECUTION = 50
 """Maximum growth of memory allocated by this package: the name of the Job, if it could not be deleted."""
+SLOW = ("silent", "handshake: no response", "handshake: a response that is too late")
+"""Faults of attached connections that take longer than the runs."""
 FAULT_PROBABILITY = 0.15
 """Fraction of the requests before which a fault is injected; an execution sends four or more requests."""
 
@@ -56,12 +60,14 @@ def serve(seed: int) -> None:
     """Print the port, and serve until the end of stdin."""
     from gke_sandbox.local.runtimes.scripted import ScriptedRuntime
     from gke_sandbox.local.transport import LocalTransport
-    from tests.pods import out, program
+    from tests.pods import exit_frame, out
+    from tests.warm_runner import WaitingRunner
 
     from .served import served
 
     faults = RandomFaults(random.Random(seed))
-    transport = LocalTransport(ScriptedRuntime(program(out("the output"), at=0.01)), faults=faults.plan)
+    runner = WaitingRunner(frames=[out("the output"), exit_frame(0)], pause=0.005)
+    transport = LocalTransport(ScriptedRuntime(runner.script), faults=faults.plan)
 
     def around(inner: LocalTransport) -> RandomFaults:
         faults.inner = inner
@@ -70,9 +76,9 @@ def serve(seed: int) -> None:
     with served(transport, around) as cluster:
         print(cluster.port, flush=True)
         for line in sys.stdin:
+            faults.plan.clear()
+            faults.paused = not line.startswith("resume")
             if line.startswith("forward"):
-                faults.plan.clear()
-                faults.paused = True
                 cluster.advance(float(line.split()[1]))
             print(json.dumps({"left": cluster.leftovers(), "faults": faults.count}), flush=True)
 
@@ -92,17 +98,23 @@ class RandomFaults:
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         from gke_sandbox.local.faults import Fault
 
+        from .attach_cells import ATTACH, HANDSHAKE_FAULTS, OUTPUT_FAULTS
         from .cells import EVENTS, REQUESTS, RESPONSES
 
         if not self.paused and self._chance.random() < FAULT_PROBABILITY:
             self.count += 1
             # The matrix tests stalls, on a mock clock: here they would only take time.
             responses = [fault for fault in RESPONSES if not fault.startswith("stall")]
-            name = self._chance.choice([*responses, *EVENTS])
-            where = "watch pods" if name in EVENTS else self._chance.choice(list(REQUESTS))
-            action = {**RESPONSES, **EVENTS}[name]
+            attach = {**HANDSHAKE_FAULTS, **OUTPUT_FAULTS}
+            if request.url.path.endswith("/attach"):
+                name = self._chance.choice([fault for fault in attach if not fault.startswith(SLOW)])
+                action, match = attach[name], ATTACH
+            else:
+                name = self._chance.choice([*responses, *EVENTS])
+                where = "watch pods" if name in EVENTS else self._chance.choice(list(REQUESTS))
+                action, match = {**RESPONSES, **EVENTS}[name], REQUESTS[where]
             self.plan.clear()
-            self.plan.add(Fault(action, REQUESTS[where]))
+            self.plan.add(Fault(action, match))
         assert self.inner is not None
         return await self.inner.handle_async_request(request)
 
@@ -154,7 +166,16 @@ def send(process: subprocess.Popen[str], command: str) -> dict[str, object]:
     return reply
 
 
-def soak(executions: int, seed: int) -> list[str]:
+def wait_until_full(sandbox: Sandbox, process: subprocess.Popen[str]) -> None:
+    """Inject no faults until all warm pods are ready, so that the same tasks exist each time."""
+    pool = sandbox._open().sandbox._opened().pool
+    send(process, "pause")
+    deadline = time.monotonic() + 90
+    while pool is not None and pool.ready < pool.size and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def soak(executions: int, seed: int, warm: int) -> list[str]:
     """Run the executions, print a summary, and return the problems."""
     from gke_sandbox import Cluster, ResultLost, Sandbox, SandboxError, StartError
     from gke_sandbox.errors import Forbidden, Unauthorized
@@ -181,25 +202,28 @@ def soak(executions: int, seed: int) -> list[str]:
                 return type(error).__name__
             if not result.output_truncated and result.stdout != "the output":
                 return f"wrong output {result.stdout!r}"
-            return result.status
+            return f"{result.status}, warm" if result.start == "warm" else result.status
 
         tracemalloc.start()
         started_at = time.perf_counter()
         first = round(executions * WARM_UP)
         with (
-            Sandbox(Cluster.kubeconfig(path), namespace="default") as sandbox,
+            Sandbox(Cluster.kubeconfig(path), namespace="default", warm=warm) as sandbox,
             ThreadPoolExecutor(WORKERS) as pool,
         ):
             outcomes.update(pool.map(run, range(first)))
+            wait_until_full(sandbox, process)
             before = Use.now()
+            send(process, "resume")
             outcomes.update(pool.map(run, range(executions - first)))
+            wait_until_full(sandbox, process)
             # Jobs are deleted in the background, with retries.
             deadline = time.monotonic() + 15
             while (after := Use.now()).tasks > before.tasks and time.monotonic() < deadline:
                 time.sleep(0.1)
         seconds = time.perf_counter() - started_at
         at_close = send(process, "look")
-        at_end = send(process, "forward 240")
+        at_end = send(process, "forward 1400" if warm else "forward 400")
     grown = (after.memory - before.memory) / (executions - first)
     own_grown = (after.own - before.own) / (executions - first)
     print(f"{executions} executions, {at_close['faults']} faults, {seconds:.1f} s, {dict(outcomes.most_common())}")
@@ -221,8 +245,11 @@ def soak(executions: int, seed: int) -> list[str]:
     if at_end["left"]:
         wrong.append(f"left in the cluster: {at_end['left']}")
     wrong += [outcome for outcome in outcomes if outcome.startswith("wrong")]
-    if outcomes["succeeded"] < executions * 0.7:
-        wrong.append(f"only {outcomes['succeeded']} of {executions} succeeded")
+    succeeded = outcomes["succeeded"] + outcomes["succeeded, warm"]
+    if succeeded < executions * 0.7:
+        wrong.append(f"only {succeeded} of {executions} succeeded")
+    if warm and outcomes["succeeded, warm"] < executions * 0.05:
+        wrong.append(f"only {outcomes['succeeded, warm']} of {executions} started in warm pods")
     return wrong
 
 
@@ -236,6 +263,7 @@ KUBECONFIG = (
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--executions", type=int, default=2000)
+    parser.add_argument("--warm", type=int, default=0)
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--serve", type=int, metavar="SEED", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -245,7 +273,7 @@ def main() -> int:
     import logging
 
     logging.getLogger("gke_sandbox").setLevel(logging.CRITICAL)
-    wrong = soak(given.executions, given.seed)
+    wrong = soak(given.executions, given.seed, given.warm)
     for each in wrong:
         print(f"wrong: {each}", file=sys.stderr)
     return 1 if wrong else 0

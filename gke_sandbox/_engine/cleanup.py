@@ -125,7 +125,9 @@ class CleanupQueue:
         retry = Retry(initial_delay=_DELAY, max_delay=_MAX_DELAY)
         while attempt.name not in self._handed_over:
             try:
-                await self._client.delete(JOBS, self._namespace, attempt.name, propagation_policy="Background")
+                await self._client.delete(
+                    JOBS, self._namespace, attempt.name, propagation_policy="Background", low_priority=True
+                )
             except NotFound:
                 # The request that creates it may arrive after this one.
                 if not attempt.response_pending or retry.failures + 1 >= _LATE_POST_ATTEMPTS:

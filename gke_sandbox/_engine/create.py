@@ -248,7 +248,12 @@ class _CreateRequest:
         """Send the request once. 409 AlreadyExists after a lost response means that the object was created."""
         try:
             made = await self._client.create(
-                self._resource, self._namespace, self._body, field_validation="Strict"
+                self._resource,
+                self._namespace,
+                self._body,
+                field_validation="Strict",
+                # The requests of programs that have a Job come first: its ConfigMap must not be late.
+                low_priority=self._resource is JOBS,
             )
         except AlreadyExists:
             if not self.may_have_arrived:

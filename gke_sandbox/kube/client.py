@@ -7,22 +7,22 @@ import logging
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 import httpx
 
 from .._version import __version__
-from ..errors import ApiError, Forbidden, NetworkError, ServerError
+from ..errors import ApiError, Forbidden, NetworkError, ServerError, TooManyRequests
 from .attach import AttachConnection, require_websockets, upgrade_headers, upgrade_problem
 from .auth.static import ClientCertificate
 from .config.types import ClusterConfig
 from .explain import add_hints, is_kubernetes
 from .http.body import ResponseBody
 from .http.proxy import Proxy
+from .http.request_queue import RequestQueue
 from .http.rotating import RotatingTransport, plugin_certificate
 from .http.tls import warn_if_insecure
 from .http.transport import (
@@ -37,9 +37,11 @@ from .permissions import Permissions
 from .resources import PODS, VERSION, Resource
 from .status import (
     RequestInfo,
+    bad_response,
     error_from_response,
     is_rbac_denial,
     json_response,
+    parse_date,
     plain,
     warning_texts,
 )
@@ -93,6 +95,7 @@ class KubeClient:
         self._http: httpx.AsyncClient | None = None
         self._proxy: Proxy | None = None
         self._round_trip = RoundTrip()
+        self._queue = RequestQueue()
         self._warned: set[str] = set()
         self._permissions = Permissions()
         self._has_responded = False
@@ -193,18 +196,19 @@ class KubeClient:
         *,
         field_validation: Literal["Strict", "Warn", "Ignore"] | None = None,
         dry_run: bool = False,
+        low_priority: bool = False,
     ) -> dict[str, Any]:
         """POST `body` and return the created object.
 
         With `field_validation` "Strict" the server rejects unknown and duplicate fields. With `dry_run` it makes
-        all checks and creates nothing.
+        all checks and creates nothing. With `low_priority`, other requests that wait are sent first.
         """
         # https://kubernetes.io/docs/reference/using-api/api-concepts/#field-validation and #dry-run
         metadata = body.get("metadata")
         name = metadata.get("name") if isinstance(metadata, Mapping) else None
         info = RequestInfo("create", "POST", resource, namespace, name if isinstance(name, str) else None)
         query = {"fieldValidation": field_validation, "dryRun": "All" if dry_run else None}
-        return await self._request(info, query, body)
+        return await self._request(info, query, body, low_priority=low_priority)
 
     async def version(self) -> dict[str, Any]:
         """GET /version, such as ``{"gitVersion": "v1.36.2", ...}``. Every user may do this by default."""
@@ -245,10 +249,12 @@ class KubeClient:
         *,
         propagation_policy: PropagationPolicy | None = None,
         preconditions: Mapping[Literal["uid", "resourceVersion"], str] | None = None,
+        low_priority: bool = False,
     ) -> dict[str, Any]:
         """DELETE one object. Return a Status, or the object if finalizers delay its deletion.
 
-        With `preconditions`, raise `Conflict` if the object has another uid or resourceVersion.
+        With `preconditions`, raise `Conflict` if the object has another uid or resourceVersion. With
+        `low_priority`, other requests that wait are sent first.
         """
         # https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/delete-options/
         options: dict[str, Any] = {}
@@ -257,7 +263,8 @@ class KubeClient:
         if preconditions:
             options["preconditions"] = dict(preconditions)
         body = {"apiVersion": "v1", "kind": "DeleteOptions", **options} if options else None
-        return await self._request(RequestInfo("delete", "DELETE", resource, namespace, name), {}, body)
+        info = RequestInfo("delete", "DELETE", resource, namespace, name)
+        return await self._request(info, {}, body, low_priority=low_priority)
 
     @asynccontextmanager
     async def log(
@@ -306,7 +313,7 @@ class KubeClient:
             if response.status_code != 101:
                 await self._raise_for_status(info, response, body)
             if problem := upgrade_problem(upgrade, response.status_code, response.headers):
-                raise _bad_response(
+                raise bad_response(
                     info,
                     response.status_code,
                     problem,
@@ -351,14 +358,20 @@ class KubeClient:
             yield _Events(info, body)
 
     async def _request(
-        self, info: RequestInfo, query: Mapping[str, str | int | None], content: Mapping[str, Any] | None = None
+        self,
+        info: RequestInfo,
+        query: Mapping[str, str | int | None],
+        content: Mapping[str, Any] | None = None,
+        *,
+        low_priority: bool = False,
     ) -> dict[str, Any]:
-        async with self._send(info, query, content, stream=False) as (response, body):
-            read, complete = await body.read(MAX_RESPONSE)
-        if not complete:
-            raise _bad_response(info, response.status_code, f"it is larger than {MAX_RESPONSE >> 20} MiB")
-        if not response.is_success:
-            raise self._error(info, response, read)
+        async with self._turn(info, low_priority=low_priority):
+            async with self._send(info, query, content, stream=False) as (response, body):
+                read, complete = await body.read(MAX_RESPONSE)
+            if not complete:
+                raise bad_response(info, response.status_code, f"it is larger than {MAX_RESPONSE >> 20} MiB")
+            if not response.is_success:
+                raise self._error(info, response, read)
         self._recognize(response, read)
         try:
             return json_response(info, response.status_code, read)
@@ -379,6 +392,8 @@ class KubeClient:
         error = error_from_response(info, response.status_code, response.headers, content)
         if error.code in _GATEWAY_ERRORS:
             self._record_outage()
+        if isinstance(error, TooManyRequests):
+            self._queue.record_throttled(info, error.retry_after)
         if isinstance(error, Forbidden) and is_rbac_denial(error.server_message):
             error.retryable = self._permissions.record_denial(info, anyio.current_time())
         self._recognize(response, content)
@@ -390,6 +405,10 @@ class KubeClient:
 
     def _record_outage(self) -> None:
         self._permissions.record_outage(anyio.current_time())
+
+    def _turn(self, info: RequestInfo, *, low_priority: bool = False) -> AbstractAsyncContextManager[None]:
+        # In a replay, a response can depend on a request that would wait.
+        return nullcontext() if self.replays else self._queue.turn(info, low_priority=low_priority)
 
     @asynccontextmanager
     async def _send(
@@ -404,7 +423,8 @@ class KubeClient:
     ) -> AsyncIterator[tuple[httpx.Response, ResponseBody]]:
         """Send one request. Leaving the block closes the response.
 
-        With `stream` the round trip is not measured and the response must not be compressed.
+        With `stream` the round trip is not measured, the response must not be compressed, and the request waits
+        for its turn.
         """
         if self._http is None:
             raise RuntimeError("enter the KubeClient with `async with` first")
@@ -426,20 +446,26 @@ class KubeClient:
                     timeout=timeout,
                     extensions=extensions,
                 )
-                response = await self._http.send(request, stream=True)
+                if stream:
+                    async with self._turn(info):
+                        response = await self._http.send(request, stream=True)
+                else:
+                    response = await self._http.send(request, stream=True)
         except NetworkError as error:
             if error.retryable:
                 self._record_outage()
             raise
         if response.is_success or response.status_code == 101:
             self._permissions.record_grant(info)
-        self._server_time = _parse_date(response.headers.get("date", ""))
+        if response.status_code != 429:
+            self._queue.record_success()
+        self._server_time = parse_date(response.headers.get("date", ""))
         body = ResponseBody(response, info, self._server, self._proxy, self._record_outage)
         try:
             self._log_warnings(info, response.headers.get_list("warning"))
             encoding = response.headers.get("content-encoding", "identity")
             if encoding not in ("identity", headers.get("Accept-Encoding")):
-                raise _bad_response(info, response.status_code, f"it is compressed ({plain(encoding, 50)})")
+                raise bad_response(info, response.status_code, f"it is compressed ({plain(encoding, 50)})")
             yield response, body
         finally:
             await body.aclose()
@@ -449,21 +475,6 @@ class KubeClient:
             # Every execution has new names: log a warning that differs only in the name once.
             key = text.replace(info.name, "") if info.name else text
             self.warn_once(f"{info}: the server warns: {text}", key)
-
-
-def _bad_response(info: RequestInfo, status: int, why: str, *, hint: str = "") -> ServerError:
-    message = f"{info}: cannot read the response: {why}"
-    return ServerError(message, code=status, reason="", request=str(info), hint=hint)
-
-
-def _parse_date(text: str) -> datetime | None:
-    """Return the time in a ``Date`` header, or None if it is not valid."""
-    try:
-        date = parsedate_to_datetime(text)
-        # The result has no time zone for "-0000".
-        return date.replace(tzinfo=timezone.utc) if date.tzinfo is None else date.astimezone(timezone.utc)
-    except (TypeError, ValueError, OverflowError):
-        return None
 
 
 class _Events:
@@ -489,4 +500,4 @@ class _Events:
             try:
                 self._lines.extend(self._decoder.feed(chunk))
             except LineTooLong as error:
-                raise _bad_response(self._info, 200, str(error)) from error
+                raise bad_response(self._info, 200, str(error)) from error

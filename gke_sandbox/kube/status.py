@@ -6,6 +6,8 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from ..errors import (
@@ -27,9 +29,11 @@ from .resources import Resource
 
 __all__ = [
     "RequestInfo",
+    "bad_response",
     "error_from_response",
     "is_rbac_denial",
     "json_response",
+    "parse_date",
     "parse_object",
     "plain",
     "rule_hint",
@@ -157,6 +161,22 @@ def error_from_response(info: RequestInfo, status: int, headers: Mapping[str, st
         text=f"the response is not a Kubernetes Status but {_quoted(body)}",
         retry_after=after,
     )
+
+
+def bad_response(info: RequestInfo, status: int, why: str, *, hint: str = "") -> ServerError:
+    """Return the error for a response that cannot be read."""
+    message = f"{info}: cannot read the response: {why}"
+    return ServerError(message, code=status, reason="", request=str(info), hint=hint)
+
+
+def parse_date(text: str) -> datetime | None:
+    """Return the time in a ``Date`` header, or None if it is not valid."""
+    try:
+        date = parsedate_to_datetime(text)
+        # The result has no time zone for "-0000".
+        return date.replace(tzinfo=timezone.utc) if date.tzinfo is None else date.astimezone(timezone.utc)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def status_error(

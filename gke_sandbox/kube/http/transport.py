@@ -21,6 +21,7 @@ from ...errors import ConfigError, NetworkError
 from ..auth.static import ClientCertificate
 from ..config.types import ClusterConfig
 from ..status import RequestInfo, plain
+from .connections import IDLE_TIMEOUT, ConnectionStack
 from .proxy import Proxy
 from .tls import proxy_ssl_context, ssl_context
 
@@ -63,16 +64,19 @@ def network_transport(
     are not meant for this cluster.
     """
     kind = _ProxiedTransport if _uses_http_proxy(proxy) else httpx.AsyncHTTPTransport
-    return kind(
-        verify=ssl_context(config, certificate),
-        trust_env=False,
-        proxy=_httpx_proxy(proxy, config),
-        # Each followed log, each watch and each attach holds a connection. An API server closes idle ones after
-        # 90 s; close them earlier. There is no limit on the number of idle ones, because httpcore 1.0 compares it
-        # with the number of all connections: with more logs than that open, no connection would be reused.
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60.0),
-        socket_options=_keepalive_options(),
-    )
+    context, httpx_proxy = ssl_context(config, certificate), _httpx_proxy(proxy, config)
+    limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=IDLE_TIMEOUT)
+
+    def connect() -> httpx.AsyncBaseTransport:
+        return kind(
+            verify=context,
+            trust_env=False,
+            proxy=httpx_proxy,
+            limits=limits,
+            socket_options=_keepalive_options(),
+        )
+
+    return ConnectionStack(connect)
 
 
 def sync_transport(

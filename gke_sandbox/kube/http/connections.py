@@ -1,0 +1,110 @@
+"""A transport with any number of connections, whose work for a request does not depend on their number."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, cast
+
+import anyio
+import httpx
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["ConnectionStack"]
+
+MAX_IDLE = 32
+"""The number of connections that are kept open for later requests. Each open log, watch and attach has another
+one."""
+IDLE_TIMEOUT = 60.0
+"""Seconds. An API server closes idle connections after 90 s; close them earlier."""
+
+
+class ConnectionStack(httpx.AsyncBaseTransport):
+    """A transport that sends each request over the connection that was used last, or over a new one.
+
+    `connect` returns a transport for one connection. The pool of httpcore 1.0 examines all of its connections for
+    each request, which takes more time than the request itself if some hundred logs are open.
+    """
+
+    def __init__(self, connect: Callable[[], httpx.AsyncBaseTransport]) -> None:
+        self._connect = connect
+        self._idle: deque[tuple[httpx.AsyncBaseTransport, float]] = deque()
+        self._in_use: set[httpx.AsyncBaseTransport] = set()
+        self._closed = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await self._close_old()
+        connection = self._idle.pop()[0] if self._idle else self._connect()
+        self._in_use.add(connection)
+        try:
+            response = await connection.handle_async_request(request)
+        except BaseException:
+            await self._release(connection, reusable=False)
+            raise
+        stream = _ResponseStream(cast("httpx.AsyncByteStream", response.stream), self, connection)
+        return httpx.Response(
+            response.status_code, headers=response.headers, stream=stream, extensions=response.extensions
+        )
+
+    async def _release(self, connection: httpx.AsyncBaseTransport, *, reusable: bool) -> None:
+        if connection not in self._in_use:
+            return
+        self._in_use.remove(connection)
+        if reusable and not self._closed and len(self._idle) < MAX_IDLE:
+            self._idle.append((connection, anyio.current_time()))
+        else:
+            await connection.aclose()
+
+    async def _close_old(self) -> None:
+        while self._idle and anyio.current_time() >= self._idle[0][1] + IDLE_TIMEOUT:
+            await self._idle.popleft()[0].aclose()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        self._closed = True
+        connections = [*self._in_use, *(connection for connection, _ in self._idle)]
+        self._in_use.clear()
+        self._idle.clear()
+        for connection in connections:
+            await connection.aclose()
+
+
+class _ResponseStream(httpx.AsyncByteStream):
+    """The body of a response, which releases the connection when it is closed."""
+
+    def __init__(
+        self, stream: httpx.AsyncByteStream, stack: ConnectionStack, connection: httpx.AsyncBaseTransport
+    ) -> None:
+        self._stream = stream
+        self._stack = stack
+        self._connection = connection
+        self._complete = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        self._chunks = aiter(self._stream)
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._chunks)
+        except StopAsyncIteration:
+            self._complete = True
+            raise
+
+    async def aclose(self) -> None:
+        try:
+            await self._stream.aclose()
+        except BaseException:
+            self._complete = False
+            raise
+        finally:
+            await self._stack._release(self._connection, reusable=self._complete)

@@ -144,6 +144,11 @@ def is_installed(distribution: str) -> bool:
     return True
 
 
+def has_adk() -> bool:
+    """Whether google-adk's executor can be measured: it needs the package kubernetes, an extra."""
+    return is_installed("google-adk") and is_installed("kubernetes")
+
+
 def environment() -> dict[str, Any]:
     """Return the machine and the versions."""
     versions = {name: importlib.metadata.version(name) for name in DISTRIBUTIONS if is_installed(name)}

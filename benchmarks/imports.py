@@ -1,47 +1,100 @@
-"""Measure the time and memory to import the client, compared with the kubernetes package.
-
-    pip install kubernetes && python benchmarks/imports.py
-
-Prints medians of new interpreters and their ratios. Without the kubernetes package, only those of this package are
-printed.
-"""
+"""Time and peak memory of imports, alone and with a client that is ready to send, in new processes."""
 
 from __future__ import annotations
 
-import importlib.util
-import statistics
 import subprocess
 import sys
 
-RUNS = 15
+from .harness import NOT_INSTALLED, ROOT, Samples, Size, Table, is_installed
+
 MEASURE = """
-import resource, sys, time
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+import time
+def peak():
+    try:
+        with open("/proc/self/status") as status:
+            return int(next(line.split()[1] for line in status if line.startswith("VmHWM")))
+    except FileNotFoundError:
+        import resource
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 start = time.perf_counter()
 {statement}
-print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(time.perf_counter() - start, peak() - before)
 """
-OURS = "from gke_sandbox import AsyncSandbox; import gke_sandbox.kube.client"
-PEER = "from kubernetes import client, config, watch"
+OURS_CLIENT = """
+from gke_sandbox.kube.client import KubeClient
+from gke_sandbox.kube.config.types import ClusterConfig
+from gke_sandbox import AsyncSandbox, Sandbox
+import asyncio
+async def main():
+    async with KubeClient(ClusterConfig(server="http://127.0.0.1:1")):
+        pass
+asyncio.run(main())
+"""
+ADK_CLIENT = """
+import warnings; warnings.simplefilter("ignore")
+from google.adk.code_executors.gke_code_executor import GkeCodeExecutor
+"""
+KUBERNETES_ASYNCIO_CLIENT = """
+import asyncio
+from kubernetes_asyncio import client
+async def main():
+    async with client.ApiClient(client.Configuration(host="http://127.0.0.1:1")) as api:
+        client.CoreV1Api(api)
+asyncio.run(main())
+"""
+KR8S_CLIENT = """
+import asyncio, kr8s
+from kr8s._api import Api
+from kr8s.objects import Job, Pod
+"""
+CLIENTS = {
+    "gke_sandbox": ("", "import gke_sandbox", OURS_CLIENT),
+    "gke_sandbox.adk": ("google-adk", "import gke_sandbox.adk", "from gke_sandbox.adk import GkeCodeExecutor"),
+    "google-adk": ("google-adk", "import google.adk.code_executors.base_code_executor", ADK_CLIENT),
+    "kubernetes": (
+        "kubernetes",
+        "import kubernetes",
+        "from kubernetes import client; client.CoreV1Api(client.ApiClient(client.Configuration()))",
+    ),
+    "kubernetes_asyncio": ("kubernetes_asyncio", "import kubernetes_asyncio", KUBERNETES_ASYNCIO_CLIENT),
+    "lightkube": (
+        "lightkube",
+        "import lightkube",
+        "from lightkube import Client, KubeConfig; Client(config=KubeConfig.from_server('http://127.0.0.1:1'))",
+    ),
+    "kr8s": ("kr8s", "import kr8s", KR8S_CLIENT),
+}
 
 
-def measure(statement: str) -> tuple[float, float]:
-    """Return the median seconds and MiB of an import in new interpreters."""
-    samples = []
-    for _ in range(RUNS):
-        process = subprocess.run(
-            [sys.executable, "-c", MEASURE.format(statement=statement)], capture_output=True, text=True, check=True
-        )
-        seconds, kibibytes = process.stdout.split()
-        samples.append((float(seconds), float(kibibytes) / 1024))
-    return statistics.median(s for s, _ in samples), statistics.median(m for _, m in samples)
+def run(size: Size) -> Table:
+    rounds = size.choose(15, 3, 1)
+    names = size.choose(list(CLIENTS), ["gke_sandbox", "kubernetes"], ["gke_sandbox"])
+    table = Table("import", ["import, ms", "import, MiB", "with a client, ms", "with a client, MiB"])
+    present = [name for name in names if not CLIENTS[name][0] or is_installed(CLIENTS[name][0])]
+    samples: dict[str, list[tuple[float, ...]]] = {name: [] for name in present}
+    for _ in range(rounds):
+        for name in present:
+            _, alone, client = CLIENTS[name]
+            samples[name].append((*_measure(alone), *_measure(client)))
+    for name in names:
+        if name in samples:
+            table.add(name, *(Samples(values) for values in zip(*samples[name], strict=True)))
+        else:
+            table.add_missing(name)
+    if "kubernetes" in samples and len(names) > 1:
+        rows = [name for name, _ in table.rows]
+        table.add_ratio("gke_sandbox / kubernetes", 0, rows.index("kubernetes"))
+    shown = [name for name, cells in table.rows if cells[0] == NOT_INSTALLED]
+    table.notes.append(f"Median (minimum-maximum) of {rounds} new processes, in turn; missing: {shown or 'none'}.")
+    return table
 
 
-seconds, mebibytes = measure(OURS)
-print(f"gke_sandbox   {seconds:6.3f} s  {mebibytes:6.1f} MiB")
-if importlib.util.find_spec("kubernetes") is None:
-    print("kubernetes is not installed: no ratio")
-else:
-    peer_seconds, peer_mebibytes = measure(PEER)
-    print(f"kubernetes    {peer_seconds:6.3f} s  {peer_mebibytes:6.1f} MiB")
-    print(f"ratio         {peer_seconds / seconds:6.1f}    {peer_mebibytes / mebibytes:6.1f}")
+def _measure(statement: str) -> tuple[float, float]:
+    """Return the milliseconds and MiB of a statement in a new interpreter."""
+    command = [sys.executable, "-c", MEASURE.format(statement=statement)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{statement.strip()}: {done.stderr[-1000:]}")
+    seconds, kibibytes = done.stdout.split()
+    return float(seconds) * 1000, float(kibibytes) / 1024

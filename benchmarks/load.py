@@ -44,12 +44,12 @@ class Threads:
         self._thread.join()
 
 
-def cpu() -> float:
-    return time.process_time()
-
-
 def peak_memory() -> int:
     """Return the peak memory of this process in KiB."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # The other value includes that of the process which started this one.
+        return int(next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
@@ -60,7 +60,8 @@ def run_ours(arguments: argparse.Namespace) -> dict[str, Any]:
     with Sandbox(Cluster.kubeconfig(arguments.kubeconfig), warm=warm, image=arguments.image) as sandbox:
         sandbox.run(PROGRAM)
         if warm:
-            time.sleep(arguments.settle)
+            # Only a real cluster needs more than a moment.
+            time.sleep(0.5 if arguments.server else arguments.settle)
 
         def run_one() -> str:
             result = sandbox.run(PROGRAM)
@@ -94,6 +95,8 @@ def run_adk(arguments: argparse.Namespace) -> dict[str, Any]:
     from google.adk.code_executors.code_execution_utils import CodeExecutionInput
     from google.adk.code_executors.gke_code_executor import GkeCodeExecutor
 
+    # It deletes nothing.
+    arguments.settle = 0.0
     executor = GkeCodeExecutor(kubeconfig_path=arguments.kubeconfig, image=arguments.image)
     context: Any = SimpleNamespace(invocation_id="benchmark")
 
@@ -117,6 +120,43 @@ def run_adk(arguments: argparse.Namespace) -> dict[str, Any]:
     return measured(arguments, run_one, run_all)
 
 
+def run_agent_sandbox(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Use Agent Sandbox: a claim for each program, from the warm pool that the cluster has."""
+    import kubernetes
+    from k8s_agent_sandbox import SandboxClient
+
+    kubernetes.config.load_kube_config(arguments.kubeconfig)
+    objects = kubernetes.client.CustomObjectsApi()
+    group = "extensions.agents.x-k8s.io"
+    versions = kubernetes.client.ApisApi().get_api_versions().groups
+    version = next((each.preferred_version.version for each in versions if each.name == group), None)
+    if version is None:
+        raise RuntimeError("the cluster has no Agent Sandbox")
+    pools = objects.list_cluster_custom_object(group, version, "sandboxwarmpools")["items"]
+    if not pools:
+        raise RuntimeError("the cluster has no SandboxWarmPool")
+    pool = pools[0]["metadata"]
+    client: Any = SandboxClient()
+
+    def run_one() -> str:
+        sandbox = client.create_sandbox(pool["name"], namespace=pool["namespace"])
+        try:
+            sandbox.files.write("main.py", PROGRAM)
+            check(sandbox.commands.run("python3 main.py").stdout)
+        finally:
+            client.delete_sandbox(sandbox.claim_name, namespace=pool["namespace"])
+        return ""
+
+    def run_all() -> list[str]:
+        with ThreadPoolExecutor(arguments.in_flight) as threads:
+            for _ in threads.map(lambda _: run_one(), range(arguments.runs)):
+                pass
+        return []
+
+    run_one()
+    return measured(arguments, run_one, run_all)
+
+
 def check(output: str) -> None:
     if output.strip() not in ("hello", PROGRAM.strip()):
         raise RuntimeError(f"the program printed {output!r}")
@@ -127,8 +167,9 @@ def measured(
 ) -> dict[str, Any]:
     """Return what the runs took: one after the other, or all together."""
     if arguments.server:
+        wait_for_cleanup(arguments)
         ask(arguments.server, "POST", json.loads(arguments.options))
-    memory, start, cpu_start = peak_memory(), time.monotonic(), cpu()
+    memory, start, cpu_start = peak_memory(), time.monotonic(), time.process_time()
     returned: list[tuple[str, float, float]] = []
     failures: list[str] = []
     with Threads() as threads:
@@ -140,11 +181,11 @@ def measured(
                 time.sleep(arguments.pause)
         else:
             failures = run_all()
-    seconds, used = time.monotonic() - start, cpu() - cpu_start
+    seconds, used = time.monotonic() - start, time.process_time() - cpu_start
     if arguments.server:
         # Deletions follow the result.
-        time.sleep(arguments.settle)
-        used = cpu() - cpu_start
+        wait_for_cleanup(arguments)
+        used = time.process_time() - cpu_start
     report = ask(arguments.server, "GET") if arguments.server else {}
     return {
         "seconds": seconds,
@@ -158,6 +199,15 @@ def measured(
     }
 
 
+def wait_for_cleanup(arguments: argparse.Namespace) -> None:
+    """Wait until only the Jobs of warm pods are left, and at most for `settle` seconds."""
+    until = time.monotonic() + arguments.settle
+    expected = arguments.in_flight if arguments.warm else 0
+    while time.monotonic() < until and ask(arguments.server, "GET")["jobs_left"] != expected:
+        time.sleep(0.1)
+    time.sleep(0.1)
+
+
 def ask(server: str, method: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
     """Get or reset the counts of the test server."""
     from http.client import HTTPConnection
@@ -169,7 +219,7 @@ def ask(server: str, method: str, options: dict[str, Any] | None = None) -> dict
     return answer
 
 
-CLIENTS = {"ours": run_ours, "google-adk": run_adk}
+CLIENTS = {"ours": run_ours, "google-adk": run_adk, "agent-sandbox": run_agent_sandbox}
 
 
 def main() -> None:
@@ -185,7 +235,7 @@ def main() -> None:
     parser.add_argument("--sequential", action="store_true")
     parser.add_argument("--warm", action="store_true")
     parser.add_argument("--pause", type=float, default=0.0)
-    parser.add_argument("--settle", type=float, default=0.5)
+    parser.add_argument("--settle", type=float, default=10.0)
     arguments = parser.parse_args()
     print(json.dumps(CLIENTS[arguments.client](arguments)))
 

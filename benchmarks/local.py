@@ -1,50 +1,74 @@
-"""Measure the overhead of a run on the embedded cluster, compared with plain ``python3 -u main.py``.
-
-    python benchmarks/local.py [gvisor|process]
-
-Both run alternately in one process, so that load on the machine affects both. Prints medians and their ratio, then
-the time of 100 concurrent runs and of 100 plain ones, four at a time.
-"""
+"""A run on this machine: the embedded cluster, plain Python, and `Sandbox.exec` of the package gvisor."""
 
 from __future__ import annotations
 
-import statistics
+import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import ExitStack
 
 from gke_sandbox import Cluster, Sandbox
 
-PROGRAM = "print('hola')"
-RUNS = 20
-MANY = 100
+from .harness import Samples, Size, Table, is_installed
+
+PROGRAM = "print('hello')"
 
 
-def plain(main: Path) -> None:
-    subprocess.run([sys.executable, "-u", str(main)], check=True, stdout=subprocess.DEVNULL)
+def run(size: Size) -> Table:
+    rounds, many = size.choose((20, 50), (3, 4), (1, 2))
+    gvisor = shutil.which("runsc") is not None and not size.tiny
+    has_peer = gvisor and is_installed("gvisor")
+    table = Table("local", ["one run, ms", "runs per second, 4 at a time"])
+    with ExitStack() as stack:
+        calls: dict[str, Callable[[], object]] = {"plain Python": _plain}
+        sandboxes: dict[str, Sandbox] = {}
+        for isolation in ("process", *(("gvisor",) if gvisor else ())):
+            cold = stack.enter_context(Sandbox(Cluster.local(isolation)))  # type: ignore[arg-type]
+            warm = stack.enter_context(Sandbox(Cluster.local(isolation), warm=2))  # type: ignore[arg-type]
+            sandboxes[f"gke-sandbox, {isolation}"] = cold
+            calls[f"gke-sandbox, {isolation}"] = lambda cold=cold: cold.run(PROGRAM)  # type: ignore[misc]
+            calls[f"gke-sandbox, {isolation}, warm"] = lambda warm=warm: warm.run(PROGRAM)  # type: ignore[misc]
+        if has_peer:
+            calls |= _peer(stack)
+        samples: dict[str, list[float]] = {name: [] for name in calls}
+        for call in calls.values():
+            call()
+        for _ in range(rounds):
+            for name, call in calls.items():
+                if "warm" in name:
+                    # A pod is created in the place of the one that was taken.
+                    time.sleep(size.choose(1.5, 1.0, 0.3))
+                start = time.perf_counter()
+                call()
+                samples[name].append((time.perf_counter() - start) * 1000)
+        for name, values in samples.items():
+            rate = None
+            if name in sandboxes:
+                start = time.perf_counter()
+                sandboxes[name].map([PROGRAM] * many, max_concurrency=4)
+                rate = many / (time.perf_counter() - start)
+            table.add(name, Samples(values), rate)
+    if not has_peer:
+        table.add_missing("gvisor")
+    if not gvisor:
+        table.notes.append("runsc is not installed: no isolation by gVisor.")
+    return table
 
 
-def timed(call: object, *args: object) -> float:
-    start = time.perf_counter()
-    call(*args)  # type: ignore[operator]
-    return time.perf_counter() - start
+def _plain() -> None:
+    subprocess.run([sys.executable, "-u", "-c", PROGRAM], check=True, stdout=subprocess.DEVNULL)
 
 
-isolation = sys.argv[1] if len(sys.argv) > 1 else "process"
-with tempfile.TemporaryDirectory() as folder, Sandbox(Cluster.local(isolation)) as sandbox:  # type: ignore[arg-type]
-    main = Path(folder, "main.py")
-    main.write_text(PROGRAM)
-    sandbox.run(PROGRAM)
-    sandboxed, unsandboxed = [], []
-    for _ in range(RUNS):
-        sandboxed.append(timed(sandbox.run, PROGRAM))
-        unsandboxed.append(timed(plain, main))
-    a, b = statistics.median(sandboxed), statistics.median(unsandboxed)
-    print(f"one run:   embedded ({isolation}) {a:.3f} s, plain {b:.3f} s, ratio {a / b:.1f}")
-    a = timed(lambda: sandbox.map([PROGRAM] * MANY, max_concurrency=MANY))
-    with ThreadPoolExecutor(4) as threads:
-        b = timed(lambda: list(threads.map(plain, [main] * MANY)))
-    print(f"{MANY} runs:  embedded ({isolation}) {a:.3f} s, plain {b:.3f} s, ratio {a / b:.1f}")
+def _peer(stack: ExitStack) -> dict[str, Callable[[], object]]:
+    from gvisor import Sandbox as Gvisor
+
+    python = shutil.which("python3") or sys.executable
+    opened = stack.enter_context(Gvisor())
+
+    def cold() -> None:
+        with Gvisor() as sandbox:
+            sandbox.exec(python, "-c", PROGRAM)
+
+    return {"gvisor": cold, "gvisor, warm": lambda: opened.exec(python, "-c", PROGRAM)}

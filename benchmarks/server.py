@@ -33,6 +33,10 @@ def frame(kind: str, payload: bytes) -> bytes:
     return b"\x1e%s %d\n%s\n" % (kind.encode(), len(payload), payload)
 
 
+PIECE = frame("out", b"".join(b"line %d\n" % number for number in range(3000)))
+"""A frame of 28 KB; the log of the pod ``content`` has only such frames."""
+
+
 @dataclass
 class Options:
     """The times of a server, in seconds, and its limits."""
@@ -51,8 +55,12 @@ class Options:
     """From the end of the program to the end of its log."""
     job_done: float = 0.0
     """From the end of the program to the status of its Job."""
-    log_bytes: int = 0
+    output_bytes: int = 0
     """Output of each program, in addition to its code."""
+    ticks: int = 0
+    """Lines that each program prints, one every 20 ms, with the time: ``tick 123.456``."""
+    log_bytes: int = 0
+    """The size of the log of the pod ``content``."""
 
 
 @dataclass
@@ -76,6 +84,11 @@ class Job:
     @property
     def container(self) -> dict[str, Any]:
         return dict(self.body["spec"]["template"]["spec"]["containers"][0])
+
+    @property
+    def is_framed(self) -> bool:
+        """Whether its container has our runner: that of google-adk prints plain text."""
+        return "code.py" not in str(self.container.get("command"))
 
     def feed(self, data: bytes, *, end: bool = False) -> None:
         """Append to the log, and send it to those that follow it."""
@@ -180,6 +193,7 @@ class State:
             return
         running = "running" in state
         container = {"name": job.container["name"], "state": state, "started": running, "ready": running}
+        container |= {"image": job.container["image"], "imageID": ""}
         job.pod = {**job.pod, "metadata": dict(job.pod["metadata"])}
         job.pod["status"] = {"phase": phase, "containerStatuses": [{"restartCount": 0, **container}]}
         self.notify("pods", type_, job.pod, job.name)
@@ -193,19 +207,25 @@ class State:
             return
         self.set_state(job, "Running", {"running": {"startedAt": CREATED}})
         if not waits:
-            if "command" in job.container and "code.py" in str(job.container["command"]):
-                output = job.config_map or b""
-            else:
+            loop = asyncio.get_running_loop()
+            if job.is_framed:
                 job.feed(START)
-                output = job.config_map or b""
-            asyncio.get_running_loop().call_later(job.options.finished, self.finish, job, output)
+                for number in range(job.options.ticks):
+                    loop.call_later(0.02 * number, self.tick, job)
+            loop.call_later(job.options.finished, self.finish, job, job.config_map or b"")
+
+    def tick(self, job: Job) -> None:
+        job.feed(frame("out", b"tick %.6f\n" % time.monotonic()))
 
     def finish(self, job: Job, output: bytes) -> None:
         if job.deleted:
             return
-        output += b"x" * job.options.log_bytes
-        framed = "code.py" not in str(job.container.get("command"))
-        job.feed(frame("out", output) + frame("exit", json.dumps(EXIT).encode()) if framed else output)
+        output += b"x" * job.options.output_bytes
+        if job.is_framed:
+            for start in range(0, len(output), 32768):
+                job.feed(frame("out", output[start : start + 32768]))
+            output = frame("exit", json.dumps(EXIT).encode())
+        job.feed(output)
         job.finished_at = self.readable[job.name] = time.monotonic()
         loop = asyncio.get_running_loop()
         loop.call_later(job.options.log_end, lambda: job.feed(b"", end=True))
@@ -388,6 +408,10 @@ class Connection(asyncio.Protocol):
                     send({"type": "ADDED", "object": job.body})
 
     def log(self, pod: str, query: dict[str, str]) -> None:
+        if pod == "content":
+            whole = PIECE * (self.state.options.log_bytes // len(PIECE))
+            self.reply(200, whole, content_type="text/plain")
+            return
         job = self.state.jobs.get(pod.removesuffix("-x"))
         if job is None:
             self.status(404, "NotFound")

@@ -13,9 +13,9 @@ Importing the package imports no other module: the public names are loaded at fi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ._version import __version__
+
+TYPE_CHECKING = False  # type checkers take this name for true; importing typing would take milliseconds
 
 if TYPE_CHECKING:
     from ._wire.program import Program

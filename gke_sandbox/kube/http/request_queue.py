@@ -16,7 +16,7 @@ __all__ = ["RequestQueue"]
 INITIAL_IN_FLIGHT, MIN_IN_FLIGHT, MAX_IN_FLIGHT = 16, 4, 100
 """The number of requests in flight: at first, and its limits. Until the first 429 it grows by one with each
 response, and after that by one with each round of responses. A 429 halves it."""
-DEFAULT_PAUSE, MAX_PAUSE = 1.0, 5.0
+DEFAULT_PAUSE, MAX_PAUSE = 1.0, 2.0
 """Seconds without a new request after a 429: without Retry-After, and at most."""
 
 
@@ -35,7 +35,8 @@ class RequestQueue:
         self._number = 0
         self._waiting: list[_Waiter] = []
         self._throttled: set[RequestInfo] = set()
-        self._paused_until = -math.inf
+        # For requests of low priority, and for the others.
+        self._low_paused_until = self._paused_until = -math.inf
 
     @asynccontextmanager
     async def turn(self, request: RequestInfo, *, low_priority: bool = False) -> AsyncIterator[None]:
@@ -51,13 +52,13 @@ class RequestQueue:
         self._number += 1
         priority = -1 if request in self._throttled else int(low_priority)
         self._throttled.discard(request)
-        waiter = _Waiter((priority, self._number))
+        waiter = _Waiter((priority, self._number), low_priority=priority == 1)
         heapq.heappush(self._waiting, waiter)
         self._grant()
         try:
             while not waiter.granted:
-                now, until = anyio.current_time(), self._paused_until
-                with anyio.CancelScope(deadline=until if until > now else math.inf):
+                until = self._pause_of(waiter)
+                with anyio.CancelScope(deadline=until if until > anyio.current_time() else math.inf):
                     await waiter.changed.wait()
                 waiter.changed = anyio.Event()
                 self._grant()
@@ -68,10 +69,12 @@ class RequestQueue:
                 self._grant()
             raise
 
+    def _pause_of(self, waiter: _Waiter) -> float:
+        return self._low_paused_until if waiter.low_priority else self._paused_until
+
     def _grant(self) -> None:
-        if not self._waiting or anyio.current_time() < self._paused_until:
-            return
-        while self._waiting and self._in_flight < int(self._limit):
+        now = anyio.current_time()
+        while self._waiting and self._in_flight < int(self._limit) and now >= self._pause_of(self._waiting[0]):
             waiter = heapq.heappop(self._waiting)
             if not waiter.cancelled:
                 self._in_flight += 1
@@ -84,14 +87,19 @@ class RequestQueue:
         self._limit = min(self._limit + growth, MAX_IN_FLIGHT)
 
     def record_throttled(self, request: RequestInfo, retry_after: float | None) -> None:
-        """Send nothing for a while, and then less, because the server has answered 429."""
+        """Send less, because the server has answered 429.
+
+        For a while send no requests of low priority, and after a second 429 in that time no others either.
+        """
         now = anyio.current_time()
         self._throttled.add(request)
-        if now >= self._paused_until:
+        pause = DEFAULT_PAUSE if retry_after is None else min(retry_after, MAX_PAUSE)
+        if now < self._low_paused_until:
+            self._paused_until = max(self._paused_until, now + pause)
+        else:
             self._was_throttled = True
             self._limit = max(self._limit / 2, MIN_IN_FLIGHT)
-        pause = DEFAULT_PAUSE if retry_after is None else min(retry_after, MAX_PAUSE)
-        self._paused_until = max(self._paused_until, now + pause)
+        self._low_paused_until = max(self._low_paused_until, now + pause)
         for waiter in self._waiting:
             waiter.changed.set()
 
@@ -99,8 +107,9 @@ class RequestQueue:
 class _Waiter:
     """A request that waits for its turn."""
 
-    def __init__(self, key: tuple[int, int]) -> None:
+    def __init__(self, key: tuple[int, int], *, low_priority: bool) -> None:
         self._key = key
+        self.low_priority = low_priority
         self.granted = self.cancelled = False
         self.changed = anyio.Event()
 

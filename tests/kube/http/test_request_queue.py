@@ -130,6 +130,7 @@ async def test_jobs_are_created_after_the_requests_of_those_that_exist() -> None
 @mock_clock
 async def test_a_request_that_got_429_is_the_next_one_after_the_pause() -> None:
     queue, order = RequestQueue(), list[str]()
+    queue.record_throttled(info("other"), 1.0)
     queue.record_throttled(info("first"), 1.0)
     start = anyio.current_time()
 
@@ -153,11 +154,23 @@ async def test_a_request_that_got_429_is_the_next_one_after_the_pause() -> None:
 
 
 @mock_clock
+async def test_a_single_429_delays_only_requests_of_low_priority() -> None:
+    queue = RequestQueue()
+    queue.record_throttled(info("p"), 1.0)
+    start = anyio.current_time()
+    async with queue.turn(info("ConfigMap of a Job that exists")):
+        assert anyio.current_time() == start
+    async with queue.turn(info("Job"), low_priority=True):
+        assert anyio.current_time() == start + 1.0
+
+
+@mock_clock
 async def test_the_pause_has_a_maximum_and_the_limit_a_minimum() -> None:
     queue = RequestQueue()
     for _ in range(20):
         start = anyio.current_time()
         queue.record_throttled(info("p"), 3600.0)
+        queue.record_throttled(info("q"), 3600.0)
         async with queue.turn(info("other")):
             assert anyio.current_time() - start == MAX_PAUSE
     in_flight = 0

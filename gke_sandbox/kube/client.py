@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import datetime
@@ -45,7 +44,7 @@ from .status import (
     plain,
     warning_texts,
 )
-from .watch import LineDecoder, LineTooLong, WatchEvent, parse_event
+from .watch import EventStream, WatchEvent
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -355,7 +354,7 @@ class KubeClient:
         }
         async with self._send(info, query, timeout=stream_timeout(WATCH_READ_TIMEOUT)) as (response, body):
             await self._raise_for_status(info, response, body)
-            yield _Events(info, body)
+            yield EventStream(info, body)
 
     async def _request(
         self,
@@ -475,29 +474,3 @@ class KubeClient:
             # Every execution has new names: log a warning that differs only in the name once.
             key = text.replace(info.name, "") if info.name else text
             self.warn_once(f"{info}: the server warns: {text}", key)
-
-
-class _Events:
-    """An iterator over the events in the body of a watch."""
-
-    def __init__(self, info: RequestInfo, body: ResponseBody) -> None:
-        self._info = info
-        self._body = body
-        self._decoder = LineDecoder()
-        self._lines: deque[bytes] = deque()
-
-    def __aiter__(self) -> _Events:
-        return self
-
-    async def __anext__(self) -> WatchEvent:
-        while True:
-            while self._lines:
-                line = self._lines.popleft()
-                if line.strip():
-                    return parse_event(self._info, line)
-            # A line that is incomplete when the stream ends is dropped: the next watch returns that event again.
-            chunk = await anext(self._body)
-            try:
-                self._lines.extend(self._decoder.feed(chunk))
-            except LineTooLong as error:
-                raise bad_response(self._info, 200, str(error)) from error

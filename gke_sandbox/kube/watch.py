@@ -1,14 +1,16 @@
-"""The watch protocol: split bytes into lines, and parse lines into events. Pure."""
+"""The watch protocol: split bytes into lines, and parse lines into events. Without I/O."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from ..errors import ServerError
-from .status import RequestInfo, parse_object, plain
+from .status import RequestInfo, bad_response, parse_object, plain
 
-__all__ = ["EventType", "LineDecoder", "LineTooLong", "WatchEvent", "parse_event"]
+__all__ = ["EventStream", "EventType", "LineDecoder", "LineTooLong", "WatchEvent", "parse_event"]
 
 MAX_LINE_BYTES = 8 << 20
 """An object in etcd has at most 1.5 MiB; its JSON with managedFields is much smaller than this limit."""
@@ -70,3 +72,29 @@ def parse_event(info: RequestInfo, line: bytes) -> WatchEvent:
         reason="",
         request=str(info),
     )
+
+
+class EventStream:
+    """An iterator over the events in the body of a watch."""
+
+    def __init__(self, info: RequestInfo, body: AsyncIterator[bytes]) -> None:
+        self._info = info
+        self._body = body
+        self._decoder = LineDecoder()
+        self._lines: deque[bytes] = deque()
+
+    def __aiter__(self) -> EventStream:
+        return self
+
+    async def __anext__(self) -> WatchEvent:
+        while True:
+            while self._lines:
+                line = self._lines.popleft()
+                if line.strip():
+                    return parse_event(self._info, line)
+            # A line that is incomplete when the stream ends is dropped: the next watch returns that event again.
+            chunk = await anext(self._body)
+            try:
+                self._lines.extend(self._decoder.feed(chunk))
+            except LineTooLong as error:
+                raise bad_response(self._info, 200, str(error)) from error

@@ -21,7 +21,7 @@ from .._wire.program import Program
 from ..errors import Forbidden, NetworkError, SandboxError
 from ..kube.attach import AttachConnection
 from ..kube.client import KubeClient
-from ..kube.resources import EVENTS, JOBS, PODS
+from ..kube.resources import JOBS, PODS
 from ..kube.status import RequestInfo
 from ..result import ExecutionEvent, ExecutionResult
 from ..settings import Settings
@@ -39,8 +39,6 @@ TICK_INTERVAL = 5.0
 """The longest time without an input, so that a suspension is noticed."""
 SUSPENDED_AFTER = 0.5
 """If a timer is late by more than this, the client was suspended (closed laptop, paused machine, debugger)."""
-
-_MAX_EVENTS = 100
 
 
 class Execution:
@@ -334,17 +332,13 @@ class Execution:
             self._send(steps.PollFailed(effect.number, no_response))
 
     async def _request(self, effect: steps.Poll) -> steps.PollResponse:
-        client, namespace, number = self._client, self.settings.namespace, effect.number
+        number, lists, pending = effect.number, self._pods.lists, self._pods.pending
         if isinstance(effect, steps.PollJob):
-            return steps.JobRead(number, await client.get(JOBS, namespace, effect.job))
+            return steps.JobRead(number, await self._client.get(JOBS, self.settings.namespace, effect.job))
         if isinstance(effect, steps.PollPods):
-            selector = f"batch.kubernetes.io/job-name={effect.job}"
-            found = await client.list(PODS, namespace, label_selector=selector)
-            version = str((found.get("metadata") or {}).get("resourceVersion") or "")
-            return steps.PodsListed(number, _items(found), version)
-        about = f"involvedObject.name={effect.about}"
-        found = await client.list(EVENTS, namespace, field_selector=about, limit=_MAX_EVENTS)
-        return steps.EventsListed(number, _items(found))
+            return steps.PodsListed(number, *await lists.pods(effect.job, pending))
+        found, _ = await lists.events(effect.about, self._job, pending)
+        return steps.EventsListed(number, found)
 
 
 def unwrap_exception_group(error: BaseException) -> BaseException:
@@ -359,7 +353,3 @@ def unwrap_exception_group(error: BaseException) -> BaseException:
 
 def _taken(received: steps.Input | JoinedChunks) -> steps.Input:
     return received.take() if isinstance(received, JoinedChunks) else received
-
-
-def _items(found: dict[str, Any]) -> list[dict[str, Any]]:
-    return [item for item in found.get("items") or () if isinstance(item, dict)]

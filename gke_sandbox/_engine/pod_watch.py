@@ -14,6 +14,7 @@ from ..errors import SandboxError
 from ..kube.client import KubeClient
 from ..kube.reflector import Reflector
 from ..kube.resources import PODS
+from .shared_lists import SharedLists
 from .steps import PodMissing, PodSeen, WatchFailed
 
 LINGER_TIMEOUT = 60.0
@@ -43,6 +44,7 @@ class PodWatch:
         self._reflector: Reflector | None = None
         # A watch that was forbidden once is not tried, and not warned about, again.
         self._must_poll = False
+        self.lists = SharedLists(client, namespace, label_selector, tasks)
         self.pending: set[str] = set()
         """The Jobs whose executions wait for their sandbox to start."""
 

@@ -179,6 +179,11 @@ class KubeClient:
         return bool(getattr(self._transport, "replays", False))
 
     @property
+    def is_recorded(self) -> bool:
+        """Whether a cassette is recorded or replayed: the requests of a run must not depend on other runs."""
+        return self.replays or self._transport_wrapper is not None
+
+    @property
     def round_trip(self) -> float | None:
         """Seconds from sending a request on an open connection to its response headers: the minimum of the last
         few.

@@ -327,7 +327,6 @@ def receive(seconds: float, log: Log) -> tuple[bytes, memoryview]:
     """Return the request and its contents from stdin, after a line with their lengths."""
     # Import now what a request needs, because a program may be waited for.
     from binascii import a2b_base64, b2a_base64  # noqa: F401
-    from mmap import mmap  # noqa: F401
     from zlib import compress  # noqa: F401
 
     parse("{}")
@@ -707,6 +706,10 @@ def main() -> tuple[Any, dict[str, Any]]:
     try:
         pieces, contents = take_variables(), memoryview(b"")
         on_stdin = "wait" in pieces
+        try:
+            ring = Ring()  # before a program is waited for: under gVisor, this takes some milliseconds
+        except (ImportError, OSError):
+            ring = None  # a little slower
         if on_stdin:
             pieces["request"], contents = receive(float(pieces["wait"]), log)
         log.write(b"start", b'{"protocol": %d, "python": "%d.%d.%d"}' % (PROTOCOL, *sys.version_info[:3]))
@@ -718,10 +721,7 @@ def main() -> tuple[Any, dict[str, Any]]:
         workspace = Workspace(request)
         del request["files"], request["stdin"]  # they may be large
         streams = [Stream(kind, limits["output"]) for kind in (b"out", b"err")]
-        try:
-            streams[0].ring = Ring()
-        except (ImportError, OSError):
-            pass  # a little slower
+        streams[0].ring = ring
         fds = [workspace.stdin, *(stream.end for stream in streams)]
         # Until the handlers are set; the program does not inherit them.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())

@@ -61,7 +61,7 @@ class Events(httpx.AsyncBaseTransport):
 
 
 @mock_clock
-async def test_each_run_gets_the_events_of_its_own_pod_from_all_pages() -> None:
+async def test_each_run_gets_the_events_of_its_pod_from_all_pages() -> None:
     server, found = Events(), dict[str, list[str]]()
     async with (
         KubeClient(ClusterConfig(server="http://cluster"), transport=server) as client,

@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .load import ask
+
 ROOT = Path(__file__).resolve().parent.parent
 DISTRIBUTIONS = (
     "gke-sandbox",
@@ -192,6 +194,8 @@ def measure(client: str, server: str, options: dict[str, float] | None = None, *
         "contexts": [context],
     }
     arguments = ["--server", server, "--options", json.dumps(options or {})]
+    # Jobs of an earlier client that leaves them.
+    ask(server, "DELETE")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "kubeconfig")
         path.write_text(json.dumps(config))

@@ -12,7 +12,7 @@ COLUMNS = (
 
 def run(size: Size) -> Table:
     counts = size.choose((1, 10, 100, 1000), (1, 10, 100), (2,))
-    rounds = size.choose(3, 1, 1)
+    rounds = size.choose(2, 1, 1)
     table = Table("scale", COLUMNS)
     per_run: dict[int, list[float]] = {}
     with test_server() as server:

@@ -4,6 +4,7 @@ It knows the requests of a run, of a warm pod and of google-adk's executor, and 
 that a benchmark measures the client. Pods reach their phases at fixed times. The output of a program is its code.
 
 ``GET /bench`` returns the counts since the last ``POST /bench``, which resets them and sets options.
+``DELETE /bench`` forgets all Jobs.
 """
 
 from __future__ import annotations
@@ -329,7 +330,11 @@ class Connection(asyncio.Protocol):
     def answer(self, method: str, target: str, head: bytes, body: bytes) -> None:
         state, url = self.state, urlsplit(target)
         if url.path == "/bench":
-            if method == "POST":
+            if method == "DELETE":
+                for job in state.jobs.values():
+                    job.deleted = True
+                state.jobs.clear()
+            elif method == "POST":
                 state.reset(json.loads(body or b"{}"))
             report = state.report()
             self.reply(200, report)

@@ -347,7 +347,6 @@ def test_the_runner_imports_few_modules(tmp_path: Path) -> None:
     few = "__future__ _json _signal mmap pwd time select os os.path posixpath genericpath stat _stat"
     few += " _collections_abc"
     # posixpath imports errno since 3.13; os imports abc, and os.fdopen io, which 3.14 does not load at its start.
-    # its start.
     few += " errno abc _abc io"
     assert {name.decode() for name in set(ours) - set(plain)} <= set(few.split())
 

@@ -1,6 +1,6 @@
 """The test cases of google-adk for its GkeCodeExecutor, with the same inputs and meaning, on a cluster.
 
-Each test is a case of theirs; where this executor does something else on purpose, the test says what, and
+Each test is one of these cases; where this executor does something else on purpose, the test says what, and
 docs/adk.md says why. Their cases replace the Kubernetes client by mocks, and count calls; here an embedded cluster
 answers, and what it was sent is looked at. Those of the sandbox mode have one: it is refused.
 """

@@ -24,10 +24,8 @@ CONSOLE = [block for block in ALL if block.language == "console"]
 LANGUAGES = {"python", "console", "yaml", "json", "mermaid", "dockerfile", "toml", "text"}
 WITH_ADK = bool(find_spec("google") and find_spec("google.adk"))
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning:google"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+# Warnings of google-adk and its dependencies are ignored; warnings of this package are errors.
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.filterwarnings("error:::gke_sandbox")]
 
 
 def executed(document: Path) -> list[Block]:

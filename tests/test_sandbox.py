@@ -164,7 +164,7 @@ async def test_many_programs_at_once_use_few_threads() -> None:
 
 @mock_clock
 async def test_many_executions_at_once_share_one_watch_and_send_four_requests_each() -> None:
-    count = 100
+    count = 50
     async with pods(lambda spec: program(out("done"))) as cluster:
         results = await cluster.sandbox.map(["pass"] * count, max_concurrency=count)
         await anyio.sleep(10)

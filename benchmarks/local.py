@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 from gke_sandbox import Cluster, Sandbox
 
@@ -62,13 +63,16 @@ def _plain() -> None:
 
 
 def _peer(stack: ExitStack) -> dict[str, Callable[[], object]]:
+    from gvisor import Mount
     from gvisor import Sandbox as Gvisor
 
-    python = shutil.which("python3") or sys.executable
-    opened = stack.enter_context(Gvisor())
+    python = str(Path(sys.executable).resolve())
+    # It has /usr and /lib, but not this interpreter if that is elsewhere.
+    mounts = [] if sys.base_prefix.startswith("/usr") else [Mount.bind(sys.base_prefix, sys.base_prefix)]
+    opened = stack.enter_context(Gvisor(mounts=mounts))
 
     def cold() -> None:
-        with Gvisor() as sandbox:
-            sandbox.exec(python, "-c", PROGRAM)
+        # Closed at the end: a result does not wait for the cleanup.
+        stack.enter_context(Gvisor(mounts=mounts)).exec(python, "-c", PROGRAM)
 
     return {"gvisor": cold, "gvisor, warm": lambda: opened.exec(python, "-c", PROGRAM)}

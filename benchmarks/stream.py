@@ -35,10 +35,10 @@ def run(size: Size) -> Table:
         ask(server, "POST", {"running": 0.05, "finished": 0.02 * ticks, "ticks": ticks, "log_end": 0.2})
         table.add("from a frame's arrival to the caller", "ms", Samples(anyio.run(_delays, server)))
         before = peak_memory()
-        ask(server, "POST", {"running": 0.05, "output_bytes": min(megabytes, 4) * MIB})
-        anyio.run(_read_slowly, server, min(megabytes, 4) * MIB)
+        ask(server, "POST", {"running": 0.05, "output_bytes": min(megabytes, 3) * MIB})
+        anyio.run(_read_slowly, server, min(megabytes, 3) * MIB)
         grown = (peak_memory() - before) / 1024
-        table.add(f"memory of a slow reader of {min(megabytes, 4)} MiB", "MiB", grown)
+        table.add(f"memory of a slow reader of {min(megabytes, 3)} MiB", "MiB", grown)
     table.notes.append(f"{megabytes} MiB in frames of {len(PIECE)} bytes; {rounds} rounds, in turn.")
     return table
 
@@ -105,7 +105,7 @@ async def _delays(server: str) -> list[float]:
 
 async def _read_slowly(server: str, size: int) -> None:
     async with (
-        AsyncSandbox(Cluster.transport(_Direct(server)), max_output_bytes=size) as sandbox,
+        AsyncSandbox(Cluster.transport(_Direct(server)), max_output_bytes=size, max_file_bytes=0) as sandbox,
         sandbox.stream("print()") as events,
     ):
         async for event in events:

@@ -9,6 +9,8 @@ import pytest
 from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.harness import Samples, Table
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("name", BENCHMARKS)

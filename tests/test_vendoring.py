@@ -19,7 +19,7 @@ import gke_sandbox
 from .http_cluster import http_cluster
 
 PACKAGE = Path(gke_sandbox.__file__).parent
-DOCS = PACKAGE.parent / "docs" / "vendoring.md"
+DOCS = Path(__file__).parents[1] / "docs" / "vendoring.md"
 VENDORED = "other_project._vendor.gke_sandbox"
 OPTIONAL = {
     "adk": ["adk"],

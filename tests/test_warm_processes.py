@@ -10,6 +10,8 @@ import pytest
 from .http_cluster import HttpCluster, http_cluster
 from .test_sync import emptied, output, process
 
+pytestmark = pytest.mark.slow
+
 PRELUDE = """
 def ready(sandbox, count):
     sandbox.namespace  # opens it

@@ -24,6 +24,8 @@ from tests.warm_runner import WaitingRunner
 
 from .attaching import ready, record, replay
 
+pytestmark = pytest.mark.slow
+
 Results = dict[str, tuple[str, str]]
 Way = Callable[..., Awaitable[Results]]
 

@@ -90,6 +90,8 @@ class Notebook:
         done = subprocess.run(
             ["bash", "-c", line],
             cwd=self.directory,
+            # These are for the suite, not for the reader's pytest.
+            env={name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

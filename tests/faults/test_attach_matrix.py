@@ -21,6 +21,8 @@ from .attach_cells import (
 )
 from .cells import OUTPUT, STARTUP_TIMEOUT, TIMEOUT
 
+pytestmark = pytest.mark.slow
+
 SUCCESS = "succeeded"
 REFUSED = {
     "handshake: 400, upgrade required": "BadRequest",

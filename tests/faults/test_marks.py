@@ -14,6 +14,8 @@ from gke_sandbox.local.runtimes.gvisor import GVisorRuntime, GVisorUnavailable
 
 from .marks import PROGRAM, leave_marks, problems
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("isolation", "runs", "warm"), [("process", 12, 4), ("gvisor", 4, 2)])
 def test_programs_in_warm_pods_find_no_marks_of_others(isolation: Isolation, runs: int, warm: int) -> None:

@@ -19,6 +19,8 @@ from tests.warm_runner import WaitingRunner
 
 from .served import served
 
+pytestmark = pytest.mark.slow
+
 TTL, IDLE_TIMEOUT = Settings().ttl_seconds_after_finished, 600
 CLIENT = """
 import sys

@@ -5,7 +5,6 @@ docs/observability.md lists them. Without opentelemetry-api nothing is imported,
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -17,11 +16,14 @@ from .result import ExecutionEvent, ExecutionResult, PhaseChanged, PodWaiting
 from .settings import Settings
 
 if TYPE_CHECKING:
+    from opentelemetry.metrics import Histogram, Meter
     from opentelemetry.trace import Span
 
 __all__ = ["RunTelemetry", "record_ready", "record_taken"]
 
 _NAME = "gke_sandbox"
+_BOUNDARIES = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+"""The boundaries of the histograms, in seconds: from a warm start to a new node."""
 
 
 class _Instruments:
@@ -35,11 +37,11 @@ class _Instruments:
         meter = metrics.get_meter(_NAME, __version__)
         self.runs = meter.create_counter("gke_sandbox.runs", "{run}", "Runs that have ended.")
         self.in_flight = meter.create_up_down_counter("gke_sandbox.runs.in_flight", "{run}", "Runs in progress.")
-        self.start_duration = meter.create_histogram(
-            "gke_sandbox.start.duration", "s", "Time from the call until the container runs."
+        self.start_duration = _histogram(
+            meter, "gke_sandbox.start.duration", "Time from the call until the container runs."
         )
-        self.run_duration = meter.create_histogram(
-            "gke_sandbox.run.duration", "s", "Time from the call until the result or the error."
+        self.run_duration = _histogram(
+            meter, "gke_sandbox.run.duration", "Time from the call until the result or the error."
         )
         self.warm_ready = meter.create_up_down_counter(
             "gke_sandbox.warm_pods.ready", "{pod}", "Warm pods that wait for a program."
@@ -47,6 +49,14 @@ class _Instruments:
         self.warm_taken = meter.create_counter(
             "gke_sandbox.warm_pods.taken", "{pod}", "Warm pods that were given a program."
         )
+
+
+def _histogram(meter: Meter, name: str, description: str) -> Histogram:
+    """Return a histogram of seconds. The boundaries of the SDK are made for milliseconds."""
+    try:
+        return meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=_BOUNDARIES)
+    except TypeError:  # opentelemetry-api before 1.30
+        return meter.create_histogram(name, "s", description)
 
 
 @cache
@@ -124,7 +134,7 @@ class RunTelemetry:
         else:
             found |= {"gke_sandbox.status": "error", "error.type": type(outcome).__name__}
             details["gke_sandbox.may_have_run"] = outcome.may_have_run
-            self._span.record_exception(outcome, escaped=True, timestamp=time.time_ns())
+            self._span.record_exception(outcome)
             self._span.set_status(otel.error_status)
         cause = getattr(outcome, "cause", "")
         if cause:

@@ -141,6 +141,22 @@ async def test_runs_are_counted_and_measured(exported: Exported, metric_reader: 
     assert len(exported.run_spans()) == 3
 
 
+async def test_the_histograms_distinguish_warm_and_cold_starts(
+    exported: Exported, metric_reader: InMemoryMetricReader
+) -> None:
+    async with pods(program()) as cluster:
+        await cluster.sandbox.run("pass")
+    data = metric_reader.get_metrics_data()
+    assert data is not None
+    found = [
+        metric for metric in data.resource_metrics[0].scope_metrics[0].metrics if metric.name.endswith("duration")
+    ]
+    assert len(found) == 2
+    for metric in found:
+        (point,) = metric.data.data_points
+        assert {0.05, 0.25, 5.0} <= set(getattr(point, "explicit_bounds", ()))
+
+
 async def test_warm_pods_are_counted(exported: Exported, metric_reader: InMemoryMetricReader) -> None:
     async with pods(WaitingRunner().script, warm=2) as cluster:
         await ready(cluster, 2)

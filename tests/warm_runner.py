@@ -35,6 +35,8 @@ class WaitingRunner:
         self.requests: list[dict[str, Any]] = []
         self.idle = 0
         """How many runners ended without a request."""
+        self.expired = 0
+        """How many of them because their idle time was over."""
         self.started = 0
         """How many programs were started."""
         self._respond = respond or (lambda request: out(request["code"]) + exit_frame(0))
@@ -51,8 +53,9 @@ class WaitingRunner:
             await self._start(process, out("from the environment") + exit_frame(0))
             return None
         line = b""
-        with anyio.move_on_after(float(process.spec.env["GKE_SANDBOX_WAIT"])):
+        with anyio.move_on_after(float(process.spec.env["GKE_SANDBOX_WAIT"])) as scope:
             line = await process.readline()
+        self.expired += scope.cancelled_caught
         if not line:
             self.idle += 1
             await process.write(NOT_STARTED)

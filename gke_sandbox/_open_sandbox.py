@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 
 from ._engine.cleanup import CLOSE_TIMEOUT, CleanupQueue
-from ._engine.execution import Execution, unwrap_exception_group
+from ._engine.execution import Execution, closed_during_the_run, unwrap_exception_group
 from ._engine.pod_watch import PodWatch
 from ._engine.steps import JobAttempt
 from ._engine.warm_pool import WarmPod, WarmPool
@@ -22,7 +22,7 @@ from .cluster import _Connection
 from .errors import SandboxClosed
 from .settings import Settings
 
-__all__ = ["OpenSandbox", "closed_during_the_run"]
+__all__ = ["OpenSandbox"]
 
 logger = logging.getLogger(__name__)
 
@@ -265,12 +265,3 @@ class OpenSandbox:
         if not self._in_flight and not left:
             self._idle.set()
             self._idle = anyio.Event()
-
-
-def closed_during_the_run(execution: Execution) -> SandboxClosed:
-    """Return the error of a run that closing the Sandbox has cancelled."""
-    return SandboxClosed(
-        "the Sandbox was closed while the program ran; its Job is deleted",
-        may_have_run=execution.may_have_run,
-        hint="Keep the Sandbox open until its runs have finished.",
-    )

@@ -20,7 +20,8 @@ MAX_LOG_BYTES = 9 << 20
 MAX_ATTACHED_LOG_BYTES = 512 << 20
 """The same for delivery ``attach``, which reads the frames from a connection: enough for the largest limits."""
 
-_DEFAULTS = {"max_output_bytes": 1 << 20, "max_file_bytes": 4 << 20, "max_files": 100}
+DEFAULTS = {"max_output_bytes": 1 << 20, "max_file_bytes": 4 << 20, "max_files": 100}
+"""The defaults of the limits in `Settings`; there is room for them with any delivery."""
 _MAX_BYTES = 64 << 20
 _MAX_FILES = 10_000
 _FILE_ROOM = 256
@@ -77,7 +78,7 @@ def check_output_limits(limits: Mapping[str, int], delivery: str) -> None:
     if stored_bytes(limits) <= log_bytes(delivery):
         return
     # The defaults fit, so at least one of them is higher.
-    raised = [name for name, value in limits.items() if value > _DEFAULTS[name]]
+    raised = [name for name, value in limits.items() if value > DEFAULTS[name]]
     others = [name for name in limits if name != raised[0]]
     raise SpecError(
         raised[0],

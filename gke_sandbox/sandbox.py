@@ -14,10 +14,10 @@ import anyio.abc
 import anyio.to_thread
 
 from ._checks import check_integer, check_warm, describe
-from ._engine.execution import Execution
+from ._engine.execution import Execution, closed_during_the_run
 from ._engine.preflight import check
-from ._open_sandbox import OpenSandbox, closed_during_the_run
-from ._run import Run, new_job_name
+from ._open_sandbox import OpenSandbox
+from ._run import Run, new_execution, new_job_name
 from ._stream import ExecutionStream
 from ._wire.program import Program, to_program
 from .cluster import Cluster, _check_cluster
@@ -146,18 +146,7 @@ class AsyncSandbox:
         self, opened: OpenSandbox, settings: Settings, idle_timeout: float, on_ready: Callable[[], None]
     ) -> Execution:
         """Return the execution of a warm pod."""
-        return Execution(
-            client=opened.client,
-            pods=opened.pods,
-            settings=settings,
-            program=None,
-            session=self.session,
-            new_name=new_job_name,
-            delete=opened.delete,
-            emit=lambda _: None,
-            on_ready=on_ready,
-            idle_timeout=idle_timeout,
-        )
+        return new_execution(opened, settings, self.session, on_ready=on_ready, idle_timeout=idle_timeout)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

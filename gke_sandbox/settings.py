@@ -25,7 +25,7 @@ from ._checks import (
     entry_path,
     shorten,
 )
-from ._output_limits import check_output_limits
+from ._output_limits import DEFAULTS, check_output_limits
 from ._setting_names import suggest
 from .errors import SpecError
 from .kube import names
@@ -263,15 +263,15 @@ class Settings:
     """
     ttl_seconds_after_finished: int = 300
     """Seconds until Kubernetes deletes a finished Job that the client could not delete. Default: 300."""
-    max_output_bytes: int = 1 << 20
+    max_output_bytes: int = DEFAULTS["max_output_bytes"]
     """Bytes of stdout, and of stderr, that are kept, with any content. Default: 1 MiB (1048576); maximum:
     1294146, with lower limits of files up to 3400787; 64 MiB for delivery by ``attach``.
     """
-    max_file_bytes: int = 4 << 20
+    max_file_bytes: int = DEFAULTS["max_file_bytes"]
     """Bytes of all output files together that are kept, with any content. Default: 4 MiB (4194304); maximum:
     4685445, with lower limits of the others up to 6801575; 64 MiB for delivery by ``attach``.
     """
-    max_files: int = 100
+    max_files: int = DEFAULTS["max_files"]
     """Number of output files that are kept. Default: 100; maximum: 2688, with lower limits of bytes 10000."""
 
     _default_requests: ClassVar[Sequence[str]] = ()

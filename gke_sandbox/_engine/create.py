@@ -34,7 +34,7 @@ UNREACHED_ATTEMPTS = 4
 """Attempts if the server has never responded (one to two seconds): the address may be wrong."""
 
 CONFLICT_ATTEMPTS, CONFLICT_DELAY, MAX_CONFLICT_DELAY = 5, 0.05, 0.2
-"""Quick attempts of one creation, and their delays, when the server answers 409 Conflict: it creates nothing if it
+"""Quick attempts of one creation, and their delays, when the server returns 409 Conflict: it creates nothing if it
 cannot update the namespace's ResourceQuota, because too many objects are being created at once. The delays add up
 to 0.55 s at most. A ConfigMap that is later than that can cost more than a new Job."""
 

@@ -9,15 +9,13 @@ import re
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from .._diagnosis.finding import Finding, mapping, mappings
 from .._diagnosis.nodes import nodes_finding
 from .._diagnosis.policies import namespace_finding, network_policies_finding
 from .._diagnosis.probe_report import probe_findings
 from .._diagnosis.room import limit_ranges_finding, quotas_finding
-from .._wire.manifests import Manifests, build
-from .._wire.program import Program
 from ..errors import CassetteError, Forbidden, NotFound, SandboxError
 from ..kube.client import KubeClient
 from ..kube.resources import (
@@ -30,10 +28,11 @@ from ..kube.resources import (
     SELF_SUBJECT_REVIEWS,
     Resource,
 )
-from ..kube.retry import Retry
+from ..kube.retry import retried
 from ..result import ExecutionResult
 from ..settings import Settings
 from . import orphans
+from .listing import PAGE_SIZE
 from .preflight import Check, Preflight
 
 __all__ = ["Doctor", "inside_checks"]
@@ -43,11 +42,7 @@ SLOW_ROUND_TRIP = 0.5
 """Seconds. From 0.1 s on, programs are passed in a volume, which starts 0.3 s later."""
 MAX_CLOCK_DIFFERENCE = 30.0
 """Seconds. Tokens and certificates are valid for some minutes more; ages are computed with the server's clock."""
-_ATTEMPTS = 4
-_PAGE_SIZE = 500
 _ROUND_TRIPS = 3
-
-T = TypeVar("T")
 
 
 class Doctor:
@@ -65,12 +60,9 @@ class Doctor:
     ) -> None:
         self._client = client
         self._settings = settings
-        self._session = session
-        self._name = name
-        self._warm = warm
         self._attaches = warm or settings.delivery == "attach"
         self._now = now
-        self._manifests: Manifests | None = None
+        self._preflight = Preflight(client, settings, session, name, warm)
         self._spec: dict[str, Any] = {}
         self._labels: dict[str, str] = {}
         self.checks: list[Check] = []
@@ -81,14 +73,13 @@ class Doctor:
             return
         self._check_clock()
         await self._check_identity()
-        preflight = Preflight(self._client, self._settings, self._session, self._name, self._warm)
-        await preflight.run()
+        await self._preflight.run()
         self.checks += [
             check
-            for check in preflight.checks
+            for check in self._preflight.checks
             if check.status != "ok" or check.name not in ("cluster", "namespace")
         ]
-        self._read_job(preflight)
+        self._read_job()
         await self._check_namespace()
         runtime_class = await self._check_runtime_class()
         await self._check_nodes(runtime_class)
@@ -96,13 +87,10 @@ class Doctor:
         await self._check_network_policies()
         await self._check_leftovers()
 
-    def _read_job(self, preflight: Preflight) -> None:
+    def _read_job(self) -> None:
         """Read the pod's spec and labels from the Job as admission returned it, or else as it was built."""
-        manifests = preflight.manifests or build(
-            self._settings, Program(code="pass"), name=self._name, session=self._session
-        )
-        self._manifests = manifests
-        template = mapping(mapping((preflight.job or manifests.job).get("spec")).get("template"))
+        job = self._preflight.job or self._preflight.manifests.job
+        template = mapping(mapping(job.get("spec")).get("template"))
         self._spec = dict(mapping(template.get("spec")))
         self._labels = dict(mapping(mapping(template.get("metadata")).get("labels")))
 
@@ -112,7 +100,7 @@ class Doctor:
         """Check the address, TLS, the round trip and the version. Return whether the server responds."""
         config = self._client.config
         try:
-            version = await self._retried(self._client.version)
+            version = await retried(self._client.version)
             for _ in range(_ROUND_TRIPS):
                 await self._client.version()
         except CassetteError:
@@ -178,7 +166,7 @@ class Doctor:
 
         async def read() -> Finding:
             try:
-                response = await self._retried(lambda: self._client.create(review, None, body))
+                response = await retried(lambda: self._client.create(review, None, body))
             except NotFound:
                 return Finding("skipped", "unknown: this server has no SelfSubjectReview (Kubernetes 1.28 has)")
             user = mapping(mapping(response.get("status")).get("userInfo"))
@@ -241,8 +229,7 @@ class Doctor:
 
     async def _check_room(self) -> None:
         namespace = self._settings.namespace
-        assert self._manifests is not None
-        has_config_map = self._manifests.delivery != "attach"
+        has_config_map = self._preflight.manifests.delivery != "attach"
 
         async def quotas() -> Finding:
             found = await self._list(RESOURCE_QUOTAS, namespace)
@@ -290,26 +277,18 @@ class Doctor:
             self._add(name, Finding("warning", f"unknown: {error.message}", error.hint), error)
 
     async def _get(self, resource: Resource, namespace: str | None, name: str) -> dict[str, Any]:
-        return await self._retried(lambda: self._client.get(resource, namespace, name))
+        return await retried(lambda: self._client.get(resource, namespace, name))
 
     async def _list(self, resource: Resource, namespace: str | None) -> list[Any]:
         items: list[Any] = []
         page: str | None = None
         while True:
-            send = partial(self._client.list, resource, namespace, limit=_PAGE_SIZE, continue_=page)
-            answer = await self._retried(send)
-            items += mappings(answer.get("items"))
-            page = mapping(answer.get("metadata")).get("continue")
+            send = partial(self._client.list, resource, namespace, limit=PAGE_SIZE, continue_=page)
+            response = await retried(send)
+            items += mappings(response.get("items"))
+            page = mapping(response.get("metadata")).get("continue")
             if not page:
                 return items
-
-    async def _retried(self, send: Callable[[], Awaitable[T]]) -> T:
-        retry = Retry(max_attempts=_ATTEMPTS)
-        while True:
-            try:
-                return await send()
-            except SandboxError as error:
-                await retry.wait_or_raise(error)
 
     def _add(self, name: str, finding: Finding, error: SandboxError | None = None) -> None:
         self.checks.append(Check(name, finding.status, finding.message, finding.hint, error))

@@ -269,6 +269,6 @@ class ExecutionEnding(ExecutionFacts):
         if self._request_sent:
             # A log that is empty proves nothing: it may have been rotated.
             return self._log.decoder.not_started
-        exited = termination is not None and termination.kind == "exited"
-        by_itself = exited and termination is not None and termination.exit_code in (0, outcome.RUNNER_FAILED_CODE)
-        return by_itself or not exited
+        if termination is None or termination.kind != "exited":
+            return True
+        return termination.exit_code in (0, outcome.RUNNER_FAILED_CODE)

@@ -18,15 +18,15 @@ from .._diagnosis.admission import RELEASE_FIELDS
 from .._wire.manifests import CONTAINER
 from .._wire.payload import Payload
 from .._wire.program import Program
-from ..errors import Forbidden, NetworkError, SandboxError
+from ..errors import Forbidden, SandboxClosed, SandboxError
 from ..kube.attach import AttachConnection
 from ..kube.client import KubeClient
-from ..kube.resources import JOBS, PODS
-from ..kube.status import RequestInfo
+from ..kube.resources import JOBS
 from ..result import ExecutionEvent, ExecutionResult
 from ..settings import Settings
 from . import steps
 from .create import Creation
+from .facts import no_response
 from .joined_chunks import JoinedChunks
 from .pod_watch import PodWatch
 from .state import ExecutionState
@@ -327,9 +327,7 @@ class Execution:
                 logger.info("a poll failed: %s", error.message)
             self._send(steps.PollFailed(effect.number, error))
         else:
-            call = RequestInfo("list", "GET", PODS, self.settings.namespace)
-            no_response = NetworkError(f"{call}: no complete response in time", sent=True, request=str(call))
-            self._send(steps.PollFailed(effect.number, no_response))
+            self._send(steps.PollFailed(effect.number, no_response(effect, self.settings.namespace)))
 
     async def _request(self, effect: steps.Poll) -> steps.PollResponse:
         number, lists, pending = effect.number, self._pods.lists, self._pods.pending
@@ -339,6 +337,15 @@ class Execution:
             return steps.PodsListed(number, *await lists.pods(effect.job, pending))
         found, _ = await lists.events(effect.about, self._job, pending)
         return steps.EventsListed(number, found)
+
+
+def closed_during_the_run(execution: Execution) -> SandboxClosed:
+    """Return the error of a run that closing the Sandbox has cancelled."""
+    return SandboxClosed(
+        "the Sandbox was closed while the program ran; its Job is deleted",
+        may_have_run=execution.may_have_run,
+        hint="Keep the Sandbox open until its runs have finished.",
+    )
 
 
 def unwrap_exception_group(error: BaseException) -> BaseException:

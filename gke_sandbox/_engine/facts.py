@@ -1,4 +1,7 @@
-"""The facts of one execution: what is known of its Job, its pod and its log. Pure; `state` has the transitions."""
+"""The facts of one execution: what is known of its Job, its pod and its log, and the polls that find it out.
+
+Pure; `state` has the transitions.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from .._diagnosis.admission import Change, pod_changes, pod_spec_of
 from .._diagnosis.limits import changed_limits, describe_changes
 from .._wire.manifests import CONTAINER
 from ..errors import Forbidden, NetworkError, SandboxError
-from ..kube.resources import PODS
+from ..kube.resources import EVENTS, JOBS, PODS
 from ..kube.status import RequestInfo
 from ..result import OutputChunk, PhaseChanged, PhaseName, PodWaiting
 from ..settings import Settings
@@ -252,9 +255,7 @@ class ExecutionFacts:
             self._poll = steps.PollEvents(self._number, self._pod_name or self._job)
         else:
             self._poll = steps.PollPods(self._number, self._job)
-            call = RequestInfo("list", "GET", PODS, self._settings.namespace)
-            no_response = NetworkError(f"{call}: no complete response in time", sent=True, request=str(call))
-            self._probe.record_list(self._now, no_response)
+            self._probe.record_list(self._now, no_response(self._poll, self._settings.namespace))
         self._effects.append(self._poll)
 
     def _take_over(self, poll: steps.PollPods | steps.PollEvents, input_: steps.PollResponse) -> None:
@@ -334,6 +335,14 @@ class ExecutionFacts:
         if phase not in self._seen:
             self._seen[phase] = self._elapsed
             self._emit(PhaseChanged(phase, self._elapsed, detail))
+
+
+def no_response(poll: Poll, namespace: str) -> NetworkError:
+    """Return the error of a poll that had no response in time."""
+    resource = PODS if isinstance(poll, steps.PollPods) else EVENTS if isinstance(poll, steps.PollEvents) else JOBS
+    verb = "get" if isinstance(poll, steps.PollJob) else "list"
+    call = RequestInfo(verb, "GET", resource, namespace, poll.job if isinstance(poll, steps.PollJob) else None)
+    return NetworkError(f"{call}: no complete response in time", sent=True, request=str(call))
 
 
 def _version(known: Mapping[str, Any]) -> str:

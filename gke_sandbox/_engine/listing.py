@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any, TypeVar
 
-from ..errors import Expired, SandboxError, ServerError
+from ..errors import Expired, ServerError
 from ..kube.client import KubeClient
 from ..kube.resources import Resource
-from ..kube.retry import Retry
+from ..kube.retry import retried
 from ..kube.status import RequestInfo
 from ..settings import MANAGED_BY, MANAGER
 
 __all__ = ["PAGE_SIZE", "age", "list_ours"]
 
 PAGE_SIZE = 500
-_ATTEMPTS = 4
+_OURS = f"{MANAGED_BY}={MANAGER}"
 
 T = TypeVar("T")
 
@@ -40,7 +41,8 @@ async def list_ours(
     page: str | None = None
     while True:
         try:
-            answer = await _page(client, resource, namespace, page_size, page)
+            send = partial(client.list, resource, namespace, label_selector=_OURS, limit=page_size, continue_=page)
+            response = await retried(send)
         except Expired:
             if page is None:
                 raise
@@ -54,10 +56,10 @@ async def list_ours(
                 "this machine"
             )
         try:
-            for each in answer.get("items") or ():
+            for each in response.get("items") or ():
                 if "deletionTimestamp" not in each["metadata"]:
                     found[each["metadata"]["uid"]] = read(each, time or now)
-            page = (answer.get("metadata") or {}).get("continue")
+            page = (response.get("metadata") or {}).get("continue")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             call = RequestInfo("list", "GET", resource, namespace)
             raise ServerError(
@@ -73,14 +75,3 @@ def age(obj: Mapping[str, Any], now: datetime) -> float:
     created = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
     # Without the server's clock, this one may be behind.
     return max((now - created).total_seconds(), 0.0)
-
-
-async def _page(
-    client: KubeClient, resource: Resource, namespace: str | None, size: int, page: str | None
-) -> dict[str, Any]:
-    selector, retry = f"{MANAGED_BY}={MANAGER}", Retry(max_attempts=_ATTEMPTS)
-    while True:
-        try:
-            return await client.list(resource, namespace, label_selector=selector, limit=size, continue_=page)
-        except SandboxError as error:
-            await retry.wait_or_raise(error)

@@ -27,7 +27,7 @@ IDLE_REOPEN_AFTER, MAX_IDLE_REOPEN_AFTER = 55.0, 880.0
 """A log that is silent for this long is opened again, and the next time after twice as long: nothing else
 distinguishes a quiet program from a connection that was dropped on the way."""
 LINE_OVERHEAD = 46
-"""Bytes that the container runtime adds to each line on the node's disk, by the runner's reckoning."""
+"""Bytes that the container runtime adds to each line on the node's disk, as the runner counts them."""
 FOREIGN_BYTES = 64 << 10
 """A log that exceeds `log_limit` by more than this was not written by the runner alone, which stops there. The
 kubelet, the loader and the interpreter can add some lines."""
@@ -192,7 +192,7 @@ class LogStream:
             self._reconnect_at = soon
 
     def pause(self, error: SandboxError | None, now: float) -> None:
-        """Wait before the log is opened again: with growing delays, or as the server asks."""
+        """Wait before the log is opened again: with growing delays, or as Retry-After requires."""
         self._failures += 1
         self._pause = (
             now,
@@ -223,7 +223,7 @@ class LogStream:
         """When the log is requested again because it did not open, broke off or is silent."""
         if self._pause is not None:
             since, until = self._pause
-            # Even if the server asks to wait for longer, there is one more attempt within the time that is left.
+            # Even if Retry-After is longer, there is one more attempt within the time that is left.
             last = self._kept_until - REQUEST_TIMEOUT
             return last if until >= self._kept_until and last > since else until
         # Pings find out whether a connection to the container is lost.

@@ -14,7 +14,7 @@ from ..errors import SandboxError
 from ..kube.client import KubeClient
 from ..kube.reflector import Reflector
 from ..kube.resources import PODS
-from .shared_lists import SharedLists
+from .shared_lists import SharedLists, job_of
 from .steps import PodMissing, PodSeen, WatchFailed
 
 LINGER_TIMEOUT = 60.0
@@ -95,9 +95,7 @@ class PodWatch:
                 self._scope = None
 
     def _emit(self, type_: str, pod: Mapping[str, Any]) -> None:
-        labels = (pod.get("metadata") or {}).get("labels") or {}
-        # Since Kubernetes 1.27 pods have both labels; the short one is the older.
-        job = str(labels.get("batch.kubernetes.io/job-name") or labels.get("job-name"))
+        job = job_of(pod)
         observer = self._observers.get(job)
         if observer is None:
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import anyio
@@ -21,18 +22,16 @@ from .._wire.program import Program
 from ..errors import CassetteError, ConfigError, Forbidden, NetworkError, NotFound, SandboxError, ServerError
 from ..kube.client import KubeClient
 from ..kube.resources import CONFIG_MAPS, EVENTS, JOBS, PODS, SELF_SUBJECT_ACCESS_REVIEWS, Resource
-from ..kube.retry import Retry
+from ..kube.retry import retried
 from ..kube.status import RequestInfo, rule_hint
 from ..settings import Settings
 
-__all__ = ["Check", "Permission", "Preflight", "check", "check_failure", "permissions", "run_checks"]
+__all__ = ["Check", "Permission", "Preflight", "check", "check_failure", "permissions"]
 
 logger = logging.getLogger(__name__)
 
 CHECK_TIMEOUT = 30.0
 """How long all checks together may take, in seconds."""
-
-_ATTEMPTS = 4
 
 
 @dataclass(frozen=True)
@@ -89,19 +88,6 @@ class Check:
     error: SandboxError | None = None
 
 
-async def run_checks(
-    client: KubeClient, settings: Settings, *, session: str, name: str, warm: bool = False
-) -> list[Check]:
-    """Return the results, in the order of the requests.
-
-    `name` is that of the Job in the dry run, `warm` whether there are warm pods. If the cluster does not respond,
-    that is the only result. Raises `CassetteError` in replays.
-    """
-    preflight = Preflight(client, settings, session, name, warm)
-    await preflight.run()
-    return preflight.checks
-
-
 def check_failure(checks: Sequence[Check]) -> ConfigError | None:
     """Return one error with all failures and their hints, or None if there is no failure."""
     failures = [check for check in checks if check.status == "failure"]
@@ -116,46 +102,50 @@ def check_failure(checks: Sequence[Check]) -> ConfigError | None:
 
 
 async def check(client: KubeClient, settings: Settings, *, session: str, name: str, warm: bool) -> None:
-    """Log the warnings of `run_checks`, and raise its failures as one error: `ConfigError`."""
-    checks = await run_checks(client, settings, session=session, name=name, warm=warm)
-    for each in checks:
+    """Log the warnings of `Preflight`, and raise its failures as one error: `ConfigError`."""
+    preflight = Preflight(client, settings, session, name, warm)
+    await preflight.run()
+    for each in preflight.checks:
         if each.status == "warning":
             logger.warning("%s: %s. %s", each.name, each.message, each.hint)
-    error = check_failure(checks)
+    error = check_failure(preflight.checks)
     if error is not None:
         raise error
 
 
 class Preflight:
-    """The checks of `run_checks`, and the Job that the server returned for the dry run."""
+    """The checks, in the order of the requests, and the Job that the server returned for the dry run.
+
+    `name` is that of the Job in the dry run, `warm` whether there are warm pods. If the cluster does not respond,
+    that is the only result. Raises `SpecError` if the settings allow no Job.
+    """
 
     def __init__(self, client: KubeClient, settings: Settings, session: str, name: str, warm: bool) -> None:
         self._client = client
         self._settings = settings
-        self._session = session
         self._name = name
         self._warm = warm
         self._denied: set[Permission] = set()
         self.checks: list[Check] = []
-        self.manifests: Manifests | None = None
-        """The manifests of the dry run. None if there was none."""
+        self.manifests = build(settings, Program(code="pass"), name=name, session=session)
+        """The manifests of the dry run."""
         self.job: dict[str, Any] | None = None
         """The Job as admission returned it. None if the server did not accept it."""
 
     async def run(self) -> None:
-        """Run the checks, for `CHECK_TIMEOUT` seconds at most."""
+        """Run the checks, for `CHECK_TIMEOUT` seconds at most. Raises `CassetteError` in replays."""
         with anyio.move_on_after(CHECK_TIMEOUT) as scope:
             await self._run()
         if scope.cancelled_caught:
             call = RequestInfo("create", "POST", JOBS, self._settings.namespace)
             error = NetworkError(f"no complete response within {CHECK_TIMEOUT:g} s", sent=True, request=str(call))
-            self.fail("cluster", error)
+            self._fail("cluster", error)
 
     async def _run(self) -> None:
         # The first request shows whether the cluster responds at all.
         first, *others = permissions(attach=self._settings.delivery == "attach", warm=self._warm)
         try:
-            allowed = await self._is_allowed(first)
+            allowed = await self._review(first)
         except Forbidden as error:
             # Unusual: by default, every authenticated user may do this.
             self._add("permissions", "warning", f"cannot be checked: {error.message}", error.hint, error)
@@ -164,7 +154,7 @@ class Preflight:
             self._add("cluster", "failure", error.message, hint, error)
             return
         except SandboxError as error:
-            self.fail("cluster", error)
+            self._fail("cluster", error)
             return
         else:
             self._add("cluster", "ok")
@@ -178,7 +168,7 @@ class Preflight:
 
         async def review(permission: Permission) -> None:
             try:
-                found[permission] = await self._is_allowed(permission)
+                found[permission] = await self._review(permission)
             except SandboxError as error:
                 found[permission] = error
 
@@ -190,12 +180,12 @@ class Preflight:
             if isinstance(result, CassetteError):
                 raise result
             if isinstance(result, SandboxError):
-                self.fail(f"permission to {permission}", result)
+                self._fail(f"permission to {permission}", result)
             else:
                 self._add_permission(permission, result)
 
-    async def _is_allowed(self, permission: Permission) -> bool:
-        """Ask the server about one permission."""
+    async def _review(self, permission: Permission) -> bool:
+        """Return whether the server allows this permission. Raises `SandboxError`."""
         # https://kubernetes.io/docs/reference/access-authn-authz/authorization/#checking-api-access
         attributes = {
             "namespace": self._settings.namespace,
@@ -215,13 +205,12 @@ class Preflight:
         return allowed
 
     async def _check_dry_run(self) -> None:
-        manifests = build(self._settings, Program(code="pass"), name=self._name, session=self._session)
-        self.manifests = manifests
+        manifests = self.manifests
         try:
             self.job = job = await self._create(JOBS, self._settings.namespace, manifests.job, dry_run=True)
         except SandboxError as error:
             is_namespace = isinstance(error, NotFound)
-            self.fail("namespace" if is_namespace else "dry run of the Job", messages.rejected(error, self._name))
+            self._fail("namespace" if is_namespace else "dry run of the Job", messages.rejected(error, self._name))
             return
         self._add("namespace", "ok")
         self._compare(manifests, job)
@@ -231,7 +220,7 @@ class Preflight:
         try:
             await self._create(CONFIG_MAPS, self._settings.namespace, manifests.config_map(uid), dry_run=True)
         except SandboxError as error:
-            self.fail("dry run of the ConfigMap", messages.rejected(error, self._name))
+            self._fail("dry run of the ConfigMap", messages.rejected(error, self._name))
         else:
             self._add("dry run of the ConfigMap", "ok", "accepted")
 
@@ -243,7 +232,7 @@ class Preflight:
             accepted |= RELEASE_FIELDS
         changes = [each for each in job_changes(manifests.job, job, CONTAINER) if each.field not in accepted]
         if changes:
-            self.fail(name, messages.unsafe_admission_change(changes, self._name, ""))
+            self._fail(name, messages.unsafe_admission_change(changes, self._name, ""))
         elif (waits := suspension(job)) is not None and waits.cause is not None:
             self._add(name, "warning", waits.cause.summary, waits.cause.hint)
         else:
@@ -254,17 +243,11 @@ class Preflight:
     async def _create(
         self, resource: Resource, namespace: str | None, body: dict[str, Any], *, dry_run: bool = False
     ) -> dict[str, Any]:
-        retry = Retry(max_attempts=_ATTEMPTS)
         validation: Literal["Strict"] | None = "Strict" if dry_run else None
-        while True:
-            try:
-                return await self._client.create(
-                    resource, namespace, body, field_validation=validation, dry_run=dry_run
-                )
-            except CassetteError:
-                raise
-            except SandboxError as error:
-                await retry.wait_or_raise(error)
+        send = partial(
+            self._client.create, resource, namespace, body, field_validation=validation, dry_run=dry_run
+        )
+        return await retried(send)
 
     # -- results ------------------------------------------------------------------------------------------
 
@@ -280,7 +263,7 @@ class Preflight:
         status: CheckStatus = "warning" if permission.optional else "failure"
         self._add(name, status, f"missing; {permission.without}", rule_hint(call, f'"{permission.verb}"'))
 
-    def fail(self, name: str, error: SandboxError) -> None:
+    def _fail(self, name: str, error: SandboxError) -> None:
         """Add a failure. Raise the error instead if it is of a cassette."""
         if isinstance(error, CassetteError):
             raise error

@@ -1,9 +1,9 @@
-"""Lists of pods and Events that answer the polls of all executions of a Sandbox that wait to start."""
+"""Lists of pods and Events that serve the polls of all executions of a Sandbox that wait to start."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from copy import copy
 from typing import Any
 
@@ -29,7 +29,7 @@ Listed = tuple[list[dict[str, Any]], str]
 class SharedLists:
     """Lists the pods or the Events for all executions that poll, at most once per `LIST_INTERVAL`.
 
-    An execution gets the items of its objects. Each list is sent after the polls that it answers. If only one
+    An execution gets the items of its objects. Each list is sent after the polls that it serves. If only one
     execution waits to start, its polls are sent at once and contain nothing else, as in a recording.
     """
 
@@ -57,7 +57,7 @@ class SharedLists:
         batch = self._next.get(resource)
         if batch is None:
             batch = self._next[resource] = _Batch()
-            self._tasks.start_soon(self._answer, resource, batch, name="gke-sandbox shared list")
+            self._tasks.start_soon(self._respond, resource, batch, name="gke-sandbox shared list")
         batch.names.add(name)
         await batch.done.wait()
         if batch.error is not None:
@@ -66,7 +66,7 @@ class SharedLists:
         items, version = batch.listed
         return [item for item in items if _name(resource, item) == name], version
 
-    async def _answer(self, resource: Resource, batch: _Batch) -> None:
+    async def _respond(self, resource: Resource, batch: _Batch) -> None:
         try:
             due = self._last.get(resource, -math.inf) + LIST_INTERVAL
             await anyio.sleep(max(due - anyio.current_time(), 0))
@@ -103,7 +103,7 @@ class SharedLists:
 
 
 class _Batch:
-    """The polls that one list answers."""
+    """The polls that one list serves."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
@@ -121,5 +121,11 @@ def _name(resource: Resource, item: dict[str, Any]) -> object:
     """Return the name of the Job of a pod, or of the object of an Event."""
     if resource is EVENTS:
         return (item.get("involvedObject") or {}).get("name")
-    labels = (item.get("metadata") or {}).get("labels") or {}
-    return labels.get("batch.kubernetes.io/job-name") or labels.get("job-name")
+    return job_of(item)
+
+
+def job_of(pod: Mapping[str, Any]) -> str:
+    """Return the name of the Job that a pod belongs to; empty if there is none."""
+    labels = (pod.get("metadata") or {}).get("labels") or {}
+    # Since Kubernetes 1.27 pods have both labels; the short one is the older.
+    return str(labels.get("batch.kubernetes.io/job-name") or labels.get("job-name") or "")

@@ -19,6 +19,7 @@ POLL_INTERVAL_PER_PENDING = 0.05
 """The addition to both for each other execution that waits to start.
 
 Together they poll at most 20 times a second, the default rate at which a Job controller creates pods.
+`SharedLists` then sends at most one list of each kind per second; only recordings and replays send each poll.
 """
 POD_RELIST_INTERVAL = 10.0
 """A known pod is listed again after this, because its watch may miss events."""
@@ -66,6 +67,6 @@ class StartupProbe:
         self.pods_error = no_response
 
     def record_failure(self, now: float, error: SandboxError) -> None:
-        """Delay the next poll as the server asked, if it did."""
+        """Delay the next poll as Retry-After requires, if the response had it."""
         if isinstance(error, ApiError) and error.retry_after is not None:
             self._not_before = now + min(error.retry_after, MAX_RETRY_AFTER)

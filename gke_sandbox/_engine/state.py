@@ -1,15 +1,15 @@
 """One execution as a state machine without I/O.
 
-Everything that changes the state of an execution, and every decision that follows from it, is in this file and,
-from the phase ``reading`` on, in `ending`. Inputs and effects are in `steps`; `execution` feeds the inputs and
-carries out the effects.
+Everything that changes the state of an execution, and every decision that follows from it, is in this file, in
+`ending` (from the phase ``reading`` on) and in `facts` (the pod and the requests that find out about it). Inputs
+and effects are in `steps`; `execution` feeds the inputs and carries out the effects.
 
 ::
 
     creating -> starting -> (attaching -> waiting ->) reading -> finished
-        |                                             |  ^
-        v                                             v  |
-    confirming                                    overtime, status, status poll
+      |  ^  |                                         |  ^
+      v  |  v                                         v  |
+    pausing  confirming                           overtime, status, status poll
 
 ``creating``      the Job and the ConfigMap are being created
 ``pausing``       a node has rejected the pod: wait a while before the next Job is created

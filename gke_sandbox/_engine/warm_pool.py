@@ -15,7 +15,7 @@ from ..errors import SandboxClosed, SandboxError
 from ..kube.retry import Retry
 from ..result import ExecutionResult
 from ..settings import Settings
-from .execution import Execution
+from .execution import Execution, closed_during_the_run
 
 logger = logging.getLogger(__name__)
 
@@ -76,11 +76,7 @@ class WarmPod:
                     await self._ended.wait()
         if self._result is not None:
             return self._result
-        raise self.error or SandboxClosed(
-            "the Sandbox was closed while the program ran; its Job is deleted",
-            may_have_run=self.execution.may_have_run,
-            hint="Keep the Sandbox open until its runs have finished.",
-        )
+        raise self.error or closed_during_the_run(self.execution)
 
 
 class WarmPool:
@@ -142,7 +138,7 @@ class WarmPool:
         self._closed = True
 
     def take(self, run: Execution) -> WarmPod | None:
-        """Let a pod that waits take over a run. None if there is none, or if the settings need another pod.
+        """Let a pod that waits take over a run. Return None if no pod is ready, or if the settings need another.
 
         Raises `PayloadTooLarge`.
         """

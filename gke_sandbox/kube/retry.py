@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import anyio
 
 from ..errors import ApiError, Conflict, Forbidden, NetworkError, SandboxError, ServerError, TooManyRequests
 
-__all__ = ["MAX_RETRY_AFTER", "Retry", "is_retryable", "retry_delay"]
+__all__ = ["MAX_RETRY_AFTER", "Retry", "is_retryable", "retried", "retry_delay"]
+
+T = TypeVar("T")
 
 MAX_RETRY_AFTER = 120.0
 """The maximum of a server's Retry-After, in seconds; a longer one is shortened."""
@@ -44,6 +47,16 @@ def retry_delay(
     backoff = min(maximum, initial * 2.0 ** min(failures - 1, 30)) * (0.5 + 0.5 * uniform())
     retry_after = error.retry_after if isinstance(error, ApiError) else None
     return backoff if retry_after is None else max(backoff, min(retry_after, MAX_RETRY_AFTER))
+
+
+async def retried(send: Callable[[], Awaitable[T]], max_attempts: int = 4) -> T:
+    """Send a request, and again after a pause while its error is retryable. Raises the last error."""
+    retry = Retry(max_attempts=max_attempts)
+    while True:
+        try:
+            return await send()
+        except SandboxError as error:
+            await retry.wait_or_raise(error)
 
 
 class Retry:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gke_sandbox import AsyncSandbox, Cluster, ConfigError, Sandbox, SpecError
-from gke_sandbox._engine.preflight import CHECK_TIMEOUT, Permission, permissions, run_checks
+from gke_sandbox._engine.preflight import CHECK_TIMEOUT, Permission, Preflight, permissions
 from gke_sandbox.errors import Forbidden, NetworkError, ReplayMismatch, ServerError
 from gke_sandbox.local import LocalTransport, ScriptedRuntime
 from gke_sandbox.local.apiserver.rbac import Caller, Rule
@@ -210,11 +210,12 @@ async def test_a_suspended_job_is_a_warning(caplog: pytest.LogCaptureFixture) ->
 
 
 @mock_clock
-async def test_every_check_has_a_result_for_other_callers() -> None:
+async def test_every_check_has_a_result() -> None:
     async with opened(cluster(missing=())) as sandbox:
         assert sandbox._open is not None
-        checks = await run_checks(sandbox._open.client, Settings(), session="s", name="gke-sandbox-x")
-    names = [check.name for check in checks]
+        preflight = Preflight(sandbox._open.client, Settings(), session="s", name="gke-sandbox-x", warm=False)
+        await preflight.run()
+    names = [check.name for check in preflight.checks]
     assert names == [
         "cluster",
         *(f"permission to {each}" for each in ALL),
@@ -222,7 +223,7 @@ async def test_every_check_has_a_result_for_other_callers() -> None:
         "dry run of the Job",
         "dry run of the ConfigMap",
     ]
-    assert {check.status for check in checks} == {"ok"}
+    assert {check.status for check in preflight.checks} == {"ok"}
 
 
 @mock_clock

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import pytest
@@ -15,7 +16,7 @@ from .carry_out import Order, check
 from .clusters import Embedded, Fixtures, ScenarioCluster
 from .conftest import Comparing
 from .drift import drift
-from .table import SCENARIOS
+from .table import SCENARIOS, Scenario
 
 _TWO = ("two-executions-one-watch", "attach-warm")
 
@@ -26,10 +27,22 @@ def test_what_comes_out_is_what_must(
     cluster: ScenarioCluster,
     comparing: Comparing,
     record_property: Callable[[str, object], None],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.DEBUG, "gke_sandbox")
     played = cluster.play(scenario)
     check(SCENARIOS[scenario], played.outcomes)
     comparing.take(scenario, cluster, played, record_property)
+    assert_no_program_in(caplog.records, SCENARIOS[scenario])
+
+
+def assert_no_program_in(records: list[logging.LogRecord], scenario: Scenario) -> None:
+    """The log contains no line of a program and no content of its files, at any level."""
+    assert any(record.name == "gke_sandbox._run_log" for record in records)
+    log = "\n".join(f"{record.getMessage()} {record.exc_text}" for record in records)
+    for run in scenario.runs:
+        for text in [*run.code.splitlines(), *(content.decode("latin-1") for content in run.files.values())]:
+            assert len(text) < 6 or text not in log
 
 
 @pytest.mark.parametrize("order", ["backwards", "one by one"])

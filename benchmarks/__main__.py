@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(BENCHMARKS)}")
     parser.add_argument("--json", action="store_true", help="print JSON with every measurement")
-    parser.add_argument("--quick", action="store_true", help="fewer and smaller measurements, about half a minute")
+    parser.add_argument("--quick", action="store_true", help="fewer and smaller measurements, about a minute")
     parser.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--kubeconfig", default="", metavar="PATH", help="a real cluster, for the benchmark live")
     options = parser.parse_args(arguments)

@@ -114,10 +114,8 @@ class State:
         self.requests: Counter[str] = Counter()
         self.refused = 0
         self.received = self.sent = 0
-        self.opened = 0
         self.max_connections = self.connections
         self.readable: dict[str, float] = {}
-        self.config_maps = 0
         self.window = (0.0, 0)
 
     def report(self) -> dict[str, Any]:
@@ -126,8 +124,6 @@ class State:
             "refused": self.refused,
             "received": self.received,
             "sent": self.sent,
-            "opened": self.opened,
-            "connections": self.connections,
             "max_connections": self.max_connections,
             "readable": self.readable,
             "jobs_left": sum(not job.deleted for job in self.jobs.values()),
@@ -272,7 +268,6 @@ class Connection(asyncio.Protocol):
         self.transport = transport
         state = self.state
         state.connections += 1
-        state.opened += 1
         state.max_connections = max(state.max_connections, state.connections)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
@@ -378,7 +373,6 @@ class Connection(asyncio.Protocol):
     def create_config_map(self, body: dict[str, Any]) -> None:
         state, metadata = self.state, body["metadata"]
         metadata |= {"uid": f"cm-{state.next_version()}", "resourceVersion": state.next_version()}
-        state.config_maps += 1
         if metadata["name"] in state.jobs:
             data = body.get("data") or {}
             job = state.jobs[metadata["name"]]

@@ -102,9 +102,10 @@ def test_yaml_and_json_can_be_parsed() -> None:
 
 @pytest.mark.skipif(not (ROOT / ".ci").is_dir(), reason="an sdist has no .ci")
 def test_only_what_ci_executes_is_marked_so() -> None:
-    ci = (ROOT / ".ci" / "run").read_text()
+    executed_there = re.findall(r"readme_command '(.+?)'", (ROOT / ".ci" / "run").read_text())
+    assert len(executed_there) == 2
     for block in ALL:
         if block.marker == "ci":
             for command in commands(block):
-                tools = re.findall(r"(?:^| )\.venv/bin/(\w+)", command.line) or [command.line.split()[0]]
-                assert all(tool in ci for tool in tools), f"{block.place}: {command.line}"
+                found = any(pattern in command.line for pattern in executed_there)
+                assert found or block.place.startswith("docs/adk.md"), f"{block.place}: {command.line}"

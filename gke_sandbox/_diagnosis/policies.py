@@ -31,7 +31,10 @@ def namespace_finding(namespace: Mapping[str, Any], spec: Mapping[str, Any]) -> 
         return Finding("ok", f"{name} enforces no Pod Security standard", hint)
     found = violations(dict(spec), "restricted")
     if not found:
-        return Finding("ok", f"{name} enforces Pod Security {level}, which admits the pod")
+        return Finding(
+            "ok",
+            f"{name} enforces Pod Security {level}, and the pod violates none of the rules that are checked here",
+        )
     hint = "A webhook may have changed the Job: see the dry run. Exclude the namespace from it."
     if level == "restricted":
         return Finding("failure", f"{name} enforces Pod Security {level}, which rejects the pod: {found}", hint)

@@ -1,6 +1,7 @@
 """The Pod Security Standard `restricted`, with the server's messages.
 
-The rules for volumes, ports and similar fields are missing, because this package sends no such fields.
+Not checked: volumes, ports, probes, sysctls, AppArmor, SELinux, procMount, Windows options and ephemeral
+containers.
 https://kubernetes.io/docs/concepts/security/pod-security-standards/
 """
 

@@ -27,7 +27,7 @@ from gke_sandbox._wire.manifests import (
 from gke_sandbox._wire.payload import runner_text
 from gke_sandbox._wire.program import Program
 from gke_sandbox.errors import PayloadTooLarge, SpecError
-from gke_sandbox.kube import names
+from gke_sandbox.kube import names, pod_security
 from gke_sandbox.kube.quantity import parse_quantity
 from gke_sandbox.settings import Settings, Toleration
 from tests.kubernetes_rules import field_errors
@@ -222,14 +222,42 @@ VIOLATIONS: list[tuple[str, list[Any], Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("control", "path", "value"), VIOLATIONS)
-def test_the_check_of_the_restricted_standard_finds_violations(control: str, path: list[Any], value: Any) -> None:
-    template = copy.deepcopy(make(delivery="mount").job["spec"]["template"])
+def changed_template(path: list[Any], value: Any) -> dict[str, Any]:
+    """Return a pod template that satisfies the standard, except for the value at this path."""
+    template: dict[str, Any] = copy.deepcopy(make(delivery="mount").job["spec"]["template"])
     at: Any = template
     for step in path[:-1]:
         at = at[step]
     at[path[-1]] = value
-    assert control in {each.partition(":")[0] for each in violations(template)}
+    return template
+
+
+@pytest.mark.parametrize(("control", "path", "value"), VIOLATIONS)
+def test_the_check_of_the_restricted_standard_finds_violations(control: str, path: list[Any], value: Any) -> None:
+    assert control in {each.partition(":")[0] for each in violations(changed_template(path, value))}
+
+
+UNCHECKED = {
+    "baseline, HostProcess",
+    "baseline, HostPath Volumes",
+    "baseline, Host Ports",
+    "baseline, Host Probes / Lifecycle Hooks",
+    "baseline, AppArmor",
+    "baseline, SELinux",
+    "baseline, /proc Mount Type",
+    "baseline, Sysctls",
+    "restricted, Volume Types",
+}
+"""The controls that `gke_sandbox.kube.pod_security` does not check. It checks no ephemeral containers either."""
+
+
+@pytest.mark.parametrize(("control", "path", "value"), VIOLATIONS)
+def test_the_package_finds_violations_of_all_controls_but_those_listed(
+    control: str, path: list[Any], value: Any
+) -> None:
+    is_checked = control not in UNCHECKED and path != ["spec", "ephemeralContainers"]
+    found = pod_security.violations(changed_template(path, value)["spec"], "restricted")
+    assert bool(found) is is_checked
 
 
 def test_every_control_of_the_restricted_standard_is_tried() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -19,16 +17,9 @@ from .player import Player
 from .recorded_attach import CHANNELS, CLOSE, STDIN
 from .stdin_request import request_length
 
-__all__ = ["ReplayedConnection", "accept_header"]
+__all__ = ["ReplayedConnection"]
 
-# https://www.rfc-editor.org/rfc/rfc6455#section-1.3
-_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _NUMBERS = {name: number for number, name in CHANNELS.items()}
-
-
-def accept_header(key: str) -> str:
-    """Return the ``Sec-WebSocket-Accept`` for a ``Sec-WebSocket-Key``."""
-    return base64.b64encode(hashlib.sha1(f"{key}{_GUID}".encode(), usedforsecurity=False).digest()).decode()
 
 
 class ReplayedConnection(httpcore.AsyncNetworkStream):

@@ -12,7 +12,7 @@ import anyio
 import anyio.lowlevel
 import httpx
 
-from .._fakes.body import Body, Timeouts, UpgradedBody
+from .._fakes.body import Body, Timeouts, UpgradedBody, accept_header
 from .matcher import RecordedJob, ReplayRequest
 from .model import ERRORS, Chunk, RecordedResponse, Step, is_watch, jobs_of
 from .normalize import event_line, json_bytes
@@ -162,7 +162,7 @@ class ReplayTransport(httpx.AsyncBaseTransport):
         return httpx.Response(response.status, headers=headers, stream=stream, request=request)
 
     def _attached(self, step: Step, jobs: Jobs, request: httpx.Request) -> httpx.Response:
-        from .replayed_attach import ReplayedConnection, accept_header  # wsproto is an optional dependency
+        from .replayed_attach import ReplayedConnection  # wsproto is an optional dependency
 
         connection = ReplayedConnection(self.player, step, request.url.path, self._connections.discard)
         self._connections.add(connection)

@@ -15,13 +15,13 @@ from anyio.abc import TaskGroup
 from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Event, Message, Ping
 
+from ...kube.attach import SUBPROTOCOL
 from ..controllers.container_streams import Attachment, Stream
 from ..faults import Action
 from ..faults.attach import AttachAction, CloseAttach, CutAttach, DelayAttach, GarbleAttach, StallAttach
 from ..faulty_attach import by_direction
 from ..network import ClientStream, Connection
 
-V5 = "v5.channel.k8s.io"
 _STDIN, _STATUS, _CLOSE = 0, 3, 255
 _OUTPUT: dict[Stream, int] = {"stdout": 1, "stderr": 2}
 # The server reports success whatever happened to the container (recorded).
@@ -159,5 +159,5 @@ class AttachSession:
                 await attachment.write(piece)
                 if fault is not None:
                     await self._misbehave(fault)
-        elif message == bytes([_CLOSE, _STDIN]) and self._protocol == V5:
+        elif message == bytes([_CLOSE, _STDIN]) and self._protocol == SUBPROTOCOL:
             attachment.close_stdin()

@@ -6,8 +6,6 @@ https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#g
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -15,6 +13,8 @@ from functools import partial
 import anyio
 
 from ..._fakes.api_request import ApiRequest
+from ..._fakes.body import accept_header
+from ...kube.attach import SUBPROTOCOL
 from ..cluster import ClusterState
 from ..controllers.pod_status import HOST_IP
 from ..faults import Action
@@ -23,10 +23,8 @@ from .errors import StatusError, bad_request, forbidden, not_found
 from .resources import PODS
 from .responses import Reply
 
-# https://www.rfc-editor.org/rfc/rfc6455#section-1.3
-_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 # The newest first: the server prefers it, whatever the order of the client (recorded).
-PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+PROTOCOLS = (SUBPROTOCOL, "v4.channel.k8s.io")
 
 
 def pod_attach(
@@ -67,14 +65,13 @@ def pod_attach(
 
     attach = partial(streams.attach, stdin=stdin, stdout=stdout, stderr=stderr)
     session = AttachSession(attach, "stdout" if stdout else "stderr" if stderr else None, protocol, faults)
-    accept = hashlib.sha1(f"{headers['sec-websocket-key']}{_GUID}".encode(), usedforsecurity=False).digest()
     return Reply(
         101,
         content_type=None,
         headers=[
             ("upgrade", "websocket"),
             ("connection", "Upgrade"),
-            ("sec-websocket-accept", base64.b64encode(accept).decode()),
+            ("sec-websocket-accept", accept_header(headers["sec-websocket-key"])),
             ("sec-websocket-protocol", protocol),
         ],
         session=session,

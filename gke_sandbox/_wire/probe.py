@@ -1,7 +1,7 @@
 """The program of ``gke-sandbox doctor --run``: it looks at its sandbox from inside, and prints JSON.
 
-Standard library, Python 3.8 or newer. Whether a directory can be written is tested
-with access(2), without a change.
+Standard library, Python 3.8 or newer. `writable` only calls access(2); `can_write` creates
+a temporary file.
 """
 
 from __future__ import annotations

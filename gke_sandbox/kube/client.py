@@ -235,7 +235,7 @@ class KubeClient:
         """GET a collection: an object with ``metadata.resourceVersion`` and ``items``, which have no kind.
 
         If `namespace` is None, list all namespaces. With `limit`, pass ``metadata.continue`` of the response, if
-        it is set, as `continue_` of the next info. It expires after some minutes (`Expired`).
+        it is set, as `continue_` of the next request. It expires after some minutes (`Expired`).
         """
         query = {
             "labelSelector": label_selector,

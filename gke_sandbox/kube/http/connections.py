@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import anyio
 import httpx
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 __all__ = ["ConnectionStack"]
 
@@ -60,14 +57,6 @@ class ConnectionStack(httpx.AsyncBaseTransport):
     async def _close_old(self) -> None:
         while self._idle and anyio.current_time() >= self._idle[0][1] + IDLE_TIMEOUT:
             await self._idle.popleft()[0].aclose()
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         self._closed = True

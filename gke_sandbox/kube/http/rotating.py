@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import httpx
 
 from ..auth.exec import ExecAuth
 from ..auth.static import ClientCertificate
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 __all__ = ["RotatingTransport", "plugin_certificate"]
 
@@ -67,14 +64,6 @@ class RotatingTransport(httpx.AsyncBaseTransport):
         if counted in self._retired and not counted.open_responses:
             self._retired.remove(counted)
             await counted.transport.aclose()
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         retired, self._retired = self._retired, set()

@@ -8,11 +8,12 @@ https://kubernetes.io/docs/reference/access-authn-authz/mutating-admission-polic
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from .finding import json_text, mapping
 
 __all__ = ["FIELDS", "RELEASE_FIELDS", "Change", "job_changes", "pod_changes", "pod_spec_of"]
 
@@ -43,8 +44,7 @@ class Change:
 def _format(value: object) -> str:
     if value is None:
         return "nothing"
-    text = json.dumps(value)
-    return text if len(text) <= _MAX_VALUE_LENGTH else f"{text[:_MAX_VALUE_LENGTH]}..."
+    return json_text(value, _MAX_VALUE_LENGTH)
 
 
 # -- the rules ------------------------------------------------------------------------------------------------
@@ -102,22 +102,22 @@ def _no_root_groups(sent: Any, received: Any) -> bool:
 def _still_confined(sent: Any, received: Any) -> bool:
     """A seccomp profile: none, and a type that is not known, confine nothing."""
     confined = ("RuntimeDefault", "Localhost")
-    return _mapping(sent).get("type") not in confined or _mapping(received).get("type") in confined
+    return mapping(sent).get("type") not in confined or mapping(received).get("type") in confined
 
 
 def _not_unconfined(sent: Any, received: Any) -> bool:
-    return received == sent or _mapping(received).get("type") != "Unconfined"
+    return received == sent or mapping(received).get("type") != "Unconfined"
 
 
 def _usual_selinux(sent: Any, received: Any) -> bool:
     """As the Pod Security standard `baseline` allows it."""
-    options = _mapping(received)
+    options = mapping(received)
     usual = (None, "", "container_t", "container_init_t", "container_kvm_t", "container_engine_t")
     return received == sent or (options.get("type") in usual and not (options.get("user") or options.get("role")))
 
 
 def _no_more_capabilities(sent: Any, received: Any) -> bool:
-    sent, received = _mapping(sent), _mapping(received)
+    sent, received = mapping(sent), mapping(received)
     dropped = _list(received.get("drop"))
     return ("ALL" in dropped or all(each in dropped for each in _list(sent.get("drop")))) and all(
         each in _list(sent.get("add")) for each in _list(received.get("add"))
@@ -130,9 +130,9 @@ def _usual_proc(sent: Any, received: Any) -> bool:
 
 def _every_failure_counts(sent: Any, received: Any) -> bool:
     """A failure that is ignored is not counted: the pod is replaced, whatever the backoffLimit."""
-    rules = _list(_mapping(received).get("rules"))
+    rules = _list(mapping(received).get("rules"))
     return received == sent or all(
-        _mapping(rule).get("action") in ("FailJob", "FailIndex", "Count") for rule in rules
+        mapping(rule).get("action") in ("FailJob", "FailIndex", "Count") for rule in rules
     )
 
 
@@ -193,10 +193,10 @@ def job_changes(sent: Mapping[str, Any], received: Mapping[str, Any], container:
 
     An object without a spec is not compared: admission cannot remove it, an API server always returns it.
     """
-    before, after = _mapping(sent.get("spec")), received.get("spec")
+    before, after = mapping(sent.get("spec")), received.get("spec")
     if not isinstance(after, Mapping):
         return []
-    template = _mapping(_mapping(after.get("template")).get("spec"))
+    template = mapping(mapping(after.get("template")).get("spec"))
     return [
         *_compare(_JOB, "spec", before, after),
         *_pod_spec_changes(pod_spec_of(sent), template, container, "spec.template.spec"),
@@ -211,24 +211,24 @@ def pod_changes(sent: Mapping[str, Any], pod: Mapping[str, Any], container: str)
 
 def pod_spec_of(job: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the spec of a Job's pod template."""
-    return _mapping(_mapping(_mapping(job.get("spec")).get("template")).get("spec"))
+    return mapping(mapping(mapping(job.get("spec")).get("template")).get("spec"))
 
 
 def _pod_spec_changes(
     sent: Mapping[str, Any], received: Mapping[str, Any], container: str, path: str
 ) -> Iterator[Change]:
     yield from _compare(_POD, path, sent, received)
-    sent_pod, pod = _mapping(sent.get("securityContext")), _mapping(received.get("securityContext"))
+    sent_pod, pod = mapping(sent.get("securityContext")), mapping(received.get("securityContext"))
     yield from _compare(_POD_SECURITY, f"{path}.securityContext", sent_pod, pod)
     _, before = _find(sent, container)
     index, after = _find(received, container)
     if index is None:
-        names = [_mapping(each).get("name") for each in _list(received.get("containers"))]
+        names = [mapping(each).get("name") for each in _list(received.get("containers"))]
         yield Change("", f"{path}.containers", [container], names)
         return
     at = f"{path}.containers[{index}]"
     yield from _compare(_CONTAINER, at, before, after)
-    sent_own, own = _mapping(before.get("securityContext")), _mapping(after.get("securityContext"))
+    sent_own, own = mapping(before.get("securityContext")), mapping(after.get("securityContext"))
     yield from _compare(_CONTAINER_SECURITY, f"{at}.securityContext", sent_own, own)
     for name, is_safe in _EITHER_SECURITY.items():
         wanted, found = _either(sent_own, sent_pod, name), _either(own, pod, name)
@@ -254,28 +254,26 @@ def _restart_changes(spec: Mapping[str, Any], container: str, path: str) -> Iter
     https://www.kubernetes.dev/resources/keps/5532/
     """
     for kind in ("initContainers", "containers"):
-        for i, each in enumerate(map(_mapping, _list(spec.get(kind)))):
+        for i, each in enumerate(map(mapping, _list(spec.get(kind)))):
             rules = _list(each.get("restartPolicyRules"))
-            if each.get("name") != container and any(_mapping(rule).get("action") != "Restart" for rule in rules):
+            if each.get("name") != container and any(mapping(rule).get("action") != "Restart" for rule in rules):
                 yield Change("restartPolicyRules", f"{path}.{kind}[{i}].restartPolicyRules", None, rules)
 
 
 def _mount_changes(spec: Mapping[str, Any], container: Mapping[str, Any], path: str, at: str) -> Iterator[Change]:
     """The node's files, service account tokens and pod certificates in the container. None is ever sent."""
-    volumes = {
-        _mapping(each).get("name"): (i, _mapping(each)) for i, each in enumerate(_list(spec.get("volumes")))
-    }
+    volumes = {mapping(each).get("name"): (i, mapping(each)) for i, each in enumerate(_list(spec.get("volumes")))}
     for i, mount in enumerate(_list(container.get("volumeMounts"))):
-        place = str(_mapping(mount).get("mountPath") or "")
-        number, volume = volumes.get(_mapping(mount).get("name"), (0, {}))
+        place = str(mapping(mount).get("mountPath") or "")
+        number, volume = volumes.get(mapping(mount).get("name"), (0, {}))
         if "hostPath" in volume:
             yield Change("hostPath", f"{path}.volumes[{number}].hostPath", None, volume["hostPath"])
-        sources = _list(_mapping(volume.get("projected")).get("sources"))
+        sources = _list(mapping(volume.get("projected")).get("sources"))
         credentials = [
-            (field, f"{path}.volumes[{number}].projected.sources[{j}].{name}", _mapping(source)[name])
+            (field, f"{path}.volumes[{number}].projected.sources[{j}].{name}", mapping(source)[name])
             for j, source in enumerate(sources)
             for name, field in (("serviceAccountToken", _TOKEN), ("podCertificate", "podCertificate"))
-            if name in _mapping(source)
+            if name in mapping(source)
         ]
         for field, where, found in credentials:
             yield Change(field, where, None, found)
@@ -285,7 +283,7 @@ def _mount_changes(spec: Mapping[str, Any], container: Mapping[str, Any], path: 
 
 def _find(spec: Mapping[str, Any], container: str) -> tuple[int | None, Mapping[str, Any]]:
     for index, each in enumerate(_list(spec.get("containers"))):
-        if _mapping(each).get("name") == container:
+        if mapping(each).get("name") == container:
             return index, each
     return None, {}
 
@@ -293,10 +291,6 @@ def _find(spec: Mapping[str, Any], container: str) -> tuple[int | None, Mapping[
 def _either(container: Mapping[str, Any], pod: Mapping[str, Any], name: str) -> Any:
     own = container.get(name)
     return pod.get(name) if own is None else own
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _list(value: Any) -> Sequence[Any]:

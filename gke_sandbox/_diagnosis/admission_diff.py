@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..kube.quantity import QuantityError, parse_quantity
+from .finding import json_text
 
 __all__ = ["job_differences"]
 
@@ -97,5 +97,4 @@ def _equal(path: str, sent: Any, received: Any) -> bool:
 
 
 def _text(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= _MAX_VALUE_LENGTH else f"{text[:_MAX_VALUE_LENGTH]}..."
+    return json_text(value, _MAX_VALUE_LENGTH)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["CheckStatus", "Finding", "join_some", "mapping", "mappings"]
+__all__ = ["CheckStatus", "Finding", "join_some", "json_text", "mapping", "mappings", "object_name"]
 
 CheckStatus = Literal["ok", "warning", "failure", "skipped"]
 """``failure``: no program can run. ``skipped``: unknown, because a permission is missing."""
@@ -27,6 +28,12 @@ def join_some(parts: Sequence[str], limit: int = 3, separator: str = ", ") -> st
     return separator.join([*parts[:limit], *more])
 
 
+def json_text(value: object, limit: int) -> str:
+    """Return a value as JSON, of which at most `limit` characters are kept."""
+    text = json.dumps(value)
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
 def mapping(value: object) -> Mapping[str, Any]:
     """Return a mapping; an empty one for anything else."""
     return value if isinstance(value, Mapping) else {}
@@ -35,3 +42,8 @@ def mapping(value: object) -> Mapping[str, Any]:
 def mappings(value: object) -> list[Mapping[str, Any]]:
     """Return the mappings in a list; none for anything else."""
     return [each for each in value if isinstance(each, Mapping)] if isinstance(value, (list, tuple)) else []
+
+
+def object_name(obj: Mapping[str, Any]) -> str:
+    """Return the name of a Kubernetes object, empty if it has none."""
+    return str(mapping(obj.get("metadata")).get("name", ""))

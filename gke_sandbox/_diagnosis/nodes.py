@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .finding import Finding, join_some, mapping, mappings
+from .finding import Finding, join_some, mapping, mappings, object_name
 from .pod_resources import pod_resources, read_quantities
 from .scheduling import GVISOR_LABEL
 
@@ -45,7 +45,7 @@ def nodes_finding(
     scheduling = mapping(runtime_class.get("scheduling"))
     selector = {**mapping(scheduling.get("nodeSelector")), **mapping(spec.get("nodeSelector"))}
     tolerations = [*mappings(spec.get("tolerations")), *mappings(scheduling.get("tolerations"))]
-    reasons = {_name(node): _reason(node, spec, selector, tolerations) for node in nodes}
+    reasons = {object_name(node): _reason(node, spec, selector, tolerations) for node in nodes}
     fitting = [name for name, reason in reasons.items() if reason is None]
     count = f"{len(nodes)} node{'s' * (len(nodes) != 1)}"
     if fitting:
@@ -59,13 +59,9 @@ def nodes_finding(
     return Finding("failure", message, hint)
 
 
-def _name(node: Mapping[str, Any]) -> str:
-    return str(mapping(node.get("metadata")).get("name", ""))
-
-
 def _is_autoscaled(node: Mapping[str, Any]) -> bool:
     labels = mapping(mapping(node.get("metadata")).get("labels"))
-    return _name(node).startswith(_AUTOPILOT_PREFIX) or any(label in labels for label in _AUTOSCALED_LABELS)
+    return object_name(node).startswith(_AUTOPILOT_PREFIX) or any(label in labels for label in _AUTOSCALED_LABELS)
 
 
 def _reason(
@@ -82,13 +78,13 @@ def _reason(
             return f"without the label {key}={value}", hint
     node_spec, status = mapping(node.get("spec")), mapping(node.get("status"))
     if node_spec.get("unschedulable"):
-        return "cordoned", f"Allow pods on it again: kubectl uncordon {_name(node)}."
+        return "cordoned", f"Allow pods on it again: kubectl uncordon {object_name(node)}."
     conditions = {each.get("type"): each.get("status") for each in mappings(status.get("conditions"))}
     if conditions.get("Ready", "True") != "True":
-        return "not ready", f"Find out why: kubectl describe node {_name(node)}."
+        return "not ready", f"Find out why: kubectl describe node {object_name(node)}."
     for name in _PRESSURE:
         if conditions.get(name) == "True":
-            return f"with {name}", f"Find out why: kubectl describe node {_name(node)}."
+            return f"with {name}", f"Find out why: kubectl describe node {object_name(node)}."
     for taint in mappings(node_spec.get("taints")):
         if taint.get("effect") not in ("NoSchedule", "NoExecute") or taint.get("key") in _OWN_TAINTS:
             continue

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..kube.pod_security import violations
-from .finding import Finding, join_some, mapping, mappings
+from .finding import Finding, join_some, mapping, mappings, object_name
 
 __all__ = ["namespace_finding", "network_policies_finding"]
 
@@ -60,17 +60,13 @@ def network_policies_finding(
     egress = [each for each in selecting if "Egress" in _types(each)]
     if not egress:
         return Finding("warning", "no NetworkPolicy restricts what the programs can reach", hint)
-    allowing = [_name(each) for each in egress if mapping(each.get("spec")).get("egress")]
+    allowing = [object_name(each) for each in egress if mapping(each.get("spec")).get("egress")]
     if allowing:
         return Finding("ok", f"some egress is allowed by {join_some(allowing)}")
-    message = f"{join_some([_name(each) for each in egress])} denies all egress"
+    message = f"{join_some([object_name(each) for each in egress])} denies all egress"
     if not any("Ingress" in _types(each) for each in selecting):
         return Finding("warning", f"{message}, but no NetworkPolicy restricts ingress", hint)
     return Finding("ok", f"{message}, if the network plugin enforces it")
-
-
-def _name(policy: Mapping[str, Any]) -> str:
-    return str(mapping(policy.get("metadata")).get("name", ""))
 
 
 def _types(policy: Mapping[str, Any]) -> Sequence[str]:

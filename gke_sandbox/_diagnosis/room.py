@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..kube.quantity import Quantity, parse_quantity
-from .finding import Finding, join_some, mapping, mappings
+from .finding import Finding, join_some, mapping, mappings, object_name
 from .pod_resources import pod_resources, read_quantities
 
 __all__ = ["limit_ranges_finding", "quotas_finding"]
@@ -30,7 +30,7 @@ def quotas_finding(
     needs = _needs(spec, config_map=config_map)
     fewest: tuple[int, str, str] | None = None
     for quota in quotas:
-        name = _name(quota)
+        name = object_name(quota)
         status = mapping(quota.get("status"))
         hard = read_quantities(mapping(quota.get("spec")).get("hard"))
         used = read_quantities(status.get("used"))
@@ -62,18 +62,14 @@ def limit_ranges_finding(ranges: Sequence[Mapping[str, Any]], spec: Mapping[str,
     """Return whether the containers and the pod respect the LimitRanges."""
     if not ranges:
         return Finding("ok", "no LimitRange limits the pod")
-    problems = [(_name(each), problem) for each in ranges for problem in _problems(each, spec)]
+    problems = [(object_name(each), problem) for each in ranges for problem in _problems(each, spec)]
     if not problems:
-        return Finding("ok", f"the pod respects {join_some([_name(each) for each in ranges])}")
+        return Finding("ok", f"the pod respects {join_some([object_name(each) for each in ranges])}")
     name = problems[0][0]
     hint = "Change cpu_limit, memory_limit or ephemeral_storage_limit, or their requests. " + _RAISE.format(
         namespace=namespace, kind="limitrange", name=name
     )
     return Finding("failure", "; ".join(f"LimitRange {name}: {problem}" for name, problem in problems), hint)
-
-
-def _name(obj: Mapping[str, Any]) -> str:
-    return str(mapping(obj.get("metadata")).get("name", ""))
 
 
 def _applies(quota: Mapping[str, Any], spec: Mapping[str, Any]) -> bool:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 
-from ..kube.quantity import QuantityError, parse_quantity
+from ..kube.quantity import Quantity
 from .patterns import FailureCause, Pattern
+from .pod_resources import read_quantities
 
 _QUOTA = re.compile(r"exceeded quota: .*, requested: (?P<requested>\S+), used: \S+, limited: (?P<limited>\S+)")
 
@@ -21,19 +22,14 @@ def _is_quota_too_small(message: str) -> bool:
     if found is None:
         return False
     limited = _amounts(found["limited"])
-    return any(amount > limited[name] for name, amount in _amounts(found["requested"]).items() if name in limited)
+    requested = _amounts(found["requested"])
+    return any(amount.nano > limited[name].nano for name, amount in requested.items() if name in limited)
 
 
-def _amounts(text: str) -> dict[str, int]:
-    """Return the billionths of each resource in ``cpu=1,memory=2Gi``; omit those that cannot be parsed."""
-    amounts = {}
-    for entry in text.split(","):
-        name, _, value = entry.partition("=")
-        try:
-            amounts[name] = parse_quantity(value).nano
-        except QuantityError:
-            continue
-    return amounts
+def _amounts(text: str) -> dict[str, Quantity]:
+    """Return the amount of each resource in ``cpu=1,memory=2Gi``; omit those that cannot be parsed."""
+    entries = (entry.partition("=") for entry in text.split(","))
+    return read_quantities({name: value for name, _, value in entries})
 
 
 REJECTION_CAUSES: tuple[FailureCause, ...] = (

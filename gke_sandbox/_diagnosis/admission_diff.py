@@ -51,8 +51,7 @@ def _differences(path: str, sent: Any, received: Any) -> Iterator[str]:
     if isinstance(sent, Mapping) and isinstance(received, Mapping):
         for name in [*sent, *(name for name in received if name not in sent)]:
             yield from _field(f"{path}.{name}", name, sent.get(name), received.get(name))
-    elif _by_name(sent) is not None and _by_name(received) is not None:
-        before, after = _by_name(sent) or {}, _by_name(received) or {}
+    elif (before := _by_name(sent)) is not None and (after := _by_name(received)) is not None:
         for name in [*before, *(name for name in after if name not in before)]:
             yield from _field(f"{path}[{name}]", "", before.get(name), after.get(name))
     elif isinstance(sent, list) and isinstance(received, list):

@@ -45,25 +45,19 @@ def _privilege_escalation(spec: Json) -> str:
 
 def _capabilities(spec: Json) -> str:
     keeping, adding = [], []
+    added: set[str] = set()
     for name, context in _contexts(spec):
         capabilities = context.get("capabilities", {})
         if "ALL" not in capabilities.get("drop", ()):
             keeping.append(name)
-        if set(capabilities.get("add", ())) - {"NET_BIND_SERVICE"}:
+        if not_allowed := set(capabilities.get("add", ())) - {"NET_BIND_SERVICE"}:
             adding.append(name)
+            added |= not_allowed
     why = []
     if keeping:
         why.append(f'{_which(keeping)} must set securityContext.capabilities.drop=["ALL"]')
     if adding:
-        added = sorted(
-            {
-                one
-                for _, context in _contexts(spec)
-                for one in context.get("capabilities", {}).get("add", ())
-                if one != "NET_BIND_SERVICE"
-            }
-        )
-        listed = ", ".join(f'"{one}"' for one in added)
+        listed = ", ".join(f'"{one}"' for one in sorted(added))
         why.append(f"{_which(adding)} must not include {listed} in securityContext.capabilities.add")
     return f"unrestricted capabilities ({'; '.join(why)})" if why else ""
 

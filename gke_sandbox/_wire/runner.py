@@ -283,9 +283,13 @@ class Stream:
         data = os.read(self.fd, CHUNK)
         if data and self.ring:
             self.ring.close()
-            self.keep(self.ring.take())
+            self.read_ring()
         self.keep(data)
         return len(data)
+
+    def read_ring(self) -> None:
+        if self.ring:
+            self.keep(self.ring.take())
 
     def keep(self, data: bytes) -> None:
         kept = data[: self.left]
@@ -596,8 +600,7 @@ def watch(program: int, timeout: float, streams: list[Stream], log: Log) -> tupl
     ended = reap(program)
     while not ended:
         for stream in streams:
-            if stream.ring:
-                stream.keep(stream.ring.take())
+            stream.read_ring()
         waiting = [stream for stream in streams if stream.waiting]
         rest = min((stream.due for stream in waiting), default=0) - time.monotonic()
         if waiting and (rest <= 0 or any(len(stream.waiting) >= FRAME for stream in waiting)):
@@ -629,8 +632,7 @@ def watch(program: int, timeout: float, streams: list[Stream], log: Log) -> tupl
             if sources[fd].read() == 0:
                 poller.unregister(fd)
         for stream in streams:
-            if stream.ring:
-                stream.keep(stream.ring.take())
+            stream.read_ring()
             stream.flush(log)
     return status, caught
 

@@ -80,7 +80,8 @@ END_CAUSES: tuple[FailureCause, ...] = (
         "the node refused the pod",
         "The scheduler and the node disagreed about what fits on it. `kubectl describe nodes` shows what is free.",
         (
-            # https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/lifecycle/predicate.go, and its kin
+            # https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/lifecycle/predicate.go,
+            # and similar files
             Pattern(
                 "pod status",
                 "OutOf.*|Unexpected.*|Node(Affinity|Name|Ports)|TaintToleration|AdmissionFailed|UnknownReason"

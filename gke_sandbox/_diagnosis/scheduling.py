@@ -30,7 +30,7 @@ _CONTROL_PLANE = re.compile(r"taint \{node-role\.kubernetes\.io/(control-plane|m
 def scheduling_cause(
     reason: str, message: str, spec: Mapping[str, Any], node_selector: Mapping[str, str]
 ) -> tuple[FailureCause, str]:
-    """Return the cause and the message for a pod that no node accepts. `node_selector`: what the caller asked for.
+    """Return the cause and the message for a pod that no node accepts. `node_selector`: as in the settings.
 
     Of several reasons, the first in the table of causes counts, because it is about nodes that may accept the pod
     later.

@@ -49,7 +49,7 @@ MAX_READ = 1 << 16
 MAX_STDERR = 1 << 14
 MAX_STATUS = 1 << 10
 MAX_UNSENT = 1 << 12
-"""Bytes of unsent pongs after which pings are not answered."""
+"""Bytes of unsent pongs after which no pong is sent."""
 
 PING_INTERVAL = 20.0
 """Seconds of silence before a ping."""
@@ -127,9 +127,9 @@ class AttachConnection:
     the connection is cut, closed with another code, does not respond to a ping, or violates the protocol. A
     cancelled iteration loses nothing and can be continued, but only one task at a time can iterate.
 
-    Nothing is read while you do not iterate, so that a slow reader slows the container down. Pings are therefore
-    sent, and answered, only while you iterate: iterate over an idle connection too, to keep it open and to learn
-    about its end. `on_cut` is called when the connection is cut.
+    Nothing is read while you do not iterate, so that a slow reader slows the container down. Pings and
+    pongs are therefore sent only while you iterate: iterate over an idle connection too, to keep it open and to
+    learn about its end. `on_cut` is called when the connection is cut.
     """
 
     def __init__(

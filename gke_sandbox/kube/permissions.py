@@ -1,4 +1,6 @@
-"""Tell a 403 for a missing permission from one of an API server that has just started. Pure: time is an argument.
+"""Distinguish a 403 for a missing permission from one of an API server that has just started.
+
+Pure: time is an argument.
 
 An API server responds before its authorizer has read the Roles, so for about a second after its start it rejects
 what is allowed.

@@ -107,7 +107,7 @@ BY_ENV = {
 BY_MOUNT = {
     **COMMON,
     **{
-        f"{BOX}.env[GKE_SANDBOX_{key}].{rest}": "the recorder passed the content by environment all the same"
+        f"{BOX}.env[GKE_SANDBOX_{key}].{rest}": "the recorder passed the content by environment"
         for key in ("RUNNER", "REQUEST", "CODE_0")
         for rest in ("name", "valueFrom.configMapKeyRef.name", "valueFrom.configMapKeyRef.key")
     },

@@ -54,7 +54,7 @@ def put_together(content: Content, *, by_env: bool) -> dict[str, Any]:
         "limits": request["limits"],
         "protocol": request["protocol"],
     }
-    assert used == set(values), "a key that nobody asks for"
+    assert used == set(values), "a key that is not used"
     return found
 
 

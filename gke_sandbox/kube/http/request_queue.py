@@ -82,12 +82,12 @@ class RequestQueue:
                 waiter.changed.set()
 
     def record_success(self) -> None:
-        """Allow more requests in flight, because the server has accepted one."""
+        """Allow more requests in flight, after a response that is not 429."""
         growth = 1 / self._limit if self._was_throttled else 1
         self._limit = min(self._limit + growth, MAX_IN_FLIGHT)
 
     def record_throttled(self, request: RequestInfo, retry_after: float | None) -> None:
-        """Send less, because the server has answered 429.
+        """Send less, after a response with status 429.
 
         For a while send no requests of low priority, and after a second 429 in that time no others either.
         """

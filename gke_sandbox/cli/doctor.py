@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
@@ -92,11 +93,17 @@ def command(args: argparse.Namespace, console: Console) -> int:
     if failures:
         raise failures[0]
     failed = any(check.status == "failure" for check in checks)
+    shown = [
+        dataclasses.replace(
+            check, message=rename_settings(check.message, OPTIONS), hint=rename_settings(check.hint, OPTIONS)
+        )
+        for check in checks
+    ]
     if console.json:
-        listed = [_json(check) for check in checks]
+        listed = [_json(check) for check in shown]
         console.print_json({"namespace": sandbox.namespace, "ok": not failed, "checks": listed})
     else:
-        print_text(as_text(checks, colour=_wants_colour()))
+        print_text(as_text(shown, colour=_wants_colour()))
     return 1 if failed else 0
 
 
@@ -129,8 +136,7 @@ async def _checks(sandbox: AsyncSandbox, warm: bool, run: bool) -> list[Check]:
 
 
 def _json(check: Check) -> dict[str, Any]:
-    hint = rename_settings(check.hint, OPTIONS)
-    return {"name": check.name, "status": check.status, "message": check.message, "hint": hint}
+    return {"name": check.name, "status": check.status, "message": check.message, "hint": check.hint}
 
 
 def _wants_colour() -> bool:
@@ -164,10 +170,8 @@ def _grouped(checks: Sequence[Check]) -> list[tuple[str, str, str, str]]:
     rows: list[tuple[str, str, str, str]] = []
     granted = [check for check in checks if check.name.startswith("permission to ") and check.status == "ok"]
     for check in checks:
-        hint = rename_settings(check.hint, OPTIONS)
-        message = rename_settings(check.message, OPTIONS)
         if check not in granted:
-            rows.append((check.name, check.status, message, hint))
+            rows.append((check.name, check.status, check.message, check.hint))
         elif check is granted[0]:
             listed = ", ".join(each.name.removeprefix("permission to ") for each in granted)
             rows.append(("permissions", "ok", listed, ""))

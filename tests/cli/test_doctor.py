@@ -17,7 +17,17 @@ from gke_sandbox import AsyncSandbox, Cluster
 from gke_sandbox._engine.preflight import Check
 from gke_sandbox.cli import main
 from gke_sandbox.cli.doctor import as_text
-from gke_sandbox.local import LocalTransport, Namespace, Quota, Script, ScriptedProcess, ScriptedRuntime
+from gke_sandbox.local import (
+    Fault,
+    FaultPlan,
+    LocalTransport,
+    Namespace,
+    Quota,
+    Script,
+    ScriptedProcess,
+    ScriptedRuntime,
+)
+from gke_sandbox.local.faults import NoNode
 from tests.http_cluster import http_cluster
 from tests.pods import out, program
 
@@ -93,6 +103,23 @@ def test_json_lists_every_check(capfd: pytest.CaptureFixture[str]) -> None:
         "message": "one run needs 1 pods, and the quota q has 0",
         "hint": "Raise it: kubectl --namespace default edit resourcequota q.",
     }
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",)])
+def test_messages_name_the_options(arguments: tuple[str, ...], capfd: pytest.CaptureFixture[str]) -> None:
+    def open_sandbox(_: Cluster, **settings: Any) -> AsyncSandbox:
+        faults = FaultPlan(Fault(NoNode()))
+        return AsyncSandbox(
+            Cluster.transport(LocalTransport(ScriptedRuntime(Script()), faults=faults)), **settings
+        )
+
+    assert main(["doctor", "--run", "--startup-timeout", "1s", *arguments], open_sandbox=open_sandbox) == 1
+    stdout = capfd.readouterr().out
+    assert "within 1 s (--startup-timeout)" in stdout
+    assert "startup_timeout" not in stdout
+    if arguments:
+        run = next(each for each in json.loads(stdout)["checks"] if each["name"] == "run")
+        assert "(--startup-timeout)" in run["message"]
 
 
 def test_an_unreachable_cluster_is_a_failure_and_no_cluster_an_error(

@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ADMISSION_FIELDS",
+    "AGENT_LABEL",
     "GVISOR",
+    "INVOCATION_ANNOTATION",
     "MANAGED_BY",
     "MANAGER",
     "SESSION_LABEL",
@@ -49,6 +51,10 @@ __all__ = [
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "gke-sandbox"
 SESSION_LABEL = "gke-sandbox/session"
+INVOCATION_ANNOTATION = "adk.agent.google.com/invocation-id"
+"""Annotation with the ID of the invocation, as in google-adk's executor."""
+AGENT_LABEL = "adk.agent.google.com/agent-name"
+"""Label with the name of the agent, if the name is a valid label value (at most 63 characters)."""
 GVISOR = "gvisor"
 """GKE's RuntimeClass for gVisor, and the value of the taint on its nodes.
 

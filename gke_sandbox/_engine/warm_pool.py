@@ -14,7 +14,7 @@ import anyio
 from ..errors import SandboxClosed, SandboxError
 from ..kube.retry import Retry
 from ..result import ExecutionResult
-from ..settings import Settings
+from ..settings import AGENT_LABEL, INVOCATION_ANNOTATION, Settings
 from .execution import Execution, closed_during_the_run
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ INITIAL_DELAY, MAX_DELAY = 1.0, 60.0
 STABLE_AFTER = 60.0
 """A pod that ends earlier than this many seconds after it was ready, without a program, counts as one that could
 not be used: the delay before the next one grows."""
-PER_RUN = frozenset(["adk.agent.google.com/invocation-id", "adk.agent.google.com/agent-name"])
+PER_RUN = frozenset([INVOCATION_ANNOTATION, AGENT_LABEL])
 """The annotation and the label with the call that a Job is for. A warm pod is created before they are known."""
 
 _IN_THE_REQUEST = frozenset(

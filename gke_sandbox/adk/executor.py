@@ -18,7 +18,7 @@ from .._setting_names import ADK_FIELDS, SETTING_NAMES
 from ..cluster import Cluster
 from ..errors import SandboxClosed, SandboxError, SpecError
 from ..kube import names
-from ..settings import capped_request
+from ..settings import AGENT_LABEL, INVOCATION_ANNOTATION, capped_request
 from . import fields, unsupported
 from .fences import code_block_delimiters, remove_indentation
 from .files import input_files
@@ -34,11 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["AGENT_LABEL", "INVOCATION_ANNOTATION", "GkeCodeExecutor"]
 
 logger = logging.getLogger(__name__)
-
-INVOCATION_ANNOTATION = "adk.agent.google.com/invocation-id"
-"""Annotation with the ID of the invocation, as in google-adk's executor."""
-AGENT_LABEL = "adk.agent.google.com/agent-name"
-"""Label with the name of the agent, if the name is a valid label value (at most 63 characters)."""
 
 _FIXED = ("cluster", "kubeconfig_path", "kubeconfig_context", "namespace", "warm", "warm_idle_timeout_seconds")
 """Fields that the open Sandbox depends on."""

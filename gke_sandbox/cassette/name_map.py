@@ -10,7 +10,7 @@ from typing import Any
 
 from .._fakes.api_request import ApiRequest, parse
 from .._wire.payload import env_variable
-from ..settings import SESSION_LABEL
+from ..settings import INVOCATION_ANNOTATION, SESSION_LABEL
 from .model import Exchange
 from .placeholders import PLACEHOLDER, escape_literal
 
@@ -22,7 +22,6 @@ _IGNORED_FIELDS = frozenset(
 )
 # Random in each request.
 _IGNORED_QUERY = frozenset({"timeoutSeconds"})
-_INVOCATION = "adk.agent.google.com/invocation-id"
 _UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 _UUID_LENGTH = 36
 _ADDRESS = re.compile(r"\b\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}\b")
@@ -75,7 +74,7 @@ class NameMap:
         metadata = body.get("metadata") if isinstance(body, dict) else None
         if isinstance(metadata, dict) and request.plural in ("jobs", "configmaps"):
             self._name("session", (metadata.get("labels") or {}).get(SESSION_LABEL))
-            self._name("invocation", (metadata.get("annotations") or {}).get(_INVOCATION))
+            self._name("invocation", (metadata.get("annotations") or {}).get(INVOCATION_ANNOTATION))
             if request.plural == "jobs":
                 self._name("job", metadata.get("name"))
         if request.plural == "jobs" and request.name:
@@ -166,7 +165,7 @@ class NameMap:
                 continue
             if name == "resourceVersion" and isinstance(item, str):
                 found[name] = self._versions.get(item, item)
-            elif name == _INVOCATION:
+            elif name == INVOCATION_ANNOTATION:
                 found[name] = self._known.get("invocation", {}).get(item, item)
             elif name == "value" and value.get("name") == _RUNNER_VARIABLE:
                 found[name] = "<runner>"

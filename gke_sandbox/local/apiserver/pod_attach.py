@@ -16,10 +16,10 @@ from ..._fakes.api_request import ApiRequest
 from ..._fakes.body import accept_header
 from ...kube.attach import SUBPROTOCOL
 from ..cluster import ClusterState
-from ..controllers.pod_status import HOST_IP
 from ..faults import Action
 from ..objects import Key
 from .errors import StatusError, bad_request, forbidden, not_found
+from .pod_logs import KUBELET, requested_container
 from .resources import PODS
 from .responses import Reply
 
@@ -38,10 +38,7 @@ def pod_attach(
     pod = cluster.store.get(Key(PODS.plural, request.namespace, request.name))
     if pod is None:
         raise not_found(PODS, request.name)
-    names = [container["name"] for container in pod["spec"]["containers"]]
-    container = request.query.get("container") or names[0]
-    if container not in names:
-        raise bad_request(f"container {container} is not valid for pod {request.name}")
+    container = requested_container(pod, request)
     if "nodeName" not in pod["spec"]:
         raise bad_request(f"pod {request.name} does not have a host assigned")
     if not upgrade:
@@ -50,7 +47,7 @@ def pod_attach(
     if (log := cluster.logs.get(uid)) is not None and anyio.current_time() < log.readable_from:
         if math.isfinite(log.readable_from):
             return _text(404, "404 page not found\n")
-        raise StatusError(500, "", f"error dialing backend: dial tcp {HOST_IP}:10250: connect: connection refused")
+        raise StatusError(500, "", f"error dialing backend: dial tcp {KUBELET}: connect: connection refused")
     stdin, stdout, stderr = (request.flag(name) for name in ("stdin", "stdout", "stderr"))
     if not (stdin or stdout or stderr):
         return _text(400, "you must specify at least 1 of stdin, stdout, stderr")

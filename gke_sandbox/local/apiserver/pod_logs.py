@@ -27,7 +27,8 @@ from .errors import (
 from .resources import PODS
 from .responses import Reply
 
-_KUBELET = f"{HOST_IP}:10250"
+KUBELET = f"{HOST_IP}:10250"
+"""The address of the kubelet."""
 _UNSUPPORTED = ("previous", "sinceSeconds", "sinceTime", "stream", "timestamps")
 
 
@@ -37,10 +38,7 @@ def pod_log(cluster: ClusterState, request: ApiRequest) -> Reply:
     if pod is None:
         raise not_found(PODS, request.name)
     options = _options(request)
-    names = [container["name"] for container in pod["spec"]["containers"]]
-    container = request.query.get("container") or names[0]
-    if container not in names:
-        raise bad_request(f"container {container} is not valid for pod {request.name}")
+    container = requested_container(pod, request)
     if "nodeName" not in pod["spec"]:
         # The pod is not bound to a node (recorded).
         return Reply(204, content_type=None)
@@ -49,11 +47,20 @@ def pod_log(cluster: ClusterState, request: ApiRequest) -> Reply:
         if math.isfinite(log.readable_from):
             raise kubelet_starting(PODS, request.name, "log")
         path = f"containerLogs/{request.namespace}/{request.name}/{container}"
-        raise kubelet_away(f"https://{_KUBELET}/{path}{'?follow=true' if options.follow else ''}", _KUBELET)
+        raise kubelet_away(f"https://{KUBELET}/{path}{'?follow=true' if options.follow else ''}", KUBELET)
     _check_has_log(pod, container, request)
     if log is None:
         raise _not_started(container, request.name, "ContainerCreating")
     return Reply(200, content_type="text/plain", source=LogBody(log, options))
+
+
+def requested_container(pod: Json, request: ApiRequest) -> str:
+    """Return the container that a request names, or else the first one of the pod. Raises `StatusError`."""
+    names = [container["name"] for container in pod["spec"]["containers"]]
+    container: str = request.query.get("container") or names[0]
+    if container not in names:
+        raise bad_request(f"container {container} is not valid for pod {request.name}")
+    return container
 
 
 def _check_has_log(pod: Json, container: str, request: ApiRequest) -> None:

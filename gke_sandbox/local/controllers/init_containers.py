@@ -13,7 +13,7 @@ import anyio
 from ..objects import Json, is_deleting
 from ..runtimes.base import ContainerExit, ContainerSpec, ContainerStartError, RunningContainer
 from .pod_context import InitContainerFailed, PodContext, PodDeleted, PodRemoved
-from .pod_status import ContainerStatus, is_sidecar, running, terminated, waiting
+from .pod_status import ContainerStatus, is_sidecar, running, start_failed, terminated, waiting
 
 FIRST_BACK_OFF, MAX_BACK_OFF = 10.0, 300.0
 """The pause before a sidecar that has ended is started again; doubled each time."""
@@ -79,7 +79,8 @@ class InitContainers:
         try:
             process = await self._context.cluster.runtime.start(spec)
         except ContainerStartError as error:
-            self._set_ended(status, ContainerExit(128, "StartError", str(error)), "1970-01-01T00:00:00Z")
+            stamp = self._context.cluster.calendar.stamp()
+            status.state = start_failed(str(error), status.container_id, stamp)
             return
         since = self._context.cluster.calendar.stamp()
         try:

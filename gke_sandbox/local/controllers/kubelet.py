@@ -24,7 +24,7 @@ from .gc import DeleteOptions, delete
 from .logs import ContainerLog
 from .pod_context import InitContainerFailed, PodContext, PodDeleted, PodRejected, PodRemoved
 from .pod_startup import PodStartup
-from .pod_status import LOST_MESSAGE, LOST_RUNNING_MESSAGE, Phase, lost, running, terminated, waiting
+from .pod_status import LOST_MESSAGE, LOST_RUNNING_MESSAGE, Phase, lost, running, start_failed, terminated, waiting
 from .scheduler import preempt
 
 
@@ -142,10 +142,7 @@ class PodWorker:
         log.write(error.log if error.log is not None else message.encode() + b"\n")
         log.close()
         self._context.record_event("Warning", "Failed", f"Error: {message}")
-        epoch = "1970-01-01T00:00:00Z"
-        exit_status = ContainerExit(128, "StartError", message)
-        stamp = self._cluster.calendar.stamp()
-        self._status.state = terminated(exit_status, self._status.container_id, epoch, stamp)
+        self._status.state = start_failed(message, self._status.container_id, self._cluster.calendar.stamp())
         self._context.report()
         await anyio.sleep(self._pace.finish)
         await self._finish("Failed")

@@ -247,6 +247,11 @@ def terminated(exit_status: ContainerExit, container_id: str, started_at: str, f
     return {"terminated": state}
 
 
+def start_failed(message: str, container_id: str, stamp: str) -> Json:
+    """Return the state of a container that the runtime could not start, which has no start time."""
+    return terminated(ContainerExit(128, "StartError", message), container_id, "1970-01-01T00:00:00Z", stamp)
+
+
 def lost(message: str) -> Json:
     """Return the state of a container that was removed with its pod before the kubelet saw its exit."""
     state = {

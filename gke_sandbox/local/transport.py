@@ -72,7 +72,7 @@ class LocalTransport(httpx.AsyncBaseTransport):
     """An API server, a scheduler, a Job controller, a garbage collector and a kubelet, all in this process.
 
     Enter it with ``async with``; an `httpx.AsyncClient` does so itself, and it can be entered twice. It works in
-    one event loop and cannot be rerunning. Arguments:
+    one event loop and cannot be used again after it was closed. Arguments:
 
     - `runtime` starts the containers: see `choose_runtime` and `ScriptedRuntime`.
     - `namespaces` are names, or `Namespace` values with a Pod Security level and a quota.

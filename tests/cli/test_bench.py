@@ -109,7 +109,7 @@ def test_wrong_usage_is_one_message(arguments: list[str], message: str, capfd: p
     assert messages.startswith(f"gke-sandbox: error: {message}")
 
 
-def test_a_missing_permission_is_found_before_anything_is_created(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_refusal_by_admission_is_found_before_anything_is_created(capfd: pytest.CaptureFixture[str]) -> None:
     webhook = Respond(403, "Forbidden", 'admission webhook "policy.example.com" denied the request: no Jobs')
     bench = Bench(Fault(webhook, Match("create", "jobs"), times=None))
     assert bench("-n", "1", "--warm", "1") == 125

@@ -204,8 +204,9 @@ class ShutDownNode:
 class StopKubelet:
     """Stop the kubelet of a running pod, while the container continues.
 
-    Until the kubelet starts again, the pod's status does not change, followed logs end, and requests for the log
-    get 500. Just after its start it does not serve logs yet and responds with 404 for ``pods/log`` (recorded).
+    Until the kubelet starts again, the pod's status does not change, followed logs end, attached connections
+    break, and requests for the log and to attach get 500. Just after its start it does not serve these requests
+    yet and responds with 404 (recorded for ``pods/log``).
     """
 
     point: ClassVar[Point] = "run"

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -27,8 +27,6 @@ ANNOTATION = "gke-sandbox-bench"
 
 _POLL_INTERVAL = 0.02
 """Seconds between two looks at the pool."""
-
-Kind = Literal["cold", "attach", "warm"]
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

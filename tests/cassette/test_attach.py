@@ -37,8 +37,8 @@ from gke_sandbox.local.runtimes.base import ContainerExit
 from gke_sandbox.local.runtimes.scripted import Script
 from gke_sandbox.settings import Settings
 from tests.clock import run_on_mock_clock
+from tests.local.attaching import UPGRADE
 from tests.pods import START, exit_frame, out
-from tests.warm_runner import WaitingRunner
 
 from .attaching import record, replay
 
@@ -63,10 +63,6 @@ async def outcome(sandbox: AsyncSandbox, code: str = "print(1)") -> tuple[Any, .
     except SandboxError as error:
         return type(error), error.may_have_run
     return result.status, result.stdout, result.exit_code, result.output_truncated, result.warnings
-
-
-def responding(respond: Any) -> Script:
-    return WaitingRunner(respond).script
 
 
 # -- the recording --------------------------------------------------------------------------------------------
@@ -265,7 +261,6 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
 
 # -- refusals and cuts ----------------------------------------------------------------------------------------
 
-LENGTH = len(START + out("print(1)") + exit_frame(0))
 FAULTS = {
     "cut before the first message": CutAttach(after=0),
     "cut within the start frame": CutAttach(after=10),
@@ -351,15 +346,6 @@ def cassette_with(*messages: dict[str, Any], ends: str = "server") -> str:
         ],
     }
     return json.dumps(document) + "\n...\n"
-
-
-UPGRADE = {
-    "connection": "Upgrade",
-    "upgrade": "websocket",
-    "sec-websocket-version": "13",
-    "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
-    "sec-websocket-protocol": "v5.channel.k8s.io",
-}
 
 
 def test_another_client_can_replay_an_attach_with_text_and_a_closed_stdin() -> None:

@@ -24,7 +24,7 @@ LOG, LIST_PODS, WATCH = Match("get", "pods/log"), Match("list", "pods"), Match("
 POD_NOT_FOUND = Respond(404, "NotFound", 'pods "x" not found', kind="pods")
 
 LINES = [f"line {number}\n" for number in range(20)]
-OUTPUT, READ_BEFORE = "".join(LINES), "".join(LINES[:5])
+OUTPUT = "".join(LINES)
 
 Ending = Literal["ended", "cut", "dropped"]
 """How the connection goes on after its waiting bytes: with its end, an error, or silence."""

@@ -30,13 +30,7 @@ def job_errors(job: Json) -> list[FieldError]:
     if len(metadata.get("name", "")) > 63:
         # The name becomes a label of the pods.
         errors += _check_name("spec.template.labels", metadata["name"], dns_label)
-    for field in (
-        "parallelism",
-        "completions",
-        "activeDeadlineSeconds",
-        "backoffLimit",
-        "ttlSecondsAfterFinished",
-    ):
+    for field in _JOB_NUMBERS:
         errors += _not_negative(f"spec.{field}", spec.get(field))
     template = spec["template"]
     errors += _labels_errors(template["metadata"], "spec.template.metadata")

@@ -271,7 +271,7 @@ class GkeCodeExecutor(BaseCodeExecutor):
         server-side dry run whether the server accepts the Job and the ConfigMap as they are sent. Creates nothing.
         """
         settings = self._settings_for(None)
-        self._sandbox().check(**{name: getattr(settings, name) for name in SETTING_NAMES})
+        self._sandbox().check(**_as_options(settings))
 
     def execute_code(
         self, invocation_context: InvocationContext, code_execution_input: CodeExecutionInput
@@ -289,7 +289,7 @@ class GkeCodeExecutor(BaseCodeExecutor):
             result = self._sandbox().run(
                 remove_indentation(code_execution_input.code),
                 files=input_files(code_execution_input.input_files),
-                **{name: getattr(settings, name) for name in SETTING_NAMES},
+                **_as_options(settings),
             )
         except SandboxError as error:
             self._log_error(error, invocation_context)
@@ -402,8 +402,13 @@ class GkeCodeExecutor(BaseCodeExecutor):
             self._cluster(),
             warm=self.warm,
             warm_idle_timeout=self.warm_idle_timeout_seconds,
-            **{name: getattr(settings, name) for name in SETTING_NAMES},
+            **_as_options(settings),
         )
+
+
+def _as_options(settings: Settings) -> dict[str, Any]:
+    """Return the settings as keyword arguments of a Sandbox."""
+    return {name: getattr(settings, name) for name in SETTING_NAMES}
 
 
 # The context may be a simpler object in tests of an agent, so missing attributes are allowed.

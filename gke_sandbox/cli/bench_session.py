@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from ..errors import SandboxError
+from .output import rounded
 
 if TYPE_CHECKING:
     from ..result import Timings
@@ -61,17 +62,13 @@ class Samples:
             return {"runs": 0, "seconds": None, "phases": None, "samples": []}
         return {
             "runs": len(self.seconds),
-            "seconds": _rounded(self.statistics()),
-            "phases": _rounded(self.phases()),
+            "seconds": rounded(self.statistics()),
+            "phases": rounded(self.phases()),
             "samples": [
-                {"seconds": round(seconds, 4), "timings": _rounded(dataclasses.asdict(timings))}
+                {"seconds": round(seconds, 4), "timings": rounded(dataclasses.asdict(timings))}
                 for seconds, timings in zip(self.seconds, self.timings, strict=True)
             ],
         }
-
-
-def _rounded(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: None if value is None else round(value, 4) for name, value in values.items()}
 
 
 class Bench:

@@ -105,7 +105,6 @@ def result_json(result: ExecutionResult, namespace: str, paths: Mapping[str, str
             files[name]["base64"] = base64.b64encode(data).decode("ascii")
         else:
             files[name]["path"] = paths.get(name)
-    timings = dataclasses.asdict(result.timings)
     return {
         "status": result.status,
         "exit_code": result.exit_code,
@@ -121,11 +120,16 @@ def result_json(result: ExecutionResult, namespace: str, paths: Mapping[str, str
         "reason": result.reason,
         "message": result.message,
         "changed_limits": dict(result.changed_limits),
-        "timings": {name: None if value is None else round(value, 4) for name, value in timings.items()},
+        "timings": rounded(dataclasses.asdict(result.timings)),
         "namespace": namespace,
         "job": result.job,
         "pod": result.pod,
     }
+
+
+def rounded(seconds: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Return the values with four decimal places; None stays None."""
+    return {name: None if value is None else round(value, 4) for name, value in seconds.items()}
 
 
 def _base64_unless_utf8(data: bytes) -> str | None:

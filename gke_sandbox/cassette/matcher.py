@@ -138,7 +138,7 @@ class Matcher:
         for placeholder, job in self._jobs.items():
             job.is_warm, job.uids = placeholder in roles, roles.get(placeholder, {})
             if job.is_warm and (sent := job.request_step) is not None:
-                self._programs.setdefault(self._digest_of(sent.body, {}), []).append(job)
+                self._programs.setdefault(self._digest_of(sent.body), []).append(job)
             digest = self._digests[placeholder] = job.digest({}, generate)
             self._by_digest.setdefault(digest, {})[placeholder] = job
 
@@ -208,9 +208,7 @@ class Matcher:
                 self._replays(job, request.name, session).mismatched = True
                 return job
             # The digest says that no program is the same, but not how they differ: the ConfigMap will.
-            created = job.creates("Job")
-            succeeded = created is not None and created.response.status == 201
-            if succeeded and job.creates("ConfigMap") and self._creation_matches(job, request):
+            if job.is_created and job.creates("ConfigMap") and self._creation_matches(job, request):
                 self.suspect = self.suspect or self._unexpected(request, self.not_replayed())
                 return self._replays(replace(job, arrived={}, mismatched=True), request.name, session)
         if not self._jobs:
@@ -285,9 +283,9 @@ class Matcher:
                 found.setdefault(digest, deque()).append(job.is_warm)
         return found
 
-    def _digest_of(self, body: Any, names: Bindings) -> str | None:
+    def _digest_of(self, body: Any) -> str | None:
         try:
-            return digest_of_request(render(body, names, self._generate))
+            return digest_of_request(render(body, {}, self._generate))
         except KeyError:
             return None
 
@@ -308,10 +306,6 @@ class Matcher:
                 self._names[each.placeholder] = each.name
             else:
                 self._free[each.placeholder] = self._by_digest[UNKNOWN_YET][each.placeholder] = each
-
-    def recorded_job(self, placeholder: str) -> RecordedJob | None:
-        """Return a recorded Job."""
-        return self._jobs.get(placeholder)
 
     def is_superseded(self, step: Step) -> bool:
         """Return whether the recorded client attached again, or went on with the log, about the same Job."""

@@ -113,6 +113,8 @@ class Matcher:
         self.by_name = {step.name: step for step in cassette.steps}
         self.suspect: ReplayMismatch | None = None
         """The first Job of this run whose program was not recorded."""
+        self.uid_roles = uid_roles(cassette)
+        """The recorded warm Jobs, with the uids of their objects: see `warm.uid_roles`."""
         self._strict = strict
         self._generate = generate
         self._jobs: dict[str, RecordedJob] = {}
@@ -134,9 +136,8 @@ class Matcher:
         self._digests: dict[str, str | None] = {}
         # The recorded warm Jobs by the digests of the programs that they got; None if that is not known.
         self._programs: dict[str | None, list[RecordedJob]] = {}
-        roles = uid_roles(cassette)
         for placeholder, job in self._jobs.items():
-            job.is_warm, job.uids = placeholder in roles, roles.get(placeholder, {})
+            job.is_warm, job.uids = placeholder in self.uid_roles, self.uid_roles.get(placeholder, {})
             if job.is_warm and (sent := job.request_step) is not None:
                 self._programs.setdefault(self._digest_of(sent.body), []).append(job)
             digest = self._digests[placeholder] = job.digest({}, generate)

@@ -19,7 +19,7 @@ from .matcher import Matcher, RecordedJob, ReplayRequest
 from .model import SEND, Cassette, Chunk, RecordedResponse, Step
 from .placeholders import GeneratedNames, render
 from .timeline import PodTimeline, TimelineEvent, read_timelines
-from .warm import uid_roles, with_equal_suffixes
+from .warm import with_equal_suffixes
 
 __all__ = ["Attached", "OpenStream", "Player"]
 
@@ -76,7 +76,7 @@ class Player:
         self._events, self._failures = read_timelines(cassette)
         self._starts = self.matcher.starts()
         # All changes of the pods of warm Jobs.
-        self._of_warm = {job: tuple(self._events.get(job, ())) for job in uid_roles(cassette)}
+        self._of_warm = {job: tuple(self._events.get(job, ())) for job in self.matcher.uid_roles}
         self._selectors = list(self._failures)
         self._timelines: dict[str, PodTimeline] = {}
         self._opened: set[str] = set()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import options, parsing
 from .console import Console, print_text
+from .program import add_limits_and_pod
 from .tables import aligned
 
 if TYPE_CHECKING:
@@ -58,10 +59,8 @@ def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
     )
     # -n is the number of runs.
     options.add_cluster(parser, short=False)
-    group = parser.add_argument_group("limits", "Times: 90, 90s, 5m, 1h30m, 1d. CPU: 2, 500m. Sizes: 512Mi, 1Gi.")
-    options.add_settings(group, options.LIMITS)
-    pod = {name: about for name, about in options.POD.items() if name != "delivery"}
-    options.add_settings(parser.add_argument_group("pod"), pod)
+    # Each kind of run has its delivery.
+    add_limits_and_pod(parser, delivery=False)
     group = parser.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="print the result or the error as one JSON object")
     parser.set_defaults(command=command, parser=parser, suggest_local=True)

@@ -1,4 +1,4 @@
-"""The options for the program and its settings, shared by ``run`` and ``manifest``."""
+"""The options for the program and its settings, shared by several commands."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ def add_program(parser: argparse.ArgumentParser) -> None:
     options.add_settings(group, options.ENVIRONMENT)
 
 
-def add_limits_and_pod(parser: argparse.ArgumentParser) -> None:
-    """Add the options for the limits of the program and for its pod."""
+def add_limits_and_pod(parser: argparse.ArgumentParser, *, delivery: bool = True) -> None:
+    """Add the options for the limits of the program and for its pod, with or without ``--delivery``."""
     group = parser.add_argument_group("limits", "Times: 90, 90s, 5m, 1h30m, 1d. CPU: 2, 500m. Sizes: 512Mi, 1Gi.")
     options.add_settings(group, options.LIMITS)
-    options.add_settings(parser.add_argument_group("pod"), options.POD)
+    pod = {name: about for name, about in options.POD.items() if delivery or name != "delivery"}
+    options.add_settings(parser.add_argument_group("pod"), pod)
 
 
 def read_program(args: argparse.Namespace) -> Program:

@@ -80,14 +80,12 @@ def command(args: argparse.Namespace, console: Console) -> int:
     """Measure, print the tables, and return the exit code. Raises `UsageError` and `SandboxError`."""
     import anyio
 
-    from ..sandbox import AsyncSandbox
     from .bench_session import Bench
     from .interrupts import Interrupts
 
     if args.warm < 1:
         raise parsing.UsageError(f"--warm: must be at least 1, got {args.warm}")
-    open_sandbox = args.open_sandbox or AsyncSandbox
-    sandbox: AsyncSandbox = open_sandbox(options.cluster(args), warm=args.warm, **options.settings(args))
+    sandbox = options.new_sandbox(args, options.cluster(args), warm=args.warm)
     show = console.show_status if console.can_show_status and not console.json else lambda _: None
     bench = Bench(sandbox, args.runs, show)
     interrupts = Interrupts(sandbox, console, local=args.local)
@@ -96,9 +94,8 @@ def command(args: argparse.Namespace, console: Console) -> int:
     console.clear_status()
     if not console.json:
         _print_tables(bench, sandbox.namespace, console)
-    if interrupts.signal is not None:
-        console.print_interrupted(interrupts.signal, sandbox.leftovers, sandbox.namespace)
-        return 128 + interrupts.signal
+    if (code := interrupts.exit_code()) is not None:
+        return code
     if bench.error is not None:
         raise bench.error
     if console.json:

@@ -100,24 +100,20 @@ def command(args: argparse.Namespace, console: Console) -> int:
     """Delete Jobs, print what was done, and return the exit code. Raises `UsageError` and `SandboxError`."""
     import anyio
 
-    from ..settings import Settings
-
-    if args.local:
-        raise parsing.UsageError("--local: there is nothing to clean; the embedded cluster ends with its command")
+    options.reject_local(args, "clean")
     if args.all and args.older_than is not None:
         raise parsing.UsageError("--all cannot be combined with --older-than")
-    namespace = options.namespace(args)
-    connection = options.cluster(args)._connect(namespace)
+    client, namespace = options.connect(args)
     default_age = 0.0 if args.all else DEFAULT_AGE
     cleaning = Cleaning(
-        namespace or connection.namespace or Settings.namespace,
+        namespace,
         dry_run=args.dry_run,
         older_than=default_age if args.older_than is None else args.older_than,
         skip_active=not args.all and args.older_than is None,
     )
 
     async def main() -> None:
-        async with connection.client as client:
+        async with client:
             await cleaning.run(client, datetime.now(timezone.utc))
 
     try:

@@ -70,11 +70,9 @@ def command(args: argparse.Namespace, console: Console) -> int:
     import anyio
 
     from ..errors import SandboxError
-    from ..sandbox import AsyncSandbox
     from .interrupts import Interrupts
 
-    open_sandbox = args.open_sandbox or AsyncSandbox
-    sandbox: AsyncSandbox = open_sandbox(options.cluster(args), **options.settings(args))
+    sandbox = options.new_sandbox(args, options.cluster(args))
     interrupts = Interrupts(sandbox, console, local=args.local)
     checks: list[Check] = []
     failures: list[SandboxError] = []
@@ -87,9 +85,8 @@ def command(args: argparse.Namespace, console: Console) -> int:
             failures.append(error)
 
     anyio.run(interrupts.run, work)
-    if interrupts.signal is not None:
-        console.print_interrupted(interrupts.signal, sandbox.leftovers, sandbox.namespace)
-        return 128 + interrupts.signal
+    if (code := interrupts.exit_code()) is not None:
+        return code
     if failures:
         raise failures[0]
     failed = any(check.status == "failure" for check in checks)

@@ -46,6 +46,13 @@ class Interrupts:
                     await work()
                 tasks.cancel_scope.cancel()
 
+    def exit_code(self) -> int | None:
+        """Print which Jobs a signal left in the cluster, and return the exit code; None without a signal."""
+        if self.signal is None:
+            return None
+        self._console.print_interrupted(self.signal, self._sandbox.leftovers, self._sandbox.namespace)
+        return 128 + self.signal
+
     def cancel(self) -> None:
         """Cancel the work."""
         self._scope.cancel()

@@ -16,7 +16,9 @@ from .parsing import UsageError
 
 if TYPE_CHECKING:
     from ..cluster import Cluster
+    from ..kube.client import KubeClient
     from ..kube.config.types import ConnectionOverrides
+    from ..sandbox import AsyncSandbox
 
 ENVIRONMENT = {
     "env": ("K[=V]", "set an environment variable; K alone copies the variable from this command"),
@@ -216,6 +218,30 @@ def cluster(args: argparse.Namespace) -> Cluster:
     if args.kubeconfig is not None or args.context is not None or args.server is not None:
         return Cluster.kubeconfig(args.kubeconfig, args.context, overrides=_overrides(args))
     return Cluster.auto(overrides=_overrides(args))
+
+
+def reject_local(args: argparse.Namespace, verb: str) -> None:
+    """Raise `UsageError` if ``--local`` is set: a new embedded cluster has nothing to list or clean (`verb`)."""
+    if args.local:
+        raise UsageError(f"--local: there is nothing to {verb}; the embedded cluster ends with its command")
+
+
+def connect(args: argparse.Namespace) -> tuple[KubeClient, str]:
+    """Return a client of the cluster, not entered yet, and the namespace.
+
+    Raises `UsageError` and `SandboxError`.
+    """
+    chosen = namespace(args)
+    connection = cluster(args)._connect(chosen)
+    return connection.client, chosen or connection.namespace or Settings.namespace
+
+
+def new_sandbox(args: argparse.Namespace, cluster: Cluster, **more: Any) -> AsyncSandbox:
+    """Return a Sandbox in a cluster, not entered yet. `more` are arguments that are not settings."""
+    from ..sandbox import AsyncSandbox
+
+    sandbox: AsyncSandbox = (args.open_sandbox or AsyncSandbox)(cluster, **more, **settings(args))
+    return sandbox
 
 
 def cluster_options(args: argparse.Namespace) -> list[str]:

@@ -55,18 +55,15 @@ def command(args: argparse.Namespace, console: Console) -> int:
     import anyio
 
     from .._engine import runs
-    from ..settings import Settings
 
-    if args.local:
-        raise parsing.UsageError("--local: there is nothing to list; the embedded cluster ends with its command")
-    namespace = options.namespace(args)
-    if args.all_namespaces and namespace is not None:
+    options.reject_local(args, "list")
+    if args.all_namespaces and options.namespace(args) is not None:
         raise parsing.UsageError("--all-namespaces cannot be combined with --namespace")
-    connection = options.cluster(args)._connect(namespace)
-    where = None if args.all_namespaces else namespace or connection.namespace or Settings.namespace
+    client, namespace = options.connect(args)
+    where = None if args.all_namespaces else namespace
 
     async def main() -> list[Run]:
-        async with connection.client as client:
+        async with client:
             return await runs.find(client, where, datetime.now(timezone.utc))
 
     found = anyio.run(main)

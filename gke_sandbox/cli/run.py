@@ -13,7 +13,6 @@ from .program import add_limits_and_pod, add_program, read_program
 if TYPE_CHECKING:
     from ..cassette.handles import RecordHandle
     from ..cluster import Cluster
-    from ..sandbox import AsyncSandbox
     from .output_dir import OutputDirectory
     from .run_session import RunSession
 
@@ -95,7 +94,7 @@ def command(args: argparse.Namespace, console: Console) -> int:
     from .run_session import RunSession
 
     cluster, recording = _cluster(args)
-    sandbox = _sandbox(args, cluster)
+    sandbox = options.new_sandbox(args, cluster)
     program = read_program(args)
     with contextlib.ExitStack() as opened:
         directory = None
@@ -106,10 +105,8 @@ def command(args: argparse.Namespace, console: Console) -> int:
             # Do not record an interrupted run: the file keeps its previous content.
             session.before_deletion = recording.discard
         session.run()
-        number = session.interrupts.signal
-        if number is not None:
-            console.print_interrupted(number, sandbox.leftovers, sandbox.namespace)
-            return 128 + number
+        if (code := session.interrupts.exit_code()) is not None:
+            return code
         if session.error is not None:
             raise session.error
         return _report(session, console, directory, local=args.local)
@@ -133,14 +130,6 @@ def _cluster(args: argparse.Namespace) -> tuple[Cluster, RecordHandle | None]:
         return cluster, None
     recorded = Cluster.record(args.record, cluster)
     return recorded, recorded._recording
-
-
-def _sandbox(args: argparse.Namespace, cluster: Cluster) -> AsyncSandbox:
-    from ..sandbox import AsyncSandbox
-
-    open_sandbox = args.open_sandbox or AsyncSandbox
-    sandbox: AsyncSandbox = open_sandbox(cluster, **options.settings(args))
-    return sandbox
 
 
 def _report(session: RunSession, console: Console, directory: OutputDirectory | None, *, local: bool) -> int:

@@ -15,7 +15,8 @@ from gke_sandbox._engine.preflight import permissions
 from gke_sandbox.adk import GkeCodeExecutor
 from gke_sandbox.adk.executor import AGENT_LABEL, INVOCATION_ANNOTATION
 from gke_sandbox.errors import SpecError
-from gke_sandbox.local import Caller, Rule, ScriptedRuntime
+from gke_sandbox.local import Caller, Fault, Match, Rule, ScriptedRuntime
+from gke_sandbox.local.faults import Delay
 from tests.adk.kit import QUIET, Agent, Context, Seen, aconverse, agent, block, execute, on, scripted
 from tests.warm_runner import WaitingRunner
 
@@ -120,7 +121,8 @@ def test_pods_are_created_by_the_with_block_by_open_or_at_the_first_execution() 
         assert created(cluster) == 2
         executor.close()
         assert cluster.jobs_left() == []
-    cluster = scripted(WaitingRunner().script)
+    # No pod is ready before the execution that creates them starts.
+    cluster = scripted(WaitingRunner().script, Fault(Delay(1.0), Match("get", "pods/attach"), times=2))
     executor = on(cluster, warm=2)
     assert execute(executor, "x").stdout == "from the environment"
     wait_for_pods(executor, 2)

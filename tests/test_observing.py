@@ -18,11 +18,10 @@ from gke_sandbox import (
     SandboxError,
 )
 
+from .clock import mock_clock
 from .http_cluster import http_cluster
 from .pods import out, pods, program
 from .warm_runner import WaitingRunner
-
-pytestmark = pytest.mark.anyio
 
 
 def kinds(events: list[ExecutionEvent]) -> list[str]:
@@ -32,6 +31,7 @@ def kinds(events: list[ExecutionEvent]) -> list[str]:
 PHASES = ["created", "scheduled", "started", "first_output", "OutputChunk", "finished", "ExecutionFinished"]
 
 
+@mock_clock
 async def test_run_passes_each_event_to_on_event() -> None:
     events: list[ExecutionEvent] = []
     async with pods(program(out("hello"))) as cluster:
@@ -41,6 +41,7 @@ async def test_run_passes_each_event_to_on_event() -> None:
     assert [event.data for event in events if isinstance(event, OutputChunk)] == [b"hello"]
 
 
+@mock_clock
 async def test_map_passes_the_index_of_the_program_too() -> None:
     events: dict[int, list[ExecutionEvent]] = {0: [], 1: []}
     async with pods(program(out("hello"))) as cluster:
@@ -58,6 +59,7 @@ def test_the_synchronous_sandbox_has_on_event() -> None:
     assert set(indices) == {0, 1}
 
 
+@mock_clock
 async def test_an_exception_of_on_event_ends_the_run_and_leaves_nothing() -> None:
     def fail(event: ExecutionEvent) -> None:
         if isinstance(event, OutputChunk):
@@ -91,6 +93,7 @@ def everything(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFi
 
 
 @pytest.mark.parametrize("delivery", ["env", "mount", "attach"])
+@mock_clock
 async def test_the_log_at_debug_level_contains_no_program_and_no_input(
     everything: pytest.LogCaptureFixture, delivery: str
 ) -> None:

@@ -21,11 +21,10 @@ from gke_sandbox import Cluster, Sandbox, StartError, _telemetry
 from gke_sandbox.local import Fault
 from gke_sandbox.local.faults import BadImage
 
+from .clock import mock_clock
 from .pods import out, pods, program
 from .test_warm import ready
 from .warm_runner import WaitingRunner
-
-pytestmark = pytest.mark.anyio
 
 
 class Exported:
@@ -75,6 +74,7 @@ def points(reader: InMemoryMetricReader) -> dict[str, list[tuple[dict[str, Any],
     return found
 
 
+@mock_clock
 async def test_a_run_is_a_span_with_its_phases_and_attributes(exported: Exported) -> None:
     async with pods(program(out("hello"), code=3)) as cluster:
         result = await cluster.sandbox.run("secret-code", timeout=30, env={"TOKEN": "secret-value"})
@@ -103,6 +103,7 @@ async def test_a_run_is_a_span_with_its_phases_and_attributes(exported: Exported
     assert "secret" not in span.to_json()
 
 
+@mock_clock
 async def test_an_error_is_recorded_with_its_cause(
     exported: Exported, metric_reader: InMemoryMetricReader
 ) -> None:
@@ -129,6 +130,7 @@ async def test_an_error_is_recorded_with_its_cause(
     ]
 
 
+@mock_clock
 async def test_runs_are_counted_and_measured(exported: Exported, metric_reader: InMemoryMetricReader) -> None:
     async with pods(program(out("x"))) as cluster:
         await cluster.sandbox.map(["a", "b", "c"])
@@ -141,6 +143,7 @@ async def test_runs_are_counted_and_measured(exported: Exported, metric_reader: 
     assert len(exported.run_spans()) == 3
 
 
+@mock_clock
 async def test_the_histograms_distinguish_warm_and_cold_starts(
     exported: Exported, metric_reader: InMemoryMetricReader
 ) -> None:
@@ -157,6 +160,7 @@ async def test_the_histograms_distinguish_warm_and_cold_starts(
         assert {0.05, 0.25, 5.0} <= set(getattr(point, "explicit_bounds", ()))
 
 
+@mock_clock
 async def test_warm_pods_are_counted(exported: Exported, metric_reader: InMemoryMetricReader) -> None:
     async with pods(WaitingRunner().script, warm=2) as cluster:
         await ready(cluster, 2)
@@ -168,6 +172,7 @@ async def test_warm_pods_are_counted(exported: Exported, metric_reader: InMemory
     assert (exported.run_span().attributes or {})["gke_sandbox.start"] == "warm"
 
 
+@mock_clock
 async def test_the_span_has_the_callers_span_as_its_parent(exported: Exported) -> None:
     async with pods(program()) as cluster:
         with exported.tracer.start_as_current_span("outer") as outer:
@@ -185,6 +190,7 @@ def test_the_synchronous_sandbox_keeps_the_parent(exported: Exported) -> None:
     assert parent.span_id == outer.get_span_context().span_id
 
 
+@mock_clock
 async def test_a_cancelled_run_ends_its_span(exported: Exported, metric_reader: InMemoryMetricReader) -> None:
     async with pods(WaitingRunner(lambda _: b"").script, delivery="attach") as cluster:
         with anyio.move_on_after(0.2):

@@ -31,7 +31,9 @@ def probe_findings(output: str, expected: Expected) -> dict[str, Finding]:
         report = dict(json.loads(output))
         return {name: judge(report, expected) for name, judge in _JUDGES.items()}
     except (KeyError, TypeError, ValueError):
-        return {"inside: report": Finding("failure", f"the probe printed no valid report: {output[-200:]!r}")}
+        hint = "Check that python3 in the image is CPython 3.8 or newer, without a sitecustomize that prints."
+        message = f"the probe printed no valid report: {output[-200:]!r}"
+        return {"inside: report": Finding("failure", message, hint)}
 
 
 def _kernel(report: Mapping[str, Any], _: Expected) -> Finding:

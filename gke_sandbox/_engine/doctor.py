@@ -134,7 +134,8 @@ class Doctor:
         least = MIN_VERSION_ATTACH if self._attaches else MIN_VERSION
         found = re.match(r"v?(\d+)\.(\d+)", text)
         if found is None:
-            self._add("version", Finding("warning", f"not recognized: {text[:80]!r}"))
+            hint = f"Check that the version is {least[0]}.{least[1]} or newer: kubectl version."
+            self._add("version", Finding("warning", f"not recognized: {text[:80]!r}", hint))
         elif (int(found[1]), int(found[2])) < least:
             purpose = " for warm pods and the delivery attach" if least == MIN_VERSION_ATTACH else ""
             message = f"{text[:80]} is too old: the minimum{purpose} is {least[0]}.{least[1]}"
@@ -300,7 +301,8 @@ def inside_checks(outcome: ExecutionResult | SandboxError, settings: Settings) -
         return [Check("run", "failure", outcome.message, outcome.hint, outcome)]
     if not outcome.ok:
         detail = outcome.message or outcome.stderr.strip()[-300:]
-        return [Check("run", "failure", f"the probe {outcome.status}: {detail}")]
+        hint = "Run a program with the same options to see whether it fails, too: gke-sandbox run -c 'print(1)'."
+        return [Check("run", "failure", f"the probe {outcome.status}: {detail}", hint)]
     timings = outcome.timings
     message = f"{timings.returned:.2f} s, of which {timings.started or 0.0:.2f} s until the container started"
     expected = {name: getattr(settings, name) for name in ("run_as_user", "run_as_group", "memory_limit")}

@@ -398,3 +398,4 @@ def test_a_memory_limit_that_is_not_visible_is_skipped() -> None:
 def test_output_that_is_no_report_is_a_failure(output: str) -> None:
     (found,) = probe_findings(output, EXPECTED).values()
     assert found.status == "failure"
+    assert "python3" in found.hint

@@ -112,7 +112,14 @@ def weaken(job: dict[str, Any]) -> None:
             "the minimum for warm pods and the delivery attach is 1.30",
             "Upgrade",
         ),
-        (lambda: cluster(old("nightly")), {}, "version", "warning", "not recognized: 'nightly'", ""),
+        (
+            lambda: cluster(old("nightly")),
+            {},
+            "version",
+            "warning",
+            "not recognized: 'nightly'",
+            "1.27 or newer: kubectl version",
+        ),
         (
             lambda: cluster(now=lambda: now() - timedelta(seconds=90)),
             {},
@@ -308,3 +315,4 @@ def test_a_probe_that_did_not_succeed_is_a_failure_of_the_run() -> None:
     failed = ExecutionResult(status="failed", exit_code=1, stderr_bytes=b"Traceback: no json\n")
     (check,) = inside_checks(failed, Settings())
     assert check.message == "the probe failed: Traceback: no json"
+    assert "gke-sandbox run -c" in check.hint

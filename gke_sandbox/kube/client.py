@@ -445,7 +445,7 @@ class KubeClient:
                     info.method,
                     url,
                     params={key: value for key, value in query.items() if value is not None},
-                    content=None if content is None else json.dumps(content, separators=(",", ":")).encode(),
+                    content=None if content is None else _encoded(content),
                     headers=headers,
                     timeout=timeout,
                     extensions=extensions,
@@ -479,3 +479,9 @@ class KubeClient:
             # Every execution has new names: log a warning that differs only in the name once.
             key = text.replace(info.name, "") if info.name else text
             self.warn_once(f"{info}: the server warns: {text}", key)
+
+
+def _encoded(content: Mapping[str, Any]) -> bytes:
+    # UTF-8, as the server counts it: an escape such as \u00e9 takes three times the bytes of its character.
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "surrogatepass")

@@ -118,6 +118,13 @@ async def test_each_method_sends_the_right_request(
     assert server.open_streams == 0
 
 
+async def test_the_body_of_a_request_is_utf_8_without_escapes_of_characters() -> None:
+    server = MemoryTransport([ScriptedResponse(body={})])
+    async with client(server) as c:
+        await c.create(CONFIG_MAPS, "ns", {"data": {"code": "é€😀\n"}})
+    assert server.requests[0].content == '{"data":{"code":"é€😀\\n"}}'.encode()
+
+
 async def test_the_delete_options_equal_those_of_a_recording() -> None:
     document = json.loads((Path(__file__).with_name("recorded") / "already-exists.json").read_text())
     sent = next(e["request"]["body"] for e in document["exchanges"] if "body" in e["request"])

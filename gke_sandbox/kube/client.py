@@ -16,13 +16,11 @@ import httpx
 from .._version import __version__
 from ..errors import ApiError, Forbidden, NetworkError, ServerError, TooManyRequests
 from .attach import AttachConnection, require_websockets, upgrade_headers, upgrade_problem
-from .auth.static import ClientCertificate
 from .config.types import ClusterConfig
 from .explain import add_hints, is_kubernetes
 from .http.body import ResponseBody
 from .http.proxy import Proxy
 from .http.request_queue import RequestQueue
-from .http.rotating import RotatingTransport, plugin_certificate
 from .http.tls import warn_if_insecure
 from .http.transport import (
     REQUEST_TIMEOUT,
@@ -108,7 +106,7 @@ class KubeClient:
         if transport is None:
             warn_if_insecure(self.config)
             self._proxy = self.config.proxy(os.environ)
-            transport = RotatingTransport(self._network, lambda: plugin_certificate(self.config.auth))
+            transport = network_transport(self.config, self._proxy)
         if self._transport_wrapper is not None:
             transport = self._transport_wrapper(transport)
         # Compression delays the chunks of watches and logs, so only complete responses are compressed.
@@ -146,9 +144,6 @@ class KubeClient:
     def with_wrapper(self, wrapper: TransportWrapper) -> KubeClient:
         """Return a client for the same cluster whose transport is wrapped. Do not enter this one then."""
         return KubeClient(self.config, transport=self._transport, transport_wrapper=wrapper)
-
-    def _network(self, certificate: ClientCertificate | None) -> Transport:
-        return network_transport(self.config, self._proxy, certificate)
 
     def warn_once(self, text: str, key: str = "") -> None:
         """Log a warning, unless one with the same `key` (by default the text) was logged before."""

@@ -9,6 +9,8 @@ from typing import cast
 import anyio
 import httpx
 
+from ..auth.static import ClientCertificate
+
 __all__ = ["ConnectionStack"]
 
 MAX_IDLE = 32
@@ -21,20 +23,29 @@ IDLE_TIMEOUT = 60.0
 class ConnectionStack(httpx.AsyncBaseTransport):
     """A transport that sends each request over the connection that was used last, or over a new one.
 
-    `connect` returns a transport for one connection. The pool of httpcore 1.0 examines all of its connections for
-    each request, which takes more time than the request itself if some hundred logs are open.
+    `connect` returns a transport for one connection, with the current client certificate, which `certificate`
+    returns. After a change, open responses (a watch, a log) continue, but no other request uses their connections.
+
+    The pool of httpcore 1.0 examines all of its connections for each request, which takes more time than the
+    request itself if some hundred logs are open.
     """
 
-    def __init__(self, connect: Callable[[], httpx.AsyncBaseTransport]) -> None:
+    def __init__(
+        self,
+        connect: Callable[[ClientCertificate | None], httpx.AsyncBaseTransport],
+        certificate: Callable[[], ClientCertificate | None] = lambda: None,
+    ) -> None:
         self._connect = connect
+        self._certificate = certificate
+        self._current = certificate()
         self._idle: deque[tuple[httpx.AsyncBaseTransport, float]] = deque()
-        self._in_use: set[httpx.AsyncBaseTransport] = set()
+        self._in_use: dict[httpx.AsyncBaseTransport, ClientCertificate | None] = {}
         self._closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         await self._close_old()
-        connection = self._idle.pop()[0] if self._idle else self._connect()
-        self._in_use.add(connection)
+        connection = self._idle.pop()[0] if self._idle else self._connect(self._current)
+        self._in_use[connection] = self._current
         try:
             response = await connection.handle_async_request(request)
         except BaseException:
@@ -48,14 +59,16 @@ class ConnectionStack(httpx.AsyncBaseTransport):
     async def _release(self, connection: httpx.AsyncBaseTransport, *, reusable: bool) -> None:
         if connection not in self._in_use:
             return
-        self._in_use.remove(connection)
-        if reusable and not self._closed and len(self._idle) < MAX_IDLE:
+        is_current = self._in_use.pop(connection) == self._current
+        if reusable and is_current and not self._closed and len(self._idle) < MAX_IDLE:
             self._idle.append((connection, anyio.current_time()))
         else:
             await connection.aclose()
 
     async def _close_old(self) -> None:
-        while self._idle and anyio.current_time() >= self._idle[0][1] + IDLE_TIMEOUT:
+        certificate = self._certificate()
+        is_new, self._current = certificate != self._current, certificate
+        while self._idle and (is_new or anyio.current_time() >= self._idle[0][1] + IDLE_TIMEOUT):
             await self._idle.popleft()[0].aclose()
 
     async def aclose(self) -> None:

@@ -13,7 +13,6 @@ from ..._version import __version__
 from ...errors import SandboxError
 from ..config.types import ClusterConfig
 from ..resources import JOBS
-from .rotating import plugin_certificate
 from .transport import sync_transport
 
 __all__ = ["delete_jobs_sync"]
@@ -42,7 +41,7 @@ def delete_jobs_sync(config: ClusterConfig, namespace: str, names: Sequence[str]
     remaining = list(names)
     try:
         with httpx.Client(
-            transport=sync_transport(config, config.proxy(os.environ), plugin_certificate(config.auth)),
+            transport=sync_transport(config, config.proxy(os.environ)),
             auth=config.auth if config.secure else None,
             headers=headers,
             timeout=REQUEST_TIMEOUT,

@@ -12,12 +12,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import lru_cache, partial
 from typing import Any
 
 import anyio
 import httpx
 
 from ...errors import ConfigError, NetworkError
+from ..auth.exec import ExecAuth
 from ..auth.static import ClientCertificate
 from ..config.types import ClusterConfig
 from ..status import RequestInfo, plain
@@ -52,39 +54,42 @@ def stream_timeout(read: float | None) -> httpx.Timeout:
     return httpx.Timeout(connect=10.0, read=read, write=30.0, pool=None)
 
 
-def network_transport(
-    config: ClusterConfig, proxy: Proxy | None = None, certificate: ClientCertificate | None = None
-) -> httpx.AsyncBaseTransport:
+def network_transport(config: ClusterConfig, proxy: Proxy | None = None) -> httpx.AsyncBaseTransport:
     """Return the transport to a real API server, directly or through `proxy`.
 
-    `certificate` replaces the client certificate of `config`. Raise `ConfigError` for an invalid certificate, and
-    for a socks5 proxy if its package is missing.
+    Raise `ConfigError` for an invalid certificate, and for a socks5 proxy if its package is missing.
 
     The environment is ignored: httpx would read certificates (SSL_CERT_FILE) and passwords (.netrc) from it that
     are not meant for this cluster.
     """
     kind = _ProxiedTransport if _uses_http_proxy(proxy) else httpx.AsyncHTTPTransport
-    context, httpx_proxy = ssl_context(config, certificate), _httpx_proxy(proxy, config)
+    context, httpx_proxy = lru_cache(maxsize=1)(partial(ssl_context, config)), _httpx_proxy(proxy, config)
     limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=IDLE_TIMEOUT)
+    certificate = partial(_plugin_certificate, config)
+    context(certificate())
 
-    def connect() -> httpx.AsyncBaseTransport:
+    def connect(certificate: ClientCertificate | None) -> httpx.AsyncBaseTransport:
         return kind(
-            verify=context,
+            verify=context(certificate),
             trust_env=False,
             proxy=httpx_proxy,
             limits=limits,
             socket_options=_keepalive_options(),
         )
 
-    return ConnectionStack(connect)
+    return ConnectionStack(connect, certificate)
 
 
-def sync_transport(
-    config: ClusterConfig, proxy: Proxy | None = None, certificate: ClientCertificate | None = None
-) -> httpx.BaseTransport:
+def sync_transport(config: ClusterConfig, proxy: Proxy | None = None) -> httpx.BaseTransport:
     """Return a transport like `network_transport`, for use without an event loop."""
     kind = _ProxiedSyncTransport if _uses_http_proxy(proxy) else httpx.HTTPTransport
-    return kind(verify=ssl_context(config, certificate), trust_env=False, proxy=_httpx_proxy(proxy, config))
+    context = ssl_context(config, _plugin_certificate(config))
+    return kind(verify=context, trust_env=False, proxy=_httpx_proxy(proxy, config))
+
+
+def _plugin_certificate(config: ClusterConfig) -> ClientCertificate | None:
+    """Return the certificate of an exec plugin, which httpx runs before the transport. None without one."""
+    return config.auth.client_certificate() if isinstance(config.auth, ExecAuth) else None
 
 
 def _uses_http_proxy(proxy: Proxy | None) -> bool:

@@ -23,10 +23,8 @@ from pytest_httpx import HTTPXMock
 
 from gke_sandbox.errors import ConfigError
 from gke_sandbox.kube.auth.exec import exec_auth
-from gke_sandbox.kube.auth.static import ClientCertificate
 from gke_sandbox.kube.client import KubeClient
 from gke_sandbox.kube.config.types import ClusterConfig
-from gke_sandbox.kube.http.rotating import RotatingTransport
 from gke_sandbox.kube.resources import PODS
 
 from ..servers import MemoryTransport, ScriptedResponse
@@ -191,65 +189,3 @@ async def test_a_create_request_is_repeated_with_its_body_after_a_401(tmp_path: 
         assert await client.create(PODS, "ns", body) == {"kind": "Pod"}
     assert [json.loads(request.content) for request in server.requests] == [body, body]
     assert server.open_streams == 0
-
-
-# The transport
-
-
-def rotating(shown: list[ClientCertificate | None]) -> tuple[RotatingTransport, dict[str, MemoryTransport]]:
-    """Return a transport for the last certificate of `shown`, and those that it opened, by certificate."""
-    opened: dict[str, MemoryTransport] = {}
-
-    def open_for(certificate: ClientCertificate | None) -> MemoryTransport:
-        name = certificate.certificate.decode() if certificate else "none"
-        opened[name] = MemoryTransport(lambda _: ScriptedResponse(body={"kind": "Pod"}))
-        return opened[name]
-
-    return RotatingTransport(open_for, lambda: shown[-1]), opened
-
-
-def named(name: str) -> ClientCertificate:
-    return ClientCertificate(name.encode(), b"key")
-
-
-async def test_a_running_request_keeps_its_connection_when_the_certificate_changes() -> None:
-    shown: list[ClientCertificate | None] = [named("one")]
-    transport, opened = rotating(shown)
-    async with KubeClient(ClusterConfig(server="https://cluster"), transport=transport) as client:
-        assert opened["none"].closed == 0
-        async with client.log("ns", "a") as chunks:
-            assert opened["none"].closed == 1
-            shown.append(named("two"))
-            await client.get(PODS, "ns", "a")
-            assert (opened["one"].closed, opened["two"].closed) == (0, 0)
-            assert [chunk async for chunk in chunks] == [b'{"kind": "Pod"}']
-        assert (opened["one"].closed, opened["two"].closed) == (1, 0)
-    assert {name: memory.closed for name, memory in opened.items()} == {"none": 1, "one": 1, "two": 1}
-    assert {name: len(memory.requests) for name, memory in opened.items()} == {"none": 0, "one": 1, "two": 1}
-
-
-async def test_closing_the_transport_closes_running_requests() -> None:
-    shown: list[ClientCertificate | None] = [None]
-    transport, opened = rotating(shown)
-    async with transport:
-        request = httpx.Request("GET", "https://cluster/", extensions={"timeout": {"read": 1}})
-        kept = await transport.handle_async_request(request)
-        shown.append(named("one"))
-        await (await transport.handle_async_request(request)).aclose()
-    assert {name: memory.closed for name, memory in opened.items()} == {"none": 1, "one": 1}
-    await kept.aclose()
-
-
-async def test_a_failed_request_does_not_keep_an_old_transport_open() -> None:
-    shown: list[ClientCertificate | None] = [None]
-    broken = MemoryTransport([httpx.ConnectError("refused")])
-    transport = RotatingTransport(
-        lambda c: MemoryTransport([ScriptedResponse(body={})]) if c else broken, lambda: shown[-1]
-    )
-    async with transport:
-        request = httpx.Request("GET", "https://cluster/", extensions={"timeout": {"read": 1}})
-        with pytest.raises(httpx.ConnectError):
-            await transport.handle_async_request(request)
-        shown.append(named("one"))
-        await (await transport.handle_async_request(request)).aclose()
-        assert broken.closed == 1

@@ -1,4 +1,4 @@
-"""Connections are used again, in the order last in, first out, and few are kept."""
+"""Connections are used again, in the order last in, first out, few are kept; a certificate needs its own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import anyio
 import httpx
 import pytest
 
+from gke_sandbox.kube.auth.static import ClientCertificate
 from gke_sandbox.kube.http.connections import IDLE_TIMEOUT, MAX_IDLE, ConnectionStack
 
 from ...clock import mock_clock
@@ -29,8 +30,9 @@ class Body(httpx.AsyncByteStream):
 
 
 class Connection(httpx.AsyncBaseTransport):
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, certificate: ClientCertificate | None = None) -> None:
         self.number = number
+        self.certificate = certificate
         self.closed = False
         self.error: Exception | None = None
 
@@ -48,10 +50,11 @@ class Stack:
 
     def __init__(self) -> None:
         self.opened: list[Connection] = []
-        self.stack = ConnectionStack(self._connect)
+        self.certificate: ClientCertificate | None = None
+        self.stack = ConnectionStack(self._connect, lambda: self.certificate)
 
-    def _connect(self) -> Connection:
-        self.opened.append(Connection(len(self.opened)))
+    def _connect(self, certificate: ClientCertificate | None) -> Connection:
+        self.opened.append(Connection(len(self.opened), certificate))
         return self.opened[-1]
 
     async def open(self) -> httpx.Response:
@@ -138,3 +141,55 @@ async def test_closing_closes_idle_and_used_connections() -> None:
     await stack.stack.aclose()
     assert stack.still_open == []
     await used.aclose()
+
+
+def named(name: str) -> ClientCertificate:
+    return ClientCertificate(name.encode(), b"key")
+
+
+@mock_clock
+async def test_a_new_connection_is_opened_when_the_client_certificate_has_changed() -> None:
+    stack = Stack()
+    await stack.request()
+    stack.certificate = named("one")
+    assert [await stack.request() for _ in range(2)] == [1, 1]
+    stack.certificate = named("two")
+    assert await stack.request() == 2
+    assert [each.certificate for each in stack.opened] == [None, named("one"), named("two")]
+    assert stack.still_open == [2]
+
+
+@mock_clock
+async def test_a_running_request_keeps_its_connection_when_the_certificate_changes() -> None:
+    stack = Stack()
+    stack.certificate = named("one")
+    running = await stack.open()
+    stack.certificate = named("two")
+    assert await stack.request() == 1
+    assert stack.still_open == [0, 1]
+    assert await running.aread() == b"ab"
+    await running.aclose()
+    assert stack.still_open == [1]
+
+
+@mock_clock
+async def test_a_failed_request_does_not_keep_an_old_connection_open() -> None:
+    stack = Stack()
+    await stack.request()
+    stack.opened[0].error = httpx.ConnectError("refused")
+    with pytest.raises(httpx.ConnectError):
+        await stack.request()
+    stack.certificate = named("one")
+    await stack.request()
+    assert stack.still_open == [1]
+
+
+@mock_clock
+async def test_closing_closes_connections_with_an_old_certificate() -> None:
+    stack = Stack()
+    running = await stack.open()
+    stack.certificate = named("one")
+    await stack.request()
+    await stack.stack.aclose()
+    assert stack.still_open == []
+    await running.aclose()

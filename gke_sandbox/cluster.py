@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 from urllib.parse import unquote, urlsplit
 
-from ._checks import describe
+from ._checks import check_text, describe
 from .errors import ConfigError, SpecError
 from .kube.config.types import NO_OVERRIDES, ConnectionOverrides
 
@@ -143,7 +143,9 @@ class Cluster:
         """
         from .cassette.handles import ReplayHandle
 
-        return _Replay(ReplayHandle(os.fspath(path), scenario, strict, timing))
+        if scenario is not None:
+            check_text("scenario", scenario)
+        return _Replay(ReplayHandle(_check_cassette_path(path), scenario, strict, timing))
 
     @classmethod
     def record(
@@ -163,7 +165,10 @@ class Cluster:
         from .cassette.handles import RecordHandle
 
         recorded = Cluster.auto() if cluster is None else _check_cluster(cluster)
-        return _Record(RecordHandle(os.fspath(path), scenario, notes), recorded)
+        if scenario is not None:
+            check_text("scenario", scenario)
+        check_text("notes", notes)
+        return _Record(RecordHandle(_check_cassette_path(path), scenario, notes), recorded)
 
     @property
     def _recording(self) -> RecordHandle | None:
@@ -200,6 +205,13 @@ def _check_path(path: object) -> str | None:
     if not isinstance(path, (str, os.PathLike)):
         raise SpecError("path", f"must be the path of a kubeconfig file, got {describe(path)}")
     return os.fspath(path)
+
+
+def _check_cassette_path(path: object) -> str:
+    found = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(found, str) or not found or "\0" in found:
+        raise SpecError("path", f"must be the path of a cassette, got {found!r:.60}")
+    return found
 
 
 class _Http(Cluster):

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+from uuid import uuid4
 
 from ..errors import CassetteError
 from .canonical import canonical_form
@@ -63,25 +64,18 @@ def save(cassette: Cassette, path: str | os.PathLike[str]) -> None:
     `CassetteError` if the cassette contains something that looks like a secret, or if it cannot be written.
     """
     text = write(cassette)
-    target = Path(path)
-    temporary = ""
     try:
         target = _target(path)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
-        ) as file:
-            temporary = file.name
-            file.write(text)
-        # With the mode of a new file: a temporary one is readable for its owner only.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, target)
-    except OSError as error:
-        if temporary:
+        temporary = target.with_name(f".{uuid4().hex}.cassette")
+        try:
+            temporary.write_text(text, "utf-8")
+            temporary.replace(target)
+        except OSError:
             with contextlib.suppress(OSError):
-                os.unlink(temporary)
-        raise _unwritable(target, error) from error
+                temporary.unlink()
+            raise
+    except OSError as error:
+        raise _unwritable(Path(path), error) from error
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

@@ -146,10 +146,12 @@ class NameMap:
         except ValueError:
             return text
         seconds = int((moment - self._start.replace(microsecond=0)).total_seconds())
+        found = f"<time{seconds:+d}{'.' + fraction if fraction else ''}s>"
         if fraction and seconds < 0:
             # -0.2 s is not -1 s and 0.8.
-            return f"<time{seconds + float('0.' + fraction):+.{len(fraction)}f}s>"
-        return f"<time{seconds:+d}{'.' + fraction if fraction else ''}s>"
+            found = f"<time{seconds + float('0.' + fraction):+.{len(fraction)}f}s>"
+        # The zero of Go, in the year 1, is not a time of the recording.
+        return found if PLACEHOLDER.fullmatch(found) else text
 
     def value(self, value: Any, *, response: bool) -> Any:
         """Return JSON with placeholders, in responses without the fields that no client uses."""

@@ -34,9 +34,10 @@ __all__ = [
     "render",
 ]
 
+# Three hundred years from the recording are ten digits: calendars do not contain all longer times.
 PLACEHOLDER = re.compile(
-    r"<(?P<literal>literal:)*"
-    r"(?:(?P<kind>job|session|invocation|uid|version|node)-\d+|runner|any|time(?P<offset>[+-]\d+(?:\.\d+)?)s)>"
+    r"<(?P<literal>literal:)*(?:(?P<kind>job|session|invocation|uid|version|node)-\d{1,9}|runner|any"
+    r"|time(?P<offset>[+-]\d{1,10}(?:\.\d+)?)s)>"
 )
 CAPTURED = frozenset({"job", "session", "invocation"})
 """Kinds of names that the client chooses."""

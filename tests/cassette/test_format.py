@@ -79,6 +79,12 @@ def test_a_file_is_replaced_atomically_and_readable_for_others(recorded: Path, t
     assert stat.S_IMODE(target.stat().st_mode) & 0o077 == 0o077 & 0o666 & ~_umask()
 
 
+def test_a_file_may_have_the_longest_name_of_the_file_system(recorded: Path, tmp_path: Path) -> None:
+    longest = tmp_path / f"{'c' * 250}.yaml"
+    save(load(recorded), longest)
+    assert load(longest).steps == load(recorded).steps
+
+
 def test_a_symbolic_link_stays_and_its_target_is_replaced(recorded: Path, tmp_path: Path) -> None:
     link, target = tmp_path / "c.yaml", tmp_path / "elsewhere" / "c.yaml"
     link.symlink_to(target)

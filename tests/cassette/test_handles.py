@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from gke_sandbox import Cluster, Sandbox
+from gke_sandbox import Cluster, Sandbox, SpecError
 from gke_sandbox.cassette.handles import ReplayHandle
 from gke_sandbox.cluster import _Replay
 from gke_sandbox.errors import ReplayMismatch
@@ -23,6 +24,26 @@ def recording(path: Path) -> Cluster:
 def run(cluster: Cluster, code: str) -> None:
     with Sandbox(cluster) as sandbox:
         sandbox.run(code)
+
+
+@pytest.mark.parametrize("path", [None, 5, b"c.yaml", "", "a\0b"])
+@pytest.mark.parametrize("make", [Cluster.record, Cluster.replay])
+def test_a_path_that_is_not_usable_is_refused_at_once(make: Callable[..., Cluster], path: object) -> None:
+    with pytest.raises(SpecError, match="path: must be the path of a cassette, got"):
+        make(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments"),
+    [(Cluster.record, {"scenario": 5}), (Cluster.record, {"notes": 5}), (Cluster.replay, {"scenario": 5})],
+)
+def test_a_header_that_cannot_be_read_again_is_refused(
+    make: Callable[..., Cluster], arguments: dict[str, int]
+) -> None:
+    with pytest.raises(SpecError, match=r"must be text \(str\), got 5"):
+        make("c.yaml", **arguments)
+    with pytest.raises(SpecError, match="lone surrogate"):
+        make("c.yaml", **dict.fromkeys(arguments, "\ud800"))
 
 
 def test_a_deep_copy_is_part_of_the_same_recording(tmp_path: Path) -> None:

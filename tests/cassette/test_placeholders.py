@@ -61,6 +61,8 @@ def test_text_that_does_not_match_binds_nothing() -> None:
         ("<literal:job-1>", "<job-1>"),
         ("<literal:literal:uid-1>", "<literal:uid-1>"),
         ("<job>, <a>, <time>", "<job>, <a>, <time>"),
+        ("<time-62000000000s>", "<time-62000000000s>"),
+        (f"<version-{'9' * 5000}>", f"<version-{'9' * 5000}>"),
     ],
 )
 def test_names_of_the_server_are_generated(template: str, rendered: str) -> None:

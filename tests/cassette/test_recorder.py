@@ -286,6 +286,13 @@ def test_addresses_are_replaced_and_text_that_looks_like_a_placeholder_is_escape
     }
 
 
+def test_a_time_that_is_centuries_from_the_recording_is_kept() -> None:
+    times = ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.5Z", "1970-01-01T00:00:00Z"]
+    body = json.dumps({"times": times}).encode()
+    (step,) = cassette_of([Exchange(0, "GET", "/x", {}, status=200, chunks=[(0.0, body)])]).steps
+    assert step.response.json == {"times": [*times[:2], "<time-1795392000s>"]}
+
+
 def test_text_in_programs_is_not_replaced(tmp_path: Path) -> None:
     """The names of nodes and invocations, and dates, are text in a program."""
     code = "local 10.0.0.7 1 2026-11-23T00:00:07Z <uid-1> 2026-99-99T00:00:00Z"

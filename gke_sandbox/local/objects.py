@@ -35,6 +35,14 @@ def with_metadata(obj: Json, **changes: Any) -> Json:
     return {**obj, "metadata": {name: value for name, value in metadata.items() if value is not None}}
 
 
+def field(obj: Json, path: str) -> object:
+    """Return the field at a path such as ``spec.nodeName``, or "" if it is missing."""
+    value: object = obj
+    for name in path.split("."):
+        value = value.get(name, "") if isinstance(value, dict) else ""
+    return value
+
+
 def owner_uids(obj: Json) -> list[str]:
     """Return the uids of the owners of the object."""
     return [reference["uid"] for reference in obj["metadata"].get("ownerReferences", ())]

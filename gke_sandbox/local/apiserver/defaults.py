@@ -71,7 +71,8 @@ def _volume(volume: Json) -> Json:
 def _container(given: Json) -> Json:
     container = dict(given)
     container["resources"] = {
-        kind: {name: str(parse_quantity(amount).rounded_to_milli()) for name, amount in amounts.items()}
+        # An amount from a policy can be a number.
+        kind: {name: str(parse_quantity(str(amount)).rounded_to_milli()) for name, amount in amounts.items()}
         for kind, amounts in container.get("resources", {}).items()
     }
     container.setdefault("terminationMessagePath", "/dev/termination-log")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ..objects import Json
+from ..objects import Json, field
 from .errors import bad_request
 from .resources import EVENTS, PODS, ResourceType
 
@@ -44,7 +44,7 @@ class Selector:
         """Return whether an object is selected."""
         labels = obj["metadata"].get("labels", {})
         return all(one.matches(labels.get(one.key)) for one in self.labels) and all(
-            one.matches(_field(obj, one.key)) for one in self.fields
+            one.matches(field(obj, one.key)) for one in self.fields
         )
 
 
@@ -87,10 +87,3 @@ def _parse_fields(resource: ResourceType, label_selector: str, text: str) -> tup
             )
         requirements.append(requirement)
     return tuple(requirements)
-
-
-def _field(obj: Json, path: str) -> object:
-    value: object = obj
-    for name in path.split("."):
-        value = value.get(name, "") if isinstance(value, dict) else ""
-    return value

@@ -126,8 +126,8 @@ def _container_errors(container: Json, path: str, volumes: Sequence[str]) -> lis
         field = f"{path}.env[{index}]"
         if not entry.get("name"):
             errors.append(required(f"{field}.name"))
-        reference = entry.get("valueFrom", {}).get("configMapKeyRef", {})
-        if "valueFrom" in entry:
+        reference = entry.get("valueFrom", {}).get("configMapKeyRef")
+        if reference is not None:
             errors += [
                 required(f"{field}.valueFrom.configMapKeyRef.{key}")
                 for key in ("name", "key")

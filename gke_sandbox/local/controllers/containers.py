@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from posixpath import join
 
 from ...kube.quantity import parse_quantity
-from ..objects import Json
+from ..objects import Json, field
 from ..runtimes.base import ContainerSpec
 
 ConfigMaps = Callable[[str], "Json | None"]
@@ -72,8 +72,8 @@ def config_map_names(pod: Json) -> Iterator[str]:
             yield volume["configMap"]["name"]
     for container in pod["spec"]["containers"]:
         for entry in container.get("env", ()):
-            if "valueFrom" in entry:
-                yield entry["valueFrom"]["configMapKeyRef"]["name"]
+            if reference := entry.get("valueFrom", {}).get("configMapKeyRef"):
+                yield reference["name"]
 
 
 def volume_files(pod: Json, config_maps: ConfigMaps) -> dict[str, dict[str, bytes]]:
@@ -107,12 +107,12 @@ def resolve(
     volumes = {volume["name"]: volume for volume in spec.get("volumes", ())}
     for mount in container.get("volumeMounts", ()):
         volume = volumes[mount["name"]]
-        if "emptyDir" in volume:
-            size = volume["emptyDir"].get("sizeLimit")
-            scratch[mount["mountPath"]] = None if size is None else parse_quantity(size).value
-        else:
+        if "configMap" in volume:
             for path, content in files[mount["name"]].items():
                 mounted[join(mount["mountPath"], path)] = content
+        else:  # an emptyDir; a volume of another kind, which a policy can add, is empty as well
+            size = volume.get("emptyDir", {}).get("sizeLimit")
+            scratch[mount["mountPath"]] = None if size is None else parse_quantity(size).value
     command = [*container.get("command", ()), *container.get("args", ())]
     return ContainerSpec(
         namespace=metadata["namespace"],
@@ -161,11 +161,14 @@ def _check_user(pod: Json, container: Json) -> None:
 def _environment(pod: Json, container: Json, config_maps: ConfigMaps) -> dict[str, str]:
     env: dict[str, str] = {}
     for entry in container.get("env", ()):
-        if "valueFrom" in entry:
-            reference = entry["valueFrom"]["configMapKeyRef"]
-            env[entry["name"]] = _config_map_value(pod, reference, config_maps)
-        else:
-            env[entry["name"]] = expand(entry.get("value", ""), env)
+        source = entry.get("valueFrom")
+        if source is None:
+            value = expand(entry.get("value", ""), env)
+        elif "configMapKeyRef" in source:
+            value = _config_map_value(pod, source["configMapKeyRef"], config_maps)
+        else:  # a policy can add other sources: fields of the pod have their value, the rest is empty
+            value = str(field(pod, source.get("fieldRef", {}).get("fieldPath", "")))
+        env[entry["name"]] = value
     return env
 
 

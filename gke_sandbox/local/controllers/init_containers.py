@@ -90,7 +90,8 @@ class InitContainers:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_discard_output, process)
                 if not status.probed:
-                    tasks.start_soon(self._probe, status, float(container["startupProbe"]["initialDelaySeconds"]))
+                    delay = container["startupProbe"].get("initialDelaySeconds", 0)
+                    tasks.start_soon(self._probe, status, float(delay))
                 ended = await process.wait()
                 tasks.cancel_scope.cancel()
         finally:

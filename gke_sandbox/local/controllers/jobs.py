@@ -277,9 +277,13 @@ class _JobWorker:
         if "Suspended" not in conditions:
             job = self._add_condition(job, ("Suspended", *_SUSPENDED))
             self._cluster.events.job_controller(job, "Normal", "Suspended", _SUSPENDED[1])
-        # When it resumes, its time starts again.
-        self._started = None
-        self._delete_pods(job, [pod for pod in self._pods() if _is_active(pod)])
+        # When it resumes, its time starts again, and its pods are not counted.
+        self._started = self._start_stamp = None
+        active = [pod for pod in self._pods() if _is_active(pod)]
+        for pod in active:
+            _release(self._cluster, pod)
+        self._delete_pods(job, active)
+        self._report(None)
 
     def _resume(self, job: Json) -> Json:
         """Update the condition of a Job that is not suspended any more."""

@@ -111,7 +111,7 @@ async def test_a_body_with_another_content_type_is_rejected() -> None:
         ({"container": {"imagePullPolicy": "Now"}}, "containers[0].imagePullPolicy", "Unsupported value"),
         ({"container": {"env": [{"name": "", "value": ""}]}}, "containers[0].env[0].name", "Required value"),
         (
-            {"container": {"env": [{"name": "A", "valueFrom": {}}]}},
+            {"container": {"env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "x"}}}]}},
             "containers[0].env[0].valueFrom.configMapKeyRef.key",
             "Required value",
         ),

@@ -101,6 +101,22 @@ async def test_a_suspended_job_creates_no_pod() -> None:
 
 
 @on_a_jumping_clock
+async def test_a_job_that_is_suspended_and_resumed_gets_a_new_pod_and_a_new_deadline() -> None:
+    async with running(SLEEPS) as kit:
+        await kit.create(JOBS, job(activeDeadlineSeconds=30))
+        first = (await kit.phase("Running"))["metadata"]["name"]
+        await anyio.sleep(20)
+        kit.cluster.suspend_jobs()
+        await kit.until(lambda: kit.pods() == [])
+        await anyio.sleep(20)
+        assert kit.job_status().keys() & {"active", "startTime", "failed"} == set()
+        kit.cluster.resume_jobs()
+        assert (await kit.phase("Running"))["metadata"]["name"] != first
+        await anyio.sleep(20)
+        assert (kit.job_status()["active"], "failed" in kit.job_status()) == (1, False)
+
+
+@on_a_jumping_clock
 async def test_a_job_past_its_deadline_deletes_its_pod_and_has_failed() -> None:
     async with running(SLEEPS) as kit:
         begin = anyio.current_time()

@@ -62,6 +62,33 @@ async def test_containers_start_in_order_and_a_sidecar_is_stopped_with_its_pod()
         assert kit.runtime.running == 0
 
 
+@on_both_loops
+async def test_a_policy_can_use_fields_that_no_job_of_this_package_has() -> None:
+    sidecar = {
+        **SIDECAR,
+        "startupProbe": {"exec": {"command": ["true"]}},
+        "resources": {"limits": {"cpu": 2}, "requests": {"cpu": 0.1}},
+        "env": [
+            {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "token", "key": "token"}}},
+        ],
+        "volumeMounts": [{"name": "token", "mountPath": "/var/run/token"}],
+    }
+
+    def add(pod: dict[str, Any]) -> None:
+        pod["spec"].update(initContainers=[sidecar], volumes=[{"name": "token", "projected": {"sources": []}}])
+
+    known = {"proxy": SLEEPS, "code-runner": HELLO}
+    async with running(lambda spec: known[spec.name], [Fault(Mutate(add), Match(resource="pods"))]) as kit:
+        await kit.create(JOBS, job())
+        pod = await kit.phase("Succeeded")
+        (proxy,) = pod["spec"]["initContainers"]
+        assert proxy["resources"] == {"limits": {"cpu": "2"}, "requests": {"cpu": "100m"}}
+        spec = kit.runtime.specs[0]
+        assert spec.env == {"POD": pod["metadata"]["name"], "TOKEN": ""}
+        assert spec.scratch == {"/var/run/token": None}
+
+
 @on_a_jumping_clock
 async def test_a_sidecar_that_ends_is_started_again_with_doubled_pauses() -> None:
     crashing = Script(ends_at=1.0, exit=ContainerExit(1, "Error"))

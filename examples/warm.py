@@ -19,8 +19,8 @@ BLOCKS = [
 cluster = Cluster.local() if "--local" in sys.argv else Cluster.auto()
 with Sandbox(cluster, warm=2, timeout=30) as sandbox:
     for block in BLOCKS:
-        # A model thinks for some seconds between two blocks. The pods start meanwhile.
-        time.sleep(2)
+        # A model thinks for some time between two blocks. The pods start meanwhile.
+        time.sleep(1)
         started = time.perf_counter()
         result = sandbox.run(block)
         seconds = time.perf_counter() - started

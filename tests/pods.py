@@ -18,6 +18,8 @@ from gke_sandbox.local.runtimes.base import ContainerExit
 from gke_sandbox.local.runtimes.scripted import Script, ScriptedRuntime
 from gke_sandbox.local.transport import LocalTransport
 
+INSTANT = Pace()
+"""For tests that run in real time: nothing of the cluster takes time."""
 START = encode("start", b'{"protocol": 1, "python": "3.11.2"}')
 
 

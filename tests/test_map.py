@@ -11,7 +11,7 @@ from gke_sandbox import AsyncSandbox, Cluster, ExecutionResult, Program, Sandbox
 from gke_sandbox.errors import Forbidden
 from gke_sandbox.local.faults import Fault, Match, Respond
 
-from .pods import out, pods, program
+from .pods import INSTANT, out, pods, program
 
 pytestmark = pytest.mark.anyio
 
@@ -56,7 +56,7 @@ def fail_second_job() -> Fault:
 
 
 async def test_the_first_error_of_map_contains_the_results_so_far() -> None:
-    async with pods(program(out("done")), fail_second_job()) as cluster:
+    async with pods(program(out("done")), fail_second_job(), pace=INSTANT) as cluster:
         with pytest.raises(Forbidden) as caught:
             await cluster.sandbox.map(["a", "b", "c"], max_concurrency=1)
     first, *others = caught.value.results
@@ -65,7 +65,7 @@ async def test_the_first_error_of_map_contains_the_results_so_far() -> None:
 
 
 async def test_map_returns_errors_in_place_if_asked_to() -> None:
-    async with pods(program(out("done")), fail_second_job()) as cluster:
+    async with pods(program(out("done")), fail_second_job(), pace=INSTANT) as cluster:
         results = await cluster.sandbox.map(["a", "b", "c"], max_concurrency=1, return_exceptions=True)
     first, second, third = results
     assert isinstance(second, Forbidden)

@@ -22,7 +22,7 @@ from gke_sandbox.result import DroppedFile, DroppedOutput
 from gke_sandbox.sandbox import ExecutionStream
 
 from .clock import mock_clock
-from .pods import START, out, pods, program
+from .pods import INSTANT, START, out, pods, program
 
 pytestmark = pytest.mark.anyio
 
@@ -197,7 +197,7 @@ async def test_the_reader_of_a_stream_gets_an_error_if_the_task_of_the_sandbox_i
     with anyio.fail_after(20):
         async with anyio.create_task_group() as readers:
             with anyio.CancelScope() as around:
-                async with pods(RUNNING) as cluster:
+                async with pods(RUNNING, pace=INSTANT) as cluster:
                     readers.start_soon(read, cluster.sandbox.stream("pass"))
                     await started.wait()
                     around.cancel()
@@ -237,7 +237,7 @@ def test_a_task_that_asyncio_cancels_twice_leaves_no_task_and_reports_the_job() 
 
         async def run() -> None:
             slow = Fault(Delay(60), Match("delete", "jobs"), times=None)
-            async with pods(RUNNING, slow) as cluster:
+            async with pods(RUNNING, slow, pace=INSTANT) as cluster:
                 clusters.append(cluster)
                 async with cluster.sandbox.stream("pass") as events:
                     async for event in events:

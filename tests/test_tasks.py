@@ -20,7 +20,6 @@ import trio
 from gke_sandbox import AsyncSandbox, Cluster, OutputChunk
 from gke_sandbox.errors import ConfigError, ReplayMismatch, SandboxClosed
 from gke_sandbox.local.faults import Delay, Fault, FaultPlan, Match
-from gke_sandbox.local.latency import Pace
 from gke_sandbox.local.runtimes.scripted import Script, ScriptedRuntime
 from gke_sandbox.local.transport import LocalTransport
 
@@ -34,7 +33,7 @@ RUNNING = Script(chunks=[(0.0, START), (0.1, out("a"))])
 
 
 def scripted(script: Script, *faults: Fault) -> LocalTransport:
-    return LocalTransport(ScriptedRuntime(script), faults=FaultPlan(*faults), pace=Pace.recorded())
+    return LocalTransport(ScriptedRuntime(script), faults=FaultPlan(*faults))
 
 
 async def in_new_task(call: Callable[[], Awaitable[object]]) -> None:

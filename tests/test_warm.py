@@ -16,7 +16,7 @@ from gke_sandbox.local.faults import BadImage, CutAttach, Forbid
 from gke_sandbox.settings import Settings
 
 from .clock import mock_clock
-from .pods import Pods, pods
+from .pods import INSTANT, Pods, pods
 from .warm_runner import WaitingRunner
 
 pytestmark = pytest.mark.anyio
@@ -168,7 +168,7 @@ async def test_a_cancelled_warm_run_leaves_nothing() -> None:
 
 async def test_closing_the_sandbox_deletes_the_pods_that_wait() -> None:
     runner = WaitingRunner()
-    async with pods(runner.script, warm=3) as cluster:
+    async with pods(runner.script, pace=INSTANT, warm=3) as cluster:
         await ready(cluster, 3)
         assert len(cluster.sandbox.jobs) == 3
     assert cluster.transport.objects("jobs") == []

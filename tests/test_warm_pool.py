@@ -21,7 +21,7 @@ from gke_sandbox.local.runtimes.base import ContainerExit
 
 from .clock import mock_clock
 from .engine.test_cancellation import CancelAtStep
-from .pods import Pods, Shared, pods
+from .pods import INSTANT, Pods, Shared, pods
 from .test_warm import ready
 from .warm_runner import WaitingRunner
 
@@ -175,7 +175,7 @@ async def test_a_stream_takes_a_pod_that_waits() -> None:
 
 async def test_two_sandboxes_use_their_own_pods() -> None:
     runner = WaitingRunner()
-    async with pods(runner.script, around=Shared, warm=2) as cluster:
+    async with pods(runner.script, pace=INSTANT, around=Shared, warm=2) as cluster:
         async with AsyncSandbox(Cluster.transport(Shared(cluster.transport)), warm=2) as other:
             another = Pods(cluster.transport, cluster.runtime, other)
             for each in (cluster, another):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -12,6 +13,11 @@ pytest_plugins = ["pytester"]
 # The time that an example takes depends on the load of the machine. In CI, the parent has more options.
 settings.register_profile("suite", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one worker more than there are CPUs, because many tests wait for processes."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -137,7 +137,7 @@ async def test_a_stream_without_a_block_ends_with_the_result() -> None:
 
 async def test_many_programs_at_once_use_few_threads() -> None:
     """Their results are complete, and no objects are left."""
-    count = 50
+    count = 25
     transport = LocalTransport(choose_runtime("process"))
     threads: list[int] = []
     before = len(os.listdir("/proc/self/task"))

@@ -34,6 +34,7 @@ print(pathlib.Path("data.csv").read_text() if pathlib.Path("data.csv").exists() 
 pathlib.Path("result.txt").write_text("done")
 """
 _TOOLS = ("bash", "cat", "cp", "head", "jq", "ls", "mkdir", "touch")
+_PLUGINS = "-p gke_sandbox.pytest_plugin -p anyio"
 _OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -90,8 +91,8 @@ class Notebook:
         done = subprocess.run(
             ["bash", "-c", line],
             cwd=self.directory,
-            # These are for the suite, not for the reader's pytest.
-            env={name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"},
+            # The options and the plugins of the suite are not for the reader's pytest.
+            env={**os.environ, "PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -133,7 +134,7 @@ def notebook(directory: Path) -> Iterator[Notebook]:
     for name, arguments in (
         ("gke-sandbox", "-m gke_sandbox"),
         ("python", ""),
-        ("pytest", f"-m pytest -q -c {os.devnull} --rootdir . -p gke_sandbox.pytest_plugin --ignore gke-sandbox"),
+        ("pytest", f"-m pytest -q -c {os.devnull} --rootdir . {_PLUGINS} --ignore gke-sandbox"),
     ):
         script = programs / name
         script.write_text(f'#!/bin/sh\nexec {sys.executable} {arguments} "$@"\n')

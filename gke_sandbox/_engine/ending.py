@@ -17,7 +17,8 @@ from .log_stream import is_temporary
 from .outcome import Outcome
 
 KILL_GRACE = 5.0
-"""The Job is deleted this long after the time limit, because the runner did not end the program."""
+"""The Job is deleted this long after the time limit, because the runner did not end the program. If the output
+came over a connection to the container, the log is read before that, for as long again."""
 FINAL_STATUS_TIMEOUT = 3.0
 """How long to wait for the pod's final status when the log ends without an exit frame."""
 FINAL_POLL_TIMEOUT = 3.0
@@ -124,6 +125,11 @@ class ExecutionEnding(ExecutionFacts):
         if exit_ is not None and not outcome.needs_pod_status(exit_):
             self._finish_with(outcome.from_exit(exit_))
         elif exit_ is None and self._log.container_ended_at is None and self._now >= self._log.limit:
+            if self._log.attached:
+                # The connection may be dead. The log contains the same frames.
+                self._log.limit, self._log.last_error = self._now + KILL_GRACE, "it did not open in time"
+                self._start_reading()
+                return
             self.phase, self._deadline = "overtime", self._now + FINAL_POLL_TIMEOUT
             self._start_polls("pods")
         else:

@@ -319,6 +319,45 @@ def test_a_silent_connection_is_not_opened_again() -> None:
     assert machine.state.next_deadline == TIMEOUT + KILL_GRACE
 
 
+@pytest.mark.parametrize("make", [sent, started, assigned])
+def test_the_log_shows_the_end_of_a_program_whose_connection_is_silent(make: Callable[[], AttachMachine]) -> None:
+    """A runner waits for the acknowledgment of the exit frame, so the pod can still be running."""
+    machine = make()
+    assert [type(effect) for effect in machine.tick()] == [steps.CloseLog, steps.OpenLog]
+    machine.feed(steps.LogOpened(machine.log), steps.LogChunk(machine.log, START + out("x") + exit_frame(0)))
+    assert isinstance(machine.last, steps.Done)
+    assert (machine.last.result.status, machine.last.result.stdout_bytes) == ("succeeded", b"x")
+
+
+def test_a_request_that_got_lost_on_a_silent_connection_is_sent_to_another_pod() -> None:
+    machine = sent()
+    machine.tick()
+    machine.see(exited(0))
+    read_to_the_end(machine, NOT_STARTED)
+    assert machine.state.phase == "creating"
+    assert machine.state.may_have_run is False
+
+
+def test_a_runner_that_does_not_end_the_program_is_a_timeout_once_the_log_confirms_it() -> None:
+    machine = started()
+    machine.tick()
+    machine.feed(steps.LogOpened(machine.log), steps.LogChunk(machine.log, START))
+    assert [type(effect) for effect in machine.tick()] == [steps.CloseLog, steps.PollPods]
+    machine.feed(steps.PodsListed(machine.poll, [pod(RUNNING)], "9"))
+    assert isinstance(machine.last, steps.Done)
+    assert (machine.last.result.status, machine.last.result.reason) == ("timed_out", "Overtime")
+    assert machine.now == TIMEOUT + 2 * KILL_GRACE
+
+
+def test_a_silent_connection_and_a_log_that_does_not_open_are_a_lost_result() -> None:
+    machine = started()
+    machine.tick()
+    machine.tick()
+    machine.feed(steps.PodsListed(machine.poll, [pod(RUNNING)], "9"))
+    assert isinstance(machine.error, ResultLost)
+    assert "its log could not be read: it did not open in time" in machine.error.message
+
+
 @pytest.mark.parametrize("state", [OUT_OF_MEMORY, exited(0)])
 def test_a_pod_that_ends_before_it_has_the_program_is_replaced(state: dict[str, Any]) -> None:
     machine = attaching()

@@ -37,7 +37,6 @@ KILLED = "killed, output may be missing"
 OUT_OF_MEMORY = "out_of_memory, output may be missing"
 LOST = {
     # The request may have arrived.
-    "silent before the start frame": "ResultLost",
     "never reads": "ResultLost",
     "never starts the program": "ResultLost",
     **{

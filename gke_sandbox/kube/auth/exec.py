@@ -19,11 +19,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
 from pathlib import Path, PurePath
 from threading import Lock
 from typing import IO, Any
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -156,15 +154,15 @@ class ExecAuth(RefreshingAuth[ExecCredentials]):
         extension: object = None,
         *,
         environ: Mapping[str, str],
-        timeout: float | None = None,
         now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._environ = environ
         self._cluster = cluster_info(cluster, extension)
-        self._key = (config, json.dumps(self._cluster))
-        self._timeout = timeout
+        self._key = (config, json.dumps(self._cluster, sort_keys=True))
         self._now = now
+        self._clock = clock
 
     def __repr__(self) -> str:
         return f"ExecAuth({self._config.command!r})"
@@ -203,12 +201,11 @@ class ExecAuth(RefreshingAuth[ExecCredentials]):
             raise _not_installed_error(config)
         info = exec_info(config, self._cluster, interactive=interactive)
         environ = {**self._environ, **dict(config.env), "KUBERNETES_EXEC_INFO": info}
-        timeout = self._timeout or (INTERACTIVE_TIMEOUT if interactive else PLUGIN_TIMEOUT)
         with state.mutex:
             if not state.waiting:
                 raise PluginCancelled
             run = state.run = _PluginRun(config, program, environ, interactive, state.mutex)
-        output, problem = run.communicate(timeout)
+        output, problem = run.communicate(INTERACTIVE_TIMEOUT if interactive else PLUGIN_TIMEOUT, self._clock)
         if problem:
             raise _failed(config, problem)
         try:
@@ -248,49 +245,22 @@ def _is_interactive(config: ExecConfig) -> bool:
 def cluster_info(cluster: ClusterConfig, extension: object) -> dict[str, Any]:
     """Return the cluster as in KUBERNETES_EXEC_INFO: fields that are set, and `config`, which may be null."""
     # https://kubernetes.io/docs/reference/config-api/client-authentication.v1/#client-authentication-k8s-io-v1-Cluster
-    # client-go removes the query only if there is a path.
-    has_path = len(urlsplit(cluster.server).path) > 1
     fields = {
-        "server": cluster.server.partition("?")[0] if has_path else cluster.server,
+        "server": cluster.server,
         "tls-server-name": cluster.tls_server_name,
         "insecure-skip-tls-verify": cluster.insecure_skip_tls_verify,
         "certificate-authority-data": base64.b64encode(cluster.ca_data or b"").decode("ascii"),
         "proxy-url": cluster.proxy_url,
         "disable-compression": cluster.disable_compression,
     }
-    info: dict[str, Any] = {key: value for key, value in fields.items() if value}
-    # client-go writes objects with their keys in order.
-    info["config"] = json.loads(json.dumps(extension, sort_keys=True))
-    return info
+    return {**{key: value for key, value in fields.items() if value}, "config": extension}
 
 
 def exec_info(config: ExecConfig, cluster: Mapping[str, Any], *, interactive: bool) -> str:
-    """Return the text of KUBERNETES_EXEC_INFO, byte for byte as client-go writes it."""
+    """Return the JSON of KUBERNETES_EXEC_INFO."""
     spec: dict[str, Any] = {"cluster": cluster} if config.provide_cluster_info else {}
     spec["interactive"] = interactive
-    value = {"kind": "ExecCredential", "apiVersion": config.api_version, "spec": spec}
-    text = _go_json(value)
-    # The characters that Go's encoder escapes.
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text + "\n"
-
-
-def _go_json(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{_go_json(key)}:{_go_json(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(_go_json, value)) + "]"
-    if isinstance(value, float) or (isinstance(value, int) and not -(1 << 63) <= value < 1 << 64):
-        return _go_float(float(value))
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _go_float(number: float) -> str:
-    """Return a number as Go writes it: without ``.0``, and with an exponent if it is tiny or huge."""
-    if number and not 1e-6 <= abs(number) < 1e21:
-        return re.sub(r"\.0(?=e)|(?<=e-)0", "", repr(number))
-    return format(Decimal(repr(number)), "f").removesuffix(".0")
+    return json.dumps({"kind": "ExecCredential", "apiVersion": config.api_version, "spec": spec})
 
 
 def _find_plugin(config: ExecConfig, environ: Mapping[str, str]) -> str | None:
@@ -365,7 +335,7 @@ class _PluginRun:
         self._cancelled = True
         self._kill()
 
-    def communicate(self, timeout: float) -> tuple[bytes, str]:
+    def communicate(self, timeout: float, clock: Callable[[], float]) -> tuple[bytes, str]:
         """Return the output of the plugin when it has ended, and a description of its failure, or "".
 
         Do not wait for other processes that it started, which may hold its standard output open.
@@ -374,7 +344,7 @@ class _PluginRun:
         assert stdout is not None
         with stdout:
             try:
-                output, problem = self._read(stdout, timeout)
+                output, problem = self._read(stdout, timeout, clock)
             finally:
                 with self._mutex:
                     self._kill()
@@ -385,9 +355,9 @@ class _PluginRun:
             problem = f"exited with code {code}" if code > 0 else f"was killed by signal {-code}"
         return output, problem
 
-    def _read(self, stdout: IO[bytes], timeout: float) -> tuple[bytes, str]:
+    def _read(self, stdout: IO[bytes], timeout: float, clock: Callable[[], float]) -> tuple[bytes, str]:
         os.set_blocking(stdout.fileno(), False)
-        output, deadline = bytearray(), time.monotonic() + timeout
+        output, deadline = bytearray(), clock() + timeout
         while True:
             # Before reading: all output of a process that has ended is in the pipe.
             with self._mutex:
@@ -397,7 +367,7 @@ class _PluginRun:
                 return b"", f"wrote more than {MAX_OUTPUT >> 20} MiB"
             if ended or self._cancelled:
                 return bytes(output), ""
-            if time.monotonic() >= deadline:
+            if clock() >= deadline:
                 return b"", f"did not end within {timeout:g} s"
             time.sleep(POLL_INTERVAL)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -22,7 +23,7 @@ import httpx
 import pytest
 
 from gke_sandbox.errors import ConfigError
-from gke_sandbox.kube.auth.exec import ExecAuth
+from gke_sandbox.kube.auth.exec import POLL_INTERVAL, ExecAuth
 from gke_sandbox.kube.config.types import ClusterConfig
 
 from .plugins import CLUSTER, TOKEN, Plugin, Server, ask, ask_async, auth, write_plugin
@@ -58,7 +59,7 @@ def test_sync_and_async_share_one_set_of_credentials(tmp_path: Path, asking: str
     assert len(plugin.runs) == 1
 
 
-SLOW = f"time.sleep(0.3)\n{TOKEN}"
+SLOW = f"time.sleep(0.15)\n{TOKEN}"
 
 
 async def test_waiting_tasks_and_threads_share_one_run(tmp_path: Path) -> None:
@@ -74,7 +75,7 @@ async def test_waiting_tasks_and_threads_share_one_run(tmp_path: Path) -> None:
 
 
 async def test_all_waiting_tasks_get_the_error_of_one_failed_run(tmp_path: Path) -> None:
-    plugin, errors = write_plugin(tmp_path, "time.sleep(0.3); sys.exit(7)"), []
+    plugin, errors = write_plugin(tmp_path, "time.sleep(0.1); sys.exit(7)"), []
 
     async def fail() -> None:
         with pytest.raises(ConfigError, match="exited with code 7") as caught:
@@ -284,15 +285,17 @@ def test_a_hanging_plugin_is_killed_with_its_child_processes(tmp_path: Path) -> 
     program = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     body = CHILD.format(program=program) + f"while not os.path.exists({str(pid_file)!r}): time.sleep(0.01)\n"
     plugin = write_plugin(tmp_path, body + "print('asking', file=sys.stderr, flush=True); time.sleep(600)")
-    with pytest.raises(ConfigError, match="did not end within 2 s"):
-        ask(auth(plugin, timeout=2.0), Server())
+    with pytest.raises(ConfigError, match="did not end within 60 s"):
+        ask(auth(plugin, clock=lambda: 60.0 * bool(pid_file.exists() and pid_file.read_text())), Server())
     assert gone(int(pid_file.read_text()))
 
 
 @linux
 def test_child_processes_of_a_finished_plugin_are_not_waited_for(tmp_path: Path) -> None:
     body = CHILD.format(program="import time; time.sleep(20)") + TOKEN
-    assert ask(auth(write_plugin(tmp_path, body), timeout=15.0), Server()) == 200
+    # Ten times faster than real time, so that the plugin has 6 s.
+    clock = itertools.count(0.0, 10 * POLL_INTERVAL).__next__
+    assert ask(auth(write_plugin(tmp_path, body), clock=clock), Server()) == 200
 
 
 @linux
@@ -313,7 +316,7 @@ async def test_cancelling_one_task_does_not_affect_the_others(tmp_path: Path) ->
     plugin, server = write_plugin(tmp_path, SLOW), Server()
     who = auth(plugin)
     async with anyio.create_task_group() as group:
-        with anyio.move_on_after(0.1):
+        with anyio.move_on_after(0.05):
             group.start_soon(ask_async, who, server)
             await ask_async(who, Server())
     assert server.sent == ["Bearer t1"]
@@ -326,7 +329,7 @@ def test_a_thread_gets_credentials_when_the_event_loop_that_started_the_run_ends
     who = auth(plugin)
 
     async def given_up() -> None:
-        with anyio.move_on_after(0.15):
+        with anyio.move_on_after(0.1):
             await ask_async(who, Server())
 
     thread = threading.Thread(target=anyio.run, args=(given_up,))

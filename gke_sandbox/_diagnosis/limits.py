@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..kube.quantity import QuantityError, parse_quantity
+from .finding import Finding
 
-__all__ = ["changed_limits", "describe_changes", "memory_hint", "memory_limit"]
+__all__ = ["changed_limits", "changed_limits_finding", "describe_changes", "memory_hint", "memory_limit"]
 
 NO_LIMIT = "none"
 
@@ -47,6 +48,16 @@ def describe_changes(sent: Mapping[str, Any], changed: Mapping[str, str], contai
     before = _limits(sent, container) or {}
     listed = ", ".join(f"{name} from {before.get(name, NO_LIMIT)} to {value}" for name, value in changed.items())
     return f"the cluster changed the limits of the container: {listed}"
+
+
+def changed_limits_finding(changed: Mapping[str, str]) -> Finding:
+    """Return a warning with the limits that the cluster changed; a failure if it removed any."""
+    listed = ", ".join(f"{name} {value}" for name, value in changed.items())
+    if NO_LIMIT in changed.values():
+        hint = "A webhook or policy removed them, so a program can use up its node. Exclude the namespace from it."
+        return Finding("failure", f"the cluster removed limits: {listed}", hint)
+    hint = "GKE Autopilot sets limits to the requests: raise cpu_request and memory_request, too."
+    return Finding("warning", f"the cluster changed the limits: {listed}", hint)
 
 
 def memory_limit(changed: Mapping[str, str], requested: str) -> str:

@@ -129,15 +129,18 @@ def unsafe_admission_change(changes: Sequence[Change], job: str, pod: str) -> St
     )
 
 
-def not_sent(why: str, job: str, pod: str) -> StartError:
-    """Return the error for a program that did not reach the runner, which waits for it on its stdin."""
+def not_sent(why: str, job: str, pod: str, hint: str = "") -> StartError:
+    """Return the error for a program that did not reach the runner, which waits for it on its stdin.
+
+    `hint`: that of the reason, if it is known.
+    """
     found = cause("not_sent")
     return StartError(
         f"{found.summary}: {why}",
         cause=found.name,
         job=job,
         pod=pod,
-        hint=found.hint,
+        hint=hint or found.hint,
     )
 
 

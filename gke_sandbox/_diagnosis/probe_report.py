@@ -11,6 +11,7 @@ from typing import Any
 
 from ..kube.quantity import parse_quantity
 from .finding import Finding, join_some
+from .limits import changed_limits_finding
 
 __all__ = ["Expected", "probe_findings"]
 
@@ -22,7 +23,7 @@ _NETWORK_HINT = (
 )
 
 Expected = Mapping[str, Any]
-"""``run_as_user``, ``run_as_group`` and ``memory_limit``, as in `Settings`."""
+"""``run_as_user``, ``run_as_group``, ``memory_limit`` as in `Settings`, and ``changed_limits`` of the result."""
 
 
 def probe_findings(output: str, expected: Expected) -> dict[str, Finding]:
@@ -81,6 +82,8 @@ def _user(report: Mapping[str, Any], expected: Expected) -> Finding:
 
 
 def _limits(report: Mapping[str, Any], expected: Expected) -> Finding:
+    if expected["changed_limits"]:
+        return changed_limits_finding(expected["changed_limits"])
     seen, limit = report["memory"], parse_quantity(str(expected["memory_limit"]))
     if seen is not None and seen <= limit.value:
         return Finding("ok", f"memory {seen >> 20} Mi, CPUs {report['cpus']}")

@@ -306,6 +306,7 @@ def inside_checks(outcome: ExecutionResult | SandboxError, settings: Settings) -
     timings = outcome.timings
     message = f"{timings.returned:.2f} s, of which {timings.started or 0.0:.2f} s until the container started"
     expected = {name: getattr(settings, name) for name in ("run_as_user", "run_as_group", "memory_limit")}
+    expected["changed_limits"] = outcome.changed_limits
     return [
         Check("run", "ok", message),
         *(

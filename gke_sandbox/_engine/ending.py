@@ -179,7 +179,9 @@ class ExecutionEnding(ExecutionFacts):
             self._finish_with(outcome.from_exit(exit_, termination))
         elif not self._request_sent and self._has_not_run(termination):
             why_ended = "" if termination is None else f": {termination.reason}"
-            self._start_over(f"its container ended before it had the program{why_ended}")
+            found = termination.cause if termination is not None else None
+            hint = found.hint if found is not None else ""
+            self._start_over(f"its container ended before it had the program{why_ended}", hint)
         elif termination is None:
             running = self._pod is not None and self._pod.running
             if self._log.pod_missing or self._watch_failed or not running:
@@ -256,7 +258,7 @@ class ExecutionEnding(ExecutionFacts):
 
     # -- another attempt ------------------------------------------------------------------------------------
 
-    def _start_over(self, why: str) -> None:
+    def _start_over(self, why: str, hint: str = "") -> None:
         """Run the program in another pod: in this one it has certainly not started."""
         self._attach_failures += 1
         again = self._has_program and self._now < self._start_limit
@@ -266,7 +268,7 @@ class ExecutionEnding(ExecutionFacts):
             self.phase, self._warm = "creating", False
             self._create_job(self._new_name())
         else:
-            self._fail(messages.not_sent(why, self._job, self._pod_name), False)
+            self._fail(messages.not_sent(why, self._job, self._pod_name, hint), False)
 
     def _has_not_run(self, termination: Termination | None) -> bool:
         """Whether it is certain that the runner did not start the program, for which there is a new attempt."""

@@ -341,7 +341,7 @@ def test_each_kind_of_difference_is_listed() -> None:
 
 # -- the report of the probe ----------------------------------------------------------------------------------
 
-EXPECTED = {"run_as_user": 1001, "run_as_group": 1001, "memory_limit": "512Mi"}
+EXPECTED = {"run_as_user": 1001, "run_as_group": 1001, "memory_limit": "512Mi", "changed_limits": {}}
 GOOD: dict[str, Any] = {
     "version": "Linux version 4.4.0 (x)",
     "is_gvisor": True,
@@ -392,6 +392,19 @@ def test_a_memory_limit_that_is_not_visible_is_skipped() -> None:
         assert (
             probe_findings(json.dumps({**GOOD, "memory": memory}), EXPECTED)["inside: limits"].status == "skipped"
         )
+
+
+@pytest.mark.parametrize(
+    ("changed", "status", "message"),
+    [
+        ({"memory": "256Mi"}, "warning", "the cluster changed the limits: memory 256Mi"),
+        ({"cpu": "1", "memory": "none"}, "failure", "the cluster removed limits: cpu 1, memory none"),
+    ],
+)
+def test_limits_that_the_cluster_changed_are_reported(changed: dict[str, str], status: str, message: str) -> None:
+    found = probe_findings(json.dumps(GOOD), {**EXPECTED, "changed_limits": changed})["inside: limits"]
+    assert (found.status, found.message) == (status, message)
+    assert found.hint
 
 
 @pytest.mark.parametrize("output", ["", "[]", "{}", '{"version": 1'])

@@ -369,6 +369,16 @@ def test_a_pod_that_ends_before_it_has_the_program_is_replaced(state: dict[str, 
     assert machine.state.phase == "creating"
 
 
+def test_the_error_of_a_waiting_pod_that_is_out_of_memory_has_the_hint_of_that_cause() -> None:
+    machine = waiting()
+    machine.see(OUT_OF_MEMORY)
+    while machine.last is None:
+        machine.feed(steps.LogOpened(machine.log), steps.LogEnded(machine.log))
+    assert isinstance(machine.error, StartError)
+    assert machine.error.message.endswith("its container ended before it had the program: OOMKilled")
+    assert machine.error.hint.startswith("Raise memory_limit")
+
+
 def test_an_image_without_python_is_explained_by_its_log_and_not_tried_again() -> None:
     machine = starting()
     machine.see(exited(127))

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import difflib
 import errno
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 from uuid import uuid4
 
@@ -35,6 +34,7 @@ _BODIES = ("json", "text", "base64", "stream")
 _CHUNK = ("at", "after", "event", "object", "text", "base64", "cuts", "joined")
 _MESSAGE = ("at", "after", "channel", "close", "text", "base64")
 _CHANNEL = re.compile(r"stdout|stderr|status|text|25[0-5]|2[0-4]\d|1?\d?\d")
+_T = TypeVar("_T")
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", SEND)
 
 
@@ -201,238 +201,215 @@ def _write_bytes(data: bytes) -> dict[str, str]:
 
 def read(text: str, *, source: str = "the cassette", scenario: str | None = None) -> Cassette:
     """Return the cassette in `text`. Raises `CassetteError`."""
-    document = parse(text, source)
-    if not isinstance(document, LineMapping) or "gke_sandbox_cassette" not in document:
+    found = parse(text, source)
+    if not isinstance(found, LineMapping) or "gke_sandbox_cassette" not in found:
         raise CassetteError(f"{source} is not a cassette: its first line must be gke_sandbox_cassette: {FORMAT}")
-
-    def place(name: str) -> str:
-        return f"{source}, line {document.line_of(name)}"
-
-    version, line = document["gke_sandbox_cassette"], place("gke_sandbox_cassette")
-    if type(version) is not int or version < 1:
+    version, line = found["gke_sandbox_cassette"], found.line_of("gke_sandbox_cassette")
+    if type(version) is int and version > FORMAT:
         raise CassetteError(
-            f"{line}: gke_sandbox_cassette: must be the version of the format, got {version!r:.60}"
-        )
-    if version > FORMAT:
-        raise CassetteError(
-            f"{line}: format {version} is not supported; this release reads up to {FORMAT}",
+            f"{source}, line {line}: format {version} is not supported; this release reads up to {FORMAT}",
             hint="Use a newer gke-sandbox, or record it again with this one.",
         )
-    reader = _CassetteReader(source)
-    reader.check_keys(document, _HEADER, "the header")
-    recorded = reader.mapping(document, "recorded", "the header") or {}
-    reader.check_keys(recorded, _RECORDED, "recorded")
+    document = _Fields(found, source, "the header", _HEADER)
+    if type(version) is not int or version < 1:
+        raise document.wrong("gke_sandbox_cassette", "the version of the format")
+    recorded = document.part("recorded", found.get("recorded"), _RECORDED)
     header = Header(
-        scenario=reader.text(document, "scenario", "the header"),
-        namespace=reader.text(document, "namespace", "the header") or None,
-        recorded_at=reader.text(recorded, "at", "recorded"),
-        recorded_with=reader.text(recorded, "with", "recorded"),
-        server=reader.text(recorded, "server", "recorded") or None,
-        notes=reader.text(document, "notes", "the header"),
+        scenario=document.text("scenario"),
+        namespace=document.text("namespace") or None,
+        recorded_at=recorded.text("at"),
+        recorded_with=recorded.text("with"),
+        server=recorded.text("server") or None,
+        notes=document.text("notes"),
     )
     if scenario is not None and header.scenario != scenario:
-        raise CassetteError(
-            f"{place('scenario')}: scenario: must be {scenario!r}, got {header.scenario!r}",
-            hint="Use the right file, or record it again.",
-        )
-    steps = document.get("steps")
-    if not isinstance(steps, list) or not steps:
-        raise CassetteError(f"{place('steps')}: steps: must not be empty")
-    found = (reader.step(step, number, document.line_of("steps")) for number, step in enumerate(steps, 1))
-    cassette = Cassette(header, tuple(found), source)
+        raise document.wrong("scenario", repr(scenario), hint="Use the right file, or record it again.")
+    steps, line = document.items("steps"), found.line_of("steps")
+    if not steps:
+        raise document.wrong("steps", "a list of steps")
+    cassette = Cassette(
+        header, tuple(_read_step(step, n, source, line) for n, step in enumerate(steps, 1)), source
+    )
     _check(cassette)
     return cassette
 
 
-class _CassetteReader:
-    """Reads values of the right types, or raises an error with the place."""
+class _Fields:
+    """A mapping in a cassette. It returns values of the right types, or raises an error with the place.
 
-    def __init__(self, source: str) -> None:
+    `names` are the allowed keys, None for any. `line` is the place of a value that is not a mapping.
+    """
+
+    def __init__(self, values: Any, source: str, where: str, names: Sequence[str] | None, line: int = 0) -> None:
+        self.values = values if isinstance(values, LineMapping) else LineMapping(line, {})
+        self.where = where
         self._source = source
+        if values is not None and values is not self.values:
+            raise self.error("", f"must be a mapping, got {values!r:.60}")
+        for name in self.values:
+            if names is not None and name not in names:
+                near = difflib.get_close_matches(name, names, 1)
+                raise self.error(name, f"unknown key {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
 
-    def error(self, where: str, message: str, line: int = 0) -> CassetteError:
-        return CassetteError(f"{self._source}{f', line {line}' if line else ''}, {where}: {message}")
+    def __contains__(self, name: str) -> bool:
+        return name in self.values
 
-    def check_keys(self, found: Mapping[str, Any], names: Iterable[str], where: str) -> None:
-        for name in found:
-            if name not in names:
-                near = difflib.get_close_matches(name, list(names), 1)
-                suggestion = f"; did you mean {near[0]!r}?" if near else ""
-                raise self.error(where, f"unknown key {name!r}{suggestion}", _line(found, name))
+    def part(self, name: str, values: Any, names: Sequence[str] | None) -> _Fields:
+        """Return a mapping below a key."""
+        return _Fields(values, self._source, f"{self.where}, {name}", names, self.values.line_of(name))
 
-    def mapping(self, found: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any] | None:
-        value: Mapping[str, Any] | None = self._typed(found, name, where, dict, "a mapping")
-        return value
+    def error(self, name: str, message: str, hint: str = "") -> CassetteError:
+        """Return an error at the line of a key, or at that of the mapping if it has no such key."""
+        line = self.values.line_of(name)
+        return CassetteError(f"{self._source}, line {line}, {self.where}: {message}", hint=hint)
 
-    def text(self, found: Mapping[str, Any], name: str, where: str) -> str:
-        return self._typed(found, name, where, str, "text") or ""
+    def wrong(self, name: str, expected: str, hint: str = "") -> CassetteError:
+        """Return an error for the value of a key."""
+        return self.error(name, f"{name}: must be {expected}, got {self.values.get(name)!r:.60}", hint)
 
-    def number(self, found: Mapping[str, Any], name: str, where: str, default: int = 0) -> int:
-        value = found.get(name, default)
-        if type(value) is not int:
-            raise self.error(where, f"{name}: must be whole milliseconds, got {value!r:.60}", _line(found, name))
-        return value
-
-    def items(self, found: Mapping[str, Any], name: str, where: str) -> list[Any] | None:
-        value: list[Any] | None = self._typed(found, name, where, list, "a list")
-        return value
-
-    def _typed(self, found: Mapping[str, Any], name: str, where: str, kind: type, what: str) -> Any:
-        value = found.get(name)
+    def typed(self, name: str, kind: type[_T], expected: str) -> _T | None:
+        """Return the value of a key; None without it."""
+        value = self.values.get(name)
         if value is not None and not isinstance(value, kind):
-            raise self.error(where, f"{name}: must be {what}, got {value!r:.60}", _line(found, name))
+            raise self.wrong(name, expected)
         return value
 
-    def step(self, found: Any, number: int, line: int) -> Step:
-        if not isinstance(found, LineMapping):
-            raise self.error(f"step {number}", f"must be a mapping, got {found!r:.60}", line)
-        name = self.text(found, "step", f"step {number}") or str(number)
-        where = f"step {name}"
-        self.check_keys(found, _STEP + _STEP_END, where)
-        method, path, query = self._request(found, where)
-        at = self.number(found, "at", where)
-        if method == SEND:
-            self.check_keys(found, _SEND_STEP, f"{where}, which has no response")
-            response = RecordedResponse(at, None)
-        else:
-            response = self._response(found, where, at)
-        body = found.get("body")
-        return Step(name, at, method, path, query, body, response, job_of(path, query, body), found.line)
+    def text(self, name: str) -> str:
+        return self.typed(name, str, "text") or ""
 
-    def _request(self, found: LineMapping, where: str) -> tuple[str, str, dict[str, str]]:
-        target_text = self.text(found, "request", where)
-        method, _, target = target_text.partition(" ")
-        path, _, query = target.partition("?")
-        if method not in _METHODS or not path.startswith("/"):
-            message = f"request: must be a method and a path, such as GET /version, got {target_text!r:.60}"
-            raise self.error(where, message, found.line_of("request"))
-        pairs = (pair.partition("=") for pair in query.split("&") if pair)
-        return method, path, {unquote(name): unquote(value) for name, _, value in pairs}
+    def items(self, name: str) -> list[Any]:
+        return self.typed(name, list, "a list") or []
 
-    def _response(self, found: LineMapping, where: str, at: int) -> RecordedResponse:
-        status = found.get("status")
-        if status is not None and (type(status) is not int or not 100 <= status <= 599):
-            message = f"status: must be an HTTP status or null, got {status!r:.60}"
-            raise self.error(where, message, found.line_of("status"))
-        chunks, line = self.items(found, "stream", where), found.line_of("stream")
-        bodies = [name for name in found if name in _BODIES]
-        if len(bodies) > 1:
-            message = f"{bodies[0]!r} and {bodies[1]!r} cannot be combined: a response has one body"
-            raise self.error(where, message, found.line_of(bodies[1]))
-        ended_by = self.text(found, "ends", where) or "server"
-        if ended_by not in ENDED_BY:
-            message = f"ends: must be one of {', '.join(ENDED_BY)}, got {ended_by!r}"
-            raise self.error(where, message, found.line_of("ends"))
-        if status is None and ended_by == "server":
-            message = "status: missing; without a response, 'ends' must be client or an error"
-            raise self.error(where, message, found.line)
-        read = self._message if status == 101 else self._chunk
-        return RecordedResponse(
-            at=self.number(found, "answered", where, at),
-            status=status,
-            headers=self._headers(found, where),
-            json=found.get("json"),
-            data=self._bytes(found, where),
-            chunks=None if chunks is None else tuple(read(chunk, where, line) for chunk in chunks),
-            ended_by=ended_by,
-            ended_at=self.number(found, "ended", where) if "ended" in found else None,
-            after=self._names(found, "after", where),
-        )
+    def number(self, name: str, default: int = 0) -> int:
+        value = self.values.get(name, default)
+        if type(value) is not int:
+            raise self.wrong(name, "whole milliseconds")
+        return value
 
-    def _headers(self, found: LineMapping, where: str) -> dict[str, str]:
-        headers = self.mapping(found, "headers", where) or {}
-        return {name: self.text(headers, name, f"{where}, headers") for name in headers}
-
-    def _names(self, found: LineMapping, name: str, where: str) -> tuple[str, ...]:
-        names = self.items(found, name, where) or []
+    def after(self) -> tuple[str, ...]:
+        names = self.items("after")
         if not all(isinstance(each, str) for each in names):
-            raise self.error(where, f"{name}: must be a list of steps", found.line_of(name))
+            raise self.wrong("after", "a list of steps")
         return tuple(names)
 
-    def _bytes(self, found: LineMapping, where: str) -> bytes | None:
-        if "text" in found:
-            return self.text(found, "text", where).encode("utf-8", "surrogatepass")
-        if "base64" not in found:
+    def content(self) -> bytes | None:
+        """Return the value of `text` or `base64`; None without them."""
+        if "text" in self:
+            return self.text("text").encode("utf-8", "surrogatepass")
+        if "base64" not in self:
             return None
         try:
-            return base64.b64decode(self.text(found, "base64", where), validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise self.error(where, f"invalid base64: {error}", found.line_of("base64")) from None
-
-    def _chunk(self, found: Any, where: str, line: int) -> Chunk:
-        if not isinstance(found, LineMapping):
-            raise self.error(where, f"stream: a chunk must be a mapping, got {found!r:.60}", line)
-        self.check_keys(found, _CHUNK, f"{where}, stream")
-        if len([name for name in ("event", "text", "base64") if name in found]) != 1:
-            raise self.error(where, "stream: a chunk needs one of event, text and base64", found.line)
-        event = None
-        if "event" in found:
-            body = self.mapping(found, "object", where) or {}
-            event = {"type": self.text(found, "event", where), "object": body}
-        elif "object" in found:
-            raise self.error(where, "'object' is only allowed together with 'event'", found.line_of("object"))
-        coalesced = found.get("joined", False)
-        if not isinstance(coalesced, bool):
-            message = f"joined: must be true or false, got {coalesced!r:.60}"
-            raise self.error(where, message, found.line_of("joined"))
-        return Chunk(
-            at=self.number(found, "at", where),
-            data=self._bytes(found, where) or b"",
-            event=event,
-            after=self._names(found, "after", where),
-            split_at=self._cuts(found, where, event),
-            coalesced=coalesced,
-            line=found.line,
-        )
-
-    def _message(self, found: Any, where: str, line: int) -> Chunk:
-        """Read a message to an attached client."""
-        if not isinstance(found, LineMapping):
-            raise self.error(where, f"stream: a message must be a mapping, got {found!r:.60}", line)
-        self.check_keys(found, _MESSAGE, f"{where}, stream")
-        channel, close = self.text(found, "channel", where), found.get("close")
-        if channel and not _CHANNEL.fullmatch(channel):
-            message = f"channel: must be stdout, stderr, status, text or '0' to '255', got {channel!r:.60}"
-            raise self.error(where, message, found.line_of("channel"))
-        if close is not None and (type(close) is not int or not 1000 <= close <= 4999 or channel):
-            message = f"close: must be a code from 1000 to 4999, without a channel, got {close!r:.60}"
-            raise self.error(where, message, found.line_of("close"))
-        if len([name for name in ("text", "base64") if name in found]) != 1 and close is None:
-            raise self.error(where, "stream: a message needs one of text, base64 and close", found.line)
-        return Chunk(
-            at=self.number(found, "at", where),
-            data=self._bytes(found, where) or b"",
-            after=self._names(found, "after", where),
-            line=found.line,
-            channel=channel,
-            close=close,
-        )
-
-    def _cuts(
-        self, found: LineMapping, where: str, event: Mapping[str, Any] | None
-    ) -> tuple[tuple[int, int], ...]:
-        def error(message: str) -> CassetteError:
-            return self.error(where, message, found.line_of("cuts"))
-
-        cuts = self.items(found, "cuts", where) or []
-        if not all(isinstance(cut, list) and [type(one) for one in cut] == [int, int] for cut in cuts):
-            raise error("cuts: must be pairs of milliseconds and bytes")
-        if not cuts:
-            return ()
-        if event is None:
-            raise error("'cuts' is only allowed on events; split other data into several chunks")
-        times, places = zip(*cuts, strict=True)
-        if [*times] != sorted(times) or [*places] != sorted(places):
-            raise error("cuts: must be in the order of time and of bytes")
-        length = len(event_line(event["type"], event["object"]))
-        if places[0] < 1 or places[-1] > length:
-            outside = places[0] if places[0] < 1 else places[-1]
-            raise error(f"cuts: must be within the {length} bytes of the event, got {outside}")
-        return tuple(zip(times, places, strict=True))
+            return base64.b64decode(self.text("base64"), validate=True)
+        except ValueError as error:
+            raise self.error("base64", f"invalid base64: {error}") from None
 
 
-def _line(found: Mapping[str, Any], name: str) -> int:
-    return found.line_of(name) if isinstance(found, LineMapping) else 0
+def _read_step(found: Any, number: int, source: str, line: int) -> Step:
+    name = found.get("step") if isinstance(found, dict) else None
+    name = name if isinstance(name, str) and name else str(number)
+    fields = _Fields(found, source, f"step {name}", _STEP + _STEP_END, line)
+    fields.text("step")
+    method, _, target = fields.text("request").partition(" ")
+    path, _, query_text = target.partition("?")
+    if method not in _METHODS or not path.startswith("/"):
+        raise fields.wrong("request", "a method and a path, such as GET /version")
+    pairs = (pair.partition("=") for pair in query_text.split("&") if pair)
+    query = {unquote(key): unquote(value) for key, _, value in pairs}
+    at, body = fields.number("at"), fields.values.get("body")
+    if method == SEND:
+        _Fields(found, source, f"{fields.where}, which has no response", _SEND_STEP)
+        response = RecordedResponse(at, None)
+    else:
+        response = _read_response(fields, at)
+    return Step(name, at, method, path, query, body, response, job_of(path, query, body), fields.values.line)
+
+
+def _read_response(fields: _Fields, at: int) -> RecordedResponse:
+    status = fields.values.get("status")
+    if status is not None and (type(status) is not int or not 100 <= status <= 599):
+        raise fields.wrong("status", "an HTTP status or null")
+    bodies = [name for name in fields.values if name in _BODIES]
+    if len(bodies) > 1:
+        message = f"{bodies[0]!r} and {bodies[1]!r} cannot be combined: a response has one body"
+        raise fields.error(bodies[1], message)
+    ended_by = fields.text("ends") or "server"
+    if ended_by not in ENDED_BY:
+        raise fields.wrong("ends", f"one of {', '.join(ENDED_BY)}")
+    if status is None and ended_by == "server":
+        raise fields.error("", "status: missing; without a response, 'ends' must be client or an error")
+    headers = fields.part("headers", fields.values.get("headers"), None)
+    read, names = (_read_message, _MESSAGE) if status == 101 else (_read_chunk, _CHUNK)
+    chunks = tuple(read(fields.part("stream", chunk, names)) for chunk in fields.items("stream"))
+    return RecordedResponse(
+        at=fields.number("answered", at),
+        status=status,
+        headers={name: headers.text(name) for name in headers.values},
+        json=fields.values.get("json"),
+        data=fields.content(),
+        chunks=None if fields.values.get("stream") is None else chunks,
+        ended_by=ended_by,
+        ended_at=fields.number("ended") if "ended" in fields else None,
+        after=fields.after(),
+    )
+
+
+def _read_chunk(fields: _Fields) -> Chunk:
+    if sum(name in fields for name in ("event", "text", "base64")) != 1:
+        raise fields.error("", "a chunk needs one of event, text and base64")
+    event = None
+    if "event" in fields:
+        event = {"type": fields.text("event"), "object": fields.typed("object", dict, "a mapping") or {}}
+    elif "object" in fields:
+        raise fields.error("object", "'object' is only allowed together with 'event'")
+    coalesced = fields.values.get("joined", False)
+    if not isinstance(coalesced, bool):
+        raise fields.wrong("joined", "true or false")
+    return Chunk(
+        at=fields.number("at"),
+        data=fields.content() or b"",
+        event=event,
+        after=fields.after(),
+        split_at=_read_cuts(fields, event),
+        coalesced=coalesced,
+        line=fields.values.line,
+    )
+
+
+def _read_message(fields: _Fields) -> Chunk:
+    """Read a message to an attached client."""
+    channel, close = fields.text("channel"), fields.values.get("close")
+    if channel and not _CHANNEL.fullmatch(channel):
+        raise fields.wrong("channel", "stdout, stderr, status, text or '0' to '255'")
+    if close is not None and (type(close) is not int or not 1000 <= close <= 4999 or channel):
+        raise fields.wrong("close", "a code from 1000 to 4999, without a channel")
+    if ("text" in fields) == ("base64" in fields) and close is None:
+        raise fields.error("", "a message needs one of text, base64 and close")
+    return Chunk(
+        at=fields.number("at"),
+        data=fields.content() or b"",
+        after=fields.after(),
+        line=fields.values.line,
+        channel=channel,
+        close=close,
+    )
+
+
+def _read_cuts(fields: _Fields, event: Mapping[str, Any] | None) -> tuple[tuple[int, int], ...]:
+    cuts = fields.items("cuts")
+    if not all(isinstance(cut, list) and [type(one) for one in cut] == [int, int] for cut in cuts):
+        raise fields.error("cuts", "cuts: must be pairs of milliseconds and bytes")
+    if not cuts:
+        return ()
+    if event is None:
+        raise fields.error("cuts", "'cuts' is only allowed on events; split other data into several chunks")
+    times, places = zip(*cuts, strict=True)
+    if [*times] != sorted(times) or [*places] != sorted(places):
+        raise fields.error("cuts", "cuts: must be in the order of time and of bytes")
+    length = len(event_line(event["type"], event["object"]))
+    if places[0] < 1 or places[-1] > length:
+        outside = places[0] if places[0] < 1 else places[-1]
+        raise fields.error("cuts", f"cuts: must be within the {length} bytes of the event, got {outside}")
+    return tuple(zip(times, places, strict=True))
 
 
 def _check(cassette: Cassette) -> None:

@@ -128,27 +128,31 @@ BAD = [
     ("...\n", "", "bad.yaml, line 19: cut off"),
     ("\n...\n", "", "bad.yaml, line 19: cut off"),
     (TEXT[TEXT.index("  status: 200") :], "...\n", "line 6, step delete: status: missing"),
-    (TEXT[TEXT.index("steps:") :], "...\n", "bad.yaml, line 1: steps: must not be empty"),
+    (
+        TEXT[TEXT.index("steps:") :],
+        "...\n",
+        "bad.yaml, line 1, the header: steps: must be a list of steps, got None",
+    ),
     ("cassette: 1", "cassette: 2", "bad.yaml, line 1: format 2 is not supported; this release reads up to 1"),
     (
         "cassette: 1",
         "cassette: one",
-        "bad.yaml, line 1: gke_sandbox_cassette: must be the version of the format, got 'one'",
+        "bad.yaml, line 1, the header: gke_sandbox_cassette: must be the version of the format, got 'one'",
     ),
     ("name: <job-1>", "name: <job-3>", "line 6, step delete: <job-3> is never set"),
     ("name: <job-1>", "name: <any>", "line 6, step delete: <any> is only allowed in requests"),
     ("step: log", "step: delete", "line 11, step delete: another step has the same name"),
     ("{at: 6,", "{at: 6, after: [nothing],", "line 17, step log: after: unknown step 'nothing'"),
-    ("at: 6", "at: soon", "line 17, step log: at: must be whole milliseconds, got 'soon'"),
-    ("base64: /wA=", "base64: '*'", "line 18, step log: invalid base64"),
-    (", base64: /wA=", "", "line 18, step log: stream: a chunk needs one of"),
+    ("at: 6", "at: soon", "line 17, step log, stream: at: must be whole milliseconds, got 'soon'"),
+    ("base64: /wA=", "base64: '*'", "line 18, step log, stream: invalid base64"),
+    (", base64: /wA=", "", "line 18, step log, stream: a chunk needs one of"),
     ("status: 200", "status: 2000", "line 9, step delete: status: must be an HTTP status or null, got 2000"),
     ("DELETE /apis", "/apis", "line 8, step delete: request: must be a method and a path"),
     ("  status", "  statsu", "line 9, step delete: unknown key 'statsu'; did you mean 'status'?"),
     ("scenario: hello", "scenario: [hello]", "bad.yaml, line 2, the header: scenario: must be text"),
-    ("with: by hand", "wiht: by hand", "bad.yaml, line 4, recorded: unknown key 'wiht'"),
+    ("with: by hand", "wiht: by hand", "bad.yaml, line 4, the header, recorded: unknown key 'wiht'"),
     (TEXT[TEXT.index("- step: delete") :], "- 1\n...\n", "bad.yaml, line 5, step 1: must be a mapping, got 1"),
-    ('- {at: 6, text: "hello\\n"}', "- soon", "line 16, step log: stream: a chunk must be a mapping, got 'soon'"),
+    ('- {at: 6, text: "hello\\n"}', "- soon", "line 16, step log, stream: must be a mapping, got 'soon'"),
     ("  at: 5", "  at: 5\n  at: 6", "line 13: duplicate key 'at'"),
     ("ends: client", "ends: ReadEror", "line 19, step log: ends: must be one of server, client, ConnectError"),
     ("  json: {", "  text: x\n  json: {", "line 11, step delete: 'text' and 'json' cannot be combined"),
@@ -157,14 +161,22 @@ BAD = [
         "  base64: /wA=\n  ends: client",
         "line 19, step log: 'stream' and 'base64' cannot be combined",
     ),
-    ("base64: /wA=", "base64: /wA=, text: x", "line 18, step log: stream: a chunk needs one of event, text"),
+    ("base64: /wA=", "base64: /wA=, text: x", "line 18, step log, stream: a chunk needs one of event, text"),
     (
         "base64: /wA=",
         "base64: /wA=, object: {}",
-        "line 18, step log: 'object' is only allowed together with 'event'",
+        "line 18, step log, stream: 'object' is only allowed together with 'event'",
     ),
-    ("base64: /wA=", "base64: /wA=, joined: yes", "line 18, step log: joined: must be true or false, got 'yes'"),
-    ("base64: /wA=", "base64: /wA=, cuts: [[6, 1]]", "line 18, step log: 'cuts' is only allowed on events"),
+    (
+        "base64: /wA=",
+        "base64: /wA=, joined: yes",
+        "line 18, step log, stream: joined: must be true or false, got 'yes'",
+    ),
+    (
+        "base64: /wA=",
+        "base64: /wA=, cuts: [[6, 1]]",
+        "line 18, step log, stream: 'cuts' is only allowed on events",
+    ),
     ("at: 5", "at: *five", "alias"),
     ("at: 5", "at: !!python/name:os.system ''", "are not supported"),
 ]
@@ -217,12 +229,12 @@ def test_an_event_can_only_be_cut_within_its_line(cuts: str, message: str) -> No
         return
     with pytest.raises(CassetteError) as caught:
         read(text, source="bad.yaml")
-    assert str(caught.value).startswith(f"bad.yaml, line 9, step watch: cuts: {message}")
+    assert str(caught.value).startswith(f"bad.yaml, line 9, step watch, stream: cuts: {message}")
 
 
 def test_a_cassette_for_another_scenario_is_refused() -> None:
     assert read(TEXT, scenario="hello").header.scenario == "hello"
-    with pytest.raises(CassetteError, match="x, line 2: scenario: must be 'bye', got 'hello'"):
+    with pytest.raises(CassetteError, match="x, line 2, the header: scenario: must be 'bye', got 'hello'"):
         read(TEXT, source="x", scenario="bye")
 
 

@@ -23,11 +23,9 @@ from .model import (
     SEND,
     Cassette,
     RecordedResponse,
+    Request,
     Step,
-    is_pod_list_watch,
-    is_status_poll,
     metadata_of,
-    query_text,
 )
 from .placeholders import Bindings, Difference, match_template, render
 from .recorded_job import UNKNOWN_YET, RecordedJob, corresponding
@@ -43,7 +41,7 @@ _EMPTY_LIST = {"kind": "List", "apiVersion": "v1", "metadata": {}, "items": []}
 
 
 @dataclass
-class ReplayRequest:
+class ReplayRequest(Request):
     """One request of this run. `at` is when it arrived, `job` the recorded Job that it is about."""
 
     method: str
@@ -86,19 +84,6 @@ class ReplayRequest:
             return json.loads(self.content)
         except ValueError:
             return self.content.decode("utf-8", "replace")
-
-    @property
-    def is_poll(self) -> bool:
-        """Whether the request polls the state of a single sandbox."""
-        return is_status_poll(self.method, self.path, self.query)
-
-    @property
-    def is_list_watch(self) -> bool:
-        """Whether the request lists or watches all pods of a Sandbox."""
-        return is_pod_list_watch(self.method, self.path, self.query)
-
-    def __str__(self) -> str:
-        return f"{self.method} {self.path}{query_text(self.query)}"
 
 
 class Matcher:
@@ -162,7 +147,9 @@ class Matcher:
         names = self.bindings([job])
         left = [step for step in job.steps if step.name not in job.arrived]
         step = self._first_match(request, left, names)
-        if step is None and (request.is_poll or (request.method == "DELETE" and (job.is_unused or job.spare))):
+        if step is None and (
+            request.is_status_poll or (request.method == "DELETE" and (job.is_unused or job.spare))
+        ):
             # As often as it polls, the last state stays; without one there is nothing to see.
             step = self._first_match(request, job.steps[::-1], names) or _empty_poll(request, job)
         if step is None and job.is_unused and request.method == "GET" and request.path.endswith("/attach"):

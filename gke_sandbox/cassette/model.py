@@ -26,14 +26,11 @@ __all__ = [
     "Exchange",
     "Header",
     "RecordedResponse",
+    "Request",
     "Step",
-    "is_pod_list_watch",
-    "is_status_poll",
-    "is_watch",
     "job_of",
     "jobs_of",
     "metadata_of",
-    "query_text",
 ]
 
 _JOB_LABELS = ("batch.kubernetes.io/job-name", "job-name")
@@ -69,6 +66,43 @@ Its path is that of the attach, and its query is empty, or ``close=stdin``.
 """
 
 
+class Request:
+    """The method, path and query of a request, recorded or of a replay, and its purpose."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+
+    @property
+    def is_watch(self) -> bool:
+        """Whether it is a watch."""
+        return self.query.get("watch") in ("true", "1")
+
+    @property
+    def is_status_poll(self) -> bool:
+        """Whether it polls the state of a single sandbox.
+
+        How often a client polls depends on time, and a replay has other times: such a request may be left out or
+        repeated, and no event follows it.
+        """
+        of_job = self._lists_pods_by("batch.kubernetes.io/job-name")
+        return self.method == "GET" and not self.is_watch and (self.path.endswith("/events") or of_job)
+
+    @property
+    def is_pod_list_watch(self) -> bool:
+        """Whether it lists or watches all pods of a Sandbox: see `timeline`."""
+        return self.method == "GET" and self._lists_pods_by(SESSION_LABEL)
+
+    def _lists_pods_by(self, label: str) -> bool:
+        return self.path.endswith("/pods") and self.query.get("labelSelector", "").partition("=")[0] == label
+
+    def __str__(self) -> str:
+        # Escaped no more than a reader needs.
+        parts = ([quote(each, safe="/=<>,:;!()[]@$'* ") for each in pair] for pair in self.query.items())
+        query = "&".join("=".join(pair) for pair in parts)
+        return f"{self.method} {self.path}{'?' if query else ''}{query}"
+
+
 @dataclass(frozen=True)
 class AttachMessage:
     """A message of the server to an attached client.
@@ -86,7 +120,7 @@ class AttachMessage:
 
 
 @dataclass(eq=False)
-class Exchange:
+class Exchange(Request):
     """One request as it was sent, and its response. Times are seconds since the start of the recording."""
 
     at: float
@@ -111,7 +145,7 @@ class Exchange:
     def is_stream(self) -> bool:
         """Whether the response is a followed log or a watch, which arrives piece by piece."""
         follow = self.query.get("follow") in ("true", "1")
-        return (follow or is_watch(self.query)) and self.status == 200
+        return (follow or self.is_watch) and self.status == 200
 
 
 @dataclass(frozen=True)
@@ -170,7 +204,7 @@ class RecordedResponse:
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(Request):
     """One request and its response. `job` is the placeholder of its Job, or empty."""
 
     name: str
@@ -184,22 +218,9 @@ class Step:
     line: int = 0
 
     @property
-    def is_status_poll(self) -> bool:
-        """Whether the request polls the state of a single sandbox."""
-        return is_status_poll(self.method, self.path, self.query)
-
-    @property
-    def is_pod_list_watch(self) -> bool:
-        """Whether the request lists or watches all pods of a Sandbox."""
-        return is_pod_list_watch(self.method, self.path, self.query)
-
-    @property
     def sends_request(self) -> bool:
         """Whether the client writes the runner's request to a container's stdin."""
         return self.method == SEND and (self.body == "<any>" or isinstance(self.body, Mapping))
-
-    def __str__(self) -> str:
-        return f"{self.method} {self.path}{query_text(self.query)}"
 
 
 @dataclass(frozen=True)
@@ -216,30 +237,6 @@ class Cassette:
         return f"{self.source}{f', line {number}' if number else ''}, step {step.name}"
 
 
-def is_status_poll(method: str, path: str, query: Mapping[str, str]) -> bool:
-    """Return whether a request polls the state of a single sandbox.
-
-    How often a client polls depends on time, and a replay has other times: such a request may be left out or
-    repeated, and no event follows it.
-    """
-    of_job = path.endswith("/pods") and _selected_label(query) == "batch.kubernetes.io/job-name"
-    return method == "GET" and not is_watch(query) and (path.endswith("/events") or of_job)
-
-
-def is_pod_list_watch(method: str, path: str, query: Mapping[str, str]) -> bool:
-    """Return whether a request lists or watches all pods of a Sandbox: see `timeline`."""
-    return method == "GET" and path.endswith("/pods") and _selected_label(query) == SESSION_LABEL
-
-
-def is_watch(query: Mapping[str, str]) -> bool:
-    """Return whether a request with this query is a watch."""
-    return query.get("watch") in ("true", "1")
-
-
-def _selected_label(query: Mapping[str, str]) -> str:
-    return query.get("labelSelector", "").partition("=")[0]
-
-
 def metadata_of(body: Any) -> Mapping[str, Any]:
     """Return the metadata of an object; an empty mapping if it has none, or is not an object."""
     metadata = body.get("metadata") if isinstance(body, Mapping) else None
@@ -253,16 +250,6 @@ def job_of(path: str, query: Mapping[str, str], body: Any) -> str:
     """
     named = jobs_in(metadata_of(body).get("name")) or jobs_in([path, *query.values(), body])
     return named[0] if named else ""
-
-
-def query_text(query: Mapping[str, str]) -> str:
-    """Return a query as part of a URL, escaped no more than a reader needs."""
-    pairs = (f"{_quoted(name)}={_quoted(value)}" for name, value in query.items())
-    return "?" + "&".join(pairs) if query else ""
-
-
-def _quoted(text: str) -> str:
-    return quote(text, safe="/=<>,:;!()[]@$'* ")
 
 
 def jobs_of(value: Any) -> list[str]:

@@ -17,8 +17,6 @@ from .model import (
     Header,
     RecordedResponse,
     Step,
-    is_status_poll,
-    is_watch,
     job_of,
     jobs_of,
 )
@@ -74,7 +72,7 @@ class _Normalizer:
         # The requests about each Job that something may follow.
         self._of_job: dict[str, list[int]] = {}
         for index, (job, each) in enumerate(zip(self._jobs, exchanges, strict=True)):
-            if not is_status_poll(each.method, each.path, each.query):
+            if not each.is_status_poll:
                 self._of_job.setdefault(job, []).append(index)
         self._labels = self._label()
 
@@ -123,7 +121,7 @@ class _Normalizer:
         if exchange.status == 101:
             return RecordedResponse(**common, chunks=tuple(self._messages(index)), ended_at=ended_at)
         if exchange.is_stream:
-            chunks = self._events(exchange) if is_watch(exchange.query) else self._log(index)
+            chunks = self._events(exchange) if exchange.is_watch else self._log(index)
             return RecordedResponse(**common, chunks=tuple(chunks), ended_at=ended_at)
         value = self._names.value(next(iter(self._responses[index]), None), response=True)
         others = [each for each in jobs_of(value) if each != job]
@@ -212,7 +210,7 @@ def _is_continued(message: AttachMessage, later: AttachMessage) -> bool:
 def _values(exchange: Exchange) -> list[Any]:
     """Return the JSON of a response: one body, or the events of a watch."""
     joined = b"".join(data for _, data in exchange.chunks)
-    parts = joined.split(b"\n") if exchange.is_stream and is_watch(exchange.query) else [joined]
+    parts = joined.split(b"\n") if exchange.is_stream and exchange.is_watch else [joined]
     return [value for value in map(parse_json, parts) if value is not None]
 
 

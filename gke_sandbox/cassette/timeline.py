@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .model import ERRORS, Cassette, Chunk, Step, is_watch, jobs_of, metadata_of
+from .model import ERRORS, Cassette, Chunk, Step, jobs_of, metadata_of
 
 __all__ = ["Failure", "FailureQueue", "PodTimeline", "TimelineEvent", "read_timelines"]
 
@@ -189,7 +189,7 @@ class _Reader:
     def read(self, step: Step) -> None:
         selector, response = step.query["labelSelector"], step.response
         self.failures.setdefault(selector, FailureQueue())
-        watch = is_watch(step.query)
+        watch = step.is_watch
         if watch and response.chunks is not None:
             self._read_watch(step, selector, response.chunks)
         elif not watch and _is_list(step):

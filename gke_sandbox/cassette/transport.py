@@ -14,7 +14,7 @@ import httpx
 
 from .._fakes.body import Body, Timeouts, UpgradedBody, accept_header
 from .matcher import RecordedJob, ReplayRequest
-from .model import ERRORS, Chunk, RecordedResponse, Step, is_watch, jobs_of
+from .model import ERRORS, Chunk, RecordedResponse, Step, jobs_of
 from .normalize import event_line, json_bytes
 from .player import Player
 from .timeline import Failure, PodTimeline
@@ -89,7 +89,7 @@ class ReplayTransport(httpx.AsyncBaseTransport):
         await anyio.lowlevel.checkpoint()
         if (replayed.method, replayed.path) == ("GET", "/version"):
             return self._version(request)
-        if replayed.is_list_watch:
+        if replayed.is_pod_list_watch:
             return await self._list_or_watch(replayed, request)
         step = player.take(replayed)
         with anyio.move_on_after(Timeouts.of(request).read) as limit:
@@ -129,7 +129,7 @@ class ReplayTransport(httpx.AsyncBaseTransport):
     async def _list_or_watch(self, replayed: ReplayRequest, request: httpx.Request) -> httpx.Response:
         player = self.player
         player.check()
-        watch = is_watch(replayed.query)
+        watch = replayed.is_watch
         timeline = player.open_timeline(replayed.query["labelSelector"])
         failure = timeline.failures.next("watch" if watch else "list")
         if failure is not None:

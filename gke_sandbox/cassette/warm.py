@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from .._wire.manifests import PROGRAM_ANNOTATION
-from .model import SEND, Cassette, Chunk, Step, is_watch, jobs_of, metadata_of
+from .model import SEND, Cassette, Chunk, Step, jobs_of, metadata_of
 
 __all__ = ["is_warm_job", "names_of_warm_job", "uid_roles", "with_equal_suffixes"]
 
@@ -105,7 +105,7 @@ def _pods(cassette: Cassette, warm: set[str]) -> Iterator[tuple[str, Any]]:
             continue
         found = step.response.json.get("items") if isinstance(step.response.json, dict) else None
         pods = found if isinstance(found, list) else []
-        if is_watch(step.query):
+        if step.is_watch:
             pods = [_object(chunk) for chunk in step.response.chunks or ()]
         for pod in pods:
             jobs = jobs_of(pod) if isinstance(pod, Mapping) else []

@@ -6,7 +6,7 @@ Copies share one run, so that copying an agent does not start another. Unpicklin
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -18,8 +18,23 @@ from .transport import ReplayTransport
 __all__ = ["RecordHandle", "ReplayHandle"]
 
 
+_T = TypeVar("_T")
+
+
+class _Handle:
+    def __copy__(self: _T) -> _T:
+        return self
+
+    def __deepcopy__(self: _T, memo: object) -> _T:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The run is private.
+        return {name: None if name.startswith("_") else value for name, value in self.__dict__.items()}
+
+
 @dataclass
-class ReplayHandle:
+class ReplayHandle(_Handle):
     """A cassette to replay: from its start for each Sandbox, and checked when the Sandbox closes.
 
     With `shared` all Sandboxes share one replay, and the owner of the handle calls `finish` at the end.
@@ -51,18 +66,9 @@ class ReplayHandle:
         if self._player is not None:
             self._player.finish()
 
-    def __copy__(self) -> ReplayHandle:
-        return self
-
-    def __deepcopy__(self, memo: object) -> ReplayHandle:
-        return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_player": None}
-
 
 @dataclass
-class RecordHandle:
+class RecordHandle(_Handle):
     """A file to record. All Sandboxes that use it make one recording, written when each of them closes."""
 
     path: str
@@ -84,12 +90,3 @@ class RecordHandle:
         """Write nothing: the file keeps its previous content."""
         if self._recorder is not None:
             self._recorder.discarded = True
-
-    def __copy__(self) -> RecordHandle:
-        return self
-
-    def __deepcopy__(self, memo: object) -> RecordHandle:
-        return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_recorder": None}

@@ -103,13 +103,13 @@ class Matcher:
         self._strict = strict
         self._generate = generate
         self._jobs: dict[str, RecordedJob] = {}
-        self._shared: dict[str, Step] = {}
+        # The requests about no Job.
+        self._shared = RecordedJob("")
         for step in cassette.steps:
             if step.job:
                 self._jobs.setdefault(step.job, RecordedJob(step.job)).steps.append(step)
             elif not step.is_pod_list_watch:
-                self._shared[step.name] = step
-        self._shared_arrived: dict[str, float] = {}
+                self._shared.steps.append(step)
         # By step: it and the earlier steps of its Job, without status polls.
         self._needed: dict[str, list[str]] = {}
         self._names: dict[str, str] = {}
@@ -137,16 +137,14 @@ class Matcher:
         """
         job = self._job_of(request)
         if job is None:
-            step = self._first_match(request, self._shared.values(), self._names)
+            step = self._first_match(request, self._shared.left, self._names)
             if step is None:
                 raise self._unexpected(request, self.not_replayed())
-            del self._shared[step.name]
-            self._shared_arrived[step.name] = request.at
+            self._shared.arrived[step.name] = request.at
             return step
         request.job = job
         names = self.bindings([job])
-        left = [step for step in job.steps if step.name not in job.arrived]
-        step = self._first_match(request, left, names)
+        step = self._first_match(request, job.left, names)
         if step is None and (
             request.is_status_poll or (request.method == "DELETE" and (job.is_unused or job.spare))
         ):
@@ -168,7 +166,7 @@ class Matcher:
             return named
         # A Job that this run did not create: it is deleted or read by its name.
         name = _job_in(request.path)
-        if name and self._first_match(request, self._shared.values(), ChainMap({}, self._names)) is None:
+        if name and self._first_match(request, self._shared.left, ChainMap({}, self._names)) is None:
             for job in self._free.values():
                 if self._first_match(request, job.steps, ChainMap({job.placeholder: name}, self._names)):
                     return self._replays(job, name)
@@ -297,7 +295,7 @@ class Matcher:
 
     def is_superseded(self, step: Step) -> bool:
         """Return whether the recorded client attached again, or went on with the log, about the same Job."""
-        arrived = self._jobs[step.job].arrived if step.job else self._shared_arrived
+        arrived = self._of(step).arrived
         return any(
             each.method == "GET" and each.path.endswith(("/attach", "/log")) and each.name not in arrived
             for each in self._after(step)
@@ -314,7 +312,7 @@ class Matcher:
 
     def _after(self, step: Step) -> list[Step]:
         """Return the later steps about the same Job, or about none."""
-        steps = self._jobs[step.job].steps if step.job else [each for each in self.cassette.steps if not each.job]
+        steps = self._of(step).steps
         return steps[steps.index(step) + 1 :] if step in steps else []
 
     # -- steps --------------------------------------------------------------------------------------------
@@ -349,9 +347,9 @@ class Matcher:
     def arrived_at(self, name: str) -> float | None:
         """Return when a step's request and all earlier ones about its Job had arrived. Return None before."""
         step = self.by_name[name]
+        job = self._of(step)
         if not step.job:
-            return self._shared_arrived.get(name)
-        job = self._jobs[step.job]
+            return job.arrived.get(name)
         if name not in self._needed:
             earlier = job.steps[: job.steps.index(step) + 1]
             self._needed[name] = [each.name for each in earlier if not each.is_status_poll]
@@ -360,6 +358,9 @@ class Matcher:
             return None
         return max((job.arrived[each] for each in needed), default=None)
 
+    def _of(self, step: Step) -> RecordedJob:
+        return self._jobs[step.job] if step.job else self._shared
+
     def creation(self, job: str) -> list[str]:
         """Return the names of the steps that create a recorded Job and its ConfigMap."""
         steps = self._jobs[job].steps if job in self._jobs else []
@@ -367,8 +368,7 @@ class Matcher:
 
     def is_repeated(self, step: Step) -> bool:
         """Return whether the same request was recorded again, later, about the same Job."""
-        steps = self._jobs[step.job].steps if step.job else []
-        later = steps[steps.index(step) + 1 :] if step in steps else []
+        later = self._after(step) if step.job else []
         return any((each.method, each.path, each.query) == (step.method, step.path, step.query) for each in later)
 
     def session_of(self, job: str) -> str:
@@ -382,7 +382,7 @@ class Matcher:
 
     def not_replayed(self) -> list[Step]:
         """Return the steps whose requests have not arrived, without status polls, lists and watches."""
-        arrived = {name for job in self._jobs.values() for name in job.arrived} | self._shared_arrived.keys()
+        arrived = {name for job in (*self._jobs.values(), self._shared) for name in job.arrived}
         # How many warm Jobs are created, and what becomes of them without a program, depends on time.
         unused = {job.placeholder for job in self._jobs.values() if job.is_unused}
         return [

@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 
@@ -21,28 +21,32 @@ from .placeholders import GeneratedNames, render
 from .timeline import PodTimeline, TimelineEvent, read_timelines
 from .warm import with_equal_suffixes
 
-__all__ = ["Attached", "OpenStream", "Player"]
+__all__ = ["OpenStream", "Player"]
 
 _START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 _MAX_LISTED = 10
 
 
-class OpenStream(Protocol):
-    """An open log, whose output was recorded before some changes of its pod."""
+class OpenStream:
+    """An open log or an attached client, whose output was recorded before some changes of its pod."""
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self.left = list(step.response.chunks or ())
+        """The pieces that were not sent yet."""
+        self.sent = 0
+        """How many pieces were sent to an attached client."""
 
     def has_output_before(self, at: int) -> bool:
         """Return whether output that was recorded before a time was not sent yet."""
-
-
-class Attached(OpenStream, Protocol):
-    """An attached client."""
-
-    @property
-    def sent(self) -> int:
-        """How many messages were sent."""
+        return bool(self.left) and self.left[0].at < at
 
     def continue_as(self, step: Step | None, sent: int) -> None:
-        """Go on as another recorded connection, whose first `sent` messages count as sent. None: stay silent."""
+        """Go on as another recorded stream, whose first `sent` pieces count as sent. None: stay silent."""
+        self.left = []
+        if step is not None:
+            self.step, self.sent = step, sent
+            self.left = list(step.response.chunks or ())[sent:]
 
 
 class Player:
@@ -66,7 +70,7 @@ class Player:
         """The first error: the replay cannot go on."""
         self.logs: dict[str, list[OpenStream]] = {}
         """The open logs of each Job."""
-        self.attached: dict[str, list[Attached]] = {}
+        self.attached: dict[str, list[OpenStream]] = {}
         """The attached clients of each Job."""
         # The rendered parts of the cassette, by their ids, for each combination of Jobs.
         self._rendered: dict[tuple[RecordedJob | str, ...], dict[int, Any]] = {}
@@ -203,8 +207,17 @@ class Player:
             if changed is not None:
                 changed.set()
 
-    async def changed(self, key: str, until: float = math.inf) -> None:
-        """Wait for a change of a Job or a selector, or until a time. Raises the first error of the replay."""
+    async def changed(
+        self, key: str, until: float | None, follows: RecordedResponse | Chunk | None = None
+    ) -> None:
+        """Wait for a change of a Job or a selector, or until a time. Raises the first error of the replay.
+
+        If a request that `follows` follows has not arrived, wait for a change of its Job.
+        """
+        if follows is not None:
+            _, missing = self._due_after(follows.after, follows.at)
+            key = self.matcher.by_name[missing].job if missing else key
+        until = math.inf if until is None else until
         event = self._changed.setdefault(key, anyio.Event())
         with anyio.move_on_after(until - anyio.current_time()):
             await event.wait()
@@ -220,19 +233,19 @@ class Player:
 
         `since` and `base` are when its own request arrived, in this run and in the recording.
         """
-        due = since + (piece.at - base) / 1000
-        for name in piece.after:
-            arrived = self.matcher.arrived_at(name)
-            if arrived is None:
-                return None
-            due = max(due, arrived + (piece.at - self.matcher.by_name[name].at) / 1000)
-        return due if self.timing else 0.0
+        return self._due_after(piece.after, piece.at, since + (piece.at - base) / 1000)[0]
 
-    def missing_for(self, piece: RecordedResponse | Chunk) -> str | None:
-        """Return the Job of a request that must arrive before this piece; None if nothing is missing."""
-        missing = (name for name in piece.after if self.matcher.arrived_at(name) is None)
-        name = next(missing, None)
-        return None if name is None else self.matcher.by_name[name].job
+    def _due_after(self, names: Iterable[str], at: int, due: float = 0.0) -> tuple[float | None, str]:
+        """Return when something is due that was recorded `at` a time, after these requests.
+
+        If one has not arrived, return None and its name.
+        """
+        for name in names:
+            arrived = self.matcher.arrived_at(name) if name else None
+            if arrived is None:
+                return None, name
+            due = max(due, arrived + (at - self.matcher.by_name[name].at) / 1000)
+        return due if self.timing else 0.0, ""
 
     def jobs_of(self, piece: RecordedResponse | Chunk) -> list[str]:
         """Return the Jobs of the requests that a piece follows."""
@@ -357,15 +370,11 @@ class Player:
         for each in event.jobs:
             if each not in followed:
                 names += self.matcher.creation(each) or [""]
-        due = 0.0
-        for name in names:
-            arrived = self.matcher.arrived_at(name) if name else None
-            if arrived is None:
-                waits_for = self.matcher.by_name[name].job if name else ""
-                self._waiting.setdefault(waits_for, set()).add(job)
-                return None
-            due = max(due, arrived + (event.chunk.at - self.matcher.by_name[name].at) / 1000)
-        return due if self.timing else 0.0
+        due, missing = self._due_after(names, event.chunk.at)
+        if due is None:
+            waits_for = self.matcher.by_name[missing].job if missing else ""
+            self._waiting.setdefault(waits_for, set()).add(job)
+        return due
 
 
 def _unsent(job: RecordedJob, pieces: Sequence[Chunk]) -> int:

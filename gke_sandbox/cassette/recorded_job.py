@@ -40,6 +40,11 @@ class RecordedJob:
     uids: Mapping[str, str] = field(default_factory=dict)
     """Of a warm Job: see `warm.uid_roles`."""
 
+    @property
+    def left(self) -> list[Step]:
+        """The steps that were not replayed."""
+        return [step for step in self.steps if step.name not in self.arrived]
+
     def creates(self, kind: str) -> Step | None:
         """Return the first step that creates an object of this kind."""
         posts = (step for step in self.steps if step.method == "POST" and isinstance(step.body, Mapping))

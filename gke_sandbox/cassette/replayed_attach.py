@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ from wsproto.events import BytesMessage, CloseConnection, Message, Ping, TextMes
 
 from .matcher import ReplayRequest
 from .model import ERRORS, SEND, Chunk, Step
-from .player import Player
+from .player import OpenStream, Player
 from .recorded_attach import CHANNELS, CLOSE, STDIN
 from .stdin_request import request_length
 
@@ -22,7 +21,7 @@ __all__ = ["ReplayedConnection"]
 _NUMBERS = {name: number for number, name in CHANNELS.items()}
 
 
-class ReplayedConnection(httpcore.AsyncNetworkStream):
+class ReplayedConnection(OpenStream, httpcore.AsyncNetworkStream):
     """The client's end of a connection on which the server sends the recorded messages.
 
     What the client writes to stdin is a request of the replay, which must have been recorded. Messages that were
@@ -32,37 +31,16 @@ class ReplayedConnection(httpcore.AsyncNetworkStream):
     def __init__(
         self, player: Player, step: Step, path: str, closed: Callable[[ReplayedConnection], None]
     ) -> None:
+        super().__init__(step)
         self._player = player
-        self._step = step
         self._path = path
         self._on_close = closed
         self._opened_at = anyio.current_time()
-        self._left = list(step.response.chunks or ())
-        self._sent = 0
         self._websocket = Connection(ConnectionType.SERVER)
         self._out = bytearray()
         self._message, self._stdin = bytearray(), bytearray()
         self._closed = False
         player.attached.setdefault(step.job, []).append(self)
-
-    # -- see `player.Attached` --------------------------------------------------------------------------
-
-    @property
-    def sent(self) -> int:
-        """How many messages were sent."""
-        return self._sent
-
-    def has_output_before(self, at: int) -> bool:
-        """Return whether output that was recorded before a time was not sent yet."""
-        return bool(self._left) and self._left[0].at < at
-
-    def continue_as(self, step: Step | None, sent: int) -> None:
-        """Go on as another recorded connection, whose first `sent` messages count as sent. None: stay silent."""
-        if step is None:
-            self._left = []
-            return
-        self._step, self._sent = step, sent
-        self._left = list(step.response.chunks or ())[sent:]
 
     # -- see httpcore.AsyncNetworkStream ------------------------------------------------------------------
 
@@ -96,14 +74,14 @@ class ReplayedConnection(httpcore.AsyncNetworkStream):
                     message = bytes(self._message)
                     self._message.clear()
                     self._take(message)
-        self._player.notify(self._step.job)
+        self._player.notify(self.step.job)
 
     async def aclose(self) -> None:
         if not self._closed:
             self._closed = True
-            self._player.attached[self._step.job].remove(self)
-            self._player.release(self._step.job)
-            self._player.notify(self._step.job)
+            self._player.attached[self.step.job].remove(self)
+            self._player.release(self.step.job)
+            self._player.notify(self.step.job)
             self._on_close(self)
 
     def get_extra_info(self, info: str) -> Any:  # noqa: ARG002
@@ -132,36 +110,33 @@ class ReplayedConnection(httpcore.AsyncNetworkStream):
         """Wait for bytes to send, or for the end of the connection."""
         await anyio.lowlevel.checkpoint()
         while not self._out:
-            player, response = self._player, self._step.response
+            player, response = self._player, self.step.response
             player.check()
             if self._closed:
                 raise httpcore.ReadError("the connection was closed")
             if self._websocket.state is ConnectionState.CLOSED:
                 return
-            chunk = self._left[0] if self._left else self._end()
+            chunk = self.left[0] if self.left else self._end()
             found = player.due(chunk, self._opened_at, response.at)
             if found is not None and found <= anyio.current_time():
-                if self._left:
-                    self._send(self._left.pop(0))
-                    self._sent += 1
-                    player.release(self._step.job)
+                if self.left:
+                    self._send(self.left.pop(0))
+                    self.sent += 1
+                    player.release(self.step.job)
                     continue
                 if response.ended_by == "server":
                     return
-                if response.ended_by in ERRORS or player.matcher.is_superseded(self._step):
+                if response.ended_by in ERRORS or player.matcher.is_superseded(self.step):
                     raise httpcore.ReadError("as recorded: the connection was cut")
                 # It ended because the client closed it.
                 found = None
-            missing = player.missing_for(chunk)
-            await player.changed(
-                self._step.job if missing is None else missing, math.inf if found is None else found
-            )
+            await player.changed(self.step.job, found, chunk)
 
     def _end(self) -> Chunk:
         """Return when the connection ended: after all that the recorded client had written before."""
-        response = self._step.response
+        response = self.step.response
         at = response.at if response.ended_at is None else response.ended_at
-        return Chunk(at, after=self._player.matcher.sent_before(self._step, at))
+        return Chunk(at, after=self._player.matcher.sent_before(self.step, at))
 
     @property
     def _is_closing(self) -> bool:

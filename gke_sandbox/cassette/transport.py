@@ -16,7 +16,7 @@ from .._fakes.body import Body, Timeouts, UpgradedBody, accept_header
 from .matcher import RecordedJob, ReplayRequest
 from .model import ERRORS, Chunk, RecordedResponse, Step, jobs_of
 from .normalize import event_line, json_bytes
-from .player import Player
+from .player import OpenStream, Player
 from .timeline import Failure, PodTimeline
 
 if TYPE_CHECKING:
@@ -122,9 +122,7 @@ class ReplayTransport(httpx.AsyncBaseTransport):
             never = response.status is None and response.ended_by not in ERRORS
             if due is not None and due <= anyio.current_time() and not never:
                 return
-            missing = player.missing_for(response)
-            key = step.job if missing is None else missing
-            await player.changed(key, math.inf if due is None or never else due)
+            await player.changed(step.job, None if never else due, response)
 
     async def _list_or_watch(self, replayed: ReplayRequest, request: httpx.Request) -> httpx.Response:
         player = self.player
@@ -238,61 +236,55 @@ class _Stream:
         self._pieces += pieces
 
 
-class _RecordedStream(_Stream):
+class _RecordedStream(_Stream, OpenStream):
     """One recorded stream, such as the log of a container."""
 
     def __init__(self, player: Player, step: Step, jobs: Jobs) -> None:
-        super().__init__(player)
-        self._step = step
+        _Stream.__init__(self, player)
+        OpenStream.__init__(self, step)
         self._jobs = jobs
-        self._left = list(step.response.chunks or ())
-        self._is_log = all(chunk.event is None for chunk in self._left)
+        self._is_log = all(chunk.event is None for chunk in self.left)
         if self._is_log:
             player.logs.setdefault(step.job, []).append(self)
 
-    def has_output_before(self, at: int) -> bool:
-        """Return whether output that was recorded before a time was not sent yet."""
-        return bool(self._left) and self._left[0].at < at
-
     def close(self) -> None:
         if self._is_log:
-            self._player.logs[self._step.job].remove(self)
-            self._player.release(self._step.job)
+            self._player.logs[self.step.job].remove(self)
+            self._player.release(self.step.job)
 
     def _fill(self) -> bool:
         due, chunk = self._next()
         if chunk is None or due > anyio.current_time():
             return False
-        self._left.remove(chunk)
+        self.left.remove(chunk)
         if chunk.event is None:
             self._pieces.append(chunk.data)
         else:
             jobs = [*self._jobs, *self._player.jobs_of(chunk), *jobs_of(chunk.event["object"])]
-            self._add(chunk, _line(self._player, chunk, jobs, self._step))
-        self._player.release(self._step.job)
+            self._add(chunk, _line(self._player, chunk, jobs, self.step))
+        self._player.release(self.step.job)
         return True
 
     def _next(self) -> tuple[float, Chunk | None]:
         """Return the next chunk and when it is due. Events may overtake only events of other Jobs."""
         best, found = math.inf, None
         blocked: set[str] = set()
-        for index, chunk in enumerate(self._left[:1] if self._is_log else self._left):
+        for index, chunk in enumerate(self.left[:1] if self._is_log else self.left):
             jobs = set() if chunk.event is None else set(jobs_of(chunk.event["object"]))
             if not (jobs & blocked if jobs else index):
-                due = self._player.due(chunk, self._opened_at, self._step.response.at)
+                due = self._player.due(chunk, self._opened_at, self.step.response.at)
                 if due is not None and due < best:
                     best, found = due, chunk
             blocked |= jobs
         return best, found
 
     async def _ends(self) -> bool:
-        player, response = self._player, self._step.response
-        if self._left or response.ended_by == "client":
-            if not self._left and not player.timing and player.matcher.is_repeated(self._step):
+        player, response = self._player, self.step.response
+        if self.left or response.ended_by == "client":
+            if not self.left and not player.timing and player.matcher.is_repeated(self.step):
                 # It opened the stream again after a silence: a replay does not wait for that.
                 raise httpx.ReadError("the recorded client opened the stream again")
-            missing = player.missing_for(self._left[0]) if self._left else None
-            await player.changed(self._step.job if missing is None else missing, self._next()[0])
+            await player.changed(self.step.job, self._next()[0], self.left[0] if self.left else None)
             return False
         if player.timing and response.ended_at is not None:
             await anyio.sleep_until(self._opened_at + (response.ended_at - response.at) / 1000)

@@ -60,6 +60,8 @@ _MAX_OUTPUT_PAYLOAD = 2 << 20
 # A start frame has less than 100 bytes. An exit frame has up to 6,200, with the names of dropped files.
 _MAX_JSON_PAYLOAD = 16 << 10
 _MAX_UNFRAMED = 64 << 10
+# A multiple of 4, so that each step is complete base64.
+_STEP = 16 << 10
 
 
 @dataclass(frozen=True)
@@ -117,16 +119,58 @@ class Exit:
 Frame = Start | Output | OutputFile | Exit
 
 
+class _Unpacker:
+    """Decodes base64 of one zlib stream in steps while it arrives, so that the end of a large one is a short step.
+
+    At most `room` bytes are wanted: if there are more, it stops after one more.
+    """
+
+    def __init__(self, room: int) -> None:
+        self.size = 0
+        """The number of decompressed bytes."""
+        self._room = room
+        self._inflater = zlib.decompressobj()
+        self._pieces: list[bytes] = []
+        self._at = 0
+        self._damaged = False
+
+    def advance(self, buffer: bytearray, start: int, end: int) -> None:
+        """Decode the payload from `start` to `end`, as far as it is new, except for less than one step."""
+        while end - start - self._at >= _STEP:
+            self._add(buffer[start + self._at : start + self._at + _STEP])
+
+    def finish(self, buffer: bytearray, start: int, end: int) -> bytes | DropReason:
+        """Return the content, or its first `room` + 1 bytes if it is longer, or why it is dropped."""
+        self.advance(buffer, start, end)
+        self._add(buffer[start + self._at : end])
+        if self._damaged or (self.size <= self._room and not self._inflater.eof):
+            return "unreadable"
+        return b"".join(self._pieces)
+
+    def _add(self, encoded: bytearray) -> None:
+        self._at += len(encoded)
+        if self._damaged or self.size > self._room or not encoded:
+            return
+        try:
+            data = self._inflater.decompress(base64.b64decode(encoded, validate=True), self._room + 1 - self.size)
+        except (ValueError, zlib.error):
+            self._damaged = True
+            return
+        self._pieces.append(data)
+        self.size += len(data)
+        self._damaged = self.size <= self._room and bool(self._inflater.unused_data)
+
+
 class _Header(NamedTuple):
     kind: str
     length: int
     """The length of the payload, in bytes."""
-    name: str
-    """The path of a file; empty for other frames."""
-    packed: bool
-    """Whether the payload of an output frame is base64 of zlib."""
     size: int
     """The length of the header, with its LF."""
+    name: str = ""
+    """The path of a file; empty for other frames."""
+    content: _Unpacker | DropReason | None = None
+    """The content of a payload that is base64 of zlib, or why it is dropped. None for other payloads."""
 
 
 class Decoder:
@@ -196,14 +240,22 @@ class Decoder:
             header = self._header
             start = at + header.size
             end = start + header.length
+            if isinstance(header.content, _Unpacker):
+                header.content.advance(buffer, start, min(end, len(buffer)))
             if end >= len(buffer):
                 break
             self._header = None
-            if buffer[end] != _LF:
+            is_framed = buffer[end] == _LF
+            frame = self._frame(header, start, end) if is_framed else None
+            if isinstance(header.content, _Unpacker):
+                self._inflated[header.kind] += header.content.size
+            if not is_framed:
                 self._keep_unframed(at, start)
                 at = start
                 continue
-            if not self._take(header, bytes(buffer[start:end]), frames):
+            if frame is not None:
+                frames.append(frame)
+            else:
                 self._keep_unframed(at, end + 1)
             at = end + 1
             self._complete = (self._fed - len(buffer) + at, len(self._unframed))
@@ -251,11 +303,27 @@ class Decoder:
         about = None if meta is None else _json(meta)
         size = found.end() - found.start()
         if kind == "file":
-            return _Header(kind, length, about, False, size) if isinstance(about, str) else None
+            return _Header(kind, length, size, about, self._new_file(about)) if isinstance(about, str) else None
         if meta is None:
-            return _Header(kind, length, "", False, size)
-        packed = kind in ("out", "err") and about == {"encoding": "zlib"}
-        return _Header(kind, length, "", True, size) if packed else None
+            return _Header(kind, length, size)
+        if kind not in ("out", "err") or about != {"encoding": "zlib"}:
+            return None
+        limit = self._limits.output_bytes
+        return _Header(kind, length, size, "", self._new_unpacker(kind, limit - self._kept[kind], limit))
+
+    def _new_file(self, name: str) -> _Unpacker | DropReason:
+        try:
+            self._names.check(safe_output_name(name))
+        except ValueError:
+            return "refused_name"
+        if len(self._names) >= self._limits.file_count:
+            return "too_many"
+        limit = self._limits.file_bytes
+        return self._new_unpacker("file", limit - self._file_bytes, limit)
+
+    def _new_unpacker(self, kind: str, room: int, limit: int) -> _Unpacker | DropReason:
+        """Rejected data counts too, up to twice `limit`, or many small decompression bombs would take minutes."""
+        return "too_large" if self._inflated[kind] > 2 * limit else _Unpacker(room)
 
     def _longest(self, kind: str) -> int:
         if kind == "file":
@@ -263,76 +331,40 @@ class Decoder:
             return 4 * ((self._limits.file_bytes + self._limits.file_bytes // 1024 + 64) // 3 + 1)
         return _MAX_OUTPUT_PAYLOAD if kind in ("out", "err") else _MAX_JSON_PAYLOAD
 
-    def _take(self, header: _Header, payload: bytes, frames: list[Frame]) -> bool:
-        """Decode a payload and append its frame. Return False if it is not a valid frame."""
-        if header.kind in ("out", "err"):
-            room = self._limits.output_bytes - self._kept[header.kind]
-            data = (
-                self._inflate(header.kind, payload, room, self._limits.output_bytes) if header.packed else payload
-            )
-            if isinstance(data, str):
-                return False
-            kept = data[:room]
-            self._kept[header.kind] += len(kept)
-            self._dropped[header.kind] += len(data) - len(kept)
-            if kept:
-                frames.append(Output("stdout" if header.kind == "out" else "stderr", kept))
-            return True
-        frame: Frame | None = None
-        if header.kind == "file":
-            file = self._file(header.name, payload)
-            if isinstance(file, OutputFile):
-                frame = file
-            else:
-                self._dropped["files"] += 1
-                if len(self._named) < MAX_NAMED:
-                    self._named.append(dropped_file(header.name, file))
-        elif header.kind == "start":
-            frame = None if self.started else _start(payload)
-            self.started = self.started or frame is not None
+    def _frame(self, header: _Header, start: int, end: int) -> Frame | None:
+        """Return the frame with the payload from `start` to `end`. Return None if it is invalid or dropped."""
+        kind, content = header.kind, header.content
+        if isinstance(content, _Unpacker):
+            data = content.finish(self._buffer, start, end)
         else:
-            frame = _exit(payload)
-            self.exited = frame is not None
-        if frame is None:
-            return False
-        frames.append(frame)
-        return True
-
-    def _file(self, name: str, payload: bytes) -> OutputFile | DropReason:
-        try:
-            name = safe_output_name(name)
-            self._names.check(name)
-        except ValueError:
-            return "refused_name"
-        if len(self._names) >= self._limits.file_count:
-            return "too_many"
-        room = self._limits.file_bytes - self._file_bytes
-        data = self._inflate("file", payload, room, self._limits.file_bytes)
+            data = content or bytes(self._buffer[start:end])
+        if kind == "file":
+            return self._file(header.name, data)
         if isinstance(data, str):
-            return data
-        if len(data) > room:
-            return "too_large"
-        self._names.add(name)
-        self._file_bytes += len(data)
-        return OutputFile(name, data)
+            return None
+        if kind in ("out", "err"):
+            kept = data[: self._limits.output_bytes - self._kept[kind]]
+            self._kept[kind] += len(kept)
+            self._dropped[kind] += len(data) - len(kept)
+            return Output("stdout" if kind == "out" else "stderr", kept)
+        if kind == "start":
+            start_ = None if self.started else _start(data)
+            self.started = self.started or start_ is not None
+            return start_
+        exit_ = _exit(data)
+        self.exited = exit_ is not None
+        return exit_
 
-    def _inflate(self, kind: str, payload: bytes, room: int, limit: int) -> bytes | DropReason:
-        """Return the decoded payload, or its first `room` + 1 bytes if it is longer, or why it is dropped.
-
-        It must be base64 of one zlib stream. Rejected data counts too, up to twice `limit` bytes of each kind, or
-        many small decompression bombs would take minutes.
-        """
-        if self._inflated[kind] > 2 * limit:
-            return "too_large"
-        inflater = zlib.decompressobj()
-        try:
-            data = inflater.decompress(base64.b64decode(payload, validate=True), room + 1)
-        except (ValueError, zlib.error):
-            return "unreadable"
-        self._inflated[kind] += len(data)
-        if len(data) <= room and (not inflater.eof or inflater.unused_data):
-            return "unreadable"
-        return data
+    def _file(self, name: str, data: bytes | DropReason) -> OutputFile | None:
+        if not isinstance(data, str) and len(data) <= self._limits.file_bytes - self._file_bytes:
+            safe = safe_output_name(name)
+            self._names.add(safe)
+            self._file_bytes += len(data)
+            return OutputFile(safe, data)
+        self._dropped["files"] += 1
+        if len(self._named) < MAX_NAMED:
+            self._named.append(dropped_file(name, data if isinstance(data, str) else "too_large"))
+        return None
 
     def _keep_unframed(self, start: int, end: int) -> None:
         room = _MAX_UNFRAMED - len(self._unframed)
@@ -344,8 +376,8 @@ def _merged(frames: Iterable[Frame]) -> Iterable[Frame]:
     for stream, group in itertools.groupby(frames, lambda f: f.stream if isinstance(f, Output) else None):
         if stream is None:
             yield from group
-        else:
-            yield Output(stream, b"".join(f.data for f in group if isinstance(f, Output)))
+        elif data := b"".join(f.data for f in group if isinstance(f, Output)):
+            yield Output(stream, data)
 
 
 def _json(text: bytes) -> object:

@@ -12,6 +12,7 @@ import pytest
 
 from gke_sandbox._wire.frames import (
     PROTOCOL,
+    Decoder,
     DroppedFile,
     DroppedOutput,
     Exit,
@@ -20,6 +21,7 @@ from gke_sandbox._wire.frames import (
     Output,
     OutputFile,
     Start,
+    _Unpacker,
     encode,
 )
 from tests.wire.frames import EXIT, EXIT_0, START, decode, exit_frame, file_frame, one_by_one, outcome, packed
@@ -421,6 +423,51 @@ def test_output_that_is_not_one_whole_zlib_stream_is_not_a_frame(payload: bytes)
     assert frames == [Output("stdout", b"real")]
     assert decoder.dropped == DroppedOutput()
     assert decoder.unframed == forged
+
+
+NOISE = random.Random(1).randbytes(100_000)
+LARGE = base64.b64encode(zlib.compress(NOISE))
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (LARGE, None),
+        (LARGE[:70_000] + b"!" + LARGE[70_001:], "unreadable"),
+        (LARGE[:-4], "unreadable"),
+        (base64.b64encode(zlib.compress(NOISE[:70_000]) + b"and more" * 2_000), "unreadable"),
+        (base64.b64encode(zlib.compress(NOISE + b"x")), "too_large"),
+        *((base64.b64encode(zlib.compress(NOISE[:size])), None) for size in range(24_560, 24_580)),
+    ],
+    ids=range(25),
+)
+def test_a_large_file_is_the_same_however_its_log_is_split(payload: bytes, reason: str | None) -> None:
+    log = START + encode("file", payload, "a") + EXIT
+    limits = Limits(file_bytes=len(NOISE))
+    whole = outcome([log], limits)
+    frames, decoder = decode([log], limits)
+    assert [file.reason for file in decoder.dropped.named_files] == ([] if reason is None else [reason])
+    assert any(isinstance(frame, OutputFile) for frame in frames) == (reason is None)
+    for size in (1000, 16_384, 16_397, 50_000):
+        assert outcome([log[at : at + size] for at in range(0, len(log), size)], limits) == whole
+
+
+def test_a_large_file_is_decoded_while_it_arrives() -> None:
+    """Decoding it at its end would block other runs."""
+    decoder = Decoder()
+    decoder.feed(encode("file", LARGE, "a")[:-1])
+    unpacker = decoder._header.content if decoder._header is not None else None
+    assert isinstance(unpacker, _Unpacker)
+    assert unpacker.size > len(NOISE) - (16 << 10)
+
+
+def test_a_file_that_is_read_again_does_not_use_up_the_limit() -> None:
+    frame = encode("file", LARGE, "a")
+    decoder = Decoder(Limits(file_bytes=len(NOISE)))
+    for _ in range(10):
+        assert decoder.feed(frame[:-1]) == []
+        decoder.rewind()
+    assert decoder.feed(frame) == [OutputFile("a", NOISE)]
 
 
 @pytest.mark.parametrize("second", ["a/b", "./a/b", "a//b", "a", "a/b/c"])

@@ -19,7 +19,7 @@ from gke_sandbox.errors import ConfigError
 from gke_sandbox.kube.config.kubeconfig import Entry, merge, parse
 
 KUBECTL = shutil.which("kubectl")
-pytestmark = pytest.mark.skipif(KUBECTL is None, reason="kubectl is not installed")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(KUBECTL is None, reason="kubectl is not installed")]
 
 # Short texts, so that names collide, and texts that YAML reads as other types if they are not in quotes.
 texts = st.sampled_from(
@@ -138,7 +138,7 @@ def told_by_kubectl(view: dict[str, Any], kind: str) -> dict[str, Any]:
     return {entry["name"]: without_empty_fields(entry[kind]) for entry in view[f"{kind}s"] or []}
 
 
-@settings(max_examples=30)
+@settings(max_examples=60)
 @given(st.lists(documents, min_size=1, max_size=3))
 def test_kubeconfigs_are_read_and_merged_as_in_kubectl(
     tmp_path_factory: pytest.TempPathFactory, found: list[Any]
@@ -160,7 +160,7 @@ def test_kubeconfigs_are_read_and_merged_as_in_kubectl(
         assert {name: as_kubectl_writes(entry) for name, entry in ours.items()} == told_by_kubectl(view, kind)
 
 
-@settings(max_examples=20)
+@settings(max_examples=40)
 @given(good, names)
 def test_a_context_resolves_as_in_kubectl(
     tmp_path_factory: pytest.TempPathFactory, found: dict[str, Any], current: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import datetime
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import anyio
 import httpx
 
-from .._version import __version__
 from ..errors import ApiError, Forbidden, NetworkError, ServerError, TooManyRequests
 from .attach import AttachConnection, require_websockets, upgrade_headers, upgrade_problem
 from .config.types import ClusterConfig
@@ -24,9 +24,9 @@ from .http.request_queue import RequestQueue
 from .http.tls import warn_if_insecure
 from .http.transport import (
     REQUEST_TIMEOUT,
-    RoundTrip,
     network_errors,
     network_transport,
+    request_headers,
     stream_timeout,
     trace_listener,
 )
@@ -91,7 +91,7 @@ class KubeClient:
         self._transport = transport
         self._http: httpx.AsyncClient | None = None
         self._proxy: Proxy | None = None
-        self._round_trip = RoundTrip()
+        self._round_trips: deque[float] = deque(maxlen=8)
         self._queue = RequestQueue()
         self._warned: set[str] = set()
         self._permissions = Permissions()
@@ -109,21 +109,10 @@ class KubeClient:
             transport = network_transport(self.config, self._proxy)
         if self._transport_wrapper is not None:
             transport = self._transport_wrapper(transport)
-        # Compression delays the chunks of watches and logs, so only complete responses are compressed.
-        headers = httpx.Headers(
-            {
-                "Accept": "application/json, */*",
-                "Accept-Encoding": "identity",
-                "User-Agent": f"gke-sandbox/{__version__}",
-            }
-        )
-        if self.config.impersonation is not None:
-            # Also over plain HTTP, as client-go does: these headers are not secret.
-            self.config.impersonation.add_to(headers)
         http = httpx.AsyncClient(
             transport=transport,
             auth=self.config.auth if self.config.secure else None,
-            headers=headers,
+            headers=request_headers(self.config),
             timeout=REQUEST_TIMEOUT,
             follow_redirects=False,
             trust_env=False,
@@ -181,11 +170,11 @@ class KubeClient:
     @property
     def round_trip(self) -> float | None:
         """Seconds from sending a request on an open connection to its response headers: the minimum of the last
-        few.
+        eight, to exclude most of the processing time of the server.
 
         None before the first response, and on transports other than the network.
         """
-        return self._round_trip.seconds
+        return min(self._round_trips, default=None)
 
     async def create(
         self,
@@ -427,7 +416,7 @@ class KubeClient:
         """
         if self._http is None:
             raise RuntimeError("enter the KubeClient with `async with` first")
-        extensions: dict[str, Any] = {"trace": trace_listener(None if stream else self._round_trip)}
+        extensions = {"trace": trace_listener((lambda _: None) if stream else self._round_trips.append)}
         headers = dict(headers or {})
         if content is not None:
             headers["Content-Type"] = "application/json"

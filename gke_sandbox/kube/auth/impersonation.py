@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import httpx
-
 from ...errors import ConfigError
 
 __all__ = ["Impersonation"]
@@ -54,13 +52,6 @@ class Impersonation:
             (f"Impersonate-Extra-{_escaped(key)}", value) for key, values in self.extra.items() for value in values
         ]
         return [(name, _trimmed(value)) for name, value in found]
-
-    def add_to(self, headers: httpx.Headers) -> None:
-        """Add the headers, except to a request that already impersonates a user."""
-        if "Impersonate-User" not in headers:
-            # Like client-go, send UTF-8; httpx accepts only ASCII text.
-            added = [(name.encode("ascii"), value.encode()) for name, value in self.headers()]
-            headers.update(httpx.Headers(added))
 
 
 def _trimmed(value: str) -> str:

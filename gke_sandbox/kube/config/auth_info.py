@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..auth.exec import ExecConfig
     from .types import ClusterConfig
 
-__all__ = ["Credentials", "impersonation_from", "inline_or_file", "resolve_credentials"]
+__all__ = ["impersonation_from", "inline_or_file", "with_credentials"]
 
 # Providers that older clients supported, and their replacements.
 PROVIDER_HINTS = {
@@ -30,19 +30,10 @@ PROVIDER_HINTS = {
 }
 
 
-@dataclass(frozen=True)
-class Credentials:
-    """Credentials for a cluster."""
-
-    auth: httpx.Auth | None = None
-    client_certificate: ClientCertificate | None = None
-    description: str = "none"
-
-
-def resolve_credentials(
-    user: Entry, cluster: ClusterConfig, extension: object, *, environ: Mapping[str, str]
-) -> Credentials:
-    """Return the credentials of `user` for `cluster`. A cluster without TLS gets none.
+def with_credentials(
+    cluster: ClusterConfig, user: Entry, extension: object, *, environ: Mapping[str, str]
+) -> ClusterConfig:
+    """Return `cluster` with the credentials of `user`. A cluster without TLS gets none.
 
     A token or a password is used together with a client certificate; a plugin only if there is neither.
     `extension` is the cluster's extension for plugins. Raise `ConfigError` for contradictory fields, used or not,
@@ -53,7 +44,7 @@ def resolve_credentials(
     certificate = _client_certificate(user)
     plugin = _plugin(user)
     if not cluster.secure:
-        return Credentials(description="none (no TLS)")
+        return replace(cluster, credentials="none (no TLS)")
     provider = user.fields.get("auth-provider")
     if provider is not None:
         name = provider.get("name", "")
@@ -64,18 +55,14 @@ def resolve_credentials(
     auth, description = _header(user)
     if certificate is not None:
         description = f"{description} and client certificate" if description else "client certificate"
-    if description:
-        return Credentials(auth, certificate, description)
-    if plugin is not None:
+    elif plugin is not None and not description:
         from ..auth.exec import ExecAuth, exec_auth
 
         auth = exec_auth(plugin, cluster, extension, environ=environ)
-        replaced = not isinstance(auth, ExecAuth)
+        is_plugin = isinstance(auth, ExecAuth)
         name = os.path.basename(plugin.command)
-        return Credentials(
-            auth, None, "Google Application Default Credentials" if replaced else f"exec plugin {name}"
-        )
-    return Credentials()
+        description = f"exec plugin {name}" if is_plugin else "Google Application Default Credentials"
+    return replace(cluster, auth=auth, client_certificate=certificate, credentials=description or "none")
 
 
 def _header(user: Entry) -> tuple[httpx.Auth | None, str]:

@@ -12,7 +12,7 @@ from typing import Any
 from ...errors import ConfigError
 from ..auth.impersonation import Impersonation
 from ..auth.static import BearerToken, TokenFile, check_token
-from .auth_info import impersonation_from, inline_or_file, resolve_credentials
+from .auth_info import impersonation_from, inline_or_file, with_credentials
 from .files import read_file, read_file_if_there
 from .kubeconfig import Entry, Kubeconfig, merge, parse, quoted
 from .types import NO_OVERRIDES, SYSTEM_CA, ClusterConfig, ConnectionOverrides
@@ -46,7 +46,7 @@ def find_cluster(
         return load_kubeconfig(path, context, environ=environ, overrides=overrides, root=root)
     config = in_cluster(environ, root=root, overrides=overrides)
     if config is not None:
-        return replace(config, is_own_cluster=True)
+        return replace(config, is_own_cluster=not overrides.server)
     try:
         return load_kubeconfig(environ=environ, overrides=overrides, root=root)
     except _NoKubeconfig as error:
@@ -165,13 +165,7 @@ def _resolve(
     if found.secure:
         found = _with_authority(found, cluster, ca_data)
     extension = cluster.fields.get("extensions", {}).get(EXEC_EXTENSION)
-    credentials = resolve_credentials(user, found, extension, environ=environ)
-    return replace(
-        found,
-        auth=credentials.auth,
-        client_certificate=credentials.client_certificate,
-        credentials=credentials.description,
-    )
+    return with_credentials(found, user, extension, environ=environ)
 
 
 def _with_authority(config: ClusterConfig, cluster: Entry, ca_data: bytes | None) -> ClusterConfig:

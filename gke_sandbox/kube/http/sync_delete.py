@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Sequence
 
 import httpx
 
-from ..._version import __version__
 from ...errors import SandboxError
 from ..config.types import ClusterConfig
 from ..resources import JOBS
-from .transport import sync_transport
+from .transport import request_headers, sync_transport
 
 __all__ = ["delete_jobs_sync"]
 
@@ -29,27 +27,18 @@ def delete_jobs_sync(config: ClusterConfig, namespace: str, names: Sequence[str]
     Stop after the first request without a response (5 s).
     """
     options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
-    headers = httpx.Headers(
-        {
-            "Content-Type": "application/json",
-            "Accept-Encoding": "identity",
-            "User-Agent": f"gke-sandbox/{__version__}",
-        }
-    )
-    if config.impersonation is not None:
-        config.impersonation.add_to(headers)
     remaining = list(names)
     try:
         with httpx.Client(
             transport=sync_transport(config, config.proxy(os.environ)),
             auth=config.auth if config.secure else None,
-            headers=headers,
+            headers=request_headers(config),
             timeout=REQUEST_TIMEOUT,
             trust_env=False,
         ) as client:
             while remaining:
                 url = config.address + JOBS.path(namespace, remaining[0])
-                response = client.request("DELETE", url, content=json.dumps(options))
+                response = client.request("DELETE", url, json=options)
                 if not (response.is_success or response.status_code == httpx.codes.NOT_FOUND):
                     logger.warning(
                         "%s %s was not deleted at exit: %s", JOBS.kind, remaining[0], response.text[:200]

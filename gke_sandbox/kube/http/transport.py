@@ -8,7 +8,6 @@ import re
 import socket
 import ssl
 import sys
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -18,6 +17,7 @@ from typing import Any
 import anyio
 import httpx
 
+from ..._version import __version__
 from ...errors import ConfigError, NetworkError
 from ..auth.exec import ExecAuth
 from ..auth.static import ClientCertificate
@@ -29,9 +29,9 @@ from .tls import proxy_ssl_context, ssl_context
 
 __all__ = [
     "REQUEST_TIMEOUT",
-    "RoundTrip",
     "network_errors",
     "network_transport",
+    "request_headers",
     "stream_timeout",
     "sync_transport",
     "trace_listener",
@@ -47,6 +47,21 @@ _OUTSIDE_VALIDITY = (9, 10)
 _REFUSED = (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL)
 """httpx raises these before it sends anything: the request is not valid."""
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, *_REFUSED)
+
+
+def request_headers(config: ClusterConfig) -> httpx.Headers:
+    """Return the headers that all requests have."""
+    # Compression delays the chunks of watches and logs, so only complete responses are compressed.
+    headers = [
+        ("Accept", "application/json, */*"),
+        ("Accept-Encoding", "identity"),
+        ("User-Agent", f"gke-sandbox/{__version__}"),
+    ]
+    if config.impersonation is not None:
+        # Also over plain HTTP, as client-go does: these headers are not secret.
+        headers += config.impersonation.headers()
+    # Like client-go, send UTF-8; httpx accepts only ASCII text.
+    return httpx.Headers([(name.encode("ascii"), value.encode()) for name, value in headers])
 
 
 def stream_timeout(read: float | None) -> httpx.Timeout:
@@ -231,28 +246,12 @@ def _error_text(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-class RoundTrip:
-    """The time until the response headers on an open connection.
+def trace_listener(measured: Callable[[float], None]) -> Callable[[str, Mapping[str, Any]], Awaitable[None]]:
+    """Return the ``trace`` extension for one request. It closes a connection that httpcore leaks.
 
-    `trace_listener` measures it from the events of the network transport. Opening a connection does not count, and
-    other transports (the embedded cluster, replay) are not measured.
+    It calls `measured` with the seconds from sending the request on an open connection to its response headers.
+    Only the network transport has these events: the embedded cluster and replays are not measured.
     """
-
-    def __init__(self) -> None:
-        self._samples: deque[float] = deque(maxlen=8)
-
-    def add(self, seconds: float) -> None:
-        """Add the time of one request."""
-        self._samples.append(seconds)
-
-    @property
-    def seconds(self) -> float | None:
-        """The shortest of the last eight times, to exclude most of the processing time of the server."""
-        return min(self._samples, default=None)
-
-
-def trace_listener(round_trip: RoundTrip | None) -> Callable[[str, Mapping[str, Any]], Awaitable[None]]:
-    """Return the ``trace`` extension for one request: it measures, and closes a connection that httpcore leaks."""
     # https://www.encode.io/httpcore/extensions/#trace
     started = 0.0
     half_open: Any = None
@@ -265,9 +264,8 @@ def trace_listener(round_trip: RoundTrip | None) -> Callable[[str, Mapping[str, 
                 _limit_connect(info["request"])
                 # The proxy responds to this request, so do not measure it.
                 started = math.inf
-        elif event == "http11.receive_response_headers.complete" and round_trip is not None:
-            if started != math.inf:
-                round_trip.add(anyio.current_time() - started)
+        elif event == "http11.receive_response_headers.complete" and started != math.inf:
+            measured(anyio.current_time() - started)
         elif event in ("connection.connect_tcp.complete", "socks.connect_tcp.complete"):
             half_open = info["return_value"]
             # httpcore sets the options of the transport on direct connections only.

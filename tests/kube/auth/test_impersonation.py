@@ -129,9 +129,3 @@ async def test_values_are_sent_as_utf_8() -> None:
 async def test_without_impersonation_no_header_is_sent() -> None:
     headers = await sent(ClusterConfig(server="https://cluster"))
     assert not [name for name in headers if name.startswith("impersonate")]
-
-
-def test_a_request_that_already_impersonates_a_user_is_not_changed() -> None:
-    headers = httpx.Headers({"impersonate-user": "somebody"})
-    FULL.add_to(headers)
-    assert headers.multi_items() == [("impersonate-user", "somebody")]

@@ -15,7 +15,7 @@ from gke_sandbox.errors import ConfigError
 from gke_sandbox.kube.auth.static import BasicAuth, BearerToken, ClientCertificate, TokenFile
 from gke_sandbox.kube.config.kubeconfig import parse
 from gke_sandbox.kube.config.loader import find_cluster, in_cluster, load_kubeconfig
-from gke_sandbox.kube.config.types import ClusterConfig
+from gke_sandbox.kube.config.types import ClusterConfig, ConnectionOverrides
 
 from .kubeconfigs import CA, Write, b64, kubeconfig
 
@@ -530,3 +530,5 @@ def test_only_the_cluster_of_the_pod_that_was_not_chosen_is_marked(account: Path
     chosen = in_cluster(POD, root=account)
     assert chosen is not None
     assert not chosen.is_own_cluster
+    elsewhere = ConnectionOverrides(server="https://other")
+    assert not find_cluster(environ=POD, root=account, overrides=elsewhere).is_own_cluster

@@ -90,9 +90,7 @@ class Console:
 
     def _write(self, stream: Stream, data: bytes) -> None:
         try:
-            write_all(_STDOUT if stream == "stdout" else _STDERR, data)
-        except OSError as error:
-            raise OutputFailed(stream, error) from error
+            _write(stream, data)
         finally:
             self._writing_in_thread = False
         if data and (stream == "stderr" or self._same_file):
@@ -211,16 +209,17 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 def print_text(text: str) -> None:
-    """Print to stdout and flush. Raises `OutputFailed`."""
+    """Print to stdout. Characters that its encoding does not have are escaped. Raises `OutputFailed`."""
+    # Python has no sys.stdout if stdout was closed at the start.
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    _write("stdout", text.encode(encoding, "backslashreplace"))
+
+
+def _write(stream: Stream, data: bytes) -> None:
     try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        write_all(_STDOUT if stream == "stdout" else _STDERR, data)
     except OSError as error:
-        # Discard what is still buffered: Python flushes at exit, and would report the same error again.
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
-        os.close(null)
-        raise OutputFailed("stdout", error) from error
+        raise OutputFailed(stream, error) from error
 
 
 def _same_file(first: int, second: int) -> bool:

@@ -127,9 +127,9 @@ print(sorted({{"anyio", "asyncio", "httpx", "yaml"}} & set(sys.modules)))
     assert done.stdout.splitlines()[-1] == b"[]"
 
 
-def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"gke-sandbox {__version__}\n"
+    assert capfd.readouterr().out == f"gke-sandbox {__version__}\n"
 
 
 def test_help_reports_a_full_disk_but_not_a_closed_pipe() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +159,12 @@ def test_values_that_other_yaml_parsers_read_as_numbers_or_booleans_are_quoted(
 def test_invalid_usage_is_reported(arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["manifest", *arguments]) == 2
     assert message in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("stdout", [None, io.TextIOWrapper(io.BytesIO(), encoding="ascii")])
+def test_text_is_printed_without_an_encoding_and_in_any_encoding(
+    stdout: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", stdout)
+    assert main(["manifest", "-c", "print('\N{EURO SIGN}')"]) == 0
+    assert ("\\u20ac" if stdout else "\N{EURO SIGN}") in capfd.readouterr().out

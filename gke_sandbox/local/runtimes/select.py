@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from typing import Literal
@@ -47,7 +48,9 @@ def _warn(why: str) -> None:
     with _lock:
         warned, _warned = _warned, True
     if not warned and sys.stderr is not None:
-        sys.stderr.write(
-            f"gke-sandbox: warning: {why}: the embedded cluster runs code as plain processes on this machine, "
-            "without isolation\n"
-        )
+        # A closed or full stderr does not prevent the run.
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(
+                f"gke-sandbox: warning: {why}: the embedded cluster runs code as plain processes on this machine, "
+                "without isolation\n"
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Literal
 import pytest
 
 from gke_sandbox.errors import ConfigError
+from gke_sandbox.local.runtimes import select
 from gke_sandbox.local.runtimes.select import choose_runtime
 
 CHOICES = """
@@ -85,3 +87,10 @@ def test_a_runsc_in_an_empty_or_relative_entry_of_path_is_an_error_and_not_run(
 def test_an_unknown_isolation_is_rejected() -> None:
     with pytest.raises(ConfigError, match="must be auto, gvisor or process"):
         choose_runtime("docker")  # type: ignore[arg-type]
+
+
+def test_a_full_stderr_does_not_prevent_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(select, "_warned", False)
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(full, write_through=True))
+        assert choose_runtime("process").name == "process"

@@ -47,7 +47,10 @@ class Recorder:
         self.server: str | None = None
         self.discarded = False
         """Whether to write nothing."""
-        self._scenario = os.path.basename(self.path).partition(".")[0] if scenario is None else scenario
+        if scenario is None:
+            # The file is UTF-8; other names have lone surrogates.
+            scenario = os.fsencode(os.path.basename(self.path)).decode("utf-8", "replace").partition(".")[0]
+        self._scenario = scenario
         self._notes = notes
         self._now = now
         self._started_at: datetime | None = None

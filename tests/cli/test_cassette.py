@@ -118,3 +118,9 @@ def test_an_interrupted_run_is_not_recorded(tmp_path: Path) -> None:
     assert process.wait(20) == 130
     process.communicate()
     assert (tmp_path / "run.yaml").read_text() == "previous content"
+
+
+def test_the_name_of_a_recording_may_contain_any_bytes(tmp_path: Path, run: Run) -> None:
+    name = os.fsdecode(b"caf\xe9.yaml")
+    assert run(*LOCAL, "--record", name, "-c", "print(1)") == (0, "1\n", "")
+    assert load(tmp_path / name).header.scenario == "caf\N{REPLACEMENT CHARACTER}"

@@ -70,3 +70,10 @@ def test_with_json_the_error_is_a_json_object(home: Path, capfd: pytest.CaptureF
     stdout, stderr = capfd.readouterr()
     assert stderr == ""
     assert json.loads(stdout)["error"]["kind"] == "ConfigError"
+
+
+def test_the_kind_of_an_error_is_a_public_class(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "-c", "1", "--context", "here", "--json"]) == 125
+    error = json.loads(capfd.readouterr().out)["error"]
+    assert (error["kind"], error["hint"]) == ("ConfigError", "Name one, or run this in a pod of the cluster.")
+    assert error["message"].endswith(".kube/config does not exist")

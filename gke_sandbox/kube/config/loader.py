@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 # https://kubernetes.io/docs/reference/config-api/client-authentication.v1/#client-authentication-k8s-io-v1-Cluster
 EXEC_EXTENSION = "client.authentication.k8s.io/exec"
+_NO_KUBECONFIG = "no kubeconfig: "
 # The number of contexts that an error lists.
 MAX_NAMES = 20
 PEM = b"-----BEGIN CERTIFICATE-----"
@@ -49,9 +50,12 @@ def find_cluster(
         return replace(config, is_own_cluster=not overrides.server)
     try:
         return load_kubeconfig(environ=environ, overrides=overrides, root=root)
-    except _NoKubeconfig as error:
+    except ConfigError as error:
+        _, found, missing = error.message.partition(_NO_KUBECONFIG)
+        if not found:
+            raise
         raise ConfigError(
-            f"no cluster was found: {_why_no_pod(environ, root)}, and {error.missing}",
+            f"no cluster was found: {_why_no_pod(environ, root)}, and {missing}",
             hint="Name a kubeconfig, a server or a GKE cluster, or run this in a pod of the cluster.",
         ) from None
 
@@ -60,14 +64,6 @@ def _why_no_pod(environ: Mapping[str, str], root: Path) -> str:
     if not all(_pod_address(environ)):
         return "this is not a pod (KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set)"
     return f"this pod has no service account token ({root / 'token'})"
-
-
-class _NoKubeconfig(ConfigError):
-    """None of the kubeconfig files exists; `missing` describes them."""
-
-    def __init__(self, missing: str) -> None:
-        super().__init__(f"no kubeconfig: {missing}", hint="Name one, or run this in a pod of the cluster.")
-        self.missing = missing
 
 
 def load_kubeconfig(
@@ -95,7 +91,9 @@ def load_kubeconfig(
         contents = [(file, read_file_if_there(file, "kubeconfig")) for file in files]
         configs = [parse(content, file) for file, content in contents if content is not None]
         if not configs and (context or not overrides.server):
-            raise _NoKubeconfig(f"{where} does not exist")
+            raise ConfigError(
+                f"{_NO_KUBECONFIG}{where} does not exist", hint="Name one, or run this in a pod of the cluster."
+            )
         config = merge(configs)
     named = _context(config, context, where, overrides)
     return _resolve(config, named, overrides, environ=environ, root=root)

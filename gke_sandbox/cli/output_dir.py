@@ -31,7 +31,9 @@ class OutputDirectory:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            os.makedirs(path, exist_ok=True)
+            # If the path is not a directory, the error of open() is clearer.
+            with contextlib.suppress(FileExistsError):
+                os.makedirs(path)
             self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except (OSError, ValueError) as error:
             raise UsageError(f"--output-dir: {path!r}: {error_reason(error)}") from None

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .._checks import check_name
 from ..kube import names
 from . import parsing
 from .console import Console, print_text
@@ -62,15 +63,13 @@ def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
     group.add_argument(
         "-n",
         "--namespace",
-        type=_namespace,
         default=NAMESPACE,
         metavar="NAME",
         help=f"create the sandboxes in this namespace (default: {NAMESPACE})",
     )
     group.add_argument(
         "--service-account",
-        type=_service_account,
-        default=(None, SERVICE_ACCOUNT),
+        default=SERVICE_ACCOUNT,
         metavar="[NAMESPACE/]NAME",
         help="create this service account for your program, in another namespace if it runs there "
         f"(default: {SERVICE_ACCOUNT})",
@@ -102,8 +101,12 @@ def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
 
 
 def command(args: argparse.Namespace, console: Console) -> int:  # noqa: ARG001 - the signature of all commands
-    """Print the manifests and return the exit code."""
-    account_namespace, account = args.service_account
+    """Print the manifests and return the exit code. Raises `SpecError`."""
+    account_namespace, slash, account = args.service_account.rpartition("/")
+    check_name("--namespace", args.namespace, names.dns_label)
+    check_name("--service-account", account, names.dns_subdomain)
+    if slash:
+        check_name("--service-account", account_namespace, names.dns_label, what="the namespace ")
     text = manifests(
         args.namespace,
         account,
@@ -172,19 +175,6 @@ def _replace(document: str, line: str, other: str) -> str:
 
 
 # -- types of values ------------------------------------------------------------------------------------------
-
-
-def _namespace(value: str) -> str:
-    if errors := names.dns_label(parsing.text(value)):
-        raise argparse.ArgumentTypeError(f"is not valid: {'; '.join(errors)}")
-    return value
-
-
-def _service_account(value: str) -> tuple[str | None, str]:
-    namespace, slash, name = value.rpartition("/")
-    if errors := names.dns_subdomain(parsing.text(name)):
-        raise argparse.ArgumentTypeError(f"is not valid: {'; '.join(errors)}")
-    return (_namespace(namespace) if slash else None), name
 
 
 def _email(value: str) -> str:

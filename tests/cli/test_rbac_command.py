@@ -101,9 +101,10 @@ def test_every_document_keeps_its_comment(capfd: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--namespace", "Not A Name"], "--namespace: is not valid"),
-        (["--service-account", "a/b/c"], "--service-account: is not valid"),
-        (["--service-account", "Agent"], "--service-account: is not valid"),
+        (["--namespace", "Not A Name"], "--namespace: 'Not A Name' is not valid: "),
+        (["--service-account", "a/b/c"], "--service-account: the namespace 'a/b' is not valid: "),
+        (["--service-account", "/b"], "--service-account: the namespace '' is not valid: "),
+        (["--service-account", "Agent"], "--service-account: 'Agent' is not valid: "),
         (["--google-service-account", "jane@example.com"], "must be like NAME@PROJECT.iam.gserviceaccount.com"),
         (["--user", ""], "--user: must not be empty"),
     ],

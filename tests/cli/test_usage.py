@@ -127,7 +127,7 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     ((*CODE, "--token", ""), "--token: must not be empty"),
     ((*CODE, "--as", ""), "--as: must not be empty"),
     ((*CODE, "--token", "\udcff"), "--token: must be valid UTF-8"),
-    ((*CODE, "--output-dir", "a-file"), "--output-dir: 'a-file': File exists"),
+    ((*CODE, "--output-dir", "a-file"), "--output-dir: 'a-file': Not a directory"),
     ((*CODE, "--output-dir", "a-file/below"), "--output-dir: 'a-file/below': Not a directory"),
     ((*CODE, "--output-dir", "/proc/none"), "--output-dir: '/proc/none': No such file or directory"),
     ((*CODE, "--output-dir", ""), "--output-dir: ''"),

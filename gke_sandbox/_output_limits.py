@@ -71,7 +71,7 @@ def check_output_limits(limits: Mapping[str, int], delivery: str) -> None:
             check_integer(name, value, 0, maximum(name, nothing, delivery))
         except SpecError as error:
             highest = maximum(name, nothing, "attach")
-            if isinstance(value, int) and 0 < value <= highest:
+            if type(value) is int and 0 < value <= highest:
                 hint = f"With delivery=attach, the maximum is {highest}."
                 raise SpecError(name, error.problem, hint=hint, mentions=("delivery",)) from None
             raise

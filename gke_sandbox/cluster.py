@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 from urllib.parse import unquote, urlsplit
 
-from ._checks import check_text, describe
+from ._checks import check_text, describe, shorten
 from .errors import ConfigError, SpecError
 from .kube.config.types import NO_OVERRIDES, ConnectionOverrides
 
@@ -65,7 +65,7 @@ class Cluster:
 
         With `path` or `context` this is the same as `kubeconfig`, in a pod too.
         """
-        return _Auto(_check_path(path), context, overrides)
+        return _Auto(_check_path(path, "kubeconfig file") if path else None, context, overrides)
 
     @classmethod
     def kubeconfig(
@@ -79,7 +79,7 @@ class Cluster:
 
         `path` is by default ``KUBECONFIG``, else ``~/.kube/config``. `context` is by default the current context.
         """
-        return _Kubeconfig(_check_path(path), context, overrides)
+        return _Kubeconfig(_check_path(path, "kubeconfig file") if path else None, context, overrides)
 
     @classmethod
     def in_cluster(cls, *, overrides: ConnectionOverrides = NO_OVERRIDES) -> Cluster:
@@ -103,6 +103,9 @@ class Cluster:
         """
         from .kube.gke import check_gke
 
+        given = {"project": project, "location": location, "name": name}
+        for field_name, value in given.items():
+            check_text(field_name, value)
         return _Gke(check_gke(project, location, name, endpoint), endpoint, overrides)
 
     @classmethod
@@ -145,7 +148,7 @@ class Cluster:
 
         if scenario is not None:
             check_text("scenario", scenario)
-        return _Replay(ReplayHandle(_check_cassette_path(path), scenario, strict, timing))
+        return _Replay(ReplayHandle(_check_path(path, "cassette"), scenario, strict, timing))
 
     @classmethod
     def record(
@@ -168,7 +171,7 @@ class Cluster:
         if scenario is not None:
             check_text("scenario", scenario)
         check_text("notes", notes)
-        return _Record(RecordHandle(_check_cassette_path(path), scenario, notes), recorded)
+        return _Record(RecordHandle(_check_path(path, "cassette"), scenario, notes), recorded)
 
     @property
     def _recording(self) -> RecordHandle | None:
@@ -199,23 +202,22 @@ def _check_cluster(value: object) -> Cluster:
     return value
 
 
-def _check_path(path: object) -> str | None:
-    if path is None:
-        return None
-    if not isinstance(path, (str, os.PathLike)):
-        raise SpecError("path", f"must be the path of a kubeconfig file, got {describe(path)}")
-    return os.fspath(path)
-
-
-def _check_cassette_path(path: object) -> str:
+def _check_path(path: object, what: str) -> str:
     found = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(found, str) or not found or "\0" in found:
-        raise SpecError("path", f"must be the path of a cassette, got {found!r:.60}")
+        got = shorten(found) if isinstance(found, str) else describe(found)
+        raise SpecError("path", f"must be the path of a {what}, got {got}")
     return found
 
 
 class _Http(Cluster):
     """A cluster that is reached over the network."""
+
+    overrides: ConnectionOverrides
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.overrides, ConnectionOverrides):
+            raise SpecError("overrides", f"must be ConnectionOverrides, got {describe(self.overrides)}")
 
     def _find(self) -> ClusterConfig:
         raise NotImplementedError

@@ -296,7 +296,7 @@ class AsyncSandbox:
         overrides: SettingsDict,
     ) -> list[Run]:
         """Check the arguments of `map` and return its runs. Raises `SpecError`."""
-        if isinstance(programs, (str, bytes, Path)) or not isinstance(programs, Iterable):
+        if isinstance(programs, (str, bytes, Path, Mapping)) or not isinstance(programs, Iterable):
             raise SpecError(
                 "programs",
                 f"must be a list of programs, got {describe(programs)}",
@@ -311,7 +311,7 @@ class AsyncSandbox:
                 program = to_program(code, files, args, stdin)
             except SpecError as error:
                 raise error.renamed({}, f"programs[{number}].{error.field}") from None
-            observer = None if on_event is None else partial(on_event, number)
+            observer = partial(on_event, number) if callable(on_event) else on_event
             prepared.append(self._prepare(program, overrides, observer))
         return prepared
 
@@ -333,6 +333,8 @@ class AsyncSandbox:
         on_event: Callable[[ExecutionEvent], None] | None = None,
     ) -> Run:
         """Check the settings and return the run, not started. Raises `SpecError`."""
+        if on_event is not None and not callable(on_event):
+            raise SpecError("on_event", f"must be a function, got {describe(on_event)}")
         return Run(self._opened(), self._settings_with(overrides), program, self.session, on_event)
 
     async def _execute_all(self, runs: Sequence[Run], max_concurrency: int, return_exceptions: bool) -> list[Any]:

@@ -99,7 +99,15 @@ def test_a_value_that_is_not_a_cluster_is_refused_at_once(make: Callable[..., ob
 
 
 def test_wrong_arguments_of_a_cluster_are_refused_at_once() -> None:
-    with pytest.raises(SpecError, match=r"path: must be the path of a kubeconfig file, got 3 \(int\)"):
-        Cluster.kubeconfig(3)  # type: ignore[arg-type]
+    for make in (Cluster.auto, Cluster.kubeconfig):
+        with pytest.raises(SpecError, match=r"path: must be the path of a kubeconfig file, got 3 \(int\)"):
+            make(3)  # type: ignore[arg-type]
+        with pytest.raises(SpecError, match=r"path: must be the path of a kubeconfig file, got 'a.x00b'"):
+            make("a\0b")
+    for make in (Cluster.auto, Cluster.kubeconfig, Cluster.in_cluster):
+        with pytest.raises(SpecError, match="overrides: must be ConnectionOverrides, got dict"):
+            make(overrides={"server": "https://other"})  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match=r"location: must be text \(str\), got 3 \(int\)"):
+        Cluster.gke("my-project", 3, "name")  # type: ignore[arg-type]
     with pytest.raises(SpecError, match=r"transport: must be an httpx.AsyncBaseTransport, got str"):
         Cluster.transport("local")  # type: ignore[arg-type]

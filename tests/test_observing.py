@@ -16,6 +16,7 @@ from gke_sandbox import (
     PhaseChanged,
     Sandbox,
     SandboxError,
+    SpecError,
 )
 
 from .clock import mock_clock
@@ -39,6 +40,16 @@ async def test_run_passes_each_event_to_on_event() -> None:
     assert kinds(events) == PHASES
     assert events[-1] == ExecutionFinished(result)
     assert [event.data for event in events if isinstance(event, OutputChunk)] == [b"hello"]
+
+
+@mock_clock
+async def test_an_on_event_that_cannot_be_called_is_refused_before_any_request() -> None:
+    async with pods(program()) as cluster:
+        with pytest.raises(SpecError, match=r"on_event: must be a function, got 3 \(int\)"):
+            await cluster.sandbox.run("pass", on_event=3)  # type: ignore[arg-type]
+        with pytest.raises(SpecError, match="on_event: must be a function, got str"):
+            await cluster.sandbox.map(["a", "b"], on_event="no")  # type: ignore[call-overload]
+        assert not cluster.transport.requests
 
 
 @mock_clock

@@ -353,6 +353,7 @@ def test_a_limit_that_no_other_limit_makes_possible_is_refused_with_the_absolute
     higher = maximum(field, nothing, "attach")
     assert error.hint == (f"With delivery=attach, the maximum is {higher}." if higher > highest else "")
     assert refusal(**{**nothing, field: higher + 1}).hint == ""
+    assert refusal(**{**nothing, field: True}).hint == ""
 
 
 def test_the_limit_that_is_above_its_default_is_named() -> None:

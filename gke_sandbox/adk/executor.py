@@ -13,9 +13,9 @@ from google.adk.code_executors.code_execution_utils import CodeExecutionInput, C
 from pydantic import ConfigDict, Field, PrivateAttr
 from pydantic_core import CoreSchema, core_schema
 
-from .._checks import check_warm
+from .._checks import check_text, check_warm
 from .._setting_names import ADK_FIELDS, SETTING_NAMES
-from ..cluster import Cluster
+from ..cluster import Cluster, _check_cluster
 from ..errors import SandboxClosed, SandboxError, SpecError
 from ..kube import names
 from ..settings import AGENT_LABEL, INVOCATION_ANNOTATION, capped_request
@@ -287,7 +287,7 @@ class GkeCodeExecutor(BaseCodeExecutor):
         try:
             settings = self._settings_for(invocation_context)
             result = self._sandbox().run(
-                remove_indentation(code_execution_input.code),
+                remove_indentation(check_text("code", code_execution_input.code)),
                 files=input_files(code_execution_input.input_files),
                 **_as_options(settings),
             )
@@ -371,6 +371,7 @@ class GkeCodeExecutor(BaseCodeExecutor):
                 "cannot be combined with kubeconfig_path or kubeconfig_context",
                 hint="Set only one of them.",
             )
+        _check_cluster(self._cluster())
         delivery = self._settings_for(None).delivery
         idle_name = "warm_idle_timeout_seconds"
         check_warm(self.warm, self.warm_idle_timeout_seconds, delivery=delivery, idle_name=idle_name)

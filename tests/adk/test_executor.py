@@ -347,6 +347,13 @@ def test_threads_share_one_sandbox() -> None:
     assert len({job["metadata"]["labels"]["gke-sandbox/session"] for job in cluster.jobs()}) == 1
 
 
+@pytest.mark.parametrize("code", [None, b"print(1)"], ids=["None", "bytes"])
+def test_code_that_is_not_text_is_a_result(code: Any) -> None:
+    with on(scripted(program())) as executor:
+        result = execute(executor, code)
+    assert result.stderr == f"The program was not run: code: must be text (str), got {type(code).__name__}\n"
+
+
 def test_exit_code_is_set_if_adk_has_that_field() -> None:
     with local() as executor:
         result = execute(executor, "raise SystemExit(3)")

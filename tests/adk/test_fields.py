@@ -53,6 +53,7 @@ def test_it_is_a_subclass_of_adks_base_executor() -> None:
         ({"runtime_class_name": ""}, "runtime_class_name"),
         ({"stateful": True}, "stateful"),
         ({"executor_type": "sandbox"}, "executor_type"),
+        ({"cluster": Cluster()}, "cluster"),
         ({"cluster": Cluster.local(), "kubeconfig_path": "x"}, "cluster"),
         ({"cluster": Cluster.local(), "kubeconfig_context": "x"}, "cluster"),
         ({"settings": {"timeout": 3}}, "settings['timeout']"),

@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from gke_sandbox import AsyncSandbox, Cluster, ExecutionFinished, OutputChunk
+from gke_sandbox import AsyncSandbox, Cluster, ExecutionEvent, ExecutionFinished, OutputChunk
 from gke_sandbox._engine.warm_pool import MAX_DELAY, STABLE_AFTER
 from gke_sandbox._wire.payload import MAX_UNPACKED_BYTES
 from gke_sandbox.errors import PayloadTooLarge, SandboxClosed
@@ -293,6 +293,20 @@ def test_a_sandbox_that_is_cancelled_at_any_step_of_any_task_leaves_nothing(warm
     while interrupted_at(step, warm, use):
         step += 4
     assert step > 100
+
+
+@mock_clock
+async def test_an_exception_of_on_event_ends_a_warm_run_and_no_other() -> None:
+    def fail(_: ExecutionEvent) -> None:
+        raise RuntimeError("stop")
+
+    async with pods(WaitingRunner().script, warm=1) as cluster:
+        await ready(cluster, 1)
+        with pytest.raises(RuntimeError, match="stop"):
+            await cluster.sandbox.run("one", on_event=fail)
+        await ready(cluster, 1)
+        assert (await cluster.sandbox.run("two")).start == "warm"
+    assert cluster.transport.objects("jobs") == []
 
 
 @mock_clock

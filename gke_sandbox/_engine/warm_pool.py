@@ -45,8 +45,8 @@ class WarmPod:
     def __init__(self, execution: Execution) -> None:
         self.execution = execution
         self.taken = False
-        self.error: SandboxError | None = None
-        """Why the pod ended, if it is an error."""
+        self.error: Exception | None = None
+        """Why the pod ended, if it is an error; that of the function for events is any exception."""
         self._scope = anyio.CancelScope()
         self._ended = anyio.Event()
         self._result: ExecutionResult | None = None
@@ -56,7 +56,9 @@ class WarmPod:
         try:
             with self._scope:
                 self._result = await self.execution.run()
-        except SandboxError as error:
+        except Exception as error:
+            if not self.taken and not isinstance(error, SandboxError):
+                raise
             self.error = error
         finally:
             self._ended.set()
@@ -207,7 +209,7 @@ class WarmPool:
                 await pod.run()
                 group.cancel_scope.cancel()
         self._remove(pod)
-        if pod.error is not None and not pod.taken and not self._closed:
+        if isinstance(pod.error, SandboxError) and not pod.taken and not self._closed:
             self._report(pod.error)
             if self._paused:
                 return

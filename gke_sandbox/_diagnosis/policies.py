@@ -29,7 +29,7 @@ def namespace_finding(namespace: Mapping[str, Any], spec: Mapping[str, Any]) -> 
     if level == "privileged":
         hint = f"Reject unsafe pods: kubectl label namespace {name} {_ENFORCE}=restricted."
         return Finding("ok", f"{name} enforces no Pod Security standard", hint)
-    found = violations(dict(spec), "restricted")
+    found = violations(dict(spec))
     if not found:
         return Finding(
             "ok",

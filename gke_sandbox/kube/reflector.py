@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from ..errors import ApiError, Expired, Forbidden, NetworkError, ServerError
+from ..errors import ApiError, Expired, Forbidden, NetworkError
 from .client import KubeClient
 from .resources import Resource
 from .retry import Retry, is_retryable
-from .status import RequestInfo, status_error
+from .status import RequestInfo, bad_response, status_error
 from .watch import WatchEvent
 
 if TYPE_CHECKING:
@@ -134,12 +134,7 @@ class Reflector:
         # Go servers may serialize an empty list as null.
         items = [] if items is None else items
         if not isinstance(version, str) or not isinstance(items, list):
-            raise ServerError(
-                f"{self._info}: the list has no resourceVersion or no items",
-                code=200,
-                reason="",
-                request=str(self._info),
-            )
+            raise bad_response(self._info, 200, "the list has no resourceVersion or no items")
         self._emit_list([item for item in items if isinstance(item, dict)])
         if self.polling:
             self._schedule_poll()

@@ -129,11 +129,10 @@ def json_response(info: RequestInfo, status: int, body: bytes) -> dict[str, Any]
     """
     value = parse_object(body)
     if value is None:
-        raise ServerError(
-            f"{info}: the response, {status}, is not a JSON object but {_quoted(body)}",
-            code=status,
-            reason="",
-            request=str(info),
+        raise bad_response(
+            info,
+            status,
+            f"it is not a JSON object but {_quoted(body)}",
             hint="Is this the address of a Kubernetes API server? A proxy may also have truncated the response.",
         )
     return value
@@ -147,13 +146,8 @@ def error_from_response(info: RequestInfo, status: int, headers: Mapping[str, st
         return status_error(info, value, code=status, retry_after=after)
     if 300 <= status < 400:
         target = plain(headers.get("location", "nowhere"), 200)
-        return ServerError(
-            f"{info}: the server sent a redirect ({status}) to {target}",
-            code=status,
-            reason="",
-            request=str(info),
-            hint="This is not the address of a Kubernetes API server, or a proxy requires a login.",
-        )
+        hint = "This is not the address of a Kubernetes API server, or a proxy requires a login."
+        return bad_response(info, status, f"it is a redirect to {target}", hint=hint)
     return _error(
         info,
         code=status,
@@ -165,7 +159,7 @@ def error_from_response(info: RequestInfo, status: int, headers: Mapping[str, st
 
 def bad_response(info: RequestInfo, status: int, why: str, *, hint: str = "") -> ServerError:
     """Return the error for a response that cannot be read."""
-    message = f"{info}: cannot read the response: {why}"
+    message = f"{info}: cannot read the response ({status}): {why}"
     return ServerError(message, code=status, reason="", request=str(info), hint=hint)
 
 
@@ -263,7 +257,7 @@ def _hint(
     if info.subresource == "attach" and (hint := _attach_hint(info, kind, text)):
         return hint
     if kind is Forbidden:
-        return _forbidden_hint(info, text)
+        return rule_hint(info, f'"{info.verb}"') if is_rbac_denial(text) else ""
     if kind is NotFound and (details.get("kind") == "namespaces" or text.startswith("namespaces ")):
         name = details.get("name") or info.namespace or info.name
         return f"Create the namespace (kubectl create namespace {name}) or use one that exists."
@@ -284,10 +278,6 @@ def is_rbac_denial(message: str) -> bool:
     # https://github.com/kubernetes/apiserver/blob/master/pkg/endpoints/handlers/responsewriters/errors.go
     # The message for a missing "create" on pods/attach ends after "is forbidden:".
     return re.search(r'(?:^|\bforbidden: )User ".*" cannot | is forbidden:$', message.rstrip()) is not None
-
-
-def _forbidden_hint(info: RequestInfo, text: str) -> str:
-    return rule_hint(info, f'"{info.verb}"') if is_rbac_denial(text) else ""
 
 
 def _attach_hint(info: RequestInfo, kind: type[ApiError], text: str) -> str:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from ..errors import ServerError
 from .status import RequestInfo, bad_response, parse_object, plain
 
 __all__ = ["EventStream", "EventType", "LineDecoder", "LineTooLong", "WatchEvent", "parse_event"]
@@ -66,12 +65,7 @@ def parse_event(info: RequestInfo, line: bytes) -> WatchEvent:
         kind, body = value.get("type"), value.get("object")
         if isinstance(kind, str) and kind in _WIRE_TYPES and isinstance(body, dict):
             return WatchEvent(cast("EventType", kind), body)
-    raise ServerError(
-        f"{info}: not a watch event: '{plain(line[:200].decode('utf-8', 'replace'), 200)}'",
-        code=200,
-        reason="",
-        request=str(info),
-    )
+    raise bad_response(info, 200, f"not a watch event: '{plain(line[:200].decode('utf-8', 'replace'), 200)}'")
 
 
 class EventStream:

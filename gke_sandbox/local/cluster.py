@@ -6,10 +6,10 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from anyio.abc import TaskGroup
 
-from ..kube.pod_security import Level
 from .apiserver.rbac import Caller
 from .apiserver.resources import (
     ALL,
@@ -73,7 +73,7 @@ class Namespace:
     """
 
     name: str
-    pod_security: Level = "privileged"
+    pod_security: Literal["privileged", "restricted"] = "privileged"
     quota: Quota | None = None
     network_policy: bool = False
 

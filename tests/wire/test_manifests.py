@@ -256,7 +256,7 @@ def test_the_package_finds_violations_of_all_controls_but_those_listed(
     control: str, path: list[Any], value: Any
 ) -> None:
     is_checked = control not in UNCHECKED and path != ["spec", "ephemeralContainers"]
-    found = pod_security.violations(changed_template(path, value)["spec"], "restricted")
+    found = pod_security.violations(changed_template(path, value)["spec"])
     assert bool(found) is is_checked
 
 

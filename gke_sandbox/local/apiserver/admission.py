@@ -102,8 +102,8 @@ def admit_pod(cluster: ClusterState, pod: Json) -> Json:
         pod = pod_with_defaults(mutated, priority)
     _validate(PODS, pod)
     name = pod["metadata"]["name"]
-    if found := violations(pod["spec"], namespace.pod_security):
-        raise forbidden(PODS, name, f'violates PodSecurity "{namespace.pod_security}:latest": {found}')
+    if namespace.pod_security == "restricted" and (found := violations(pod["spec"])):
+        raise forbidden(PODS, name, f'violates PodSecurity "restricted:latest": {found}')
     _check_quota(cluster, PODS, namespace.name, name)
     if fault := cluster.faults.first(RefusePod, PODS.plural, namespace.name, name):
         raise forbidden(PODS, name, fault.message)
@@ -149,6 +149,7 @@ def used_quota(cluster: ClusterState, namespace: str) -> dict[str, int]:
 
 def job_warnings(cluster: ClusterState, job: Json) -> list[str]:
     """Return the warnings in the response to the creation of a Job."""
-    level = cluster.namespaces[job["metadata"]["namespace"]].pod_security
-    found = violations(job["spec"]["template"]["spec"], level)
-    return [f'would violate PodSecurity "{level}:latest": {found}'] if found else []
+    if cluster.namespaces[job["metadata"]["namespace"]].pod_security == "privileged":
+        return []
+    found = violations(job["spec"]["template"]["spec"])
+    return [f'would violate PodSecurity "restricted:latest": {found}'] if found else []

@@ -82,10 +82,6 @@ class History:
         index = number - self._first
         return self._changes[index] if 0 <= index < len(self._changes) else None
 
-    def holds(self, number: int) -> bool:
-        """Return whether the change with this number has not been dropped."""
-        return number >= self._first
-
 
 class Store:
     """All objects of the cluster."""

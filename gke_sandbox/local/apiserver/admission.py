@@ -14,29 +14,19 @@ from ..cluster import PRIORITY_CLASSES, RUNTIME_CLASS, SERVICE_ACCOUNT, ClusterS
 from ..faults import Mutate, RefusePod
 from ..objects import Json, with_metadata
 from .defaults import job_with_defaults, pod_with_defaults
-from .errors import FieldError, bad_request, forbidden, invalid, not_found
+from .errors import forbidden, invalid, not_found
 from .resources import CONFIG_MAPS, JOBS, NAMESPACES, PODS, ResourceType
 from .validation import config_map_errors, job_errors, pod_errors
 
-_SET_BY_SERVER = [
-    "uid",
-    "resourceVersion",
-    "generation",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "selfLink",
-    "managedFields",
-]
-_SUFFIX_LENGTH = 5
+_ERRORS = {JOBS.plural: job_errors, PODS.plural: pod_errors, CONFIG_MAPS.plural: config_map_errors}
 
 
 def create(cluster: ClusterState, resource: ResourceType, obj: Json, namespace: str, dry_run: bool) -> Json:
     """Create a decoded object and return it. Raises `StatusError`."""
-    obj = _in_namespace(obj, namespace)
     if namespace not in cluster.namespaces:
         raise not_found(NAMESPACES, namespace)
-    prepared = cluster.store.prepare(with_metadata(obj, name=_name(cluster, obj)))
+    metadata = {"name": "", **obj.get("metadata", {}), "namespace": namespace}
+    prepared = cluster.store.prepare({**obj, "metadata": metadata})
     if resource is JOBS:
         prepared = job_with_defaults(prepared)
         if mutated := _mutated(cluster, resource, prepared):
@@ -48,42 +38,20 @@ def create(cluster: ClusterState, resource: ResourceType, obj: Json, namespace: 
     return cluster.store.create(resource, prepared)
 
 
-def _in_namespace(obj: Json, namespace: str) -> Json:
-    metadata = {name: value for name, value in obj.get("metadata", {}).items() if name not in _SET_BY_SERVER}
-    given = metadata.get("namespace")
-    if given and given != namespace:
-        raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
-    return {**obj, "metadata": {**metadata, "namespace": namespace}}
-
-
-def _name(cluster: ClusterState, obj: Json) -> str:
-    """Return the object's name, or a new one with its generateName as the prefix."""
-    metadata = obj["metadata"]
-    name: str = metadata.get("name", "")
-    if not name and metadata.get("generateName"):
-        # https://github.com/kubernetes/apiserver/blob/master/pkg/storage/names/generate.go
-        name = metadata["generateName"][: 63 - _SUFFIX_LENGTH] + cluster.ids.suffix()
-    return name
-
-
 def _validate(resource: ResourceType, obj: Json) -> None:
-    errors: list[FieldError] = []
-    if resource is JOBS:
-        errors = job_errors(obj)
-    elif resource is PODS:
-        errors = pod_errors(obj)
-    elif resource is CONFIG_MAPS:
-        errors = config_map_errors(obj)
-    if errors:
-        raise invalid(resource.kind, resource.group, obj["metadata"].get("name", ""), errors)
+    if errors := _ERRORS[resource.plural](obj):
+        raise invalid(resource.kind, resource.group, obj["metadata"]["name"], errors)
 
 
 def admit_pod(cluster: ClusterState, pod: Json) -> Json:
-    """Return a pod with its defaults, name and first status. Raises `StatusError`."""
+    """Return a pod with its defaults, name and first status. Raises `StatusError`.
+
+    Its metadata has a generateName, which is its name in the first errors.
+    """
     metadata = pod["metadata"]
-    early_name = metadata.get("name") or metadata.get("generateName", "")
+    early_name: str = metadata["generateName"]
     namespace = cluster.namespaces[metadata["namespace"]]
-    spec = pod.get("spec", {})
+    spec = pod["spec"]
     account = spec.get("serviceAccountName") or SERVICE_ACCOUNT
     if account != SERVICE_ACCOUNT:
         why = f'error looking up service account {namespace.name}/{account}: serviceaccount "{account}" not found'
@@ -95,13 +63,15 @@ def admit_pod(cluster: ClusterState, pod: Json) -> Json:
     # An empty name is looked up as well, and not found.
     if runtime_class is not None and runtime_class != RUNTIME_CLASS:
         raise forbidden(PODS, early_name, f'pod rejected: RuntimeClass "{runtime_class}" not found')
-    pod = with_metadata({**pod, "spec": spec}, name=_name(cluster, pod))
+    # With the suffix, a name has at most 63 characters.
+    # https://github.com/kubernetes/apiserver/blob/master/pkg/storage/names/generate.go
+    name = early_name[:58] + cluster.ids.suffix()
+    pod = with_metadata(pod, name=name)
     priority = PRIORITY_CLASSES.get(priority_class, 0)
     pod = cluster.store.prepare(pod_with_defaults(pod, priority))
     if mutated := _mutated(cluster, PODS, pod):
         pod = pod_with_defaults(mutated, priority)
     _validate(PODS, pod)
-    name = pod["metadata"]["name"]
     if namespace.pod_security == "restricted" and (found := violations(pod["spec"])):
         raise forbidden(PODS, name, f'violates PodSecurity "restricted:latest": {found}')
     _check_quota(cluster, PODS, namespace.name, name)

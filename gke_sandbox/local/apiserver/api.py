@@ -18,7 +18,7 @@ from ..controllers.gc import DeleteOptions, Propagation, delete
 from ..faults import Action, ExpireWatch
 from ..objects import Json, Key
 from .admission import create, job_warnings, used_quota
-from .decoding import Decoded, decode, raise_strict_errors
+from .decoding import decode
 from .errors import (
     StatusError,
     bad_request,
@@ -31,21 +31,19 @@ from .errors import (
     not_supported,
     success,
     too_new,
-    unsupported_media_type,
 )
 from .pod_attach import pod_attach
 from .pod_logs import pod_log
-from .rbac import access_review, rules_review, self_review
+from .rbac import access_review, self_review
 from .resources import CONFIG_MAPS, JOBS, PODS, RESOURCE_QUOTAS, ResourceType, find
 from .responses import Reply, error_reply, json_reply
-from .schema import ACCESS_REVIEW, CONFIG_MAP, DELETE_OPTIONS, JOB, RULES_REVIEW, SELF_REVIEW, Fields
-from .selectors import Selector, parse
-from .watching import WatchOptions, WatchStream
+from .schema import ACCESS_REVIEW, CONFIG_MAP, DELETE_OPTIONS, JOB, SELF_REVIEW, Fields
+from .selectors import Selector
+from .watching import WatchStream
 
 _SCHEMAS: dict[str, Fields] = {JOBS.plural: JOB, CONFIG_MAPS.plural: CONFIG_MAP}
 _REVIEWS = {
     "selfsubjectaccessreviews": ("authorization.k8s.io", "SelfSubjectAccessReview", ACCESS_REVIEW, access_review),
-    "selfsubjectrulesreviews": ("authorization.k8s.io", "SelfSubjectRulesReview", RULES_REVIEW, rules_review),
     "selfsubjectreviews": ("authentication.k8s.io", "SelfSubjectReview", SELF_REVIEW, self_review),
 }
 _HEALTH = ("/healthz", "/livez", "/readyz")
@@ -60,7 +58,6 @@ _ORPHAN_WARNING = (
     "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background "
     "to remove them or set propagationPolicy=Orphan to suppress this warning"
 )
-_VALIDATION_MODES = ("Ignore", "Strict", "Warn")
 
 
 class ApiServer:
@@ -99,7 +96,7 @@ class ApiServer:
         if verb == "watch":
             return self._watch(resource, request, faults)
         if verb == "create":
-            return self._create(resource, request, _content_type(headers))
+            return self._create(resource, request)
         return self._delete(resource, request)
 
     def forbidden(self, request: ApiRequest) -> StatusError:
@@ -125,8 +122,8 @@ class ApiServer:
         group, kind, schema, review = _REVIEWS[request.plural]
         if request.verb != "create":
             raise method_not_allowed()
-        decoded = decode(request.body, schema, kind, f"{group}/{request.version}")
-        return json_reply(201, review(self._caller, decoded.object))
+        body, _ = decode(request.body, schema, kind, f"{group}/{request.version}")
+        return json_reply(201, review(self._caller, body))
 
     # Reading.
 
@@ -145,7 +142,7 @@ class ApiServer:
         return {**obj, "status": {"hard": hard, "used": {name: str(used.get(name, 0)) for name in hard}}}
 
     async def _list(self, resource: ResourceType, request: ApiRequest) -> Reply:
-        selector = self._selector(resource, request)
+        selector = _selector(request)
         limit = _number(request, "limit") or 0
         after, revision = ("", ""), 0
         if token := request.query.get("continue"):
@@ -186,81 +183,53 @@ class ApiServer:
                 raise expired(f"too old resource version: {version} ({self._store.revision})")
         revision = _number(request, "resourceVersion")
         timeout = _number(request, "timeoutSeconds")
-        initial = request.query.get("sendInitialEvents")
         random_timeout = self._cluster.ids.between(MIN_WATCH_TIMEOUT, 2 * MIN_WATCH_TIMEOUT)
-        options = WatchOptions(
+        stream = WatchStream(
+            self._cluster,
+            resource,
+            faults,
             namespace=request.namespace if resource.namespaced else "",
-            selector=self._selector(resource, request),
-            revision=None if not revision or initial == "true" else revision,
+            selector=_selector(request),
+            revision=None if not revision or request.flag("sendInitialEvents") else revision,
             timeout=float(timeout) if timeout else random_timeout,
             bookmarks=request.flag("allowWatchBookmarks"),
-            mark_initial=initial != "false",
         )
-        return Reply(200, source=WatchStream(self._cluster, resource, options, faults))
-
-    def _selector(self, resource: ResourceType, request: ApiRequest) -> Selector:
-        return parse(resource, request.query.get("labelSelector", ""), request.query.get("fieldSelector", ""))
+        return Reply(200, source=stream)
 
     # Writing.
 
-    def _create(self, resource: ResourceType, request: ApiRequest, content_type: str) -> Reply:
+    def _create(self, resource: ResourceType, request: ApiRequest) -> Reply:
         if request.name:
             raise method_not_allowed()
-        mode = request.query.get("fieldValidation", "Warn")
-        if mode not in _VALIDATION_MODES:
-            errors = [not_supported("fieldValidation", mode, _VALIDATION_MODES)]
-            raise invalid("CreateOptions", "meta.k8s.io", "", errors)
-        decoded = self._decoded(resource, request, content_type)
-        if mode == "Strict":
-            raise_strict_errors(decoded)
-        dry_run = _dry_run(request, "CreateOptions")
-        created = create(self._cluster, resource, decoded.object, request.namespace, dry_run)
-        reply = json_reply(201, created)
-        if mode == "Warn":
-            for error in decoded.strict_errors:
-                reply.warn(error)
+        schema, strict = _SCHEMAS[resource.plural], request.query.get("fieldValidation") == "Strict"
+        body, warnings = decode(request.body, schema, resource.kind, resource.api_version, strict=strict)
+        dry_run = request.query.get("dryRun") == "All"
+        created = create(self._cluster, resource, body, request.namespace, dry_run)
         if resource is JOBS:
-            for text in job_warnings(self._cluster, created):
-                reply.warn(text)
-        return reply
-
-    def _decoded(self, resource: ResourceType, request: ApiRequest, content_type: str) -> Decoded:
-        if content_type not in ("", "application/json"):
-            raise unsupported_media_type()
-        return decode(request.body, _SCHEMAS[resource.plural], resource.kind, resource.api_version)
+            warnings += job_warnings(self._cluster, created)
+        return json_reply(201, created, warnings)
 
     def _delete(self, resource: ResourceType, request: ApiRequest) -> Reply:
         body: Json = {}
-        if request.body.strip():
-            body = decode(request.body, DELETE_OPTIONS, "DeleteOptions", "v1").object
+        if request.body:
+            body, _ = decode(request.body, DELETE_OPTIONS, "DeleteOptions", "v1")
         policy = request.query.get("propagationPolicy") or body.get("propagationPolicy")
+        warnings = [_ORPHAN_WARNING] if resource is JOBS and policy is None else []
         try:
-            namespace = self._existing(resource, request)["metadata"]["namespace"]
-            options, dry_run = self._delete_options(resource, request, body, policy)
-            key = Key(resource.plural, namespace, request.name)
-            obj, removed = delete(self._cluster, key, options, dry_run=dry_run)
+            self._existing(resource, request)
+            uid = body.get("preconditions", {}).get("uid")
+            options = DeleteOptions(_propagation(resource, policy), body.get("gracePeriodSeconds"), uid)
+            key = Key(resource.plural, request.namespace, request.name)
+            obj, removed = delete(self._cluster, key, options)
         except StatusError as error:
-            reply = error_reply(error)
-        else:
-            # The response is a Status if the object was removed at once, else the object; for pods always the pod.
-            whole = not removed or resource is PODS
-            reply = json_reply(200, obj if whole else success(resource, request.name, obj["metadata"]["uid"]))
-        if resource is JOBS and policy is None:
-            reply.warn(_ORPHAN_WARNING)
-        return reply
+            return error_reply(error, warnings)
+        # The response is a Status if the object was removed at once, else the object; for pods always the pod.
+        whole = not removed or resource is PODS
+        return json_reply(200, obj if whole else success(resource, request.name, obj["metadata"]["uid"]), warnings)
 
-    def _delete_options(
-        self, resource: ResourceType, request: ApiRequest, body: Json, policy: str | None
-    ) -> tuple[DeleteOptions, bool]:
-        grace = _number(request, "gracePeriodSeconds")
-        preconditions = body.get("preconditions", {})
-        options = DeleteOptions(
-            _propagation(resource, policy),
-            body.get("gracePeriodSeconds") if grace is None else grace,
-            preconditions.get("uid"),
-            preconditions.get("resourceVersion"),
-        )
-        return options, _dry_run(request, "DeleteOptions") or body.get("dryRun") == ["All"]
+
+def _selector(request: ApiRequest) -> Selector:
+    return Selector.parse(request.query.get("labelSelector", ""), request.query.get("fieldSelector", ""))
 
 
 def _propagation(resource: ResourceType, text: str | None) -> Propagation:
@@ -283,17 +252,6 @@ def _number(request: ApiRequest, name: str) -> int | None:
     except ValueError:
         why = f'strconv.ParseInt: parsing "{text}": invalid syntax'
         raise bad_request(f"invalid resource version: {why}" if name == "resourceVersion" else why) from None
-
-
-def _content_type(headers: Mapping[str, str]) -> str:
-    return headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-def _dry_run(request: ApiRequest, options: str) -> bool:
-    value = request.query.get("dryRun", "")
-    if value not in ("", "All"):
-        raise invalid(options, "meta.k8s.io", "", [not_supported("dryRun", value, ("All",))])
-    return value == "All"
 
 
 def _sort_key(obj: Json) -> tuple[str, str]:

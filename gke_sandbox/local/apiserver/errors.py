@@ -90,11 +90,6 @@ def method_not_allowed() -> StatusError:
     return StatusError(405, "MethodNotAllowed", message, details={})
 
 
-def unsupported_media_type() -> StatusError:
-    message = "the body of the request was in an unknown format - accepted media types include: application/json"
-    return StatusError(415, "UnsupportedMediaType", message)
-
-
 def already_exists(resource: ResourceType, name: str) -> StatusError:
     message = f'{resource.qualified} "{name}" already exists'
     return StatusError(409, "AlreadyExists", message, details=_details(resource, name))
@@ -151,8 +146,8 @@ def invalid_value(field: str, value: object, why: str) -> FieldError:
     return FieldError(field, "FieldValueInvalid", f"Invalid value: {_quoted(value)}: {why}")
 
 
-def required(field: str, why: str = "") -> FieldError:
-    return FieldError(field, "FieldValueRequired", "Required value" + (f": {why}" if why else ""))
+def required(field: str) -> FieldError:
+    return FieldError(field, "FieldValueRequired", "Required value")
 
 
 def not_supported(field: str, value: object, supported: Sequence[str]) -> FieldError:

@@ -11,25 +11,15 @@ import anyio
 
 from ..._fakes.api_request import ApiRequest
 from ..cluster import ClusterState
-from ..controllers.logs import LogBody, LogOptions
+from ..controllers.logs import LogBody
 from ..controllers.pod_status import HOST_IP
 from ..objects import Json, Key
-from .errors import (
-    FieldError,
-    bad_request,
-    invalid,
-    invalid_value,
-    kubelet_away,
-    kubelet_starting,
-    not_found,
-    not_supported,
-)
+from .errors import StatusError, bad_request, kubelet_away, kubelet_starting, not_found
 from .resources import PODS
 from .responses import Reply
 
 KUBELET = f"{HOST_IP}:10250"
 """The address of the kubelet."""
-_UNSUPPORTED = ("previous", "sinceSeconds", "sinceTime", "stream", "timestamps")
 
 
 def pod_log(cluster: ClusterState, request: ApiRequest) -> Reply:
@@ -37,7 +27,7 @@ def pod_log(cluster: ClusterState, request: ApiRequest) -> Reply:
     pod = cluster.store.get(Key(PODS.plural, request.namespace, request.name))
     if pod is None:
         raise not_found(PODS, request.name)
-    options = _options(request)
+    follow = request.flag("follow")
     container = requested_container(pod, request)
     if "nodeName" not in pod["spec"]:
         # The pod is not bound to a node (recorded).
@@ -47,11 +37,11 @@ def pod_log(cluster: ClusterState, request: ApiRequest) -> Reply:
         if math.isfinite(log.readable_from):
             raise kubelet_starting(PODS, request.name, "log")
         path = f"containerLogs/{request.namespace}/{request.name}/{container}"
-        raise kubelet_away(f"https://{KUBELET}/{path}{'?follow=true' if options.follow else ''}", KUBELET)
+        raise kubelet_away(f"https://{KUBELET}/{path}{'?follow=true' if follow else ''}", KUBELET)
     _check_has_log(pod, container, request)
     if log is None:
         raise _not_started(container, request.name, "ContainerCreating")
-    return Reply(200, content_type="text/plain", source=LogBody(log, options))
+    return Reply(200, content_type="text/plain", source=LogBody(log, follow=follow))
 
 
 def requested_container(pod: Json, request: ApiRequest) -> str:
@@ -82,31 +72,5 @@ def _check_has_log(pod: Json, container: str, request: ApiRequest) -> None:
     raise _not_started(container, request.name, why)
 
 
-def _not_started(container: str, pod: str, why: str) -> Exception:
+def _not_started(container: str, pod: str, why: str) -> StatusError:
     return bad_request(f'container "{container}" in pod "{pod}" is waiting to start: {why}')
-
-
-def _options(request: ApiRequest) -> LogOptions:
-    errors: list[FieldError] = []
-    for name in _UNSUPPORTED:
-        if request.query.get(name):
-            errors.append(not_supported(name, request.query[name], ()))
-    tail = _number(request, "tailLines", 0, errors)
-    limit = _number(request, "limitBytes", 1, errors)
-    if errors:
-        raise invalid("PodLogOptions", "", request.name, errors)
-    return LogOptions(request.flag("follow"), tail, limit)
-
-
-def _number(request: ApiRequest, name: str, minimum: int, errors: list[FieldError]) -> int | None:
-    text = request.query.get(name, "")
-    if not text:
-        return None
-    try:
-        value = int(text)
-    except ValueError:
-        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
-    if value < minimum:
-        why = f"must be greater than {minimum - 1}" if minimum else "must be greater than or equal to 0"
-        errors.append(invalid_value(name, value, why))
-    return value

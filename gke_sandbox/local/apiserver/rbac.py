@@ -10,31 +10,6 @@ from dataclasses import dataclass
 
 from ..objects import Json
 
-# The paths that the default roles of each cluster allow.
-_OPEN_PATHS = (
-    (
-        "/api",
-        "/api/*",
-        "/apis",
-        "/apis/*",
-        "/healthz",
-        "/livez",
-        "/openapi",
-        "/openapi/*",
-        "/readyz",
-        "/version",
-        "/version/",
-    ),
-    ("/.well-known", "/.well-known/*"),
-    ("/healthz", "/livez", "/readyz", "/version", "/version/"),
-    (
-        "/.well-known/openid-configuration",
-        "/.well-known/openid-configuration/",
-        "/openid/v1/jwks",
-        "/openid/v1/jwks/",
-    ),
-)
-
 
 @dataclass(frozen=True)
 class Rule:
@@ -48,10 +23,6 @@ class Rule:
         """Return whether the rule allows this request."""
         return _in(verb, self.verbs) and _in(group, self.groups) and _in(resource, self.resources)
 
-    def to_json(self) -> Json:
-        """Return the rule as an access review contains it."""
-        return {"verbs": list(self.verbs), "apiGroups": list(self.groups), "resources": list(self.resources)}
-
 
 def _in(value: str, allowed: Iterable[str]) -> bool:
     return any(one in ("*", value) for one in allowed)
@@ -60,7 +31,7 @@ def _in(value: str, allowed: Iterable[str]) -> bool:
 # The rules for every authenticated caller.
 # https://kubernetes.io/docs/reference/access-authn-authz/rbac/#default-roles-and-role-bindings
 _BASIC = (
-    Rule(("create",), ("authorization.k8s.io",), ("selfsubjectaccessreviews", "selfsubjectrulesreviews")),
+    Rule(("create",), ("authorization.k8s.io",), ("selfsubjectaccessreviews",)),
     Rule(("create",), ("authentication.k8s.io",), ("selfsubjectreviews",)),
 )
 
@@ -111,11 +82,6 @@ class Caller:
 def access_review(caller: Caller, review: Json) -> Json:
     """Return the response to a SelfSubjectAccessReview."""
     spec = review.get("spec", {})
-    if "nonResourceAttributes" in spec:
-        attributes = spec["nonResourceAttributes"]
-        path = attributes.get("path", "")
-        allowed = attributes.get("verb") == "get" and any(path in paths for paths in _OPEN_PATHS)
-        return _reviewed("SelfSubjectAccessReview", {"nonResourceAttributes": attributes}, {"allowed": allowed})
     attributes = {name: value for name, value in spec.get("resourceAttributes", {}).items() if value}
     resource = attributes.get("resource", "")
     if attributes.get("subresource"):
@@ -126,21 +92,13 @@ def access_review(caller: Caller, review: Json) -> Json:
     status: Json = {"allowed": allowed}
     if allowed:
         status["reason"] = caller.reason()
-    return _reviewed("SelfSubjectAccessReview", {"resourceAttributes": attributes}, status)
-
-
-def rules_review(caller: Caller, review: Json) -> Json:
-    """Return the response to a SelfSubjectRulesReview."""
-    namespace = review.get("spec", {}).get("namespace", "")
-    rules = list(_BASIC)
-    if caller.namespace in (None, namespace):
-        rules.extend(caller.rules)
-    status = {
-        "resourceRules": [rule.to_json() for rule in rules],
-        "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": list(paths)} for paths in _OPEN_PATHS],
-        "incomplete": False,
+    return {
+        "kind": "SelfSubjectAccessReview",
+        "apiVersion": "authorization.k8s.io/v1",
+        "metadata": {},
+        "spec": {"resourceAttributes": attributes},
+        "status": status,
     }
-    return _reviewed("SelfSubjectRulesReview", {}, status)
 
 
 def self_review(caller: Caller, _review: Json) -> Json:
@@ -153,14 +111,4 @@ def self_review(caller: Caller, _review: Json) -> Json:
         "apiVersion": "authentication.k8s.io/v1",
         "metadata": {},
         "status": {"userInfo": {"username": caller.user, "groups": groups}},
-    }
-
-
-def _reviewed(kind: str, spec: Json, status: Json) -> Json:
-    return {
-        "kind": kind,
-        "apiVersion": "authorization.k8s.io/v1",
-        "metadata": {},
-        "spec": spec,
-        "status": status,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -25,21 +26,21 @@ class Reply:
     source: Source | None = None
     session: AttachSession | None = None
 
-    def warn(self, text: str) -> None:
-        """Add a warning. https://www.rfc-editor.org/rfc/rfc7234#section-5.5"""
-        escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-        self.headers.append(("warning", f'299 - "{escaped}"'))
 
+def json_reply(code: int, obj: Json, warnings: Iterable[str] = ()) -> Reply:
+    """Return a response with a JSON body.
 
-def json_reply(code: int, obj: Json) -> Reply:
-    """Return a response with a JSON body."""
+    https://www.rfc-editor.org/rfc/rfc7234#section-5.5 is about warnings.
+    """
     text = json.dumps(obj, ensure_ascii=False, separators=(",", ":"))
-    return Reply(code, text.encode("utf-8", "replace") + b"\n")
+    escaped = (warning.replace("\\", "\\\\").replace('"', '\\"') for warning in warnings)
+    headers = [("warning", f'299 - "{warning}"') for warning in escaped]
+    return Reply(code, text.encode("utf-8", "replace") + b"\n", headers=headers)
 
 
-def error_reply(error: StatusError) -> Reply:
+def error_reply(error: StatusError, warnings: Iterable[str] = ()) -> Reply:
     """Return the response for an error."""
-    reply = json_reply(error.code, error.body())
+    reply = json_reply(error.code, error.body(), warnings)
     if error.retry_after is not None:
         reply.headers.append(("retry-after", str(error.retry_after)))
     return reply

@@ -1,7 +1,7 @@
 """The fields that the embedded cluster supports, with their types.
 
 A dict is an object (the key ``*`` allows any key), a list is an array of its only item, and a string is a scalar
-type: string, int, bool, quantity or bytes (base64).
+type: string, int, bool or quantity.
 https://kubernetes.io/docs/reference/generated/kubernetes-api/v1.36/
 """
 
@@ -21,7 +21,7 @@ _STRINGS: Schema = ["string"]
 _STRING_MAP: Schema = {"*": "string"}
 
 _METADATA: Fields = {
-    **_all("string", "name generateName namespace uid resourceVersion creationTimestamp"),
+    **_all("string", "name namespace"),
     **_all(_STRING_MAP, "labels annotations"),
     "ownerReferences": [
         {**_all("string", "apiVersion kind name uid"), **_all("bool", "controller blockOwnerDeletion")}
@@ -86,26 +86,19 @@ CONFIG_MAP: Fields = {
     **_TYPE,
     "metadata": _METADATA,
     "immutable": "bool",
-    "data": _STRING_MAP,
-    "binaryData": {"*": "bytes"},
+    **_all(_STRING_MAP, "data binaryData"),
 }
 
 DELETE_OPTIONS: Fields = {
     **_TYPE,
     "propagationPolicy": "string",
     "gracePeriodSeconds": "int",
-    "preconditions": _all("string", "uid resourceVersion"),
-    "dryRun": _STRINGS,
+    "preconditions": {"uid": "string"},
 }
 
 ACCESS_REVIEW: Fields = {
     **_TYPE,
-    "spec": {
-        "resourceAttributes": _all("string", "namespace verb group version resource subresource name"),
-        "nonResourceAttributes": _all("string", "path verb"),
-    },
+    "spec": {"resourceAttributes": _all("string", "namespace verb group version resource subresource name")},
 }
-
-RULES_REVIEW: Fields = {**_TYPE, "spec": {"namespace": "string"}}
 
 SELF_REVIEW: Fields = _TYPE

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from dataclasses import dataclass
 
 import anyio
 
@@ -31,51 +30,51 @@ _EMPTY: dict[str, Json] = {
 }
 
 
-@dataclass(frozen=True)
-class WatchOptions:
-    """The options of a watch. If `revision` is None, it starts with an ADDED event for each existing object."""
-
-    namespace: str
-    selector: Selector
-    revision: int | None
-    timeout: float
-    """Seconds."""
-    bookmarks: bool
-    mark_initial: bool
-
-
 class WatchStream:
-    """The response body of one watch."""
+    """The response body of one watch.
+
+    If `revision` is None, it starts with an ADDED event for each existing object. `timeout` is in seconds.
+    """
 
     def __init__(
-        self, cluster: ClusterState, resource: ResourceType, options: WatchOptions, faults: list[Action]
+        self,
+        cluster: ClusterState,
+        resource: ResourceType,
+        faults: list[Action],
+        *,
+        namespace: str,
+        selector: Selector,
+        revision: int | None,
+        timeout: float,
+        bookmarks: bool,
     ) -> None:
         self._cluster = cluster
         self._resource = resource
-        self._options = options
+        self._namespace = namespace
+        self._selector = selector
+        self._bookmarks = bookmarks
         self._history = cluster.store.history(resource)
         now = anyio.current_time()
-        self._end = now + options.timeout
-        self._last_bookmark = now + (options.timeout - _BOOKMARK_BEFORE_END)
+        self._end = now + timeout
+        self._last_bookmark = now + (timeout - _BOOKMARK_BEFORE_END)
         self._next_bookmark = self._bookmark_after(now)
         self._lines: deque[bytes] = deque()
         self._faulty = _FaultyEvents(faults)
         self._over = False
-        self._start()
+        self._start(revision)
 
-    def _start(self) -> None:
-        store, options = self._cluster.store, self._options
-        if options.revision is None:
+    def _start(self, revision: int | None) -> None:
+        if revision is None:
             self._at = self._history.end
-            for obj in store.select(self._resource, options.namespace):
-                if options.selector.matches(obj):
+            for obj in self._cluster.store.select(self._resource, self._namespace):
+                if self._selector.matches(obj):
                     self._emit("ADDED", obj)
-            if options.mark_initial and options.bookmarks:
+            if self._bookmarks:
                 self._bookmark({"k8s.io/initial-events-end": "true"})
-        elif options.revision < self._history.expired_to:
-            self._expire(options.revision)
+        elif revision < self._history.expired_to:
+            self._expire(revision)
         else:
-            self._at = self._history.after(options.revision)
+            self._at = self._history.after(revision)
 
     async def next(self) -> bytes | None:
         """Wait for the next line and return it, or None at the end."""
@@ -95,37 +94,30 @@ class WatchStream:
     def _read(self) -> bool:
         """Read changes until one matches the selection. Return False if none does."""
         while self._at < self._history.end:
-            if not self._history.holds(self._at):
+            change = self._history.get(self._at)
+            if change is None:
                 # The history has dropped changes that this watch has not read yet.
                 self._expire(self._cluster.store.revision)
                 return True
-            change = self._history.get(self._at)
             self._at += 1
-            if change is not None and self._emit_if_selected(change):
+            if self._emit_if_selected(change):
                 return True
         return False
 
     def _emit_if_selected(self, change: StoreChange) -> bool:
         """Emit the change and return True if it concerns the selection; DELETED if the object leaves it."""
-        options = self._options
-        if options.namespace and change.key.namespace != options.namespace:
+        if self._namespace and change.key.namespace != self._namespace:
             return False
-        matches = options.selector.matches(change.object)
-        matched = change.before is not None and options.selector.matches(change.before)
-        if change.type == "DELETED":
-            kind = "DELETED" if matched else ""
-        elif matches:
-            kind = "MODIFIED" if matched else "ADDED"
-        else:
-            kind = "DELETED" if matched else ""
-        if not kind:
+        matches = change.type != "DELETED" and self._selector.matches(change.object)
+        matched = change.before is not None and self._selector.matches(change.before)
+        if not (matches or matched):
             return False
-        self._emit(kind, change.object)
+        self._emit("DELETED" if not matches else "MODIFIED" if matched else "ADDED", change.object)
         return True
 
     def _bookmark_after(self, now: float) -> float:
         """Return the time of the next bookmark: every minute, and once before the end."""
-        if not self._options.bookmarks:
+        if not self._bookmarks:
             return math.inf
         last = self._last_bookmark
         return min(now + _BOOKMARK_EVERY, last) if last > now else math.inf

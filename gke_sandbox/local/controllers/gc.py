@@ -25,13 +25,12 @@ _FOREGROUND = "foregroundDeletion"
 
 @dataclass(frozen=True)
 class DeleteOptions:
-    """The options of a DELETE, with its preconditions."""
+    """The options of a DELETE, with the uid as its precondition."""
 
     propagation: Propagation = "Background"
     grace: int | None = None
     """Seconds; None for the grace period of the pod."""
     uid: str | None = None
-    resource_version: str | None = None
 
 
 def resource_of(key: Key) -> ResourceType:
@@ -39,33 +38,23 @@ def resource_of(key: Key) -> ResourceType:
     return next(resource for resource in ALL if resource.plural == key.plural)
 
 
-def delete(cluster: ClusterState, key: Key, options: DeleteOptions, *, dry_run: bool = False) -> tuple[Json, bool]:
+def delete(cluster: ClusterState, key: Key, options: DeleteOptions) -> tuple[Json, bool]:
     """Delete an object. Return its last version and whether it is removed already. Raises `StatusError`."""
     resource = resource_of(key)
     obj = cluster.store.get(key)
     if obj is None:
         raise not_found(resource, key.name)
-    _check_preconditions(resource, obj, options)
+    uid = obj["metadata"]["uid"]
+    if options.uid not in (None, uid):
+        why = f"Precondition failed: UID in precondition: {options.uid}, UID in object meta: {uid}"
+        raise conflict(resource, key.name, why)
     changed = _marked(cluster, obj, _finalizers(obj, options), _grace(obj, options, resource))
     removed = not changed["metadata"].get("finalizers") and not changed["metadata"]["deletionGracePeriodSeconds"]
-    if dry_run:
-        return changed, removed
     if removed and resource is not PODS:
         cluster.store.remove(key)
         return changed, True
     # Watches see the last change of a pod before its removal (recorded); `update` then removes it.
     return cluster.store.update(key, changed), removed
-
-
-def _check_preconditions(resource: ResourceType, obj: Json, options: DeleteOptions) -> None:
-    metadata = obj["metadata"]
-    for what, wanted, is_now in (
-        ("UID", options.uid, metadata["uid"]),
-        ("ResourceVersion", options.resource_version, metadata["resourceVersion"]),
-    ):
-        if wanted is not None and wanted != is_now:
-            why = f"Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {is_now}"
-            raise conflict(resource, metadata["name"], why)
 
 
 def _finalizers(obj: Json, options: DeleteOptions) -> list[str]:

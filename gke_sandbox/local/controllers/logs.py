@@ -9,7 +9,6 @@ https://kubernetes.io/docs/concepts/cluster-administration/logging/#log-rotation
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import anyio
 
@@ -99,57 +98,32 @@ class ContainerLog:
         self.changed.notify()
 
 
-@dataclass(frozen=True)
-class LogOptions:
-    """The options of a log request. https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/"""
-
-    follow: bool = False
-    tail_lines: int | None = None
-    limit_bytes: int | None = None
-
-
 class LogBody:
     """The body of the response to one log request."""
 
-    def __init__(self, log: ContainerLog, options: LogOptions) -> None:
+    def __init__(self, log: ContainerLog, *, follow: bool) -> None:
         log.rotate_if_due()
         self._log = log
         self._interruptions = log.interruptions
-        self._options = options
+        self._follow = follow
         self._file = log.file
         self._at = 0
-        if options.tail_lines is not None:
-            self._at = max(len(self._file.lines) - options.tail_lines, 0)
-        self._left = options.limit_bytes
         # Without `follow` the response ends where the log ended at the time of the request.
-        self._end = None if options.follow else len(self._file.lines)
+        self._end = None if follow else len(self._file.lines)
 
     async def next(self) -> bytes | None:
         """Return the next line, or None at the end. Wait for it if the log is followed."""
         while self._interruptions == self._log.interruptions:
-            line = self._read()
-            if line is not None:
-                return line
-            if self._left == 0 or not self._options.follow or self._log.closed:
-                return None
-            await self._log.changed.wait()
-        return None
-
-    def _read(self) -> bytes | None:
-        while self._left != 0:
             end = len(self._file.lines) if self._end is None else self._end
             if self._at < end:
                 self._at += 1
-                return self._limited(self._file.lines[self._at - 1])
-            if self._options.follow and self._file.next is not None:
-                self._file, self._at = self._file.next, 0
-            else:
+                return self._file.lines[self._at - 1]
+            if not self._follow:
                 return None
+            if self._file.next is not None:
+                self._file, self._at = self._file.next, 0
+            elif self._log.closed:
+                return None
+            else:
+                await self._log.changed.wait()
         return None
-
-    def _limited(self, data: bytes) -> bytes:
-        if self._left is None:
-            return data
-        data = data[: self._left]
-        self._left -= len(data)
-        return data

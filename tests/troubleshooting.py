@@ -16,7 +16,7 @@ SECTIONS: dict[str, tuple[Source, ...]] = {
     "Node and volumes": ("scheduling", "pod event"),
     "Refused by the API server": ("admission",),
     "Ended from outside": ("pod status", "terminated"),
-    "What the client concludes": ("client",),
+    "What the client concludes": (),
 }
 
 
@@ -28,7 +28,8 @@ def tables() -> str:
 def _section(title: str, places: tuple[Source, ...]) -> str:
     waited_for = "terminated" not in places
     head = ["cause", "what it means", "what to do", "program ran", *(["wait ends"] if waited_for else [])]
-    rows = [_row(each)[: len(head)] for each in CAUSES if each.patterns[0].source in places]
+    found = [each for each in CAUSES if (each.patterns[0].source in places if each.patterns else not places)]
+    rows = [_row(each)[: len(head)] for each in found]
     lines = [f"| {' | '.join(row)} |" for row in [head, *rows]]
     return "\n".join([f"### {title}", "", lines[0], "|---" * len(head) + "|", *lines[1:], ""])
 

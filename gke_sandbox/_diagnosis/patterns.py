@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["FailureCause", "Pattern", "Source"]
+__all__ = ["FailureCause", "Pattern", "Source", "permanent", "temporary"]
 
 Source = Literal[
     "waiting",
@@ -18,7 +18,6 @@ Source = Literal[
     "admission",
     "pod status",
     "terminated",
-    "client",
 ]
 """Where Kubernetes reports it.
 
@@ -31,7 +30,6 @@ Source = Literal[
                  the Job or its ConfigMap; or the Event Suspended on the Job
 ``pod status``   the pod's own reason, its condition DisruptionTarget, or the Job's condition Failed
 ``terminated``   the container's state
-``client``       nowhere: this library concluded it
 """
 
 
@@ -62,10 +60,21 @@ class FailureCause:
     summary: str
     hint: str
     patterns: tuple[Pattern, ...]
-    ran: bool | None = False
+    """Empty if Kubernetes reports it nowhere: this library concludes it."""
+    ran: bool | None
     """Whether the program ran. None if that depends on when it happened: see `Termination.ran`."""
-    permanent: bool = False
+    permanent: bool
     """Whether waiting cannot help, so that the wait for the sandbox ends at once.
 
     If a pod has ended before it ran, and the cause is not permanent, another Job takes its place.
     """
+
+
+def permanent(name: str, summary: str, hint: str, *patterns: Pattern, ran: bool | None = False) -> FailureCause:
+    """Return a cause that waiting cannot help."""
+    return FailureCause(name, summary, hint, patterns, ran, permanent=True)
+
+
+def temporary(name: str, summary: str, hint: str, *patterns: Pattern, ran: bool | None = False) -> FailureCause:
+    """Return a cause that may pass."""
+    return FailureCause(name, summary, hint, patterns, ran, permanent=False)

@@ -184,7 +184,7 @@ def test_each_message_of_kubernetes_has_a_cause(source: Any, reason: str, messag
 def test_every_cause_has_a_unique_name_and_a_message_or_the_client_as_its_source() -> None:
     names = [each.name for each in CAUSES]
     assert len(names) == len(set(names))
-    inferred = {each.name for each in CAUSES if all(pattern.source == "client" for pattern in each.patterns)}
+    inferred = {each.name for each in CAUSES if not each.patterns}
     assert {name for *_, name in MESSAGES} | inferred == set(names)
 
 
@@ -470,5 +470,5 @@ def test_whether_the_program_ran_is_the_same_in_the_table_of_causes_and_in_each_
                 assert found is not None
                 assert found.cause == each
                 ran.add(found.ran if isinstance(found, Termination) else StartError.may_have_run)
-    inferred = all(pattern.source == "client" for pattern in each.patterns)
+    inferred = not each.patterns
     assert inferred or each.ran == (ran.pop() if len(ran) == 1 else None)

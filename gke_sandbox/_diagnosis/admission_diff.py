@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..kube.quantity import QuantityError, parse_quantity
 from .finding import json_text
+from .pod_resources import same_quantity
 
 __all__ = ["job_differences"]
 
@@ -61,7 +61,7 @@ def _differences(path: str, sent: Any, received: Any) -> Iterator[str]:
         for each in sent:
             if each not in received:
                 yield f"{path}: removed {_text(each)}"
-    elif not _equal(path, sent, received):
+    elif sent != received and not (_is_quantity(path) and same_quantity(sent, received)):
         yield f"{path}: {_text(sent)} became {_text(received)}"
 
 
@@ -84,15 +84,8 @@ def _by_name(value: Any) -> dict[str, Any] | None:
     return {each["name"]: each for each in value}
 
 
-def _equal(path: str, sent: Any, received: Any) -> bool:
-    if sent == received:
-        return True
-    if not any(part in _QUANTITIES for part in path.split(".")):
-        return False
-    try:
-        return parse_quantity(str(sent)).nano == parse_quantity(str(received)).nano
-    except QuantityError:
-        return False
+def _is_quantity(path: str) -> bool:
+    return any(part in _QUANTITIES for part in path.split("."))
 
 
 def _text(value: object) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["CheckStatus", "Finding", "join_some", "json_text", "mapping", "mappings", "object_name"]
+__all__ = ["CheckStatus", "Finding", "is_selected", "join_some", "json_text", "mapping", "mappings", "object_name"]
 
 CheckStatus = Literal["ok", "warning", "failure", "skipped"]
 """``failure``: no program can run. ``skipped``: unknown, because a permission is missing."""
@@ -42,6 +42,17 @@ def mapping(value: object) -> Mapping[str, Any]:
 def mappings(value: object) -> list[Mapping[str, Any]]:
     """Return the mappings in a list; none for anything else."""
     return [each for each in value if isinstance(each, Mapping)] if isinstance(value, (list, tuple)) else []
+
+
+def is_selected(expression: Mapping[str, Any], value: str | None) -> bool:
+    """Return whether a value, or its absence, matches an expression of a selector."""
+    values = expression.get("values") or ()
+    return {
+        "In": value in values,
+        "NotIn": value not in values,
+        "Exists": value is not None,
+        "DoesNotExist": value is None,
+    }.get(str(expression.get("operator")), False)
 
 
 def object_name(obj: Mapping[str, Any]) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..kube.quantity import QuantityError, parse_quantity
 from .finding import Finding
+from .pod_resources import same_quantity
 
 __all__ = ["changed_limits", "changed_limits_finding", "describe_changes", "memory_hint", "memory_limit"]
 
@@ -24,7 +24,7 @@ def changed_limits(sent: Mapping[str, Any], received: Mapping[str, Any], contain
     before, after = (_limits(spec, container) for spec in (sent, received))
     if before is None or after is None:
         return None
-    return {name: after.get(name, NO_LIMIT) for name in before if not _equal(before[name], after.get(name))}
+    return {name: after.get(name, NO_LIMIT) for name in before if not same_quantity(before[name], after.get(name))}
 
 
 def _limits(spec: Mapping[str, Any], container: str) -> dict[str, str] | None:
@@ -33,14 +33,6 @@ def _limits(spec: Mapping[str, Any], container: str) -> dict[str, str] | None:
         if each.get("name") == container and isinstance(each.get("resources"), Mapping):
             return {name: str(value) for name, value in (each["resources"].get("limits") or {}).items()}
     return None
-
-
-def _equal(sent: str, received: str | None) -> bool:
-    # The server rounds to thousandths and formats: 0.5 becomes 500m.
-    try:
-        return received is not None and parse_quantity(sent).milli == parse_quantity(received).milli
-    except QuantityError:
-        return sent == received
 
 
 def describe_changes(sent: Mapping[str, Any], changed: Mapping[str, str], container: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .._wire.log_decoder import ReplayableLogDecoder
 from ..errors import Forbidden, ResultLost, SandboxError, StartError
-from . import PodState, Termination, WaitReason, cause, rejection
+from . import FailureCause, PodState, Termination, WaitReason, cause, rejection
 from .admission import Change
 
 # The maximum of an image's output that is quoted, from its end.
@@ -27,14 +27,14 @@ def not_started(why: Termination | WaitReason, job: str, pod: str, waited: str =
     """Return the error for the reason that the cluster reports. `waited`: for how long, if it timed out."""
     found = why.cause or cause("container_waiting")
     detail = f"{why.reason}: {why.message}" if why.message else why.reason
-    return StartError(
-        f"the sandbox did not start{waited}: {found.summary} ({detail})",
-        cause=found.name,
-        reason=why.reason,
-        job=job,
-        pod=pod,
-        hint=found.hint,
-    )
+    message = f"the sandbox did not start{waited}: {found.summary} ({detail})"
+    return _start_error(found, message, job, pod, reason=why.reason)
+
+
+def _start_error(
+    found: FailureCause, message: str, job: str, pod: str, *, reason: str = "", hint: str = ""
+) -> StartError:
+    return StartError(message, cause=found.name, reason=reason, job=job, pod=pod, hint=hint or found.hint)
 
 
 def rejected(error: SandboxError, job: str, waited: str = "") -> SandboxError:
@@ -73,18 +73,11 @@ def start_timed_out(
         where = f"pod {name} on node {pod.node}" if pod.node else f"pod {name}, which has no node yet"
         if pod.init_container:
             where += f'; it waits for the container "{pod.init_container}", which the cluster has added'
-    return StartError(
-        f"the sandbox did not start{waited}: {found.summary} ({where})"
-        + (
-            f"; its Events, which may contain the reason, could not be read: {events_error}"
-            if events_error is not None
-            else ""
-        ),
-        cause=found.name,
-        job=job,
-        pod=name,
-        hint=events_error.hint if events_error is not None else found.hint,
-    )
+    message = f"the sandbox did not start{waited}: {found.summary} ({where})"
+    if events_error is None:
+        return _start_error(found, message, job, name)
+    message += f"; its Events, which may contain the reason, could not be read: {events_error}"
+    return _start_error(found, message, job, name, hint=events_error.hint)
 
 
 def runner_failed(
@@ -93,23 +86,17 @@ def runner_failed(
     """Return the error for a container that exited without an exit frame: the runner could not start."""
     output = (log.unframed + bytes(log.stderr)).decode("utf-8", "replace").strip()
     found = cause("runner_failed")
-    return StartError(
-        f"the container ended with code {termination.exit_code} before the program could run"
-        + (f"; its log contains: {output[-_MAX_QUOTED_OUTPUT:]}" if output else "; its log is empty"),
-        cause=found.name,
-        reason="RunnerError",
-        job=job,
-        pod=pod,
-        hint=f"{found.hint} The image is {image}.",
-    )
+    message = f"the container ended with code {termination.exit_code} before the program could run; its log "
+    message += f"contains: {output[-_MAX_QUOTED_OUTPUT:]}" if output else "is empty"
+    hint = f"{found.hint} The image is {image}."
+    return _start_error(found, message, job, pod, reason="RunnerError", hint=hint)
 
 
 def runner_crashed(job: str, pod: str, log: ReplayableLogDecoder) -> ResultLost:
     """Return the error for a runner that failed after it started the program."""
     found = cause("runner_crashed")
-    error = lost(job, pod, log, f"{found.summary}: {log.runner_error[-_MAX_QUOTED_OUTPUT:]}", found.hint)
-    error.cause = found.name
-    return error
+    message = f"{found.summary}: {log.runner_error[-_MAX_QUOTED_OUTPUT:]}"
+    return lost(job, pod, log, message, found.hint, found.name)
 
 
 def unsafe_admission_change(changes: Sequence[Change], job: str, pod: str) -> StartError:
@@ -120,13 +107,7 @@ def unsafe_admission_change(changes: Sequence[Change], job: str, pod: str) -> St
     hint, names = found.hint, sorted({each.field for each in changes})
     if all(names):
         hint += f" Or, if you accept the risk, name {', '.join(names)} in accept_admission_changes."
-    return StartError(
-        f"{found.summary} ({where}): {listed}",
-        cause=found.name,
-        job=job,
-        pod=pod,
-        hint=hint,
-    )
+    return _start_error(found, f"{found.summary} ({where}): {listed}", job, pod, hint=hint)
 
 
 def not_sent(why: str, job: str, pod: str, hint: str = "") -> StartError:
@@ -135,13 +116,7 @@ def not_sent(why: str, job: str, pod: str, hint: str = "") -> StartError:
     `hint`: that of the reason, if it is known.
     """
     found = cause("not_sent")
-    return StartError(
-        f"{found.summary}: {why}",
-        cause=found.name,
-        job=job,
-        pod=pod,
-        hint=hint or found.hint,
-    )
+    return _start_error(found, f"{found.summary}: {why}", job, pod, hint=hint)
 
 
 def unanswered(error: SandboxError, job: str, pod: str) -> ResultLost:
@@ -172,15 +147,18 @@ def disrupted(termination: Termination, job: str, pod: str, log: ReplayableLogDe
     detail = (
         f"{termination.reason}: {termination.message.rstrip('.')}; it is unknown whether the program had started"
     )
-    error = lost(job, pod, log, detail if found is None else f"{found.summary} ({detail})")
-    error.cause = "" if found is None else found.name
-    return error
+    if found is None:
+        return lost(job, pod, log, detail)
+    return lost(job, pod, log, f"{found.summary} ({detail})", cause=found.name)
 
 
-def lost(job: str, pod: str, log: ReplayableLogDecoder, message: str, hint: str = "") -> ResultLost:
+def lost(
+    job: str, pod: str, log: ReplayableLogDecoder, message: str, hint: str = "", cause: str = ""
+) -> ResultLost:
     """Return the error for a program whose end is unknown. `hint`: what else you can do about it."""
     return ResultLost(
         f"the result is lost: {message}",
+        cause=cause,
         job=job,
         pod=pod,
         stdout=log.stdout.decode("utf-8", "replace"),

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ..kube.quantity import Quantity, QuantityError, parse_quantity
 
-__all__ = ["pod_resources", "read_quantities"]
+__all__ = ["pod_resources", "read_quantities", "same_quantity"]
 
 
 def pod_resources(spec: Mapping[str, Any], kind: Literal["requests", "limits"]) -> dict[str, Quantity]:
@@ -27,7 +27,10 @@ def pod_resources(spec: Mapping[str, Any], kind: Literal["requests", "limits"]) 
             sidecars = _add(sidecars, own)
             own = {}
         peak = _largest(peak, _add(sidecars, own))
-    return _add(_largest(_add(total, sidecars), peak), read_quantities(spec.get("overhead")))
+    needed = _largest(_add(total, sidecars), peak)
+    overhead = read_quantities(spec.get("overhead"))
+    # A resource without a limit has none with the overhead, either.
+    return _add(needed, {name: more for name, more in overhead.items() if kind == "requests" or name in needed})
 
 
 def read_quantities(value: object) -> dict[str, Quantity]:
@@ -41,10 +44,21 @@ def read_quantities(value: object) -> dict[str, Quantity]:
     return found
 
 
+def same_quantity(first: object, second: object) -> bool:
+    """Return whether two values are the same quantity, rounded to thousandths as by the server: 0.5 is 500m."""
+    try:
+        return parse_quantity(str(first)).milli == parse_quantity(str(second)).milli
+    except QuantityError:
+        return first == second
+
+
 def _sum(containers: Iterable[Mapping[str, Any]], kind: str) -> dict[str, Quantity]:
     total: dict[str, Quantity] = {}
     for container in containers:
-        total = _add(total, read_quantities((container.get("resources") or {}).get(kind)))
+        resources = container.get("resources") or {}
+        # The default of a request is the limit.
+        defaults = resources.get("limits") or {} if kind == "requests" else {}
+        total = _add(total, read_quantities({**defaults, **(resources.get(kind) or {})}))
     return total
 
 

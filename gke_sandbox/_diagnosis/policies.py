@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..kube.pod_security import violations
-from .finding import Finding, join_some, mapping, mappings, object_name
+from .finding import Finding, is_selected, join_some, mapping, mappings, object_name
 
 __all__ = ["namespace_finding", "network_policies_finding"]
 
@@ -77,15 +77,5 @@ def _types(policy: Mapping[str, Any]) -> Sequence[str]:
 def _selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     wanted = mapping(selector.get("matchLabels"))
     return all(labels.get(key) == value for key, value in wanted.items()) and all(
-        _matches(each, labels) for each in mappings(selector.get("matchExpressions"))
+        is_selected(each, labels.get(str(each.get("key")))) for each in mappings(selector.get("matchExpressions"))
     )
-
-
-def _matches(expression: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    value, values = labels.get(str(expression.get("key"))), expression.get("values") or ()
-    return {
-        "In": value in values,
-        "NotIn": value not in values,
-        "Exists": value is not None,
-        "DoesNotExist": value is None,
-    }.get(str(expression.get("operator")), False)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..kube.quantity import Quantity, parse_quantity
-from .finding import Finding, join_some, mapping, mappings, object_name
+from .finding import Finding, is_selected, join_some, mapping, mappings, object_name
 from .pod_resources import pod_resources, read_quantities
 
 __all__ = ["limit_ranges_finding", "quotas_finding"]
@@ -74,30 +74,16 @@ def limit_ranges_finding(ranges: Sequence[Mapping[str, Any]], spec: Mapping[str,
 
 def _applies(quota: Mapping[str, Any], spec: Mapping[str, Any]) -> bool:
     quota_spec = mapping(quota.get("spec"))
-    if any(scope in _OTHER_SCOPES for scope in quota_spec.get("scopes") or ()):
-        return False
-    return all(
-        _matches(each, str(spec.get("priorityClassName") or ""))
-        for each in mappings(mapping(quota_spec.get("scopeSelector")).get("matchExpressions"))
+    scopes: list[Mapping[str, Any]] = [
+        {"scopeName": scope, "operator": "Exists"} for scope in quota_spec.get("scopes") or ()
+    ]
+    scopes += mappings(mapping(quota_spec.get("scopeSelector")).get("matchExpressions"))
+    priority_class = spec.get("priorityClassName") or None
+    return not any(
+        each.get("scopeName") in _OTHER_SCOPES
+        or (each.get("scopeName") == "PriorityClass" and not is_selected(each, priority_class))
+        for each in scopes
     )
-
-
-def _matches(expression: Mapping[str, Any], priority_class: str) -> bool:
-    scope, operator, values = (
-        expression.get("scopeName"),
-        expression.get("operator"),
-        expression.get("values") or (),
-    )
-    if scope in _OTHER_SCOPES:
-        return operator == "DoesNotExist"
-    if scope != "PriorityClass":
-        return True
-    return {
-        "In": priority_class in values,
-        "NotIn": priority_class not in values,
-        "Exists": bool(priority_class),
-        "DoesNotExist": not priority_class,
-    }.get(str(operator), True)
 
 
 def _needs(spec: Mapping[str, Any], *, config_map: bool) -> dict[str, Quantity]:

@@ -177,6 +177,12 @@ def test_a_quota_counts_only_if_its_scope_applies(scope: dict[str, Any], applies
     assert (found.status == "failure") is applies
 
 
+@pytest.mark.parametrize("priority_class", [None, "p"])
+def test_a_quota_for_pods_with_a_priority_class_counts_only_those(priority_class: str | None) -> None:
+    found = of_quota(quota({"pods": "0"}, scopes=["PriorityClass"]), priority_class_name=priority_class)
+    assert (found.status == "failure") is (priority_class is not None)
+
+
 def test_without_a_config_map_their_number_does_not_count() -> None:
     assert of_quota(quota({"configmaps": "0"}), config_map=False).status == "ok"
     assert of_quota().message == "no ResourceQuota limits the runs"
@@ -224,6 +230,20 @@ def test_sidecars_add_to_the_requests_of_a_pod_and_init_containers_count_if_they
     assert {name: str(each) for name, each in pod_resources(pod, "requests").items()} == {
         "cpu": "2100m",
         "memory": "10Mi",
+    }
+
+
+def test_the_overhead_of_a_pod_is_added_only_to_limits_that_exist() -> None:
+    pod = {"containers": [{"resources": {"limits": {"cpu": "1"}}}], "overhead": {"cpu": "100m", "memory": "10Mi"}}
+    assert {name: str(each) for name, each in pod_resources(pod, "limits").items()} == {"cpu": "1100m"}
+
+
+def test_the_request_of_a_container_is_its_limit_if_it_has_none() -> None:
+    resources = {"requests": {"cpu": "100m"}, "limits": {"cpu": "1", "memory": "1Gi"}}
+    pod = {"containers": [{"resources": resources}]}
+    assert {name: str(each) for name, each in pod_resources(pod, "requests").items()} == {
+        "cpu": "100m",
+        "memory": "1Gi",
     }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from .faults import Action
 from .faults.attach import AttachAction, CutAttach
 
 
@@ -31,9 +30,8 @@ class FaultsInStream:
             yield data, None
 
 
-def by_direction(actions: Sequence[Action]) -> tuple[FaultsInStream, FaultsInStream]:
+def by_direction(faults: Sequence[AttachAction]) -> tuple[FaultsInStream, FaultsInStream]:
     """Return the faults in the output and those in the input of the container."""
-    faults = [action for action in actions if isinstance(action, AttachAction)]
     of_input = [fault for fault in faults if isinstance(fault, CutAttach) and fault.direction == "input"]
     of_output = [fault for fault in faults if fault not in of_input]
     return FaultsInStream(of_output), FaultsInStream(of_input)

@@ -6,7 +6,8 @@ import anyio
 import httpx
 
 from .._fakes.body import Source
-from .faults import Action, CutBody, GarbleBody, StallBody
+from .faults import CutBody, GarbleBody, StallBody
+from .faults.requests import BodyAction
 
 
 class WholeBody:
@@ -24,7 +25,7 @@ class WholeBody:
 class FaultyBody:
     """A body with a fault after some bytes."""
 
-    def __init__(self, source: Source, fault: CutBody | StallBody | GarbleBody) -> None:
+    def __init__(self, source: Source, fault: BodyAction) -> None:
         self._source = source
         self._fault = fault
         self._left = fault.after
@@ -40,22 +41,11 @@ class FaultyBody:
                 chunk = chunk[: self._left]
                 self._left -= len(chunk)
                 return chunk
-        return await self._apply(self._fault)
-
-    async def _apply(self, fault: CutBody | StallBody | GarbleBody) -> bytes | None:
-        if isinstance(fault, StallBody):
+        if isinstance(self._fault, StallBody):
             await anyio.sleep_forever()
         self._ended = True
-        if isinstance(fault, GarbleBody):
-            return fault.garbage
-        if isinstance(fault, CutBody) and not fault.clean:
+        if isinstance(self._fault, GarbleBody):
+            return self._fault.garbage
+        if isinstance(self._fault, CutBody) and not self._fault.clean:
             raise httpx.ReadError("peer closed connection without sending complete message body")
         return None
-
-
-def with_faults(source: Source, faults: list[Action]) -> Source:
-    """Return the body with all faults that act on bodies."""
-    for fault in faults:
-        if isinstance(fault, (CutBody, StallBody, GarbleBody)):
-            source = FaultyBody(source, fault)
-    return source

@@ -38,9 +38,9 @@ from .controllers.gc import GarbageCollector
 from .controllers.jobs import JobController
 from .controllers.kubelet import Kubelet
 from .controllers.scheduler import Scheduler
-from .faults import Action, Delay, Drop, FaultPlan, Forbid, Refuse, Respond
-from .faults.match import Point
-from .faulty_body import WholeBody, with_faults
+from .faults import Delay, Drop, FaultPlan, Forbid, Refuse, Respond
+from .faults.requests import BodyAction, RequestAction
+from .faulty_body import FaultyBody, WholeBody
 from .latency import Pace
 from .objects import Json, Key
 from .runtimes.base import Runtime
@@ -229,7 +229,7 @@ class LocalTransport(httpx.AsyncBaseTransport):
     async def _handle(self, running: _RunningCluster, request: httpx.Request) -> httpx.Response:
         timeouts = Timeouts.of(request)
         parsed = await self._read(request, timeouts)
-        faults = list(self._faults("request", parsed))
+        faults = self.faults.for_request(RequestAction, parsed)
         await self._connect(faults, request, timeouts)
         self.requests.append(_sent(parsed))
         with anyio.move_on_after(timeouts.read) as limit:
@@ -247,10 +247,7 @@ class LocalTransport(httpx.AsyncBaseTransport):
             raise httpx.WriteTimeout("the request body did not arrive within the write timeout", request=request)
         return parse(request.method, request.url.path, dict(request.url.params), body)
 
-    def _faults(self, point: Point, parsed: ApiRequest) -> Iterable[Action]:
-        return self.faults.actions_for(point, parsed.verb, parsed.resource, parsed.namespace, parsed.name)
-
-    async def _connect(self, faults: list[Action], request: httpx.Request, timeouts: Timeouts) -> None:
+    async def _connect(self, faults: list[RequestAction], request: httpx.Request, timeouts: Timeouts) -> None:
         with anyio.move_on_after(timeouts.connect) as limit:
             for fault in faults:
                 if isinstance(fault, Refuse):
@@ -264,7 +261,7 @@ class LocalTransport(httpx.AsyncBaseTransport):
         self,
         running: _RunningCluster,
         parsed: ApiRequest,
-        faults: list[Action],
+        faults: list[RequestAction],
         request: httpx.Request,
     ) -> Reply:
         """Process the request, and apply the faults."""
@@ -275,10 +272,8 @@ class LocalTransport(httpx.AsyncBaseTransport):
         replacement = next((fault for fault in faults if isinstance(fault, (Respond, Drop, Forbid))), None)
         reply = None
         if replacement is None or (isinstance(replacement, (Respond, Drop)) and replacement.carried_out):
-            # A fault without a `Match` is not used up by other requests.
-            point: Point = "attach" if parsed.subresource == "attach" else "watch"
             try:
-                reply = await running.server.handle(parsed, request.headers, list(self._faults(point, parsed)))
+                reply = await running.server.handle(parsed, request.headers)
             except StatusError as error:
                 reply = error_reply(error)
         for fault in faults:
@@ -302,12 +297,14 @@ class LocalTransport(httpx.AsyncBaseTransport):
         headers = self._headers(reply)
         if reply.content_type is not None:
             headers.insert(0, ("content-type", reply.content_type))
-        faults = list(self._faults("body", parsed))
+        faults = self.faults.for_request(BodyAction, parsed)
         if reply.source is None and not faults:
             headers.append(("content-length", str(len(reply.body))))
             whole = httpx.ByteStream(reply.body)
             return httpx.Response(reply.code, headers=headers, stream=whole, request=request)
-        source = with_faults(reply.source or WholeBody(reply.body), faults)
+        source = reply.source or WholeBody(reply.body)
+        for fault in faults:
+            source = FaultyBody(source, fault)
         body = Body(source, timeouts.read, request, self._bodies.discard)
         self._bodies.add(body)
         headers.append(("transfer-encoding", "chunked"))

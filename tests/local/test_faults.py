@@ -109,8 +109,8 @@ async def test_faults_can_be_added_and_cleared_while_the_cluster_runs() -> None:
 async def test_a_fault_plan_counts_each_fault_separately() -> None:
     first, second = Fault(Refuse(), Match("get")), Fault(Drop(), Match("list"))
     plan = FaultPlan(first, second)
-    assert list(plan.actions_for("request", "get", "pods", "default", "a")) == [first.action]
-    assert list(plan.actions_for("request", "get", "pods", "default", "a")) == []
+    assert list(plan.actions(Refuse, "get", "pods", "default", "a")) == [first.action]
+    assert list(plan.actions(Refuse, "get", "pods", "default", "a")) == []
     assert (plan.count(first), plan.count(second)) == (1, 0)
 
 
@@ -240,12 +240,12 @@ async def test_a_followed_log_can_break_and_be_read_again() -> None:
 # Watches.
 
 
-async def watched(fault: Action) -> tuple[list[str], bool]:
+async def watched(fault: Action, match: Match) -> tuple[list[str], bool]:
     """Return the events of a watch while ConfigMaps a to d are created: their names, or the types of other events.
 
     Also return whether it ended before its timeout.
     """
-    async with running(faults=[Fault(fault, Match("watch"))]) as kit:
+    async with running(faults=[Fault(fault, match)]) as kit:
         version = (await kit.get(CONFIG_MAPS))["metadata"]["resourceVersion"]
         begin = anyio.current_time()
         async with kit.watch(CONFIG_MAPS, resourceVersion=version, timeoutSeconds="60") as watch:
@@ -270,7 +270,11 @@ async def watched(fault: Action) -> tuple[list[str], bool]:
     ],
 )
 def test_events_of_a_watch_can_be_lost_repeated_or_swapped(fault: Action, seen: list[str], ends: bool) -> None:
-    assert run_on_mock_clock(watched, fault) == (seen, ends)
+    assert run_on_mock_clock(watched, fault, Match("watch")) == (seen, ends)
+
+
+def test_a_watch_fault_without_a_match_is_not_used_up_by_other_requests() -> None:
+    assert run_on_mock_clock(watched, EndWatch(after=2), Match()) == (["a", "b"], True)
 
 
 async def test_a_watch_can_be_rejected_as_expired() -> None:

@@ -84,12 +84,9 @@ def _mutated(cluster: ClusterState, resource: ResourceType, obj: Json) -> Json |
     """Return the object as mutating admission policies changed it, or None if there are none."""
     metadata = obj["metadata"]
     changed = None
-    for policy in cluster.faults.actions_for(
-        "mutate", "", resource.plural, metadata["namespace"], metadata["name"]
-    ):
-        if isinstance(policy, Mutate):
-            changed = copy.deepcopy(obj) if changed is None else changed
-            policy.change(changed)
+    for policy in cluster.faults.actions(Mutate, "", resource.plural, metadata["namespace"], metadata["name"]):
+        changed = copy.deepcopy(obj) if changed is None else changed
+        policy.change(changed)
     return changed
 
 

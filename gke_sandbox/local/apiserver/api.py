@@ -15,7 +15,8 @@ import anyio
 from ..._fakes.api_request import ApiRequest
 from ..cluster import SERVER_VERSION, ClusterState
 from ..controllers.gc import DeleteOptions, Propagation, delete
-from ..faults import Action, ExpireWatch
+from ..faults import ExpireWatch
+from ..faults.requests import WatchAction
 from ..objects import Json, Key
 from .admission import create, job_warnings, used_quota
 from .decoding import decode
@@ -68,8 +69,8 @@ class ApiServer:
         self._store = cluster.store
         self._caller = cluster.options.caller
 
-    async def handle(self, request: ApiRequest, headers: Mapping[str, str], faults: list[Action]) -> Reply:
-        """Process a request and return the response. `faults` act on its stream. Raises `StatusError`."""
+    async def handle(self, request: ApiRequest, headers: Mapping[str, str]) -> Reply:
+        """Process a request and return the response. Raises `StatusError`."""
         if not request.plural:
             return self._non_resource(request)
         if not self._caller.allowed(request.verb, request.group, request.resource, request.namespace):
@@ -83,7 +84,7 @@ class ApiServer:
             if resource is PODS and request.subresource == "log" and request.verb == "get":
                 return pod_log(self._cluster, request)
             if resource is PODS and request.subresource == "attach" and request.verb in ("get", "create"):
-                return pod_attach(self._cluster, request, headers, faults)
+                return pod_attach(self._cluster, request, headers)
             raise no_such_path()
         verb = request.verb
         has_namespace = not resource.namespaced or request.namespace or verb in ("list", "watch")
@@ -94,7 +95,7 @@ class ApiServer:
         if verb == "list":
             return await self._list(resource, request)
         if verb == "watch":
-            return self._watch(resource, request, faults)
+            return self._watch(resource, request)
         if verb == "create":
             return self._create(resource, request)
         return self._delete(resource, request)
@@ -176,7 +177,8 @@ class ApiServer:
         if self._store.revision < revision:
             raise too_new(revision, self._store.revision)
 
-    def _watch(self, resource: ResourceType, request: ApiRequest, faults: list[Action]) -> Reply:
+    def _watch(self, resource: ResourceType, request: ApiRequest) -> Reply:
+        faults = self._cluster.faults.for_request(WatchAction, request)
         for fault in faults:
             if isinstance(fault, ExpireWatch) and fault.status:
                 version = request.query.get("resourceVersion", "")

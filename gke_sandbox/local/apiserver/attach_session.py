@@ -17,7 +17,6 @@ from wsproto.events import BytesMessage, CloseConnection, Event, Message, Ping
 
 from ...kube.attach import SUBPROTOCOL
 from ..controllers.container_streams import Attachment, Stream
-from ..faults import Action
 from ..faults.attach import AttachAction, CloseAttach, CutAttach, DelayAttach, GarbleAttach, StallAttach
 from ..faulty_attach import by_direction
 from ..network import ClientStream, Connection
@@ -33,7 +32,7 @@ class AttachSession:
     """One connection, from the handshake to its end. `attach` attaches it to the container."""
 
     def __init__(
-        self, attach: Callable[[], Attachment], first: Stream | None, protocol: str, faults: Sequence[Action]
+        self, attach: Callable[[], Attachment], first: Stream | None, protocol: str, faults: Sequence[AttachAction]
     ) -> None:
         self._attach = attach
         self._first_channel = _STATUS if first is None else _OUTPUT[first]

@@ -7,7 +7,7 @@ https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#g
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 
 import anyio
@@ -16,7 +16,7 @@ from ..._fakes.api_request import ApiRequest
 from ..._fakes.body import accept_header
 from ...kube.attach import SUBPROTOCOL
 from ..cluster import ClusterState
-from ..faults import Action
+from ..faults.attach import AttachAction
 from ..objects import Key
 from .errors import StatusError, bad_request, forbidden, not_found
 from .pod_logs import KUBELET, requested_container
@@ -27,9 +27,7 @@ from .responses import Reply
 PROTOCOLS = (SUBPROTOCOL, "v4.channel.k8s.io")
 
 
-def pod_attach(
-    cluster: ClusterState, request: ApiRequest, headers: Mapping[str, str], faults: Sequence[Action]
-) -> Reply:
+def pod_attach(cluster: ClusterState, request: ApiRequest, headers: Mapping[str, str]) -> Reply:
     """Return the response: 101 with a session that has not started, or a refusal. Raises `StatusError`."""
     upgrade = request.method == "GET" and _is_upgrade(headers)
     # A WebSocket needs the verbs get and create; the 403 for the second one has no reason (recorded).
@@ -61,6 +59,7 @@ def pod_attach(
     from .attach_session import AttachSession  # wsproto is an optional dependency
 
     attach = partial(streams.attach, stdin=stdin, stdout=stdout, stderr=stderr)
+    faults = cluster.faults.for_request(AttachAction, request)
     session = AttachSession(attach, "stdout" if stdout else "stderr" if stderr else None, protocol, faults)
     return Reply(
         101,

@@ -12,7 +12,8 @@ from collections import deque
 import anyio
 
 from ..cluster import ClusterState
-from ..faults import Action, EndWatch, ExpireWatch, OmitEvents, RepeatEvents, SwapEvents
+from ..faults import EndWatch, ExpireWatch, OmitEvents, RepeatEvents, SwapEvents
+from ..faults.requests import WatchAction
 from ..objects import Json
 from ..store import StoreChange
 from .errors import failure
@@ -40,7 +41,7 @@ class WatchStream:
         self,
         cluster: ClusterState,
         resource: ResourceType,
-        faults: list[Action],
+        faults: list[WatchAction],
         *,
         namespace: str,
         selector: Selector,
@@ -158,7 +159,7 @@ def _line(kind: str, obj: Json) -> bytes:
 class _FaultyEvents:
     """Applies faults to the events of one watch."""
 
-    def __init__(self, faults: list[Action]) -> None:
+    def __init__(self, faults: list[WatchAction]) -> None:
         self._faults = faults
         self._number = 0
         self._held: bytes | None = None

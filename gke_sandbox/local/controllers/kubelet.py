@@ -15,6 +15,7 @@ from ...kube.quantity import parse_quantity
 from ..apiserver.resources import CONFIG_MAPS, PODS
 from ..cluster import ClusterState
 from ..faults import Evict, Preempt, ShutDownNode, StopKubelet
+from ..faults.pods import RunningPodAction
 from ..objects import Json, is_deleting
 from ..runtimes.base import ContainerExit, ContainerStartError, RunningContainer
 from ..store import StoreChange
@@ -302,35 +303,34 @@ class _PodLimits:
         self._storage: str | None = limits.get("ephemeral-storage")
         self._next_size_check = math.inf if self._storage is None else started + context.pace.housekeeping
         key = context.key
-        actions = list(context.cluster.faults.actions_for("run", "", PODS.plural, key.namespace, key.name))
-        kinds = (Evict, Preempt, ShutDownNode)
-        self._faults = [(started + action.after, action) for action in actions if isinstance(action, kinds)]
-        self._stops = [(started + action.after, action) for action in actions if isinstance(action, StopKubelet)]
+        actions = context.cluster.faults.actions(RunningPodAction, "", PODS.plural, key.namespace, key.name)
+        self._faults = [(started + action.after, action) for action in actions]
 
     def next_check(self) -> float:
         """Return the time at which the next limit may be reached."""
-        times = [at for at, _ in (*self._faults, *self._stops)]
-        return min([self._deadline, self._next_size_check, *times])
+        return min([self._deadline, self._next_size_check, *(at for at, _ in self._faults)])
 
     def kubelet_stop(self) -> StopKubelet | None:
         """Return the fault that stops the kubelet now (once), or None."""
-        due = next((each for each in self._stops if each[0] <= anyio.current_time()), None)
-        if due is None:
-            return None
-        self._stops.remove(due)
-        return due[1]
+        for each in self._faults:
+            at, action = each
+            if isinstance(action, StopKubelet) and at <= anyio.current_time():
+                self._faults.remove(each)
+                return action
+        return None
 
     def violation(self, log: ContainerLog) -> tuple[str, str] | None:
         """Return the reason and message with which the pod ends now, or None."""
         now = anyio.current_time()
-        due = [action for at, action in self._faults if at <= now]
-        self._faults = [(at, action) for at, action in self._faults if at > now]
-        for action in due:
+        for each in [each for each in self._faults if each[0] <= now]:
+            action = each[1]
             if isinstance(action, Evict):
                 return "Evicted", action.message
             if isinstance(action, ShutDownNode):
                 return "Terminated", action.message
-            preempt(self._context.cluster, self._context.key)
+            if isinstance(action, Preempt):
+                self._faults.remove(each)
+                preempt(self._context.cluster, self._context.key)
         if self._deadline <= now:
             return "DeadlineExceeded", "Pod was active on the node longer than the specified deadline"
         if self._storage is not None and self._next_size_check <= now:

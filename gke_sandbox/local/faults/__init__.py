@@ -19,8 +19,7 @@ docs/faults.md has an example of each.
 from __future__ import annotations
 
 from .attach import CloseAttach, CutAttach, DelayAttach, GarbleAttach, StallAttach
-from .match import Match
-from .plan import Action, Fault, FaultPlan
+from .plan import Action, Fault, FaultPlan, Match
 from .pods import (
     BadImage,
     EndJob,

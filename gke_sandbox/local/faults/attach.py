@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
-from .match import Point
+from .plan import Action
+
+
+class AttachAction(Action):
+    """A fault of an attached connection."""
+
+    after: int
+    """The number of bytes that still arrive."""
 
 
 @dataclass(frozen=True)
-class CutAttach:
+class CutAttach(AttachAction):
     """Cut the connection without a close frame."""
 
-    point: ClassVar[Point] = "attach"
     after: int = 0
     """The number of bytes of output (or input) that still arrive. With 0 not even the first empty message does."""
     direction: Literal["output", "input"] = "output"
@@ -24,10 +30,9 @@ class CutAttach:
 
 
 @dataclass(frozen=True)
-class CloseAttach:
+class CloseAttach(AttachAction):
     """Send a close frame, as a proxy or a restarting API server does."""
 
-    point: ClassVar[Point] = "attach"
     after: int = 0
     """The number of bytes of output that are still delivered."""
     code: int = 1001
@@ -37,10 +42,9 @@ class CloseAttach:
 
 
 @dataclass(frozen=True)
-class GarbleAttach:
+class GarbleAttach(AttachAction):
     """Send bytes that are not a WebSocket frame, then end the connection."""
 
-    point: ClassVar[Point] = "attach"
     after: int = 0
     """The number of bytes of output that are still delivered."""
     garbage: bytes = b"HTTP/1.1 502 Bad Gateway\r\n\r\n"
@@ -48,23 +52,18 @@ class GarbleAttach:
 
 
 @dataclass(frozen=True)
-class StallAttach:
+class StallAttach(AttachAction):
     """Stop sending and receiving, and keep the connection open. Pings are not answered."""
 
-    point: ClassVar[Point] = "attach"
     after: int = 0
     """The number of bytes of output that are still delivered."""
 
 
 @dataclass(frozen=True)
-class DelayAttach:
+class DelayAttach(AttachAction):
     """Delay output, then continue."""
 
-    point: ClassVar[Point] = "attach"
     seconds: float
     """The length of the delay, in seconds."""
     after: int = 0
     """The number of bytes of output that are delivered before."""
-
-
-AttachAction = CutAttach | CloseAttach | GarbleAttach | StallAttach | DelayAttach

@@ -4,70 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import TypeVar
 
-from .attach import AttachAction
-from .match import Match, Point
-from .pods import (
-    BadImage,
-    EndJob,
-    Evict,
-    HideConfigMap,
-    Mutate,
-    NoNode,
-    NoPodSandbox,
-    Preempt,
-    RefusePod,
-    RejectPod,
-    ShutDownNode,
-    StopKubelet,
-)
-from .requests import (
-    CutBody,
-    Delay,
-    Drop,
-    EndWatch,
-    ExpireWatch,
-    Forbid,
-    GarbleBody,
-    OmitEvents,
-    Refuse,
-    RepeatEvents,
-    Respond,
-    StallBody,
-    SwapEvents,
-)
+from ..._fakes.api_request import ApiRequest
 
-Action = (
-    AttachAction
-    | Refuse
-    | Drop
-    | Delay
-    | Respond
-    | Forbid
-    | CutBody
-    | StallBody
-    | GarbleBody
-    | ExpireWatch
-    | EndWatch
-    | OmitEvents
-    | RepeatEvents
-    | SwapEvents
-    | EndJob
-    | Mutate
-    | RefusePod
-    | RejectPod
-    | NoNode
-    | NoPodSandbox
-    | BadImage
-    | HideConfigMap
-    | Evict
-    | Preempt
-    | ShutDownNode
-    | StopKubelet
-)
+
+class Action:
+    """Something that a `Fault` does to requests, response bodies, watches, attached connections, Jobs or pods."""
+
 
 A = TypeVar("A", bound=Action)
+
+
+@dataclass(frozen=True)
+class Match:
+    """Selects requests or pods. A field that is None matches everything.
+
+    For actions on a pod, `resource` is ``pods`` and the verb is empty. `HideConfigMap` matches the ConfigMap and
+    `EndJob` matches the Job.
+    """
+
+    verb: str | None = None
+    """The API verb: ``get``, ``list``, ``watch``, ``create`` or ``delete``."""
+    resource: str | None = None
+    """A plural name, with its subresource if there is one: ``jobs``, ``pods/log``, ``pods/attach``."""
+    namespace: str | None = None
+    name: str | None = None
+    """The name of the object, or a pattern such as ``gke-sandbox-*``."""
+
+    def matches(self, verb: str, resource: str, namespace: str, name: str) -> bool:
+        return (
+            self.verb in (None, verb)
+            and self.resource in (None, resource)
+            and self.namespace in (None, namespace)
+            and (self.name is None or fnmatchcase(name, self.name))
+        )
 
 
 @dataclass(frozen=True)
@@ -114,18 +86,19 @@ class FaultPlan:
         count = max(self._seen[index] - fault.skip, 0)
         return count if fault.times is None else min(count, fault.times)
 
-    def actions_for(self, point: Point, verb: str, resource: str, namespace: str, name: str) -> Iterator[Action]:
-        """Yield the actions that apply to this request or pod at this point, and count them."""
+    def actions(self, kind: type[A], verb: str, resource: str, namespace: str, name: str) -> Iterator[A]:
+        """Yield the actions of this kind that apply to this request or object, and count them."""
         for index, fault in enumerate(self._faults):
-            if fault.action.point == point and fault.match.matches(verb, resource, namespace, name):
+            if isinstance(fault.action, kind) and fault.match.matches(verb, resource, namespace, name):
                 before = self._count(index)
                 self._seen[index] += 1
                 if self._count(index) > before:
                     yield fault.action
 
+    def for_request(self, kind: type[A], request: ApiRequest) -> list[A]:
+        """Return the actions of this kind that apply to a request, and count them."""
+        return list(self.actions(kind, request.verb, request.resource, request.namespace, request.name))
+
     def first(self, kind: type[A], resource: str, namespace: str, name: str) -> A | None:
         """Return the first action of this kind that applies to this object, or None."""
-        for action in list(self.actions_for(kind.point, "", resource, namespace, name)):
-            if isinstance(action, kind):
-                return action
-        return None
+        return next(iter(list(self.actions(kind, "", resource, namespace, name))), None)

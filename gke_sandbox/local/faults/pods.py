@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from .match import Point
+from .plan import Action
+
+
+class RunningPodAction(Action):
+    """A fault of a running pod."""
+
+    after: float
+    """Seconds from the start of the container."""
 
 
 @dataclass(frozen=True)
-class EndJob:
+class EndJob(Action):
     """Make the Job reach its deadline, regardless of its activeDeadlineSeconds."""
 
-    point: ClassVar[Point] = "deadline"
     after: float
     """Seconds from the start of the Job."""
 
 
 @dataclass(frozen=True)
-class RefusePod:
+class RefusePod(Action):
     """Reject the pod that the Job controller creates. Only an Event on the Job shows it."""
 
-    point: ClassVar[Point] = "admit"
     message: str
     """The text after ``pods "..." is forbidden:``."""
 
@@ -46,14 +51,13 @@ class RefusePod:
 
 
 @dataclass(frozen=True)
-class Mutate:
+class Mutate(Action):
     """A mutating admission policy: `change` edits the Job or the pod in place, with its defaults.
 
     Defaults are set again afterwards, and the object is validated. Give `Match` a resource: ``jobs`` or ``pods``.
     https://kubernetes.io/docs/reference/access-authn-authz/mutating-admission-policy/
     """
 
-    point: ClassVar[Point] = "mutate"
     change: Callable[[dict[str, Any]], object]
     """Called with the object as decoded JSON; its return value is ignored."""
 
@@ -65,10 +69,9 @@ _ONLY_NODE = (
 
 
 @dataclass(frozen=True)
-class NoNode:
+class NoNode(Action):
     """Keep the pod Unschedulable."""
 
-    point: ClassVar[Point] = "schedule"
     seconds: float | None = None
     """How long, in seconds; None for as long as the pod exists."""
     message: str = _ONLY_NODE.format("node(s) didn't match Pod's node affinity/selector")
@@ -106,13 +109,12 @@ class NoNode:
 
 
 @dataclass(frozen=True)
-class RejectPod:
+class RejectPod(Action):
     """Reject the pod on its node, before anything of it starts: the kubelet checks each pod again.
 
     https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/#node-conditions
     """
 
-    point: ClassVar[Point] = "accept"
     reason: str
     """The reason of the pod: ``Evicted``, ``OutOfcpu``, ..."""
     message: str
@@ -130,10 +132,9 @@ class RejectPod:
 
 
 @dataclass(frozen=True)
-class NoPodSandbox:
+class NoPodSandbox(Action):
     """Fail to create the pod sandbox; the kubelet retries. Only Events show it."""
 
-    point: ClassVar[Point] = "sandbox"
     message: str
     """The message of the Event."""
     retry: float = 12.0
@@ -149,28 +150,25 @@ class NoPodSandbox:
 
 
 @dataclass(frozen=True)
-class BadImage:
+class BadImage(Action):
     """Fail to pull the image: ErrImagePull, then ImagePullBackOff."""
 
-    point: ClassVar[Point] = "pull"
     message: str | None = None
     """The runtime's message; None for that of a host that does not exist."""
 
 
 @dataclass(frozen=True)
-class HideConfigMap:
+class HideConfigMap(Action):
     """Hide a new ConfigMap from the kubelet for a while."""
 
-    point: ClassVar[Point] = "config"
     seconds: float
     """Seconds from the creation of the ConfigMap."""
 
 
 @dataclass(frozen=True)
-class Evict:
+class Evict(RunningPodAction):
     """Evict the running pod from its node."""
 
-    point: ClassVar[Point] = "run"
     after: float
     """Seconds from the start of the container."""
     message: str = 'Usage of EmptyDir volume "tmp" exceeds the limit "64Mi". '
@@ -178,22 +176,20 @@ class Evict:
 
 
 @dataclass(frozen=True)
-class Preempt:
+class Preempt(RunningPodAction):
     """Make the scheduler delete the running pod in favour of one with a higher priority."""
 
-    point: ClassVar[Point] = "run"
     after: float
     """Seconds from the start of the container."""
 
 
 @dataclass(frozen=True)
-class ShutDownNode:
+class ShutDownNode(RunningPodAction):
     """Shut down the node of the running pod, as happens to Spot nodes.
 
     https://kubernetes.io/docs/concepts/cluster-administration/node-shutdown/
     """
 
-    point: ClassVar[Point] = "run"
     after: float
     """Seconds from the start of the container."""
     message: str = "Pod was terminated in response to imminent node shutdown."
@@ -201,7 +197,7 @@ class ShutDownNode:
 
 
 @dataclass(frozen=True)
-class StopKubelet:
+class StopKubelet(RunningPodAction):
     """Stop the kubelet of a running pod, while the container continues.
 
     Until the kubelet starts again, the pod's status does not change, followed logs end, attached connections
@@ -209,7 +205,6 @@ class StopKubelet:
     yet and responds with 404 (recorded for ``pods/log``).
     """
 
-    point: ClassVar[Point] = "run"
     after: float
     """Seconds from the start of the container until the kubelet stops."""
     seconds: float | None

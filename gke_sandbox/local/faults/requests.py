@@ -3,32 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
-from .match import Point
+from .plan import Action
+
+
+class RequestAction(Action):
+    """A fault of a request."""
+
+
+class BodyAction(Action):
+    """A fault of a response body."""
+
+    after: int
+    """The number of bytes that are still delivered."""
+
+
+class WatchAction(Action):
+    """A fault of a watch."""
 
 
 @dataclass(frozen=True)
-class Refuse:
+class Refuse(RequestAction):
     """Refuse the connection: the client gets httpx.ConnectError and nothing is sent."""
 
-    point: ClassVar[Point] = "request"
-
 
 @dataclass(frozen=True)
-class Drop:
+class Drop(RequestAction):
     """Break the connection before a response arrives: the client gets httpx.ReadError."""
 
-    point: ClassVar[Point] = "request"
     carried_out: bool = True
     """Whether the server still processes the request."""
 
 
 @dataclass(frozen=True)
-class Delay:
+class Delay(RequestAction):
     """Delay the response. A shorter client timeout expires first."""
 
-    point: ClassVar[Point] = "request"
     seconds: float
     """The length of the delay, in seconds."""
     at: Literal["connect", "request", "response"] = "request"
@@ -36,10 +47,9 @@ class Delay:
 
 
 @dataclass(frozen=True)
-class Respond:
+class Respond(RequestAction):
     """Send this response instead of the real one."""
 
-    point: ClassVar[Point] = "request"
     code: int
     """The HTTP status code."""
     reason: str
@@ -106,17 +116,14 @@ class Respond:
 
 
 @dataclass(frozen=True)
-class Forbid:
+class Forbid(RequestAction):
     """Respond with 403: the caller lacks the permission for the request."""
-
-    point: ClassVar[Point] = "request"
 
 
 @dataclass(frozen=True)
-class CutBody:
+class CutBody(BodyAction):
     """End the response body early."""
 
-    point: ClassVar[Point] = "body"
     after: int = 0
     """The number of bytes that are still delivered."""
     clean: bool = False
@@ -124,19 +131,17 @@ class CutBody:
 
 
 @dataclass(frozen=True)
-class StallBody:
+class StallBody(BodyAction):
     """Stop sending the response body, and keep the connection open."""
 
-    point: ClassVar[Point] = "body"
     after: int = 0
     """The number of bytes that are still delivered."""
 
 
 @dataclass(frozen=True)
-class GarbleBody:
+class GarbleBody(BodyAction):
     """Replace the rest of the response body, then end it."""
 
-    point: ClassVar[Point] = "body"
     after: int = 0
     """The number of bytes that are still delivered."""
     garbage: bytes = b"\x00<not json>"
@@ -144,10 +149,9 @@ class GarbleBody:
 
 
 @dataclass(frozen=True)
-class ExpireWatch:
+class ExpireWatch(WatchAction):
     """Respond to a watch with 410: its resourceVersion is too old."""
 
-    point: ClassVar[Point] = "watch"
     status: bool = False
     """Send 410 as the response itself. A real server always sends an ERROR event, the default."""
     after: int = 0
@@ -155,19 +159,17 @@ class ExpireWatch:
 
 
 @dataclass(frozen=True)
-class EndWatch:
+class EndWatch(WatchAction):
     """End a watch normally, as a restarting API server does."""
 
-    point: ClassVar[Point] = "watch"
     after: int = 0
     """The number of events that are delivered."""
 
 
 @dataclass(frozen=True)
-class OmitEvents:
+class OmitEvents(WatchAction):
     """Leave out events of a watch."""
 
-    point: ClassVar[Point] = "watch"
     first: int = 0
     """The index of the first omitted event (0 is the first event; bookmarks count)."""
     count: int = 1
@@ -175,10 +177,9 @@ class OmitEvents:
 
 
 @dataclass(frozen=True)
-class RepeatEvents:
+class RepeatEvents(WatchAction):
     """Deliver events of a watch twice."""
 
-    point: ClassVar[Point] = "watch"
     first: int = 0
     """The index of the first repeated event."""
     count: int = 1
@@ -186,9 +187,8 @@ class RepeatEvents:
 
 
 @dataclass(frozen=True)
-class SwapEvents:
+class SwapEvents(WatchAction):
     """Deliver an event of a watch after the one that follows it."""
 
-    point: ClassVar[Point] = "watch"
     first: int = 0
     """The index of the event that comes late."""

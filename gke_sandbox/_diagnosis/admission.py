@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .finding import json_text, mapping
+from .finding import json_text, mapping, mappings
 
 __all__ = ["FIELDS", "RELEASE_FIELDS", "Change", "job_changes", "pod_changes", "pod_spec_of"]
 
@@ -42,9 +42,7 @@ class Change:
 
 
 def _format(value: object) -> str:
-    if value is None:
-        return "nothing"
-    return json_text(value, _MAX_VALUE_LENGTH)
+    return "nothing" if value is None else json_text(value, _MAX_VALUE_LENGTH)
 
 
 # -- the rules ------------------------------------------------------------------------------------------------
@@ -74,39 +72,15 @@ def _same(sent: Any, received: Any) -> bool:
     return (sent or None) == (received or None)
 
 
-def _same_if_sent(sent: Any, received: Any) -> bool:
-    return sent is None or received == sent
-
-
-def _never_or_same(sent: Any, received: Any) -> bool:
-    return bool(received in ("Never", sent))
-
-
-def _same_account(sent: Any, received: Any) -> bool:
-    return bool((received or "default") == (sent or "default"))
-
-
 def _id_kept(sent: Any, received: Any) -> bool:
     """A user or group that is not removed and does not become root; another one is safe."""
     return bool(received == sent) or received not in (None, 0)
-
-
-def _not_root_group(sent: Any, received: Any) -> bool:
-    return bool(received != 0 or sent == 0)
-
-
-def _no_root_groups(sent: Any, received: Any) -> bool:
-    return 0 not in _list(received) or 0 in _list(sent)
 
 
 def _still_confined(sent: Any, received: Any) -> bool:
     """A seccomp profile: none, and a type that is not known, confine nothing."""
     confined = ("RuntimeDefault", "Localhost")
     return mapping(sent).get("type") not in confined or mapping(received).get("type") in confined
-
-
-def _not_unconfined(sent: Any, received: Any) -> bool:
-    return received == sent or mapping(received).get("type") != "Unconfined"
 
 
 def _usual_selinux(sent: Any, received: Any) -> bool:
@@ -124,16 +98,10 @@ def _no_more_capabilities(sent: Any, received: Any) -> bool:
     )
 
 
-def _usual_proc(sent: Any, received: Any) -> bool:
-    return received in (None, "", "Default", sent)
-
-
 def _every_failure_counts(sent: Any, received: Any) -> bool:
     """A failure that is ignored is not counted: the pod is replaced, whatever the backoffLimit."""
-    rules = _list(mapping(received).get("rules"))
-    return received == sent or all(
-        mapping(rule).get("action") in ("FailJob", "FailIndex", "Count") for rule in rules
-    )
+    rules = mappings(mapping(received).get("rules"))
+    return received == sent or all(rule.get("action") in ("FailJob", "FailIndex", "Count") for rule in rules)
 
 
 _JOB: dict[str, IsSafe] = {
@@ -145,9 +113,9 @@ _JOB: dict[str, IsSafe] = {
     "activeDeadlineSeconds": _at_most(math.inf),
 }
 _POD: dict[str, IsSafe] = {
-    "restartPolicy": _never_or_same,
-    "runtimeClassName": _same_if_sent,
-    "serviceAccountName": _same_account,
+    "restartPolicy": lambda sent, received: received in ("Never", sent),
+    "runtimeClassName": lambda sent, received: sent is None or received == sent,
+    "serviceAccountName": lambda sent, received: (received or "default") == (sent or "default"),
     _TOKEN: _stays(False),
     "hostNetwork": _stays_off,
     "hostPID": _stays_off,
@@ -155,14 +123,17 @@ _POD: dict[str, IsSafe] = {
     "hostUsers": _stays(False),
     "shareProcessNamespace": _stays_off,
 }
-_POD_SECURITY: dict[str, IsSafe] = {"fsGroup": _not_root_group, "supplementalGroups": _no_root_groups}
+_POD_SECURITY: dict[str, IsSafe] = {
+    "fsGroup": lambda sent, received: received != 0 or sent == 0,
+    "supplementalGroups": lambda sent, received: 0 not in _list(received) or 0 in _list(sent),
+}
 # The container's value counts; if it has none, the pod's.
 _EITHER_SECURITY: dict[str, IsSafe] = {
     "runAsNonRoot": _stays(True),
     "runAsUser": _id_kept,
     "runAsGroup": _id_kept,
     "seccompProfile": _still_confined,
-    "appArmorProfile": _not_unconfined,
+    "appArmorProfile": lambda sent, received: received == sent or mapping(received).get("type") != "Unconfined",
     "seLinuxOptions": _usual_selinux,
 }
 _CONTAINER_SECURITY: dict[str, IsSafe] = {
@@ -170,7 +141,7 @@ _CONTAINER_SECURITY: dict[str, IsSafe] = {
     "allowPrivilegeEscalation": _stays(False),
     "readOnlyRootFilesystem": _stays(True),
     "capabilities": _no_more_capabilities,
-    "procMount": _usual_proc,
+    "procMount": lambda sent, received: received in (None, "", "Default", sent),
 }
 # Since Kubernetes 1.34 each container can have its own restart policy.
 _CONTAINER: dict[str, IsSafe] = {
@@ -220,13 +191,13 @@ def _pod_spec_changes(
     yield from _compare(_POD, path, sent, received)
     sent_pod, pod = mapping(sent.get("securityContext")), mapping(received.get("securityContext"))
     yield from _compare(_POD_SECURITY, f"{path}.securityContext", sent_pod, pod)
-    _, before = _find(sent, container)
-    index, after = _find(received, container)
-    if index is None:
-        names = [mapping(each).get("name") for each in _list(received.get("containers"))]
+    names = [each.get("name") for each in mappings(received.get("containers"))]
+    if container not in names:
         yield Change("", f"{path}.containers", [container], names)
         return
-    at = f"{path}.containers[{index}]"
+    index = names.index(container)
+    at, after = f"{path}.containers[{index}]", mappings(received.get("containers"))[index]
+    before = next((each for each in mappings(sent.get("containers")) if each.get("name") == container), {})
     yield from _compare(_CONTAINER, at, before, after)
     sent_own, own = mapping(before.get("securityContext")), mapping(after.get("securityContext"))
     yield from _compare(_CONTAINER_SECURITY, f"{at}.securityContext", sent_own, own)
@@ -254,38 +225,29 @@ def _restart_changes(spec: Mapping[str, Any], container: str, path: str) -> Iter
     https://www.kubernetes.dev/resources/keps/5532/
     """
     for kind in ("initContainers", "containers"):
-        for i, each in enumerate(map(mapping, _list(spec.get(kind)))):
-            rules = _list(each.get("restartPolicyRules"))
-            if each.get("name") != container and any(mapping(rule).get("action") != "Restart" for rule in rules):
+        for i, each in enumerate(mappings(spec.get(kind))):
+            rules = mappings(each.get("restartPolicyRules"))
+            if each.get("name") != container and any(rule.get("action") != "Restart" for rule in rules):
                 yield Change("restartPolicyRules", f"{path}.{kind}[{i}].restartPolicyRules", None, rules)
 
 
 def _mount_changes(spec: Mapping[str, Any], container: Mapping[str, Any], path: str, at: str) -> Iterator[Change]:
     """The node's files, service account tokens and pod certificates in the container. None is ever sent."""
-    volumes = {mapping(each).get("name"): (i, mapping(each)) for i, each in enumerate(_list(spec.get("volumes")))}
-    for i, mount in enumerate(_list(container.get("volumeMounts"))):
-        place = str(mapping(mount).get("mountPath") or "")
-        number, volume = volumes.get(mapping(mount).get("name"), (0, {}))
+    volumes = {each.get("name"): (i, each) for i, each in enumerate(mappings(spec.get("volumes")))}
+    for i, mount in enumerate(mappings(container.get("volumeMounts"))):
+        place = str(mount.get("mountPath") or "")
+        number, volume = volumes.get(mount.get("name"), (0, {}))
         if "hostPath" in volume:
             yield Change("hostPath", f"{path}.volumes[{number}].hostPath", None, volume["hostPath"])
-        sources = _list(mapping(volume.get("projected")).get("sources"))
         credentials = [
-            (field, f"{path}.volumes[{number}].projected.sources[{j}].{name}", mapping(source)[name])
-            for j, source in enumerate(sources)
+            Change(field, f"{path}.volumes[{number}].projected.sources[{j}].{name}", None, source[name])
+            for j, source in enumerate(mappings(mapping(volume.get("projected")).get("sources")))
             for name, field in (("serviceAccountToken", _TOKEN), ("podCertificate", "podCertificate"))
-            if name in mapping(source)
+            if name in source
         ]
-        for field, where, found in credentials:
-            yield Change(field, where, None, found)
+        yield from credentials
         if not credentials and (place == _TOKEN_PATH or place.startswith(f"{_TOKEN_PATH}/")):
             yield Change(_TOKEN, f"{at}.volumeMounts[{i}].mountPath", None, place)
-
-
-def _find(spec: Mapping[str, Any], container: str) -> tuple[int | None, Mapping[str, Any]]:
-    for index, each in enumerate(_list(spec.get("containers"))):
-        if mapping(each).get("name") == container:
-            return index, each
-    return None, {}
 
 
 def _either(container: Mapping[str, Any], pod: Mapping[str, Any], name: str) -> Any:

@@ -54,17 +54,8 @@ def job_wait_reason(events: Iterable[Mapping[str, Any]]) -> WaitReason | None:
 
 # An existing node may accept the pod later.
 _MAY_FIT_LATER = frozenset(
-    {
-        "not_enough_cpu",
-        "not_enough_memory",
-        "not_enough_room",
-        "node_pressure",
-        "node_not_ready",
-        "node_cordoned",
-    }
+    {"not_enough_cpu", "not_enough_memory", "not_enough_room", "node_pressure", "node_not_ready", "node_cordoned"}
 )
-
-
 _OF_AUTOSCALER = frozenset({"TriggeredScaleUp", "FailedScaleUp", "NotTriggerScaleUp"})
 
 

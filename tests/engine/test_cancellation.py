@@ -68,7 +68,13 @@ TROUBLE: dict[str, tuple[Fault, ...]] = {
 }
 
 
-@pytest.mark.parametrize("trouble", TROUBLE)
+# Each has 40 to 50 await points.
+SLOW = ("both are in trouble", "the watch is blind")
+
+
+@pytest.mark.parametrize(
+    "trouble", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in TROUBLE]
+)
 def test_a_run_that_is_cancelled_at_any_await_point_leaves_nothing(trouble: str) -> None:
     step = 1
     while cancelled_at(step, TROUBLE[trouble]):

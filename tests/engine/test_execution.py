@@ -345,7 +345,7 @@ def test_a_log_that_opens_long_after_the_programs_end_is_read(timeout: float) ->
 
 @pytest.mark.parametrize("clean", [True, False])
 def test_a_log_that_breaks_off_is_continued_where_it_was(clean: bool) -> None:
-    frames = [START, *(out(f"line {n}\n") for n in range(20))]
+    frames = [START, *(out(f"line {n}\n") for n in range(8))]
     script = Script(
         chunks=[(n * 0.1, frame) for n, frame in enumerate(frames)] + [(10.0, exit_frame())],
         ends_at=10.0,
@@ -356,7 +356,7 @@ def test_a_log_that_breaks_off_is_continued_where_it_was(clean: bool) -> None:
             cut = Fault(CutBody(after=after, clean=clean), Match(resource="pods/log"))
             async with pods(script, cut) as cluster:
                 result = await cluster.sandbox.run("pass")
-            assert result.stdout == "".join(f"line {n}\n" for n in range(20)), after
+            assert result.stdout == "".join(f"line {n}\n" for n in range(8)), after
             assert not result.output_truncated
 
     run_on_mock_clock(run)

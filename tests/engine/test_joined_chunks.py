@@ -38,7 +38,7 @@ class WholeLog(Shared):
 @mock_clock
 @pytest.mark.parametrize("flood", FLOODS, ids=range(len(FLOODS)))
 async def test_other_tasks_make_progress_while_a_flood_of_tiny_frames_is_decoded(flood: bytes) -> None:
-    number = 20_000 // flood.count(b"\x1e")
+    number = 5_000 // flood.count(b"\x1e")
     script = Script(
         chunks=[(0.0, START), (0.1, encode("err", b"first") + flood * number + exit_frame())], ends_at=0.2
     )
@@ -58,7 +58,7 @@ async def test_other_tasks_make_progress_while_a_flood_of_tiny_frames_is_decoded
                 elif isinstance(event, ExecutionFinished):
                     assert event.result.ok
                     # At most 256 frames at a time.
-                    assert turns > 20_000 / 256
+                    assert turns > 5_000 / 256
         tasks.cancel_scope.cancel()
 
 
@@ -102,7 +102,7 @@ async def test_large_chunks_without_frames_are_decoded_together() -> None:
 @pytest.mark.parametrize("flood", FLOODS, ids=range(len(FLOODS)))
 @pytest.mark.parametrize("size", [1, 100, 65536, 1 << 20])
 async def test_a_flood_is_decoded_in_pieces_with_few_frames(flood: bytes, size: int) -> None:
-    data = flood * ((1 << 17) // len(flood))
+    data = flood * ((1 << 14 if size < 1000 else 1 << 17) // len(flood))
     pieces = await taken([data[start : start + size] for start in range(0, len(data), size)])
     assert max(piece.count(b"\x1e") for piece in pieces) <= MAX_FRAMES
 

@@ -1,9 +1,9 @@
 """A program under the runner behaves as under ``python3 -u main.py``.
 
 Each program of `runner_corpus/` runs directly and under the runner, each time in a new directory. stdout, stderr,
-exit status and files must be equal. A program that uses its input, its files or its environment runs with every
-delivery, any other with one of them, in turn. Its first lines can specify its input: ``# args: [...]``,
-``# stdin: "..."``, ``# files: {"name": "content"}``.
+exit status and files must be equal. Each program runs with one of the deliveries, in turn; slow tests run those that
+use their input, files or environment with the others. The first lines of a program can specify its input:
+``# args: [...]``, ``# stdin: "..."``, ``# files: {"name": "content"}``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import pwd
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,16 +127,28 @@ def program_of(path: Path) -> Program:
     return Program(source, **asked)
 
 
-def deliveries_of(path: Path) -> tuple[Delivery, ...]:
-    if USES_INPUT.search(path.read_bytes()):
-        return DELIVERIES
-    return (DELIVERIES[CORPUS.index(path) % len(DELIVERIES)],)
+def in_turn(number: int, of: Any, *, others: bool = True) -> Iterator[Any]:
+    """Yield the parameters of a test: one delivery, and the others for a slow test."""
+    first = DELIVERIES[number % len(DELIVERIES)]
+    rest = tuple(delivery for delivery in DELIVERIES if delivery != first)
+    name = of.stem if isinstance(of, Path) else of
+    yield pytest.param(of, (first,), id=f"{name} {first}")
+    if others:
+        yield pytest.param(of, rest, id=f"{name} {' '.join(rest)}", marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
-def test_a_program_behaves_as_under_plain_python(path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("path", "deliveries"),
+    [
+        each
+        for number, path in enumerate(CORPUS)
+        for each in in_turn(number, path, others=bool(USES_INPUT.search(path.read_bytes())))
+    ],
+)
+def test_a_program_behaves_as_under_plain_python(
+    path: Path, deliveries: tuple[Delivery, ...], tmp_path: Path
+) -> None:
     program = program_of(path)
-    deliveries = deliveries_of(path)
     bases = {name: tmp_path / name for name in ("plain", *deliveries)}
     for base in bases.values():
         base.mkdir()
@@ -156,28 +168,32 @@ assert False, "an assertion"
 """
 
 
-@pytest.mark.parametrize("delivery", DELIVERIES)
+# Every third runs with the delivery attach, for which the runner opens stdin again: those that set an encoding.
+VARIABLES = [
+    "PYTHONSAFEPATH=1",
+    "PYTHONWARNINGS=error",
+    "PYTHONIOENCODING=latin-1:replace",
+    "PYTHONDEVMODE=1",
+    "PYTHONOPTIMIZE=2",
+    "PYTHONUTF8=0",
+    "PYTHONPATH=/usr/share:/nowhere",
+    "PYTHONDONTWRITEBYTECODE=1",
+    "LC_ALL=POSIX",
+    "PYTHONHASHSEED=1",
+    "PYTHONNOUSERSITE=1",
+    "PYTHONFAULTHANDLER=1",
+]
+
+
 @pytest.mark.parametrize(
-    "variable",
-    [
-        "PYTHONSAFEPATH=1",
-        "PYTHONWARNINGS=error",
-        "PYTHONDEVMODE=1",
-        "PYTHONOPTIMIZE=2",
-        "PYTHONIOENCODING=latin-1:replace",
-        "PYTHONPATH=/usr/share:/nowhere",
-        "PYTHONDONTWRITEBYTECODE=1",
-        "PYTHONUTF8=0",
-        "LC_ALL=POSIX",
-        "PYTHONHASHSEED=1",
-        "PYTHONNOUSERSITE=1",
-        "PYTHONFAULTHANDLER=1",
-    ],
+    ("variable", "deliveries"),
+    [each for number, variable in enumerate(VARIABLES) for each in in_turn(number, variable)],
 )
-def test_the_image_configures_its_python(variable: str, delivery: Delivery, tmp_path: Path) -> None:
+def test_the_image_configures_its_python(variable: str, deliveries: tuple[Delivery, ...], tmp_path: Path) -> None:
     """The runner is started without -I, -E and -S, because the environment configures the program's Python."""
     env = dict([variable.split("=")])
-    for name in ("plain", "ours"):
+    for name in ("plain", *deliveries):
         (tmp_path / name).mkdir()
     plain = as_it_is(Program(LOOKS_AROUND), tmp_path / "plain", env)
-    assert under_the_runner(Program(LOOKS_AROUND), delivery, tmp_path / "ours", env) == plain
+    for delivery in deliveries:
+        assert under_the_runner(Program(LOOKS_AROUND), delivery, tmp_path / delivery, env) == plain

@@ -88,10 +88,10 @@ def test_a_redirected_stdout_receives_what_is_printed() -> None:
 
 
 def test_more_than_the_buffer_arrives_completely() -> None:
-    code = "import sys\nfor n in range(40): print(str(n) * 90_000)\nsys.stdout.buffer.write(b'x' * 5_000_000)\n"
+    code = "import sys\nfor n in range(20): print(str(n) * 90_000)\nsys.stdout.buffer.write(b'x' * 2_500_000)\n"
     code += "for n in range(200_000): print(n)\n"
     ran = run(Program(code, output=1 << 25, log_bytes=1 << 28))
-    expected = "".join(str(n) * 90_000 + "\n" for n in range(40)) + "x" * 5_000_000
+    expected = "".join(str(n) * 90_000 + "\n" for n in range(20)) + "x" * 2_500_000
     assert ran.stdout.decode() == expected + "".join(f"{n}\n" for n in range(200_000))
 
 
@@ -118,11 +118,11 @@ def test_each_line_arrives_while_the_program_goes_on(tmp_path: Path) -> None:
     """The program waits until the test has received the line, again and again."""
     os.mkfifo(tmp_path / "gate")
     code = f"gate = open({str(tmp_path / 'gate')!r})\n"
-    code += "for n in range(20):\n    print('line', n)\n    gate.readline()\n"
+    code += "for n in range(8):\n    print('line', n)\n    gate.readline()\n"
     with started(Program(code), base=tmp_path) as process:
         log = b""
         with open(tmp_path / "gate", "w") as gate:
-            for n in range(20):
+            for n in range(8):
                 while b"line %d\n" % n not in b"".join(re.findall(rb"\x1eout \d+\n((?:[^\x1e])*)\n", log)):
                     log += os.read(process.stdout.fileno(), 4096)
                 gate.write("go on\n")

@@ -1,8 +1,8 @@
 """A program under the runner behaves as under ``python3 -u main.py``.
 
 Each program of `runner_corpus/` runs directly and under the runner, each time in a new directory. stdout, stderr,
-exit status and files must be equal. Each program runs with one of the deliveries, in turn; slow tests run those that
-use their input, files or environment with the others. The first lines of a program can specify its input:
+exit status and files must be equal. Each program runs with one of the deliveries, in turn; slow tests run those
+that use their input, files or environment with the others. The first lines of a program can specify its input:
 ``# args: [...]``, ``# stdin: "..."``, ``# files: {"name": "content"}``.
 """
 

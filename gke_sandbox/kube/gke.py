@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import difflib
 import logging
 import re
@@ -16,13 +15,13 @@ import httpx
 
 from ..errors import ConfigError, NetworkError, SandboxError
 from .auth.google import GoogleAuth, google_auth
-from .auth.google_base import SCOPES, google_http
+from .auth.google_base import google_http
 from .status import plain
 
 if TYPE_CHECKING:
     from .config.types import ClusterConfig
 
-__all__ = ["SCOPES", "Endpoint", "GkeName", "GoogleAuth", "check_gke", "gke_config", "google_auth", "parse_gke"]
+__all__ = ["Endpoint", "GkeName", "check_gke", "gke_config", "parse_gke"]
 
 logger = logging.getLogger(__name__)
 
@@ -124,9 +123,7 @@ class _GoogleError(Exception):
 
     def __init__(self, code: int, message: str, reason: str) -> None:
         super().__init__(message)
-        self.code = code
-        self.message = message
-        self.reason = reason
+        self.code, self.message, self.reason = code, message, reason
 
 
 def _get(http: httpx.Client, auth: GoogleAuth, path: str, sleep: Callable[[float], None]) -> Mapping[str, Any]:
@@ -164,14 +161,8 @@ def _parse(response: httpx.Response, host: str) -> Mapping[str, Any]:
         )
     if response.is_success:
         return content
-    error = content.get("error")
-    error = error if isinstance(error, dict) else {}
-    details = error.get("details")
-    reasons = [
-        str(detail["reason"])
-        for detail in (details if isinstance(details, list) else [])
-        if isinstance(detail, dict) and detail.get("reason")
-    ]
+    error = _part(content, "error")
+    reasons = [str(detail["reason"]) for detail in _parts(error, "details") if detail.get("reason")]
     message = plain(str(error.get("message") or f"HTTP {response.status_code}"), 500)
     raise _GoogleError(response.status_code, message, reasons[0] if reasons else str(error.get("status") or ""))
 
@@ -184,12 +175,7 @@ def _clusters(
         content = _get(http, auth, f"/v1/projects/{project}/locations/-/clusters", sleep)
     except (_GoogleError, SandboxError):
         return None
-    clusters = content.get("clusters")
-    return [
-        f"{project}/{cluster.get('location')}/{cluster.get('name')}"
-        for cluster in (clusters if isinstance(clusters, list) else [])
-        if isinstance(cluster, dict)
-    ]
+    return [f"{project}/{each.get('location')}/{each.get('name')}" for each in _parts(content, "clusters")]
 
 
 def _error_for(error: _GoogleError, which: GkeName, clusters: Callable[[], list[str] | None]) -> SandboxError:
@@ -294,12 +280,7 @@ def _check_status(cluster: Mapping[str, Any], which: GkeName) -> None:
 
 
 def _conditions(cluster: Mapping[str, Any]) -> str:
-    conditions = cluster.get("conditions")
-    messages = [
-        str(condition["message"])
-        for condition in (conditions if isinstance(conditions, list) else [])
-        if isinstance(condition, dict) and condition.get("message")
-    ]
+    messages = [str(each["message"]) for each in _parts(cluster, "conditions") if each.get("message")]
     # statusMessage is the older field.
     text = "; ".join(messages) or str(cluster.get("statusMessage") or "")
     return f": {plain(text, 500)}" if text else ""
@@ -330,9 +311,8 @@ def _ip_endpoint(cluster: Mapping[str, Any], which: GkeName, endpoint: Endpoint,
         )
     addresses = _part(_part(cluster, "controlPlaneEndpointsConfig"), "ipEndpointsConfig")
     if endpoint == "private":
-        host = _text(addresses, "privateEndpoint") or _text(
-            _part(cluster, "privateClusterConfig"), "privateEndpoint"
-        )
+        older = _part(cluster, "privateClusterConfig")
+        host = _text(addresses, "privateEndpoint") or _text(older, "privateEndpoint")
         if host is None:
             raise ConfigError(f"the GKE cluster {which} has no private endpoint", hint="Use the endpoint ip.")
         return host
@@ -349,7 +329,7 @@ def _certificate_authority(cluster: Mapping[str, Any], which: GkeName) -> bytes:
     encoded = _text(_part(cluster, "masterAuth"), "clusterCaCertificate") or ""
     try:
         pem = base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         pem = b""
     if b"-----BEGIN CERTIFICATE-----" not in pem:
         # Without a CA, any certificate that the system trusts would be accepted.
@@ -360,6 +340,11 @@ def _certificate_authority(cluster: Mapping[str, Any], which: GkeName) -> bytes:
 def _part(whole: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     part = whole.get(name)
     return part if isinstance(part, dict) else {}
+
+
+def _parts(whole: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    parts = whole.get(name)
+    return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
 
 
 def _text(whole: Mapping[str, Any], name: str) -> str | None:

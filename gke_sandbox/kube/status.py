@@ -72,22 +72,15 @@ class RequestInfo:
 
 # https://github.com/kubernetes/apimachinery/blob/master/pkg/apis/meta/v1/types.go, StatusReason
 _BY_REASON: dict[str, type[ApiError]] = {
-    "BadRequest": BadRequest,
-    "Unauthorized": Unauthorized,
-    "Forbidden": Forbidden,
-    "NotFound": NotFound,
-    "AlreadyExists": AlreadyExists,
-    "Conflict": Conflict,
-    "Expired": Expired,
+    **{
+        kind.__name__: kind
+        for kind in (AlreadyExists, BadRequest, Conflict, Expired, Forbidden, Invalid, NotFound)
+    },
+    **{kind.__name__: kind for kind in (RequestEntityTooLarge, TooManyRequests, Unauthorized)},
+    **dict.fromkeys(
+        ("InternalError", "ServerTimeout", "ServiceUnavailable", "StorageReadError", "Timeout"), ServerError
+    ),
     "Gone": Expired,
-    "Invalid": Invalid,
-    "RequestEntityTooLarge": RequestEntityTooLarge,
-    "TooManyRequests": TooManyRequests,
-    "InternalError": ServerError,
-    "ServerTimeout": ServerError,
-    "ServiceUnavailable": ServerError,
-    "StorageReadError": ServerError,
-    "Timeout": ServerError,
 }
 
 # The reason for a response without one; for 409 it depends on the method.

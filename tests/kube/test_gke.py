@@ -437,9 +437,10 @@ class Blocker:
             tried.append(name)
             raise ImportError(name)
 sys.meta_path.insert(0, Blocker())
-import gke_sandbox.kube.gke as google
+import gke_sandbox.kube.gke
+from gke_sandbox.kube.auth.google import google_auth
 assert "google.auth" not in sys.modules
-auth = google.google_auth(environ={{"GOOGLE_APPLICATION_CREDENTIALS": {str(file)!r}}})
+auth = google_auth(environ={{"GOOGLE_APPLICATION_CREDENTIALS": {str(file)!r}}})
 assert "google.auth" not in sys.modules
 from gke_sandbox.kube.auth.google_adc import FileCredentials
 import json

@@ -11,12 +11,9 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...errors import ConfigError
-
-if TYPE_CHECKING:
-    import yaml
 
 __all__ = ["YamlMapping", "YamlProblem", "parse_kubeconfig_yaml", "read_yaml"]
 
@@ -176,7 +173,8 @@ class _YamlReader:
         lines, end = dict[str, int](), self._yaml.MappingEndEvent
         mapping = YamlMapping(event.start_mark.line + 1, lines)
         while type(first := next(self._events)) is not end:
-            if self._like_kubectl and _is_merge_key(first):
+            is_scalar = type(first) is self._yaml.ScalarEvent
+            if self._like_kubectl and is_scalar and first.value == "<<" and _is_plain(first):
                 item = next(self._events)
                 merged = self._value(item, depth + 1)
                 # In the order of the file, so that a merge replaces the keys above it.
@@ -199,24 +197,17 @@ class _YamlReader:
     def _scalar(self, event: Any) -> Any:
         tag = None if event.tag == "!" else event.tag
         try:
-            return self._to_value(event.value, tag, not event.style and event.implicit[0])
+            return self._to_value(event.value, tag, _is_plain(event))
         except ValueError as error:
             raise _problem(event, str(error)) from None
 
 
-def _is_merge_key(event: Any) -> bool:
-    import yaml
-
-    return isinstance(event, yaml.ScalarEvent) and event.value == "<<" and _plain(event)
-
-
-def _plain(event: yaml.ScalarEvent) -> bool:
+def _is_plain(event: Any) -> bool:
     return not event.style and bool(event.implicit[0])
 
 
-def _problem(event: yaml.Event, problem: str) -> YamlProblem:
-    mark: Any = event.start_mark
-    return YamlProblem(problem, mark.line + 1)
+def _problem(event: Any, problem: str) -> YamlProblem:
+    return YamlProblem(problem, event.start_mark.line + 1)
 
 
 def parse_kubeconfig_yaml(content: bytes, source: str) -> Any:

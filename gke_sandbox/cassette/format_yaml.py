@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from ..errors import CassetteError
@@ -24,6 +24,7 @@ _MAX_FLOW = 80
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(\.\d+)?(?:[eE][-+]?\d+)?")
 # Python reads no more than 4300 digits, and takes quadratic time for it.
 _MAX_NUMBER = 1000
+_TAG = "tag:yaml.org,2002:"
 _WORDS = {"null": None, "~": None, "": None, "true": True, "false": False}
 
 
@@ -60,7 +61,16 @@ def dump(value: Any) -> str:
     """Return `value` as one document that ends with ``...``; equal parts are written once, with an alias each."""
     import yaml
 
-    events = list(_Writer(_Sharing().shared(value)[0]).events())
+    class Serializer(yaml.serializer.Serializer, yaml.resolver.Resolver):
+        ANCHOR_TEMPLATE = "same%d"
+
+    serializer: Any = Serializer(explicit_end=True)
+    yaml.resolver.Resolver.__init__(serializer)
+    events: list[Any] = []
+    serializer.emit = events.append
+    serializer.open()
+    serializer.serialize(_Nodes(serializer).node(value)[0])
+    serializer.close()
     texts = (event.value for event in events if isinstance(event, yaml.ScalarEvent))
     # libyaml is faster, but escapes such characters.
     astral = any(max(text, default="") > "\uffff" for text in texts)
@@ -68,104 +78,47 @@ def dump(value: Any) -> str:
     return str(yaml.emit(events, Dumper=dumper, allow_unicode=True, width=10_000))
 
 
-class _Sharing:
-    """Replaces equal parts by one object. Parts are compared by the numbers of their elements, in linear time."""
+class _Nodes:
+    """Makes one node of equal parts. They are compared by the numbers of their elements, in linear time."""
 
-    def __init__(self) -> None:
+    def __init__(self, resolver: Any) -> None:
+        import yaml
+
+        self._yaml = yaml
+        self._resolver = resolver
         self._numbers: dict[Any, int] = {}
-        self._objects: dict[int, Any] = {}
+        self._shared: dict[int, Any] = {}
 
-    def shared(self, value: Any) -> tuple[Any, int, int]:
-        """Return the same value, its number, which equal values have in common, and its length as JSON."""
+    def node(self, value: Any) -> tuple[Any, int, int]:
+        """Return the node of a value, its number, which equal values have in common, and its length as JSON."""
         key: Any
+        new: Any
         if isinstance(value, dict):
-            found = {name: self.shared(item) for name, item in value.items()}
-            new: Any = {name: part for name, (part, _, _) in found.items()}
+            found = {name: self.node(item) for name, item in value.items()}
+            pairs = [(self._scalar(name), node) for name, (node, _, _) in found.items()]
+            new = self._yaml.MappingNode(f"{_TAG}map", pairs, flow_style=_is_flow(value.values()))
             key = frozenset((name, number) for name, (_, number, _) in found.items())
             length = sum(len(_json_text(name)) + size + 4 for name, (_, _, size) in found.items())
         elif isinstance(value, list):
-            parts = [self.shared(item) for item in value]
-            new = [part for part, _, _ in parts]
+            parts = [self.node(item) for item in value]
+            new = self._yaml.SequenceNode(f"{_TAG}seq", [node for node, _, _ in parts], flow_style=_is_flow(value))
             key = tuple(number for _, number, _ in parts)
             length = sum(size + 2 for _, _, size in parts)
         else:
             key = _json_text(value)
-            return value, self._numbers.setdefault(key, len(self._numbers)), len(key)
+            return self._scalar(value), self._numbers.setdefault(key, len(self._numbers)), len(key)
         number = self._numbers.setdefault(key, len(self._numbers))
         if length >= _MIN_SHARED:
-            new = self._objects.setdefault(number, new)
+            new = self._shared.setdefault(number, new)
         return new, number, max(length, 2)
 
-
-_json_text = json.JSONEncoder().encode
-
-
-class _Writer:
-    """The events of a document, for the emitter of PyYAML."""
-
-    def __init__(self, value: Any) -> None:
-        import yaml
-
-        self._value = value
-        self._resolver: Any = yaml.resolver.Resolver()
-        # By id: the name of each object, empty if it occurs only once.
-        self._anchors: dict[int, str] = {}
-        self._written: set[int] = set()
-        self._count = 0
-
-    def events(self) -> Iterator[Any]:
-        import yaml
-
-        self._find(self._value)
-        yield yaml.StreamStartEvent()
-        yield yaml.DocumentStartEvent(explicit=False)
-        yield from self._events(self._value)
-        yield yaml.DocumentEndEvent(explicit=True)
-        yield yaml.StreamEndEvent()
-
-    def _find(self, value: Any) -> None:
-        """Find the objects that occur more than once."""
-        if not isinstance(value, (dict, list)):
-            return
-        if id(value) not in self._anchors:
-            self._anchors[id(value)] = ""
-            for item in value.values() if isinstance(value, dict) else value:
-                self._find(item)
-        elif not self._anchors[id(value)]:
-            self._count += 1
-            self._anchors[id(value)] = f"same{self._count}"
-
-    def _events(self, value: Any) -> Iterator[Any]:
-        import yaml
-
-        if not isinstance(value, (dict, list)):
-            yield self._scalar(value)
-            return
-        anchor = self._anchors[id(value)] or None
-        if id(value) in self._written:
-            yield yaml.AliasEvent(anchor)
-            return
-        self._written.add(id(value))
-        if isinstance(value, dict):
-            yield yaml.MappingStartEvent(anchor, None, True, flow_style=_is_flow(value.values()))
-            for key, item in value.items():
-                yield self._scalar(key)
-                yield from self._events(item)
-            yield yaml.MappingEndEvent()
-        else:
-            yield yaml.SequenceStartEvent(anchor, None, True, flow_style=_is_flow(value))
-            for item in value:
-                yield from self._events(item)
-            yield yaml.SequenceEndEvent()
-
     def _scalar(self, value: Any) -> Any:
-        import yaml
-
+        scalar = self._yaml.ScalarNode
         if not isinstance(value, str):
             # YAML 1.1 needs a point in a number with an exponent.
-            text = json.dumps(value)
+            text = _json_text(value)
             text = text.replace("e", ".0e") if isinstance(value, float) and "." not in text else text
-            return yaml.ScalarEvent(None, None, (True, False), text)
+            return scalar(self._resolver.resolve(scalar, text, (True, False)), text)
         # A block cannot contain what is not printable; nor can quotes without escapes, for every reader.
         printable = all(one.isprintable() or one == "\n" for one in value)
         style = None
@@ -174,8 +127,10 @@ class _Writer:
             style = "'"
         elif "\n" in value or not printable:
             style = "|" if printable and value.strip("\n") else '"'
-        plain = self._resolver.resolve(yaml.ScalarNode, value, (True, False)) == "tag:yaml.org,2002:str"
-        return yaml.ScalarEvent(None, None, (plain, True), value, style=style)
+        return scalar(f"{_TAG}str", value, style=style)
+
+
+_json_text = json.JSONEncoder().encode
 
 
 def _is_flow(items: Iterable[Any]) -> bool:

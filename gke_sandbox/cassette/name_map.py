@@ -60,10 +60,13 @@ class NameMap:
         for exchange in exchanges:
             self._learn(exchange)
         self._versions = _versions(exchanges, responses)
-        for values in responses:
-            for value in values:
-                self._learn_uids(value)
-                self._learn_nodes(value)
+        for name, value in _parts(responses):
+            for text in (name, value):
+                if isinstance(text, str) and len(text) >= _UUID_LENGTH:
+                    for found in _UUID.finditer(text):
+                        self._name("uid", found.group())
+            if name == "nodeName":
+                self._name("node", value)
         self._in_requests = self._placeholders("job", "session", "uid")
         self._in_responses = self._placeholders("job", "session", "uid", "node")
         self._texts: dict[tuple[str, bool], str] = {}
@@ -88,21 +91,6 @@ class NameMap:
         known = self._known.setdefault(kind, {})
         if isinstance(value, str) and value:
             known.setdefault(value, f"<{kind}-{len(known) + 1}>")
-
-    def _learn_uids(self, value: Any) -> None:
-        for text in _texts(value):
-            if len(text) >= _UUID_LENGTH:
-                for found in _UUID.finditer(text):
-                    self._name("uid", found.group())
-
-    def _learn_nodes(self, value: Any) -> None:
-        if isinstance(value, dict):
-            self._name("node", value.get("nodeName"))
-            for item in value.values():
-                self._learn_nodes(item)
-        elif isinstance(value, list):
-            for item in value:
-                self._learn_nodes(item)
 
     def _placeholders(self, *kinds: str) -> _Placeholders:
         known: dict[str, str] = {}
@@ -239,40 +227,22 @@ class _Placeholders:
 
 def _versions(exchanges: Sequence[Exchange], responses: Sequence[Sequence[Any]]) -> dict[str, str]:
     """Return placeholders in the order of the versions, which a real server increments."""
-    seen = {version: None for values in responses for value in values for version in _all_versions(value)}
-    seen.update(
-        dict.fromkeys(each.query["resourceVersion"] for each in exchanges if "resourceVersion" in each.query)
-    )
-    seen.pop("0", None)
-    seen.pop("", None)
-    ordered: list[str] = list(seen)
+    found = [value for name, value in _parts(responses) if name == "resourceVersion" and isinstance(value, str)]
+    found += (each.query["resourceVersion"] for each in exchanges if "resourceVersion" in each.query)
+    ordered = [version for version in dict.fromkeys(found) if version not in ("", "0")]
     if all(version.isdecimal() for version in ordered):
         # https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
         ordered.sort(key=int)
     return {version: f"<version-{number}>" for number, version in enumerate(ordered, 1)}
 
 
-def _all_versions(value: Any) -> Iterator[str]:
-    if isinstance(value, list):
+def _parts(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Iterate over a value and all values in it, each with its name, without the fields that are not recorded."""
+    yield name, value
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key not in _IGNORED_FIELDS:
+                yield from _parts(item, key)
+    elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _all_versions(item)
-    elif isinstance(value, dict):
-        own = value.get("resourceVersion")
-        if isinstance(own, str):
-            yield own
-        for name, item in value.items():
-            if name not in _IGNORED_FIELDS:
-                yield from _all_versions(item)
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item)
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            if name not in _IGNORED_FIELDS:
-                yield str(name)
-                yield from _texts(item)
+            yield from _parts(item)

@@ -61,15 +61,17 @@ class Secret:
 def find_secret(value: Any) -> Secret | None:
     """Return the first text, key or environment variable in `value` that looks like a secret."""
     searched: set[str] = set()
-    for path, text in _texts(value, ""):
-        if len(text) < _MIN_SECRET or text in searched:
+    for path, text in _parts(value, ""):
+        if not isinstance(text, str) or len(text) < _MIN_SECRET or text in searched:
             continue
         searched.add(text)
         what = _kind(_decoded(text)) or _kind(text)
         if what:
             return Secret(path or "the value", what)
-    for path, name, setting in _variables(value, ""):
-        if looks_like_secret(name, setting):
+    for path, part in _parts(value, ""):
+        # As in the environment of a container.
+        name, setting = (part.get("name"), part.get("value")) if isinstance(part, Mapping) else (None, None)
+        if isinstance(name, str) and isinstance(setting, str) and looks_like_secret(name, setting):
             return Secret(
                 path or "the value",
                 f"the value of the variable {name}",
@@ -117,29 +119,16 @@ def _decoded(text: str) -> str:
     return base64.b64decode(whole + "=" * (-len(whole) % 4)).decode("utf-8", "replace")
 
 
-def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, Mapping):
+def _parts(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Iterate over a value, its keys, and all values in it, with the path of each."""
+    yield path, value
+    if isinstance(value, Mapping):
         for key, item in value.items():
             yield path, str(key)
-            yield from _texts(item, f"{path}.{key}" if path else str(key))
+            yield from _parts(item, f"{path}.{key}" if path else str(key))
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _texts(item, f"{path}[{index}]")
-
-
-def _variables(value: Any, path: str) -> Iterator[tuple[str, str, str]]:
-    """Iterate over objects with a name and a value, as in the environment of a container."""
-    if isinstance(value, Mapping):
-        name, setting = value.get("name"), value.get("value")
-        if isinstance(name, str) and isinstance(setting, str):
-            yield path, name, setting
-        for key, item in value.items():
-            yield from _variables(item, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _variables(item, f"{path}[{index}]")
+            yield from _parts(item, f"{path}[{index}]")
 
 
 # -- environment variables -------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from .._wire.program import program_digest
 from ..settings import MANAGED_BY, SESSION_LABEL
 from .stdin_request import content_of
 
-__all__ = ["canonical_form", "digest_of_config_map", "digest_of_request"]
+__all__ = ["canonical_form", "digest_of"]
 
 # Labels that this library sets.
 _OWN_LABELS = (MANAGED_BY, SESSION_LABEL)
@@ -51,18 +51,13 @@ def canonical_form(body: Any) -> Any:
     return body
 
 
-def digest_of_config_map(body: Any) -> str | None:
-    """Return the digest of the program in a ConfigMap; None if this library did not make it."""
-    try:
-        return program_digest(**_program(body))
-    except _FOREIGN:
-        return None
+def digest_of(body: Any) -> str | None:
+    """Return the digest of the program in a ConfigMap or a request on stdin.
 
-
-def digest_of_request(body: Any) -> str | None:
-    """Return the digest of the program in a request on stdin; None if this library did not make it."""
+    Return None if this library did not make it.
+    """
     try:
-        return program_digest(**_sent_program(body))
+        return program_digest(**(_program(body) if "data" in body else _sent_program(body)))
     except _FOREIGN:
         return None
 

@@ -18,7 +18,8 @@ from typing import Any
 from .._wire.manifests import PROGRAM_ANNOTATION
 from ..errors import ReplayMismatch
 from ..settings import SESSION_LABEL
-from .canonical import canonical_form, digest_of_request
+from .canonical import canonical_form, digest_of
+from .jobs import UNKNOWN_YET, RecordedJob, corresponding, is_warm_job, uid_roles
 from .model import (
     SEND,
     Cassette,
@@ -28,9 +29,7 @@ from .model import (
     metadata_of,
 )
 from .placeholders import Bindings, Difference, match_template, render
-from .recorded_job import UNKNOWN_YET, RecordedJob, corresponding
 from .stdin_request import readable_stdin
-from .warm import is_warm_job, uid_roles
 
 __all__ = ["Matcher", "RecordedJob", "ReplayRequest"]
 
@@ -99,7 +98,7 @@ class Matcher:
         self.suspect: ReplayMismatch | None = None
         """The first Job of this run whose program was not recorded."""
         self.uid_roles = uid_roles(cassette)
-        """The recorded warm Jobs, with the uids of their objects: see `warm.uid_roles`."""
+        """The recorded warm Jobs, with the uids of their objects: see `jobs.uid_roles`."""
         self._strict = strict
         self._generate = generate
         self._jobs: dict[str, RecordedJob] = {}
@@ -238,7 +237,7 @@ class Matcher:
             return None
         if job.spare or (job.request_step is not None and not job.waits):
             return None
-        candidates = [*self._programs.get(digest_of_request(request.body), ()), *self._programs.get(None, ())]
+        candidates = [*self._programs.get(digest_of(request.body), ()), *self._programs.get(None, ())]
         for other in sorted(candidates, key=lambda each: each is not job):
             names = ChainMap({other.placeholder: job.name}, self._names)
             sent = [other.request_step] if other.waits and other.request_step is not None else []
@@ -271,7 +270,7 @@ class Matcher:
 
     def _digest_of(self, body: Any) -> str | None:
         try:
-            return digest_of_request(render(body, {}, self._generate))
+            return digest_of(render(body, {}, self._generate))
         except KeyError:
             return None
 

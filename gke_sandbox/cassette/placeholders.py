@@ -32,6 +32,7 @@ __all__ = [
     "match_template",
     "placeholders_in",
     "render",
+    "replace_text",
 ]
 
 # Three hundred years from the recording are ten digits: calendars do not contain all longer times.
@@ -140,9 +141,7 @@ def render(
 ) -> Any:
     """Return `value` with the names of this run: from `bindings`, else from `generate`. Raises KeyError.
 
-    Objects and arrays without placeholders are not copied. `known` has the objects and arrays that were already
-    rendered with these names, by their ids; the others are added to it, and must not be freed before it: a new
-    object may have the id of a freed one.
+    `known` has the objects and arrays that were already rendered with these names; see `replace_text`.
     """
 
     def replace(found: re.Match[str]) -> str:
@@ -153,30 +152,39 @@ def render(
         except KeyError:
             return generate(found)
 
-    def rendered(value: Any) -> Any:
+    return replace_text(value, lambda text: PLACEHOLDER.sub(replace, text), {} if known is None else known)
+
+
+def replace_text(value: Any, replace: Callable[[str], str], known: dict[int, Any]) -> Any:
+    """Return `value` with all texts and keys that contain ``<`` replaced.
+
+    Objects and arrays that do not change are not copied. `known` has those that were already replaced, by their
+    ids; the others are added to it, and must not be freed before it: a new object may have the id of a freed one.
+    """
+
+    def replaced(value: Any) -> Any:
         if isinstance(value, str):
-            return PLACEHOLDER.sub(replace, value) if "<" in value else value
+            return replace(value) if "<" in value else value
         if not isinstance(value, (dict, list)):
             return value
-        if id(value) in seen:
-            return seen[id(value)]
+        if id(value) in known:
+            return known[id(value)]
         # Most parts are text without placeholders.
         if isinstance(value, dict):
             new: Any = {
-                name if "<" not in name else rendered(name): (
-                    item if isinstance(item, str) and "<" not in item else rendered(item)
+                name if "<" not in name else replaced(name): (
+                    item if isinstance(item, str) and "<" not in item else replaced(item)
                 )
                 for name, item in value.items()
             }
             same = all(map(is_, new.values(), value.values())) and all(map(is_, new, value))
         else:
-            new = [rendered(item) for item in value]
+            new = [replaced(item) for item in value]
             same = all(map(is_, new, value))
-        seen[id(value)] = value if same else new
-        return seen[id(value)]
+        known[id(value)] = value if same else new
+        return known[id(value)]
 
-    seen = {} if known is None else known
-    return rendered(value)
+    return replaced(value)
 
 
 def match_template(

@@ -15,11 +15,11 @@ import anyio
 from .._wire.payload import runner_text
 from ..errors import CassetteError, ReplayMismatch
 from ..settings import SESSION_LABEL
+from .jobs import with_equal_suffixes
 from .matcher import Matcher, RecordedJob, ReplayRequest
 from .model import SEND, Cassette, Chunk, RecordedResponse, Step
 from .placeholders import GeneratedNames, render
 from .timeline import PodTimeline, TimelineEvent, read_timelines
-from .warm import with_equal_suffixes
 
 __all__ = ["OpenStream", "Player"]
 

@@ -11,7 +11,7 @@ from wsproto.events import BytesMessage, CloseConnection, Message, TextMessage
 from .model import AttachMessage, Exchange
 from .stdin_request import request_length
 
-__all__ = ["CHANNELS", "CLOSE", "NOT_A_FRAME", "STDIN", "RecordedConnection"]
+__all__ = ["CHANNELS", "CLOSE", "NOT_A_FRAME", "STDIN", "Parts", "RecordedConnection"]
 
 STDIN, CLOSE = 0, 255
 CHANNELS = {1: "stdout", 2: "stderr", 3: "status"}
@@ -29,6 +29,22 @@ class Tape(Protocol):
         """Add something that a client writes to the stdin of the container to which it is attached."""
 
 
+class Parts:
+    """The parts of a WebSocket message."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def add(self, event: Message[Any]) -> bytes:
+        """Add a part, and return the message if it is complete, else nothing."""
+        self.data += event.data.encode() if isinstance(event.data, str) else event.data
+        if not event.message_finished:
+            return b""
+        message = bytes(self.data)
+        self.data.clear()
+        return message
+
+
 class RecordedConnection(httpcore.AsyncNetworkStream):
     """Passes everything on to `inner`, and adds the messages to the recording of the attach.
 
@@ -41,7 +57,7 @@ class RecordedConnection(httpcore.AsyncNetworkStream):
         self._recorder = tape
         self._from_server = Connection(ConnectionType.CLIENT)
         self._from_client = Connection(ConnectionType.SERVER)
-        self._received, self._sent = bytearray(), bytearray()
+        self._received, self._sent = Parts(), Parts()
         # The request that was not written to stdin completely, and its length.
         self._request: Exchange | None = None
         self._stdin = bytearray()
@@ -87,9 +103,8 @@ class RecordedConnection(httpcore.AsyncNetworkStream):
         if exchange.ended_at is not None:
             return
         exchange.ended_at, exchange.ended_by = self._recorder.elapsed(), by
-        if self._received:
-            # The client has received this part of a message.
-            self._add_message(bytes(self._received))
+        # The client has received this part of a message.
+        self._add_message(bytes(self._received.data))
         if self._request is not None:
             self._request.body = bytes(self._stdin)
 
@@ -103,10 +118,7 @@ class RecordedConnection(httpcore.AsyncNetworkStream):
             if isinstance(event, TextMessage):
                 self._add("text", event.data.encode())
             elif isinstance(event, BytesMessage):
-                self._received += event.data
-                if event.message_finished:
-                    self._add_message(bytes(self._received))
-                    self._received.clear()
+                self._add_message(self._received.add(event))
             elif isinstance(event, CloseConnection) and self._from_server.state is ConnectionState.OPEN:
                 # wsproto reports bytes that are not valid in this form. Where they start is known only if they
                 # arrived alone.
@@ -132,12 +144,7 @@ class RecordedConnection(httpcore.AsyncNetworkStream):
         self._from_client.receive_data(data)
         for event in self._from_client.events():
             if isinstance(event, Message):
-                part = event.data
-                self._sent += part.encode() if isinstance(part, str) else part
-                if event.message_finished:
-                    message = bytes(self._sent)
-                    self._sent.clear()
-                    self._take_message(message)
+                self._take_message(self._sent.add(event))
             elif isinstance(event, CloseConnection):
                 self._end("client")
 

@@ -13,7 +13,7 @@ from wsproto.events import BytesMessage, CloseConnection, Message, Ping, TextMes
 from .matcher import ReplayRequest
 from .model import ERRORS, SEND, Chunk, Step
 from .player import OpenStream, Player
-from .recorded_attach import CHANNELS, CLOSE, STDIN
+from .recorded_attach import CHANNELS, CLOSE, STDIN, Parts
 from .stdin_request import request_length
 
 __all__ = ["ReplayedConnection"]
@@ -38,7 +38,7 @@ class ReplayedConnection(OpenStream, httpcore.AsyncNetworkStream):
         self._opened_at = anyio.current_time()
         self._websocket = Connection(ConnectionType.SERVER)
         self._out = bytearray()
-        self._message, self._stdin = bytearray(), bytearray()
+        self._message, self._stdin = Parts(), bytearray()
         self._closed = False
         player.attached.setdefault(step.job, []).append(self)
 
@@ -68,12 +68,7 @@ class ReplayedConnection(OpenStream, httpcore.AsyncNetworkStream):
                 if self._websocket.state is ConnectionState.REMOTE_CLOSING:
                     self._out += self._websocket.send(event.response())
             elif isinstance(event, Message):
-                data = event.data
-                self._message += data.encode() if isinstance(data, str) else data
-                if event.message_finished:
-                    message = bytes(self._message)
-                    self._message.clear()
-                    self._take(message)
+                self._take(self._message.add(event))
         self._player.notify(self.step.job)
 
     async def aclose(self) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -154,7 +155,7 @@ class ReplayTransport(httpx.AsyncBaseTransport):
             content = json_bytes(self.player.rendered(response.json, jobs, step))
         headers = self._headers(step, jobs)
         if response.ended_by in ERRORS:
-            body = Body(_Broken(content, response), None, request, lambda _: None)
+            body = _BrokenBody(content, _error(response, request))
             return httpx.Response(response.status, headers=headers, stream=body, request=request)
         stream = httpx.ByteStream(content)
         return httpx.Response(response.status, headers=headers, stream=stream, request=request)
@@ -186,18 +187,16 @@ class ReplayTransport(httpx.AsyncBaseTransport):
         self._bodies.pop(body).close()
 
 
-class _Broken:
-    """The source of a body that is cut off as it was recorded."""
+@dataclass
+class _BrokenBody(httpx.AsyncByteStream):
+    """A body that is cut off as it was recorded."""
 
-    def __init__(self, content: bytes, response: RecordedResponse) -> None:
-        self._content = content
-        self._response = response
+    content: bytes
+    error: httpx.TransportError
 
-    async def next(self) -> bytes | None:
-        content, self._content = self._content, b""
-        if content:
-            return content
-        raise _error(self._response)
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self.content
+        raise self.error
 
 
 class _Stream:

@@ -17,7 +17,7 @@ from gke_sandbox._wire.manifests import build
 from gke_sandbox._wire.payload import runner_text
 from gke_sandbox._wire.program import Program
 from gke_sandbox.cassette import Player, RecordingTransport, ReplayTransport, load
-from gke_sandbox.cassette.canonical import canonical_form, digest_of_request
+from gke_sandbox.cassette.canonical import canonical_form, digest_of
 from gke_sandbox.cassette.format import read, write
 from gke_sandbox.cassette.model import Step
 from gke_sandbox.cassette.stdin_request import readable_stdin, request_length
@@ -454,7 +454,7 @@ def test_the_digest_of_a_request_on_stdin_is_that_of_the_program() -> None:
     settings = Settings(delivery="attach", timeout=3, max_files=2)
     request = build(settings, program, name="job", session="s").request
     assert request_length(request) == len(request)
-    assert digest_of_request(readable_stdin(request)) == program.digest(settings)
+    assert digest_of(readable_stdin(request)) == program.digest(settings)
 
 
 @pytest.mark.parametrize(
@@ -482,5 +482,5 @@ def test_a_content_with_another_encoding_is_text() -> None:
 
 def test_digests_of_other_data_are_unknown() -> None:
     for body in ("text", {"protocol": 1}, None):
-        assert digest_of_request(body) is None
+        assert digest_of(body) is None
     assert canonical_form({"protocol": 1}) == {"protocol": 1}

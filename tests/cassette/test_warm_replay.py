@@ -12,8 +12,8 @@ import pytest
 
 from gke_sandbox import AsyncSandbox, SandboxError
 from gke_sandbox.cassette import Cassette, load
+from gke_sandbox.cassette.jobs import is_warm_job, with_equal_suffixes
 from gke_sandbox.cassette.model import metadata_of
-from gke_sandbox.cassette.warm import is_warm_job, with_equal_suffixes
 from gke_sandbox.errors import CassetteError, ReplayMismatch
 from gke_sandbox.local import ScriptedProcess
 from gke_sandbox.local.faults import BadImage, CutAttach, Fault, Match, Respond

@@ -1,18 +1,25 @@
-"""A recorded Job and the Job of a replay that takes its place. Pure."""
+"""A recorded Job and the Job of a replay that takes its place. Pure.
+
+A warm Job of a replay takes the next recorded warm Job, and its program is known only when it arrives on stdin.
+Then the Job may have to go on as another recorded one. So that this changes nothing that the client has seen, the
+pods of all recorded warm Jobs get names with the same suffix, and their uids follow from the name of the Job in
+the replay.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from .._wire.manifests import PROGRAM_ANNOTATION
-from .canonical import digest_of_config_map
-from .model import Step, metadata_of
-from .placeholders import render
-from .warm import names_of_warm_job
+from .canonical import digest_of
+from .model import SEND, Cassette, Step, jobs_of, metadata_of
+from .placeholders import render, replace_text
 
-__all__ = ["UNKNOWN_YET", "RecordedJob", "corresponding"]
+__all__ = ["UNKNOWN_YET", "RecordedJob", "corresponding", "is_warm_job", "uid_roles", "with_equal_suffixes"]
 
 UNKNOWN_YET = "warm"
 """In the place of the digest of a program that is not known when its Job is created."""
@@ -38,7 +45,7 @@ class RecordedJob:
     spare: bool = False
     is_warm: bool = False
     uids: Mapping[str, str] = field(default_factory=dict)
-    """Of a warm Job: see `warm.uid_roles`."""
+    """Of a warm Job: see `uid_roles`."""
 
     @property
     def left(self) -> list[Step]:
@@ -83,8 +90,8 @@ class RecordedJob:
     def replay_as(self, name: str, session: str = "", captured: Mapping[str, str] | None = None) -> None:
         """Become a Job of this run; without a name, of none. `captured` are other names in its requests."""
         self.name, self.session = name, session
-        own = {self.placeholder: name, **names_of_warm_job(name, self.uids)} if name else {}
-        self.names = {**(captured or {}), **own}
+        uids = {uid: str(uuid.uuid5(uuid.NAMESPACE_OID, f"{role} {name}")) for uid, role in self.uids.items()}
+        self.names = {**(captured or {}), **({self.placeholder: name, **uids} if name else {})}
 
     @property
     def captured(self) -> dict[str, str]:
@@ -109,7 +116,7 @@ class RecordedJob:
             return None
         data = {key: text for key, text in data.items() if key != "runner"}
         try:
-            return digest_of_config_map(render({"data": data, "binaryData": binary}, bindings, generate))
+            return digest_of(render({"data": data, "binaryData": binary}, bindings, generate))
         except KeyError:
             return None
 
@@ -125,3 +132,81 @@ def corresponding(job: RecordedJob, other: RecordedJob) -> dict[str, float]:
                 left.remove(same)
                 found[same.name] = other.arrived[step.name]
     return found
+
+
+# -- warm Jobs -------------------------------------------------------------------------------------------------
+
+
+def is_warm_job(body: Any) -> bool:
+    """Return whether a Job waits on stdin for a program that is not known when it is created."""
+    annotations = metadata_of(body).get("annotations") or {}
+    if not isinstance(body, Mapping) or body.get("kind") != "Job" or PROGRAM_ANNOTATION in annotations:
+        return False
+    try:
+        containers = body["spec"]["template"]["spec"]["containers"]
+        return any(each.get("stdin") is True for each in containers)
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def with_equal_suffixes(cassette: Cassette) -> Cassette:
+    """Return the cassette with the same suffix in the names of the pods of all warm Jobs."""
+    warm = _warm_jobs(cassette)
+    if len(warm) < 2:
+        return cassette
+    names: dict[str, str] = {}
+    suffix = ""
+    for job, pod in _pods(cassette, warm):
+        name = str(metadata_of(pod).get("name", ""))
+        suffix = suffix or name.removeprefix(job)
+        if name.startswith(job):
+            names[name] = job + suffix
+    if not names:
+        return cassette
+    pattern = re.compile("|".join(rf"{re.escape(name)}(?![0-9A-Za-z])" for name in names))
+    known: dict[int, Any] = {}
+
+    def renamed(value: Any) -> Any:
+        return replace_text(value, lambda text: pattern.sub(lambda found: names[found.group()], text), known)
+
+    def step(step: Step) -> Step:
+        chunks = step.response.chunks
+        if chunks is not None:
+            chunks = tuple(replace(chunk, event=renamed(chunk.event)) for chunk in chunks)
+        response = replace(step.response, json=renamed(step.response.json), chunks=chunks)
+        # What a program contains stays as it is.
+        body = step.body if step.method == SEND else renamed(step.body)
+        return replace(step, path=renamed(step.path), query=renamed(step.query), body=body, response=response)
+
+    return replace(cassette, steps=tuple(map(step, cassette.steps)))
+
+
+def uid_roles(cassette: Cassette) -> dict[str, dict[str, str]]:
+    """Return the placeholders of the uids of each warm Job, with the kind of the object."""
+    warm = _warm_jobs(cassette)
+    roles: dict[str, dict[str, str]] = {job: {} for job in warm}
+    for step in cassette.steps:
+        if step.job in warm and step.method == "POST":
+            roles[step.job][str(metadata_of(step.response.json).get("uid"))] = "job"
+    for job, pod in _pods(cassette, warm):
+        roles[job].setdefault(str(metadata_of(pod).get("uid")), "pod")
+    return roles
+
+
+def _warm_jobs(cassette: Cassette) -> set[str]:
+    return {step.job for step in cassette.steps if step.job and step.method == "POST" and is_warm_job(step.body)}
+
+
+def _pods(cassette: Cassette, warm: set[str]) -> Iterator[tuple[str, Any]]:
+    """Iterate over the pods of warm Jobs in lists and watches."""
+    for step in cassette.steps:
+        if not warm or not step.is_pod_list_watch:
+            continue
+        found = step.response.json.get("items") if isinstance(step.response.json, dict) else None
+        pods = found if isinstance(found, list) else []
+        if step.is_watch:
+            pods = [chunk.event["object"] for chunk in step.response.chunks or () if chunk.event is not None]
+        for pod in pods:
+            jobs = jobs_of(pod) if isinstance(pod, Mapping) else []
+            if len(jobs) == 1 and jobs[0] in warm:
+                yield jobs[0], pod

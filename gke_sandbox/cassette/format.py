@@ -132,29 +132,21 @@ def _refuse(secret: Secret | None, cassette: Cassette, where: str) -> None:
 
 def _write_step(cassette: Cassette, step: Step) -> dict[str, Any]:
     response = step.response
-    out: dict[str, Any] = {"step": step.name, "at": step.at, "request": f"{step}"}
-    if step.body is not None:
-        out["body"] = step.body
-    if step.method == SEND:
-        _refuse(_secret_in(step, out), cassette, f"step {step.name} ({step})")
-        return out
-    out["status"] = response.status
-    if response.status is not None:
-        out["answered"] = response.at
-    if response.headers:
-        out["headers"] = dict(response.headers)
-    if response.after:
-        out["after"] = list(response.after)
-    if response.chunks is not None:
-        out["stream"] = [_write_chunk(chunk) for chunk in response.chunks]
-    elif response.json is not None:
-        out["json"] = response.json
-    elif response.data:
-        out.update(_write_bytes(response.data))
-    if response.ended_at is not None:
-        out["ended"] = response.ended_at
-    if response.ended_by != "server" or response.chunks is not None:
-        out["ends"] = response.ended_by
+    out: dict[str, Any] = {"step": step.name, "at": step.at, "request": f"{step}", "body": step.body}
+    if step.method != SEND:
+        chunks = response.chunks
+        out |= {
+            "status": response.status,
+            "answered": None if response.status is None else response.at,
+            "headers": dict(response.headers) or None,
+            "after": list(response.after) or None,
+            "stream": None if chunks is None else [_write_chunk(chunk) for chunk in chunks],
+            "json": response.json,
+            **(_write_bytes(response.data) if response.data else {}),
+            "ended": response.ended_at,
+            "ends": None if response.ended_by == "server" and chunks is None else response.ended_by,
+        }
+    out = {name: value for name, value in out.items() if value is not None or name == "status"}
     _refuse(_secret_in(step, out), cassette, f"step {step.name} ({step})")
     return out
 
@@ -171,22 +163,18 @@ def _secret_in(step: Step, out: Mapping[str, Any]) -> Secret | None:
 
 
 def _write_chunk(chunk: Chunk) -> dict[str, Any]:
-    out: dict[str, Any] = {"at": chunk.at}
-    if chunk.after:
-        out["after"] = list(chunk.after)
-    if chunk.coalesced:
-        out["joined"] = True
-    if chunk.split_at:
-        out["cuts"] = [list(cut) for cut in chunk.split_at]
-    if chunk.channel:
-        out["channel"] = chunk.channel
-    if chunk.close is not None:
-        out["close"] = chunk.close
-    if chunk.close is not None and not chunk.data:
-        return out
-    if chunk.event is None:
-        return out | _write_bytes(chunk.data)
-    return out | {"event": chunk.event["type"], "object": chunk.event["object"]}
+    out: dict[str, Any] = {
+        "at": chunk.at,
+        "after": list(chunk.after),
+        "joined": chunk.coalesced,
+        "cuts": [list(cut) for cut in chunk.split_at],
+        "channel": chunk.channel,
+        "close": chunk.close,
+    }
+    out = {name: value for name, value in out.items() if value or name == "at"}
+    if chunk.event is not None:
+        return out | {"event": chunk.event["type"], "object": chunk.event["object"]}
+    return out | (_write_bytes(chunk.data) if chunk.data or chunk.close is None else {})
 
 
 def _write_bytes(data: bytes) -> dict[str, str]:

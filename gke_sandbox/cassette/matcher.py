@@ -114,9 +114,6 @@ class Matcher:
         self._names: dict[str, str] = {}
         self._runs: dict[str, RecordedJob] = {}
         self._canonical: dict[str, Any] = {}
-        # The recorded Jobs that no Job of this run replays yet: by digest, and those without one.
-        self._free = dict(self._jobs)
-        self._by_digest: dict[str | None, dict[str, RecordedJob]] = {}
         self._digests: dict[str, str | None] = {}
         # The recorded warm Jobs by the digests of the programs that they got; None if that is not known.
         self._programs: dict[str | None, list[RecordedJob]] = {}
@@ -124,8 +121,7 @@ class Matcher:
             job.is_warm, job.uids = placeholder in self.uid_roles, self.uid_roles.get(placeholder, {})
             if job.is_warm and (sent := job.request_step) is not None:
                 self._programs.setdefault(self._digest_of(sent.body), []).append(job)
-            digest = self._digests[placeholder] = job.digest({}, generate)
-            self._by_digest.setdefault(digest, {})[placeholder] = job
+            self._digests[placeholder] = job.digest({}, generate)
 
     # -- requests -----------------------------------------------------------------------------------------
 
@@ -166,7 +162,7 @@ class Matcher:
         # A Job that this run did not create: it is deleted or read by its name.
         name = _job_in(request.path)
         if name and self._first_match(request, self._shared.left, ChainMap({}, self._names)) is None:
-            for job in self._free.values():
+            for job in self._free():
                 if self._first_match(request, job.steps, ChainMap({job.placeholder: name}, self._names)):
                     return self._replays(job, name)
         return None
@@ -178,7 +174,7 @@ class Matcher:
         digest = annotations.get(PROGRAM_ANNOTATION) if isinstance(annotations, Mapping) else None
         digest = UNKNOWN_YET if is_warm_job(request.body) else digest
         session = str(labels.get(SESSION_LABEL, "")) if isinstance(labels, Mapping) else ""
-        for job in list(self._candidates(digest)):
+        for job in self._candidates(digest):
             if self._creation_matches(job, request):
                 return self._replays(job, request.name, session)
         if digest == UNKNOWN_YET:
@@ -186,7 +182,7 @@ class Matcher:
                 if job.is_warm and job.is_created and self._creation_matches(job, request):
                     # How many warm Jobs are created depends on time.
                     return self._replays(replace(job, arrived={}, spare=True), request.name, session)
-        for job in self._free.values():
+        for job in self._free():
             if job.request_step is not None and not job.is_warm and self._creation_matches(job, request):
                 # Go on: the request on stdin will show how the programs differ.
                 self.suspect = self.suspect or self._unexpected(request, self.not_replayed())
@@ -200,15 +196,19 @@ class Matcher:
             return None
         raise self._unexpected(request, [step for step in self.not_replayed() if step.job])
 
-    def _candidates(self, digest: str | None) -> Iterator[RecordedJob]:
+    def _free(self) -> list[RecordedJob]:
+        """Return the recorded Jobs that no Job of this run replays yet."""
+        return [job for job in self._jobs.values() if not job.name]
+
+    def _candidates(self, digest: str | None) -> list[RecordedJob]:
         if digest is None:
-            yield from self._free.values()
-            return
+            return self._free()
+        same, unknown = (
+            [job for job in self._free() if self._digests[job.placeholder] == d] for d in (digest, None)
+        )
         # Sorted, because a warm Job without a program may have been created too late to become ready.
-        yield from sorted(self._by_digest.get(digest, {}).values(), key=lambda job: job.is_unused)
-        for job in self._by_digest.get(None, {}).values():
-            if job.digest(self._names, self._generate) in (digest, None):
-                yield job
+        found = sorted(same, key=lambda job: job.is_unused)
+        return found + [job for job in unknown if job.digest(self._names, self._generate) in (digest, None)]
 
     def _creation_matches(self, job: RecordedJob, request: ReplayRequest) -> bool:
         names = ChainMap({job.placeholder: request.name}, self._names)
@@ -220,8 +220,6 @@ class Matcher:
         self._runs[name] = job
         if not job.mismatched and not job.spare:
             self._names[job.placeholder] = name
-            del self._free[job.placeholder]
-            del self._by_digest[self._digests[job.placeholder]][job.placeholder]
         return job
 
     # -- warm Jobs ----------------------------------------------------------------------------------------
@@ -283,14 +281,10 @@ class Matcher:
         other.arrived = dict.fromkeys((step.name for step in other.before_program), now)
         other.replay_as(name, session, captured)
         for each in (job, other):
-            self._free.pop(each.placeholder, None)
-            self._by_digest[UNKNOWN_YET].pop(each.placeholder, None)
             self._names.pop(each.placeholder, None)
             if each.name:
                 self._runs[each.name] = each
                 self._names[each.placeholder] = each.name
-            else:
-                self._free[each.placeholder] = self._by_digest[UNKNOWN_YET][each.placeholder] = each
 
     def is_superseded(self, step: Step) -> bool:
         """Return whether the recorded client attached again, or went on with the log, about the same Job."""

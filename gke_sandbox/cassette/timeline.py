@@ -166,9 +166,6 @@ def read_timelines(cassette: Cassette) -> tuple[dict[str, deque[TimelineEvent]],
     Changes that are about no Job are under the selector.
     """
     reader = _Reader(cassette)
-    for step in cassette.steps:
-        if step.is_pod_list_watch:
-            reader.read(step)
     return reader.events, reader.failures
 
 
@@ -185,8 +182,11 @@ class _Reader:
         self._known: dict[str, dict[str, TimelineEvent]] = {}
         self._versions: dict[str, set[tuple[str, str, bool]]] = {}
         self._unfailed: dict[str, list[TimelineEvent]] = {}
+        for step in cassette.steps:
+            if step.is_pod_list_watch:
+                self._read(step)
 
-    def read(self, step: Step) -> None:
+    def _read(self, step: Step) -> None:
         selector, response = step.query["labelSelector"], step.response
         self.failures.setdefault(selector, FailureQueue())
         watch = step.is_watch

@@ -12,12 +12,14 @@ import re
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
 if TYPE_CHECKING:
     from .cluster import Cluster
+
+T = TypeVar("T")
 
 FIXTURE = "gke_sandbox_cassette"
 DIRECTORY = "cassettes"
@@ -25,8 +27,6 @@ MAX_NAME = 120
 
 _calls = pytest.StashKey["list[str]"]()
 _collected = pytest.StashKey["_Collected"]()
-_findings = pytest.StashKey["list[dict[str, bool]]"]()
-_unused = pytest.StashKey["list[str]"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -52,8 +52,6 @@ def pytest_configure(config: pytest.Config) -> None:
         "to the test (default: the name of the test)",
     )
     config.stash[_collected] = _Collected()
-    config.stash[_findings] = []
-    config.stash[_unused] = []
 
 
 @pytest.fixture
@@ -99,47 +97,33 @@ def _replayed(item: pytest.Item, path: Path) -> Iterator[Cluster]:
     _check(replaying.finish)
 
 
-def _check(check: Callable[[], None]) -> None:
-    """Fail the test with the message of a `CassetteError`, without a traceback."""
+def _check(check: Callable[[], T]) -> T:
+    """Return the result of `check`. Fail the test with the message of a `CassetteError`, without a traceback."""
     from .errors import CassetteError
 
-    message = ""
     try:
-        check()
+        return check()
     except CassetteError as error:
         message = f"{error.message}\n{error.hint}" if error.hint else error.message
     # Outside of the handler, because pytest would show both errors.
-    if message:
-        pytest.fail(message, pytrace=False)
+    pytest.fail(message, pytrace=False)
 
 
 def _recorded(request: pytest.FixtureRequest, path: Path) -> Iterator[Cluster]:
-    from uuid import uuid4
-
     from .cassette.format import check_writable
     from .cassette.handles import RecordHandle
     from .cluster import _Record
 
     _check(lambda: check_writable(path))
-    # The old file stays until the test has passed. Workers that record the same cassette at the same time write
-    # separate files, and the last one stays.
-    written = path.with_name(f".{path.name}.{uuid4().hex[:12]}.recording")
-    recording = RecordHandle(str(written), scenario=path.stem)
+    # The old file stays until the test has passed.
+    recording = RecordHandle(str(path), scenario=path.stem, deferred=True)
     yield _Record(recording, request.getfixturevalue("gke_sandbox_cluster"))
-    # A Sandbox that is still open would write the file when it closes.
-    recording.discard()
-    passed = _passed(request.node)
-    try:
-        if passed and not written.exists():
-            pytest.fail(
-                f"nothing was recorded for {_shown(path, request.config)}: open a Sandbox with {FIXTURE} and "
-                "close it in the test",
-                pytrace=False,
-            )
-        if passed:
-            written.replace(path)
-    finally:
-        written.unlink(missing_ok=True)
+    if _passed(request.node) and not _check(recording.save):
+        pytest.fail(
+            f"nothing was recorded for {_shown(path, request.config)}: open a Sandbox with {FIXTURE} and "
+            "close it in the test",
+            pytrace=False,
+        )
 
 
 def _passed(item: pytest.Item) -> bool:
@@ -213,6 +197,10 @@ class _Collected:
     """Directories that were collected completely."""
     incomplete: set[Path] = field(default_factory=set)
     """Directories with a file that was not collected."""
+    findings: list[dict[str, bool]] = field(default_factory=list)
+    """The findings of each worker of pytest-xdist: see `_found_unused`."""
+    unused: list[str] = field(default_factory=list)
+    """The cassettes to report at the end."""
 
     def can_check(self, path: Path) -> bool:
         """Return whether all tests that may use this cassette were collected."""
@@ -304,7 +292,7 @@ def pytest_testnodedown(node: Any) -> None:
     """Store the findings of a worker of pytest-xdist; a worker that crashed has none."""
     found = getattr(node, "workeroutput", {}).get("gke_sandbox_unused")
     if found is not None:
-        node.config.stash[_findings].append(found)
+        node.config.stash[_collected].findings.append(found)
 
 
 @pytest.hookimpl(trylast=True)
@@ -314,18 +302,19 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         config.workeroutput["gke_sandbox_unused"] = _found_unused(session)
         return
     # Each worker has collected all tests and run some of them.
-    findings = config.stash[_findings] or [_found_unused(session)]
-    config.stash[_unused] = unused = [
+    collected = config.stash[_collected]
+    findings = collected.findings or [_found_unused(session)]
+    collected.unused = [
         path
         for path in sorted(findings[0])
         if all(path in found for found in findings) and not all(found[path] for found in findings)
     ]
-    if unused and config.getoption("--gke-sandbox-unused") == "fail" and session.exitstatus == 0:
+    if collected.unused and config.getoption("--gke-sandbox-unused") == "fail" and session.exitstatus == 0:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    unused = config.stash[_unused]
+    unused = config.stash[_collected].unused
     if unused:
         terminalreporter.section("unused cassettes")
         for path in unused:

@@ -23,7 +23,7 @@ from .normalize import event_line
 from .placeholders import CAPTURED, placeholders_in
 from .secrets import Secret, find_secret, find_secret_in_log
 
-__all__ = ["check_writable", "load", "read", "save", "write"]
+__all__ = ["check_writable", "load", "read", "save", "save_text", "write"]
 
 _HEADER = ("gke_sandbox_cassette", "scenario", "namespace", "recorded", "notes", "steps")
 _RECORDED = ("at", "with", "server")
@@ -63,7 +63,11 @@ def save(cassette: Cassette, path: str | os.PathLike[str]) -> None:
     The previous content of the file is replaced; a symbolic link stays, and its target is replaced. Raises
     `CassetteError` if the cassette contains something that looks like a secret, or if it cannot be written.
     """
-    text = write(cassette)
+    save_text(write(cassette), path)
+
+
+def save_text(text: str, path: str | os.PathLike[str]) -> None:
+    """Write the text of a cassette; see `save`."""
     try:
         target = _target(path)
         temporary = target.with_name(f".{uuid4().hex}.cassette")

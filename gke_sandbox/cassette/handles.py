@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from .format import check_writable, load
+from .format import check_writable, load, save_text
 from .player import Player
 from .recorder import Recorder, RecordingTransport
 from .transport import ReplayTransport
@@ -69,11 +69,15 @@ class ReplayHandle(_Handle):
 
 @dataclass
 class RecordHandle(_Handle):
-    """A file to record. All Sandboxes that use it make one recording, written when each of them closes."""
+    """A file to record. All Sandboxes that use it make one recording, written when each of them closes.
+
+    With `deferred` it is not written then: the owner of the handle calls `save`.
+    """
 
     path: str
     scenario: str | None = None
     notes: str = ""
+    deferred: bool = False
     _recorder: Recorder | None = field(default=None, init=False, repr=False, compare=False)
 
     def wrap(self, inner: httpx.AsyncBaseTransport, base: str) -> httpx.AsyncBaseTransport:
@@ -83,8 +87,15 @@ class RecordHandle(_Handle):
         """
         if self._recorder is None:
             check_writable(self.path)
-            self._recorder = Recorder(self.path, scenario=self.scenario, notes=self.notes)
+            self._recorder = Recorder(self.path, scenario=self.scenario, notes=self.notes, deferred=self.deferred)
         return RecordingTransport(inner, self._recorder, base=base)
+
+    def save(self) -> bool:
+        """Write a `deferred` recording. Return False if there is none: no Sandbox was used and closed."""
+        text = "" if self._recorder is None else self._recorder.text
+        if text:
+            save_text(text, self.path)
+        return bool(text)
 
     def discard(self) -> None:
         """Write nothing: the file keeps its previous content."""

@@ -14,7 +14,7 @@ import httpx
 
 from .._version import __version__
 from ..errors import CassetteError, SandboxError
-from .format import save
+from .format import save_text, write
 from .model import SEND, Cassette, Exchange, Header
 from .normalize import normalize, request_of
 from .secrets import ALLOWED_HEADERS
@@ -31,8 +31,9 @@ _EXCHANGE = "gke_sandbox.exchange"
 class Recorder:
     """The recording so far, for one file. `save` may be called several times as it grows.
 
-    `now` returns calendar time. Several Sandboxes may use one recorder, one after the other, or at the same time
-    if their event loops have the same clock, as those of asyncio do.
+    `now` returns calendar time. With `deferred`, `save` writes no file, but only `text`. Several Sandboxes may use
+    one recorder, one after the other, or at the same time if their event loops have the same clock, as those of
+    asyncio do.
     """
 
     def __init__(
@@ -41,12 +42,16 @@ class Recorder:
         *,
         scenario: str | None = None,
         notes: str = "",
+        deferred: bool = False,
         now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
     ) -> None:
         self.path = os.fspath(path)
         self.server: str | None = None
         self.discarded = False
         """Whether to write nothing."""
+        self.text = ""
+        """The text of the cassette that was saved last."""
+        self._deferred = deferred
         if scenario is None:
             # The file is UTF-8; other names have lone surrogates.
             scenario = os.fsencode(os.path.basename(self.path)).decode("utf-8", "replace").partition(".")[0]
@@ -110,7 +115,9 @@ class Recorder:
     def save(self) -> None:
         """Write the file. Raises `CassetteError` if it would contain a secret, or cannot be written."""
         if self._started_at is not None and not self.discarded:
-            save(self.cassette(), self.path)
+            self.text = write(self.cassette())
+            if not self._deferred:
+                save_text(self.text, self.path)
 
 
 class RecordingTransport(httpx.AsyncBaseTransport):

@@ -206,6 +206,14 @@ def test_concurrent_recordings_of_one_cassette_do_not_interfere(
     assert cassettes(project) == ["test_a.test_it.yaml"]
 
 
+def test_a_secret_is_an_error_with_the_name_of_the_cassette(project: pytest.Pytester) -> None:
+    project.makepyfile(test_a=TEST.replace("print(1)", "print('ghp_" + "a" * 36 + "')"))
+    result = run(project, "--gke-sandbox-record=once")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*CassetteError: */cassettes/test_a.test_it.yaml is not written: *GitHub token*"])
+    assert cassettes(project) == []
+
+
 def test_a_deep_copy_of_the_cluster_replays_the_same_cassette(project: pytest.Pytester) -> None:
     project.makepyfile(
         test_a=TEST.replace("Sandbox(gke", "Sandbox(__import__('copy').deepcopy(gke").replace("te) as", "te)) as")

@@ -126,7 +126,7 @@ class GoogleAuth(RefreshingAuth[Token]):
 
     def _usable(self, rejected: Token | None) -> Token | None:
         token = self._token
-        if token is None or (rejected is not None and token.value == rejected.value):
+        if token is None or token == rejected:
             return None
         if token.expires_at is None:
             return token

@@ -26,10 +26,10 @@ METADATA_IP = "169.254.169.254"
 
 @dataclass(frozen=True)
 class Token:
-    """An access token."""
+    """An access token. Two with the same value are equal."""
 
     value: str = field(repr=False)
-    expires_at: float | None = None
+    expires_at: float | None = field(default=None, compare=False)
     """Seconds since 1970; None if the token does not expire."""
 
 

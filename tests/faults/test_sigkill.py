@@ -39,28 +39,30 @@ PROGRAM = Script(
     [(0.0, START), *((0.02 * number, out(f"{number}\n")) for number in range(1, 6)), (0.15, exit_frame())], 0.15
 )
 
-# One process imports everything, and forks a client for each point.
+# One process runs a program on a cluster of its own, so that it has imported everything, and forks a client for
+# each point.
 CLIENTS = """
 import os, sys
-import anyio, httpx
+import anyio
 from gke_sandbox import AsyncSandbox, Cluster
-from gke_sandbox.kube import client, watch
-from gke_sandbox.kube.config import loader
-from gke_sandbox import sandbox
-from gke_sandbox._engine import execution
+from gke_sandbox.local import LocalTransport, Script, ScriptedRuntime
 
-server, count = sys.argv[1], int(sys.argv[2])
+kubeconfig, count = sys.argv[1], int(sys.argv[2])
 
-async def run(namespace):
-    from gke_sandbox import ConnectionOverrides
-    cluster = Cluster.kubeconfig(sys.argv[3], overrides=ConnectionOverrides())
+async def run(cluster, namespace):
     async with AsyncSandbox(cluster, namespace=namespace, timeout=20, startup_timeout=20) as sandbox:
         await sandbox.run("print(1)")
 
+async def prepare():
+    script = Script([(0.0, bytes.fromhex(sys.argv[3]))], ends_at=0.0)
+    Cluster.kubeconfig(kubeconfig)
+    await run(Cluster.transport(LocalTransport(ScriptedRuntime(script))), "default")
+
+anyio.run(prepare)
 for number in range(count):
     pid = os.fork()
     if not pid:
-        anyio.run(run, f"kill-{number}")
+        anyio.run(run, Cluster.kubeconfig(kubeconfig), f"kill-{number}")
         os._exit(0)
     print(number, pid, flush=True)
 for _ in range(count):
@@ -129,7 +131,8 @@ def test_a_client_killed_at_any_of_twenty_points_leaves_nothing_after_its_deadli
                 f"[{{name: k, cluster: {{server: 'http://127.0.0.1:{cluster.port}'}}}}], "
                 "contexts: [{name: c, context: {cluster: k, user: u}}]}"
             )
-        command = [sys.executable, "-c", CLIENTS, str(cluster.port), str(len(POINTS)), kubeconfig]
+        log = (START + exit_frame()).hex()
+        command = [sys.executable, "-c", CLIENTS, kubeconfig, str(len(POINTS)), log]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as clients:
             assert clients.stdout is not None
             for line in clients.stdout:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -17,52 +15,11 @@ from gke_sandbox.local.runtimes.bundle import USER_BASE, VENV, Interpreter, Unmo
 from gke_sandbox.local.runtimes.gvisor import GVisorRuntime, GVisorUnavailable
 
 from .containers import container, python, run, running
+from .gvisor_fixtures import *  # noqa: F403
+from .gvisor_fixtures import sandboxes
 from .runtime_behaviours import *  # noqa: F403
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """One event loop: a start takes a third of a second, and what is below it is tested with processes on both."""
-    return "trio"
-
-
-@pytest.fixture(scope="module")
-def tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[GVisorRuntime, Path]]:
-    """A runtime whose trial run worked, and the directory in which all of its files are."""
-    folder = tmp_path_factory.mktemp("gvisor")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tempfile, "tempdir", str(folder))
-        try:
-            runtime = GVisorRuntime()
-        except GVisorUnavailable as why:
-            pytest.skip(str(why))
-        assert os.listdir(folder) == [], "the trial run has left something"
-        yield runtime, folder
-        runtime.kill_all()
-        assert os.listdir(folder) == []
-
-
-@pytest.fixture
-def runtime(tried: tuple[GVisorRuntime, Path]) -> Iterator[GVisorRuntime]:
-    runtime, temporary = tried
-    yield runtime
-    assert list(temporary.glob("*/*")) == []
-    assert sandboxes(temporary) == {}
-
-
-def sandboxes(temporary: Path) -> dict[int, str]:
-    """The processes of runsc that are about something below this directory: pid, command line."""
-    found = {}
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if str(temporary) in line and "process_supervisor.py" not in line:
-            found[int(file.parent.name)] = line
-    return found
 
 
 async def test_the_program_runs_as_an_ordinary_user_without_other_processes(runtime: GVisorRuntime) -> None:
@@ -153,19 +110,6 @@ async def test_scratch_space_does_not_count_as_memory(runtime: GVisorRuntime) ->
     code = "open('/tmp/x', 'wb').write(bytes(100 << 20)); print(sum(range(3_000_000)) > 0)"
     ended, output = await run(runtime, python(code, scratch={"/tmp": 128 << 20}, memory_limit=120 << 20))
     assert (ended.reason, output) == ("Completed", b"True\n")
-
-
-async def test_five_start_at_once(runtime: GVisorRuntime) -> None:
-    outputs: set[bytes] = set()
-
-    async def one(number: int) -> None:
-        outputs.add((await run(runtime, python(f"print({number})")))[1])
-
-    with anyio.fail_after(50):
-        async with anyio.create_task_group() as tasks:
-            for number in range(5):
-                tasks.start_soon(one, number)
-    assert outputs == {b"%d\n" % number for number in range(5)}
 
 
 async def test_a_hanging_sandbox_is_killed(runtime: GVisorRuntime, tried: tuple[GVisorRuntime, Path]) -> None:

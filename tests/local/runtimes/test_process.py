@@ -19,6 +19,7 @@ import pytest
 from gke_sandbox.local.runtimes.base import ContainerExit, ContainerStartError
 from gke_sandbox.local.runtimes.process import ProcessRuntime
 
+from .client_behaviours import *  # noqa: F403
 from .containers import container, is_alive, python, run, running
 from .runtime_behaviours import *  # noqa: F403
 from .runtime_behaviours import UNTIL_TERMINATED

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,14 +27,26 @@ print(json.dumps([found, child.stdout + child.stderr, in_venv, sorted(os.listdir
 """
 
 
+BUNDLE = """
+import sys
+from gke_sandbox.local.runtimes.bundle import Interpreter, write_bundle
+from tests.local.runtimes.containers import python
+write_bundle(python(""), sys.argv[1], Interpreter.running())
+"""
+
+
+@pytest.fixture(scope="module")
+def gvisor() -> str:
+    try:
+        GVisorRuntime().kill_all()
+    except GVisorUnavailable as why:
+        pytest.skip(str(why))
+    return "gvisor"
+
+
 @pytest.fixture(params=["gvisor", "process"])
 def isolation(request: pytest.FixtureRequest) -> str:
-    if request.param == "gvisor":
-        try:
-            GVisorRuntime().kill_all()
-        except GVisorUnavailable as why:
-            pytest.skip(str(why))
-    return str(request.param)
+    return str(request.getfixturevalue("gvisor") if request.param == "gvisor" else request.param)
 
 
 def make_venv(path: Path, *, system_site_packages: bool = False) -> Path:
@@ -75,37 +88,72 @@ def test_a_program_imports_the_packages_of_the_virtual_environment(tmp_path: Pat
         assert found == ["in_venv", "by_pth", "outside"]
 
 
-def test_a_program_imports_the_packages_of_the_user_if_they_are_enabled(tmp_path: Path, isolation: str) -> None:
-    packages = make_venv(tmp_path / "venv", system_site_packages=True)
-    user = tmp_path / "base" / packages.relative_to(tmp_path / "venv")
+def make_user_site(path: Path, environment: Path, packages: Path) -> Path:
+    """Create a module in a site directory of the user, and return the base directory."""
+    user = path / packages.relative_to(environment)
     user.mkdir(parents=True)
     (user / "of_user.py").touch()
-    found, *_ = run_in(tmp_path / "venv", isolation, PYTHONUSERBASE=str(tmp_path / "base"))
-    assert isinstance(found, list)
-    assert {"in_venv", "of_user"} <= set(found)
-    found, *_ = run_in(tmp_path / "venv", isolation, PYTHONUSERBASE=str(tmp_path / "base"), PYTHONNOUSERSITE="1")
-    assert isinstance(found, list)
-    assert "of_user" not in found
+    return path
+
+
+def imports_of_user(tmp_path: Path, isolation: str) -> list[bool]:
+    """Return whether a program can import the module of the user, with and without PYTHONNOUSERSITE."""
+    packages = make_venv(tmp_path / "venv", system_site_packages=True)
+    base = str(make_user_site(tmp_path / "base", tmp_path / "venv", packages))
+    found = []
+    for more in ({}, {"PYTHONNOUSERSITE": "1"}):
+        names, *_ = run_in(tmp_path / "venv", isolation, PYTHONUSERBASE=base, **more)
+        assert isinstance(names, list)
+        assert "in_venv" in names
+        found.append("of_user" in names)
+    return found
+
+
+def test_a_program_imports_the_packages_of_the_user_if_they_are_enabled(tmp_path: Path) -> None:
+    assert imports_of_user(tmp_path, "process") == [True, False]
+
+
+@pytest.mark.slow
+def test_a_program_under_gvisor_imports_the_packages_of_the_user_if_they_are_enabled(
+    tmp_path: Path, gvisor: str
+) -> None:
+    assert imports_of_user(tmp_path, gvisor) == [True, False]
+
+
+def config_in(environment: Path, directory: Path, **variables: str) -> dict[str, Any]:
+    """Return the configuration of a container for a client in this environment."""
+    directory.mkdir()
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables}
+    subprocess.run([environment / "bin/python", "-c", BUNDLE, directory], env=env, check=True)
+    config: dict[str, Any] = json.loads((directory / "config.json").read_text())
+    return config
+
+
+def check_mount(config: dict[str, Any], at: str, source: Path) -> None:
+    (mount,) = (each for each in config["mounts"] if each["destination"] == at)
+    assert (mount["source"], mount["type"]) == (os.path.realpath(source), "bind")
+    assert {"ro", "nosuid", "nodev"} <= set(mount["options"])
 
 
 def test_site_directories_are_mounted_read_only(tmp_path: Path) -> None:
     """Without runsc: the configuration of the container."""
-    packages = make_venv(tmp_path / "venv")
-    code = """
-import sys
-from gke_sandbox.local.runtimes.bundle import Interpreter, write_bundle
-from tests.local.runtimes.containers import python
-write_bundle(python(""), sys.argv[1], Interpreter.running())
-"""
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    (tmp_path / "bundle").mkdir()
-    subprocess.run([tmp_path / "venv/bin/python", "-c", code, tmp_path / "bundle"], env=env, check=True)
-    config = json.loads((tmp_path / "bundle/config.json").read_text())
-    (mount,) = (each for each in config["mounts"] if each["destination"].startswith("/venv"))
-    assert mount["destination"] == "/venv/" + str(packages.relative_to(tmp_path / "venv"))
-    assert (mount["source"], mount["type"]) == (os.path.realpath(packages), "bind")
-    assert {"ro", "nosuid", "nodev"} <= set(mount["options"])
+    packages = make_venv(tmp_path / "venv", system_site_packages=True)
+    base = make_user_site(tmp_path / "base", tmp_path / "venv", packages)
+    site = packages.relative_to(tmp_path / "venv")
+    config = config_in(tmp_path / "venv", tmp_path / "bundle", PYTHONUSERBASE=str(base))
+    check_mount(config, f"/venv/{site}", packages)
+    check_mount(config, f"/user/{site}", base / site)
     assert config["process"]["args"][0] == "/venv/bin/python3"
+    assert "PYTHONUSERBASE=/user" in config["process"]["env"]
+
+
+def test_a_site_directory_of_the_user_that_is_not_enabled_is_not_mounted(tmp_path: Path) -> None:
+    packages = make_venv(tmp_path / "venv")
+    base = make_user_site(tmp_path / "base", tmp_path / "venv", packages)
+    config = config_in(tmp_path / "venv", tmp_path / "bundle", PYTHONUSERBASE=str(base))
+    check_mount(config, "/venv/" + str(packages.relative_to(tmp_path / "venv")), packages)
+    assert [each for each in config["mounts"] if each["destination"].startswith("/user")] == []
+    assert not any(each.startswith("PYTHONUSERBASE=") for each in config["process"]["env"])
 
 
 def test_without_a_virtual_environment_the_base_interpreter_runs(

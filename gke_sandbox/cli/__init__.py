@@ -1,8 +1,8 @@
 """The command ``gke-sandbox``. Each subcommand is a module; the other modules are shared by them.
 
-The module of a subcommand has ``add_parser(subcommands)``, which registers it and sets the defaults ``command``
-(a function from the parsed arguments and the console to the exit code) and ``parser``. Slow imports wait until
-`command` is called, so that ``--help`` is fast.
+The module of a subcommand has the texts of its help, ``add_options(parser)``, and ``command``, a function from the
+parsed arguments and the console to the exit code. Slow imports wait until `command` is called, so that ``--help``
+is fast.
 """
 
 from __future__ import annotations
@@ -49,16 +49,19 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--version", action="version", version=f"gke-sandbox {__version__}", help="show the version and exit"
     )
-    parser.set_defaults(command=None, parser=parser, verbose=0)
+    parser.set_defaults(command=None, parser=parser, verbose=0, suggest_local=False)
     subcommands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    run.add_parser(subcommands)
-    doctor.add_parser(subcommands)
-    bench.add_parser(subcommands)
-    cluster_info.add_parser(subcommands)
-    ps.add_parser(subcommands)
-    clean.add_parser(subcommands)
-    manifest.add_parser(subcommands)
-    rbac.add_parser(subcommands)
+    for module in (run, doctor, bench, cluster_info, ps, clean, manifest, rbac):
+        name = module.__name__.rpartition(".")[2].replace("_", "-")
+        subparser = subcommands.add_parser(
+            name,
+            help=module.HELP,
+            description=module.DESCRIPTION,
+            epilog=module.EPILOG,
+            usage=f"gke-sandbox {name} [options]",
+        )
+        module.add_options(subparser)
+        subparser.set_defaults(command=module.command, parser=subparser)
     return parser
 
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 MAX_RUNS = 10_000
 
-_DESCRIPTION = """\
+HELP = "measure how long runs take, cold and warm"
+DESCRIPTION = """\
 Measure how long a short program takes on your cluster, from the call to the
 result: in a new pod (cold), in a new pod that gets its program over a connection
 (attach), and in a pod that was already waiting (warm). The kinds run in turn, so
@@ -23,7 +24,7 @@ that load on the cluster affects all of them. Each run starts when all warm pods
 wait again. The first run of each kind is not counted.
 """
 
-_EPILOG = """\
+EPILOG = """\
 exit code:
   0 on success; 125 if a run failed or the cluster could not be used; 2 for
   invalid usage; 130, 143 and 129 after Ctrl-C, SIGTERM and SIGHUP, when the Jobs
@@ -36,15 +37,8 @@ examples:
 """
 
 
-def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
-    """Register ``bench``."""
-    parser = subcommands.add_parser(
-        "bench",
-        help="measure how long runs take, cold and warm",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        usage="gke-sandbox bench [options]",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``bench``."""
     group = parser.add_argument_group("measurement")
     group.add_argument(
         "-n",
@@ -63,7 +57,6 @@ def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
     add_limits_and_pod(parser, delivery=False)
     group = parser.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="print the result or the error as one JSON object")
-    parser.set_defaults(command=command, parser=parser, suggest_local=True)
 
 
 def _runs(value: str) -> int:
@@ -78,8 +71,6 @@ def _runs(value: str) -> int:
 
 def command(args: argparse.Namespace, console: Console) -> int:
     """Measure, print the tables, and return the exit code. Raises `UsageError` and `SandboxError`."""
-    import anyio
-
     from .bench_session import Bench
     from .interrupts import Interrupts
 
@@ -90,14 +81,13 @@ def command(args: argparse.Namespace, console: Console) -> int:
     bench = Bench(sandbox, args.runs, show)
     interrupts = Interrupts(sandbox, console, local=args.local)
     interrupts.on_signal = lambda: show("deleting the Jobs (press Ctrl-C again to exit without waiting)")
-    anyio.run(interrupts.run, bench.run)
-    console.clear_status()
-    if not console.json:
-        _print_tables(bench, sandbox.namespace, console)
-    if (code := interrupts.exit_code()) is not None:
+    try:
+        code = interrupts.run(bench.run)
+    finally:
+        if not console.json:
+            _print_tables(bench, sandbox.namespace, console)
+    if code is not None:
         return code
-    if bench.error is not None:
-        raise bench.error
     if console.json:
         console.print_json(_json(bench, sandbox.namespace, args))
     return 0

@@ -72,38 +72,31 @@ class Samples:
 
 
 class Bench:
-    """`runs` runs of each kind. `sandbox` has warm pods. `samples` are the results so far.
-
-    `error` is the error that ended the measurement early, or None.
-    """
+    """`runs` runs of each kind. `sandbox` has warm pods. `samples` are the results so far."""
 
     def __init__(self, sandbox: AsyncSandbox, runs: int, show: Callable[[str], None]) -> None:
         self.samples = {kind: Samples() for kind in KINDS}
         self.cold_starts = 0
         """How many runs were meant to be warm and started in a new pod."""
-        self.error: SandboxError | None = None
         self._sandbox = sandbox
         self._runs = runs
         self._show = show
 
-    async def run(self) -> None:
-        """Open the Sandbox, run everything and close it.
+    async def run(self, _: object) -> None:
+        """Open the Sandbox, run everything and close it. Raises `SandboxError`.
 
         Before each run the pool is full and the earlier Jobs are deleted, so that no run is slowed by the start of
         another pod. A first run of each kind is not counted: it pulls the image and opens connections.
         """
-        try:
-            async with self._sandbox as sandbox:
-                self._show("checking the cluster")
-                await sandbox.check()
-                self._show("waiting for the warm pods")
-                for number in range(self._runs + 1):
-                    for kind in KINDS:
-                        await self._settle()
-                        self._show(f"{kind}: run {number} of {self._runs}" if number else f"{kind}: first run")
-                        await self._measure(kind, counted=number > 0)
-        except SandboxError as error:
-            self.error = error
+        async with self._sandbox as sandbox:
+            self._show("checking the cluster")
+            await sandbox.check()
+            self._show("waiting for the warm pods")
+            for number in range(self._runs + 1):
+                for kind in KINDS:
+                    await self._settle()
+                    self._show(f"{kind}: run {number} of {self._runs}" if number else f"{kind}: first run")
+                    await self._measure(kind, counted=number > 0)
 
     async def _settle(self) -> None:
         """Wait until nothing starts and no Job is being deleted."""

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 DEFAULT_AGE = 3600.0
 """Age in seconds from which a Job is deleted."""
 
-_DESCRIPTION = """\
+HELP = "delete Jobs that were left behind"
+DESCRIPTION = """\
 Delete Jobs that gke-sandbox left in a namespace, with their pods and
 ConfigMaps. Normally nothing needs cleaning: each run deletes its own Job, and a
 Job whose client died stops at its deadline. By default only Jobs older than one
@@ -27,7 +28,7 @@ hour are deleted, and only if they are finished or past their deadline. With
 --older-than or --all, Jobs of active runs are deleted too.
 """
 
-_EPILOG = """\
+EPILOG = """\
 exit code:
   0 on success; 125 if a Job could not be deleted or the cluster could not be
   reached; 2 for invalid usage
@@ -38,15 +39,8 @@ examples:
 """
 
 
-def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
-    """Register ``clean``."""
-    parser = subcommands.add_parser(
-        "clean",
-        help="delete Jobs that were left behind",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        usage="gke-sandbox clean [options]",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``clean``."""
     group = parser.add_argument_group("selection")
     group.add_argument(
         "--older-than",
@@ -60,7 +54,6 @@ def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
     options.add_cluster(parser, embedded=False)
     group = parser.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="print the result or the error as one JSON object")
-    parser.set_defaults(command=command, parser=parser, suggest_local=False)
 
 
 @dataclass

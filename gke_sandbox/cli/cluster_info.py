@@ -7,21 +7,22 @@ import os
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from . import options, parsing
+from . import options
 from .console import Console, one_line, print_text
 
 if TYPE_CHECKING:
     from ..kube.auth.impersonation import Impersonation
     from ..kube.config.types import ClusterConfig
 
-_DESCRIPTION = """\
+HELP = "show which cluster is used"
+DESCRIPTION = """\
 Show which cluster the other commands would use, and where that is configured:
 the address, the certificate authority, the credentials and the proxy. The
 cluster is not contacted, credential plugins do not run, and secrets are not
 shown. With --gke, the address is requested from the Google API.
 """
 
-_EPILOG = """\
+EPILOG = """\
 exit code:
   0 if a cluster was found; 125 if no cluster was found or its configuration is
   invalid; 2 for invalid usage
@@ -32,19 +33,11 @@ examples:
 """
 
 
-def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
-    """Register ``cluster-info``."""
-    parser = subcommands.add_parser(
-        "cluster-info",
-        help="show which cluster is used",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        usage="gke-sandbox cluster-info [options]",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``cluster-info``."""
     options.add_cluster(parser)
     group = parser.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="print the cluster or the error as one JSON object")
-    parser.set_defaults(command=command, parser=parser, suggest_local=True)
 
 
 def command(args: argparse.Namespace, console: Console) -> int:

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from .._setting_names import OPTIONS, rename_settings
-from . import options, parsing
+from . import options
 from .console import Console, one_line, print_text
 from .program import add_limits_and_pod
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 PROBE_TIMEOUT = 60.0
 """The time limit of the program of ``--run``, in seconds."""
 
-_DESCRIPTION = """\
+HELP = "check that programs can run, and how to fix it"
+DESCRIPTION = """\
 Check everything that decides whether a program can run with these options: the
 cluster, its version, your identity and permissions, the namespace, gVisor, the
 nodes, quotas, and the Job itself with a server-side dry run. Nothing is created,
@@ -30,7 +31,7 @@ except with --run. What you may not read is skipped: docs/permissions.md lists
 what each check needs.
 """
 
-_EPILOG = """\
+EPILOG = """\
 exit code:
   0 if there is no failure; 1 if there is one; 125 if no cluster is configured;
   2 for invalid usage; 130, 143 and 129 after Ctrl-C, SIGTERM and SIGHUP
@@ -44,15 +45,8 @@ examples:
 _COLOURS = {"ok": "32", "warning": "33", "failure": "31", "skipped": "2"}
 
 
-def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
-    """Register ``doctor``."""
-    parser = subcommands.add_parser(
-        "doctor",
-        help="check that programs can run, and how to fix it",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        usage="gke-sandbox doctor [options]",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``doctor``."""
     group = parser.add_argument_group("checks")
     group.add_argument(
         "--run", action="store_true", help="also run a program that checks the isolation from inside the sandbox"
@@ -62,33 +56,20 @@ def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
     add_limits_and_pod(parser)
     group = parser.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="print the checks or the error as one JSON object")
-    parser.set_defaults(command=command, parser=parser, suggest_local=True)
 
 
 def command(args: argparse.Namespace, console: Console) -> int:
     """Run the checks, print them, and return the exit code. Raises `UsageError` and `SandboxError`."""
-    import anyio
-
-    from ..errors import SandboxError
     from .interrupts import Interrupts
 
     sandbox = options.new_sandbox(args, options.cluster(args))
-    interrupts = Interrupts(sandbox, console, local=args.local)
     checks: list[Check] = []
-    failures: list[SandboxError] = []
 
-    async def work() -> None:
-        try:
-            checks.extend(await _checks(sandbox, args.warm, args.run))
-        except SandboxError as error:
-            # In a task group, it would become an exception group.
-            failures.append(error)
+    async def work(_: object) -> None:
+        checks.extend(await _checks(sandbox, args.warm, args.run))
 
-    anyio.run(interrupts.run, work)
-    if (code := interrupts.exit_code()) is not None:
+    if (code := Interrupts(sandbox, console, local=args.local).run(work)) is not None:
         return code
-    if failures:
-        raise failures[0]
     failed = any(check.status == "failure" for check in checks)
     shown = [
         dataclasses.replace(

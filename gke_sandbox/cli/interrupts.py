@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.abc
 
+from ..errors import SandboxError
 from .console import Console
 
 if TYPE_CHECKING:
@@ -30,12 +32,27 @@ class Interrupts:
         """The first signal."""
         self.on_signal: Callable[[], None] = lambda: None
         """Called at the first signal."""
+        self._error: SandboxError | None = None
         self._sandbox = sandbox
         self._console = console
         self._local = local
 
-    async def run(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Wait for `work`, which closes the sandbox when it ends or is cancelled."""
+    def run(self, work: Callable[[anyio.abc.TaskGroup], Awaitable[None]]) -> int | None:
+        """Run `work`, which closes the sandbox when it ends or is cancelled. Raises its `SandboxError`.
+
+        `work` is called with a task group for background tasks, which end with it. If a signal ended it, print
+        which Jobs are left in the cluster and return the exit code. Return None otherwise.
+        """
+        anyio.run(self._run, work)
+        self._console.clear_status()
+        if self.signal is not None:
+            self._console.print_interrupted(self.signal, self._sandbox.leftovers, self._sandbox.namespace)
+            return 128 + self.signal
+        if self._error is not None:
+            raise self._error
+        return None
+
+    async def _run(self, work: Callable[[anyio.abc.TaskGroup], Awaitable[None]]) -> None:
         # Signals that were ignored at the start stay ignored: nohup and `&` in a shell rely on it.
         handled = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
         with anyio.open_signal_receiver(*handled) as signals:
@@ -43,15 +60,11 @@ class Interrupts:
                 self._scope = anyio.CancelScope()
                 tasks.start_soon(self._watch, signals)
                 with self._scope:
-                    await work()
+                    try:
+                        await work(tasks)
+                    except SandboxError as error:
+                        self._error = error  # In the task group, it would become an exception group.
                 tasks.cancel_scope.cancel()
-
-    def exit_code(self) -> int | None:
-        """Print which Jobs a signal left in the cluster, and return the exit code; None without a signal."""
-        if self.signal is None:
-            return None
-        self._console.print_interrupted(self.signal, self._sandbox.leftovers, self._sandbox.namespace)
-        return 128 + self.signal
 
     def cancel(self) -> None:
         """Cancel the work."""

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from . import options, parsing
+from . import options
 from .console import Console, print_text
 from .program import add_limits_and_pod, add_program, read_program
 from .yaml_output import dump
@@ -15,14 +15,15 @@ from .yaml_output import dump
 if TYPE_CHECKING:
     from .._wire.manifests import Manifests
 
-_DESCRIPTION = """\
+HELP = "print the Job and ConfigMap of a run as YAML"
+DESCRIPTION = """\
 Print the Job and the ConfigMap that "gke-sandbox run" sends for the same program
 and options, as YAML for "kubectl apply -f -" or for a policy checker. No request
 is sent. Without --namespace the objects have no namespace: kubectl then uses
 that of its context, as run does.
 """
 
-_EPILOG = """\
+EPILOG = """\
 exit code:
   0 on success; 2 for invalid usage
 
@@ -42,19 +43,11 @@ _ATTACH = """\
 """
 
 
-def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
-    """Register ``manifest``."""
-    parser = subcommands.add_parser(
-        "manifest",
-        help="print the Job and ConfigMap of a run as YAML",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        usage="gke-sandbox manifest [options] (SCRIPT | - | -c CODE) [-- ARGUMENT ...]",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``manifest``."""
     add_program(parser)
     options.add_settings(parser.add_argument_group("cluster"), options.NAMESPACE)
     add_limits_and_pod(parser)
-    parser.set_defaults(command=command, parser=parser, suggest_local=False)
 
 
 def command(args: argparse.Namespace, console: Console) -> int:  # noqa: ARG001 - the signature of all commands

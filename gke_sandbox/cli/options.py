@@ -136,8 +136,10 @@ def _default_text(setting: str, default: float | str) -> str:
 def add_cluster(parser: argparse.ArgumentParser, *, embedded: bool = True, short: bool = True) -> None:
     """Add the options for the cluster, the credentials and the namespace.
 
-    `embedded` shows the options of the embedded cluster in the help. `short` adds ``-n`` for the namespace.
+    `embedded` shows the options of the embedded cluster in the help, and in the hint of an error that there is no
+    cluster. `short` adds ``-n`` for the namespace.
     """
+    parser.set_defaults(suggest_local=embedded)
     group = parser.add_argument_group(
         "cluster", "Default: inside a pod its own cluster, else the cluster that kubectl uses."
     )

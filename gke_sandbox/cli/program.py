@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 def add_program(parser: argparse.ArgumentParser) -> None:
     """Add the options for the program and its input."""
+    parser.usage = f"{parser.usage} (SCRIPT | - | -c CODE) [-- ARGUMENT ...]"
     group = parser.add_argument_group("program")
     group.add_argument("script", nargs="?", metavar="SCRIPT", help="run this file; - is stdin")
     group.add_argument("-c", dest="code", metavar="CODE", help="run this Python code")

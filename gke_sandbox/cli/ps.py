@@ -14,7 +14,8 @@ from .tables import age_text, aligned
 if TYPE_CHECKING:
     from .._engine.runs import Run
 
-_DESCRIPTION = """\
+HELP = "list the runs in a namespace"
+DESCRIPTION = """\
 List the runs and the warm pods of gke-sandbox in a namespace, the oldest first.
 The CPU and the memory are what the pod requests. The status is starting, running,
 warm (a warm pod: it waits for a program or runs one), finished, suspended (by a
@@ -22,7 +23,7 @@ queue), or leftover: the Job is past its deadline, and "gke-sandbox clean" delet
 it.
 """
 
-_EPILOG = """\
+EPILOG = """\
 exit code:
   0 on success; 125 if the cluster could not be reached or a permission is
   missing; 2 for invalid usage
@@ -33,21 +34,13 @@ examples:
 """
 
 
-def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
-    """Register ``ps``."""
-    parser = subcommands.add_parser(
-        "ps",
-        help="list the runs in a namespace",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        usage="gke-sandbox ps [options]",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``ps``."""
     group = parser.add_argument_group("selection")
     group.add_argument("-A", "--all-namespaces", action="store_true", help="list the runs of all namespaces")
     options.add_cluster(parser, embedded=False)
     group = parser.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="print the runs or the error as one JSON object")
-    parser.set_defaults(command=command, parser=parser, suggest_local=False)
 
 
 def command(args: argparse.Namespace, console: Console) -> int:

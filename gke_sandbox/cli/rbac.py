@@ -32,14 +32,15 @@ _WORKLOAD_IDENTITY = """\
 #     --role roles/iam.workloadIdentityUser --member "serviceAccount:PROJECT.svc.id.goog[{namespace}/{name}]"
 """
 
-_DESCRIPTION = """\
+HELP = "print the permissions and limits for a cluster"
+DESCRIPTION = """\
 Print the manifests of everything that a cluster needs, as YAML for "kubectl apply
 -f -": a namespace, a service account, Roles with exactly the necessary permissions,
 a NetworkPolicy, a ResourceQuota and a LimitRange. No request is sent.
 docs/permissions.md explains each rule.
 """
 
-_EPILOG = """\
+EPILOG = """\
 exit code:
   0 on success; 2 for invalid usage
 
@@ -50,15 +51,8 @@ examples:
 """
 
 
-def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
-    """Register ``rbac``."""
-    parser = subcommands.add_parser(
-        "rbac",
-        help="print the permissions and limits for a cluster",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        usage="gke-sandbox rbac [options]",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``rbac``."""
     group = parser.add_argument_group("values")
     group.add_argument(
         "-n",
@@ -97,7 +91,6 @@ def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
         help="also allow this group (repeatable)",
     )
     group.add_argument("--warm", action="store_true", help="also allow what warm pods and --delivery attach need")
-    parser.set_defaults(command=command, parser=parser, suggest_local=False)
 
 
 def command(args: argparse.Namespace, console: Console) -> int:  # noqa: ARG001 - the signature of all commands

@@ -16,14 +16,15 @@ if TYPE_CHECKING:
     from .output_dir import OutputDirectory
     from .run_session import RunSession
 
-_DESCRIPTION = """\
+HELP = "run a Python program in a sandbox"
+DESCRIPTION = """\
 Run a Python program in a new gVisor pod, and delete the pod. This command
 passes on the output of the program while it runs, and exits with its exit code.
 The program is main.py in a directory that contains only the files of --file.
 Arguments for the program go after --.
 """
 
-_EPILOG = """\
+EPILOG = """\
 exit code:
   the exit code of the program; 128+N if signal N ended it; 124 if it reached
   its time limit; 137 if it exceeded its memory limit or its pod was terminated;
@@ -41,15 +42,8 @@ examples:
 """
 
 
-def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
-    """Register ``run``."""
-    parser = subcommands.add_parser(
-        "run",
-        help="run a Python program in a sandbox",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        usage="gke-sandbox run [options] (SCRIPT | - | -c CODE) [-- ARGUMENT ...]",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``run``."""
     add_program(parser)
     options.add_cluster(parser)
     group = parser.add_argument_group("record and replay")
@@ -63,7 +57,6 @@ def add_parser(subcommands: argparse._SubParsersAction[parsing.Parser]) -> None:
     )
     add_limits_and_pod(parser)
     _add_output(parser)
-    parser.set_defaults(command=command, parser=parser, suggest_local=True)
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -104,11 +97,8 @@ def command(args: argparse.Namespace, console: Console) -> int:
         if recording is not None:
             # Do not record an interrupted run: the file keeps its previous content.
             session.before_deletion = recording.discard
-        session.run()
-        if (code := session.interrupts.exit_code()) is not None:
+        if (code := session.run()) is not None:
             return code
-        if session.error is not None:
-            raise session.error
         return _report(session, console, directory, local=args.local)
 
 

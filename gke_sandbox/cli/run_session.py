@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from ..errors import SandboxError
 from ..result import ExecutionFinished, OutputChunk, PhaseChanged, PodWaiting
 from .console import Console, OutputFailed
 from .interrupts import Interrupts
@@ -30,9 +29,8 @@ READER_GONE_GRACE = 1.0
 class RunSession:
     """Run `program` and pass its output through.
 
-    After `run()`, exactly one of `interrupts.signal`, `error` and `result` describes the outcome; check them in
-    this order. When `run()` returns or raises, the Job is deleted or listed in `sandbox.leftovers`. `quiet`
-    disables the progress line. `local` means that the programs of the sandbox run on this machine.
+    When `run` returns or raises, the Job is deleted or listed in `sandbox.leftovers`. `quiet` disables the
+    progress line. `local` means that the programs of the sandbox run on this machine.
     """
 
     def __init__(
@@ -40,9 +38,9 @@ class RunSession:
     ) -> None:
         self.sandbox = sandbox
         self.result: ExecutionResult | None = None
-        self.error: SandboxError | None = None
-        self.interrupts = Interrupts(sandbox, console, local=local)
-        self.interrupts.on_signal = self._on_signal
+        """The result, if the run was not interrupted."""
+        self._interrupts = Interrupts(sandbox, console, local=local)
+        self._interrupts.on_signal = self._on_signal
         self.before_deletion: Callable[[], None] = lambda: None
         """Called when a signal ends the run."""
         self._program = program
@@ -50,33 +48,29 @@ class RunSession:
         self._progress = Progress(console, wanted=not quiet)
         self._output_failed: OutputFailed | None = None
 
-    def run(self) -> None:
-        """Run the program. Raises `OutputFailed` if stdout or stderr cannot be written."""
-        anyio.run(self.interrupts.run, self._work)
-        self._console.clear_status()
-        if self._output_failed is not None and self.interrupts.signal is None:
-            raise self._output_failed
+    def run(self) -> int | None:
+        """Run the program. Return the exit code if a signal ended the run, and None otherwise.
 
-    async def _work(self) -> None:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._watch_reader)
-            await self._stream(tasks)
-            tasks.cancel_scope.cancel()
-
-    async def _stream(self, tasks: TaskGroup) -> None:
+        Raises `SandboxError`, and `OutputFailed` if stdout or stderr cannot be written.
+        """
         try:
-            async with self.sandbox as sandbox:
-                # Start the progress line after opening: a credential plugin may write to stderr meanwhile.
-                tasks.start_soon(self._progress.run)
-                program = self._program
-                stream = sandbox.stream(program.code, files=program.files, args=program.args, stdin=program.stdin)
-                async with stream as events:
-                    async for event in events:
-                        await self._handle(event)
-                        if self._output_failed is not None:
-                            break
-        except SandboxError as error:
-            self.error = error
+            return self._interrupts.run(self._work)
+        finally:
+            if self._output_failed is not None and self._interrupts.signal is None:
+                raise self._output_failed
+
+    async def _work(self, tasks: TaskGroup) -> None:
+        tasks.start_soon(self._watch_reader)
+        async with self.sandbox as sandbox:
+            # Start the progress line after opening: a credential plugin may write to stderr meanwhile.
+            tasks.start_soon(self._progress.run)
+            program = self._program
+            stream = sandbox.stream(program.code, files=program.files, args=program.args, stdin=program.stdin)
+            async with stream as events:
+                async for event in events:
+                    await self._handle(event)
+                    if self._output_failed is not None:
+                        break
 
     async def _handle(self, event: ExecutionEvent) -> None:
         self._progress.handle(event)
@@ -102,7 +96,7 @@ class RunSession:
         await anyio.sleep(READER_GONE_GRACE)
         if self.result is None:
             self._output_failed = failed
-            self.interrupts.cancel()
+            self._interrupts.cancel()
 
     def _on_signal(self) -> None:
         self.before_deletion()

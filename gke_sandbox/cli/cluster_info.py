@@ -5,14 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import options
 from .console import Console, one_line, print_text
-
-if TYPE_CHECKING:
-    from ..kube.auth.impersonation import Impersonation
-    from ..kube.config.types import ClusterConfig
 
 HELP = "show which cluster is used"
 DESCRIPTION = """\
@@ -52,59 +48,43 @@ def command(args: argparse.Namespace, console: Console) -> int:
 
 def _cluster_info(args: argparse.Namespace) -> dict[str, Any]:
     """Return the JSON object for the cluster."""
+    from ..kube.auth.expiry import credentials_expiry
     from ..kube.http.transport import network_transport
 
     cluster, namespace = options.cluster(args), options.namespace(args)
     if args.local:
         return {"source": "embedded cluster on this machine (--local)", "namespace": namespace or "default"}
     config = cluster._connect(namespace).client.config
-    proxy = config.proxy(os.environ)
+    proxy, expires, user = config.proxy(os.environ), credentials_expiry(config), config.impersonation
+    tls = None
     if config.secure:
         # Created and discarded, to report an invalid certificate or proxy here instead of at the first run.
         network_transport(config, proxy)
-    impersonation = config.impersonation
+        verified = not config.insecure_skip_tls_verify
+        ca = config.ca_source if verified else None
+        tls = {"verified": verified, "ca": ca, "server_name": config.tls_server_name}
     return {
         "source": config.source,
         "file": config.file,
         "context": config.context,
         "server": config.address,
         "namespace": namespace or config.namespace or "default",
-        "tls": _tls(config),
-        "credentials": _credentials(config),
-        "impersonation": None if impersonation is None else _impersonation(impersonation),
-        "proxy": None if proxy is None else {"address": str(proxy), "source": proxy.source},
+        "tls": tls,
+        "credentials": {
+            "kind": config.credentials,
+            "expires": expires and expires.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "expired": expires is not None and expires <= datetime.now(timezone.utc),
+        },
+        "impersonation": user
+        and {
+            "user": user.user,
+            "uid": user.uid or None,
+            "groups": list(user.groups),
+            "extra": {key: list(values) for key, values in user.extra.items()},
+        },
+        "proxy": proxy and {"address": str(proxy), "source": proxy.source},
         "compression": not config.disable_compression,
     }
-
-
-def _tls(config: ClusterConfig) -> dict[str, Any] | None:
-    if not config.secure:
-        return None
-    verified = not config.insecure_skip_tls_verify
-    return {
-        "verified": verified,
-        "ca": config.ca_source if verified else None,
-        "server_name": config.tls_server_name,
-    }
-
-
-def _impersonation(impersonation: Impersonation) -> dict[str, Any]:
-    return {
-        "user": impersonation.user,
-        "uid": impersonation.uid or None,
-        "groups": list(impersonation.groups),
-        "extra": {key: list(values) for key, values in impersonation.extra.items()},
-    }
-
-
-def _credentials(config: ClusterConfig) -> dict[str, Any]:
-    from ..kube.auth.expiry import credentials_expiry
-
-    expires = credentials_expiry(config)
-    if expires is None:
-        return {"kind": config.credentials, "expires": None, "expired": False}
-    text = expires.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"kind": config.credentials, "expires": text, "expired": expires <= datetime.now(timezone.utc)}
 
 
 def _as_lines(info: dict[str, Any]) -> str:

@@ -66,17 +66,38 @@ POD = {
 """Metavar (None: the choices) and help of each setting's option, by group. The rest follows from `Settings`."""
 
 _SHORT = {"env": "-e", "namespace": "-n"}
-_CLUSTER_OPTIONS = {
-    "kubeconfig": "--kubeconfig",
-    "context": "--context",
-    "gke": "--gke",
-    "gke_endpoint": "--gke-endpoint",
-    "server": "--server",
-    "token": "--token",
-    "impersonate": "--as",
-    "impersonate_groups": "--as-group",
+_CLUSTER: dict[str, dict[str, Any]] = {
+    "--kubeconfig": {"metavar": "PATH", "help": "use this kubeconfig (default: $KUBECONFIG, else ~/.kube/config)"},
+    "--context": {
+        "type": parsing.text,
+        "metavar": "NAME",
+        "help": "use this context of the kubeconfig (default: its current context)",
+    },
+    "--gke": {
+        "type": parsing.text,
+        "metavar": "PROJECT/LOCATION/NAME",
+        "help": "use this GKE cluster, with Application Default Credentials and without a kubeconfig",
+    },
+    "--gke-endpoint": {
+        "choices": ("auto", "ip", "private", "dns"),
+        "help": "use this endpoint of the --gke cluster; auto is ip, or dns if IP endpoints are disabled "
+        "(default: auto)",
+    },
+    "--server": {"type": parsing.nonempty, "metavar": "URL", "help": "connect to this API server"},
+    "--token": {
+        "type": parsing.nonempty,
+        "metavar": "TOKEN",
+        "help": "use this bearer token; other users of this machine can see it",
+    },
+    "--as": {"type": parsing.nonempty, "metavar": "USER", "help": "impersonate this user"},
+    "--as-group": {
+        "action": "append",
+        "type": parsing.nonempty,
+        "metavar": "GROUP",
+        "help": "impersonate this group (repeatable)",
+    },
 }
-"""The options that name a real cluster or change the connection to it, by their destinations."""
+"""The options that name a real cluster or change the connection to it."""
 
 
 def add_settings(
@@ -143,45 +164,8 @@ def add_cluster(parser: argparse.ArgumentParser, *, embedded: bool = True, short
     group = parser.add_argument_group(
         "cluster", "Default: inside a pod its own cluster, else the cluster that kubectl uses."
     )
-    group.add_argument(
-        "--kubeconfig", metavar="PATH", help="use this kubeconfig (default: $KUBECONFIG, else ~/.kube/config)"
-    )
-    group.add_argument(
-        "--context",
-        type=parsing.text,
-        metavar="NAME",
-        help="use this context of the kubeconfig (default: its current context)",
-    )
-    group.add_argument(
-        "--gke",
-        type=parsing.text,
-        metavar="PROJECT/LOCATION/NAME",
-        help="use this GKE cluster, with Application Default Credentials and without a kubeconfig",
-    )
-    group.add_argument(
-        "--gke-endpoint",
-        choices=("auto", "ip", "private", "dns"),
-        help="use this endpoint of the --gke cluster; auto is ip, or dns if IP endpoints are disabled "
-        "(default: auto)",
-    )
-    group.add_argument("--server", type=parsing.nonempty, metavar="URL", help="connect to this API server")
-    group.add_argument(
-        "--token",
-        type=parsing.nonempty,
-        metavar="TOKEN",
-        help="use this bearer token; other users of this machine can see it",
-    )
-    group.add_argument(
-        "--as", dest="impersonate", type=parsing.nonempty, metavar="USER", help="impersonate this user"
-    )
-    group.add_argument(
-        "--as-group",
-        dest="impersonate_groups",
-        action="append",
-        type=parsing.nonempty,
-        metavar="GROUP",
-        help="impersonate this group (repeatable)",
-    )
+    for option, how in _CLUSTER.items():
+        group.add_argument(option, **how)
     add_settings(group, NAMESPACE, short=short)
     local = "run on this machine with the embedded cluster (no Kubernetes needed)"
     group.add_argument("--local", action="store_true", help=local if embedded else argparse.SUPPRESS)
@@ -248,7 +232,7 @@ def new_sandbox(args: argparse.Namespace, cluster: Cluster, **more: Any) -> Asyn
 
 def cluster_options(args: argparse.Namespace) -> list[str]:
     """Return the options in `args` that name a real cluster or change the connection to it."""
-    return [option for dest, option in _CLUSTER_OPTIONS.items() if getattr(args, dest) is not None]
+    return [option for option in _CLUSTER if vars(args)[option[2:].replace("-", "_")] is not None]
 
 
 def _gke(args: argparse.Namespace) -> Cluster:
@@ -269,8 +253,8 @@ def _overrides(args: argparse.Namespace) -> ConnectionOverrides:
     return ConnectionOverrides(
         server=args.server,
         token=args.token,
-        user=args.impersonate,
-        groups=tuple(args.impersonate_groups or ()),
+        user=vars(args)["as"],
+        groups=tuple(args.as_group or ()),
     )
 
 

@@ -6,9 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from . import options, parsing
-from .console import Console, print_text
-from .program import add_limits_and_pod
-from .tables import aligned
+from .console import Console, aligned, print_text
 
 if TYPE_CHECKING:
     from .bench_session import Bench
@@ -54,7 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     # -n is the number of runs.
     options.add_cluster(parser, short=False)
     # Each kind of run has its delivery.
-    add_limits_and_pod(parser, delivery=False)
+    options.add_limits_and_pod(parser, delivery=False)
     group = parser.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="print the result or the error as one JSON object")
 

@@ -8,8 +8,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from . import exit_codes, options, parsing
-from .console import Console, one_line, print_text
-from .tables import age_text
+from .console import Console, age_text, one_line, print_text
 
 if TYPE_CHECKING:
     from .._engine.orphans import Leftover

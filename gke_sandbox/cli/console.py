@@ -1,4 +1,4 @@
-"""Write to stdout and stderr: the output of the program unchanged, messages of this command on separate lines."""
+"""Write to stdout and stderr: the output of the program unchanged, messages and tables of this command."""
 
 from __future__ import annotations
 
@@ -47,6 +47,31 @@ def one_line(text: str) -> str:
     """Return `text` as one line without control characters: parts of it may come from servers and programs."""
     joined = " ".join(text.split())
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in joined)
+
+
+def aligned(rows: Sequence[Sequence[str]], *, numbers: bool = False) -> str:
+    """Return the rows as lines with aligned columns. An empty cell is shown as ``-``.
+
+    `numbers`: align all columns except the first to the right.
+    """
+    cells = [[one_line(cell) or "-" for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    sides = ["<", *((">" if numbers else "<") for _ in widths[1:])]
+    return "".join(
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
+        + "\n"
+        for row in cells
+    )
+
+
+def age_text(seconds: float) -> str:
+    """Return an age in its two largest units: ``2d3h``, ``1h5m``, ``12m``, ``40s``."""
+    total = int(seconds)
+    for unit, size, next_unit, next_size in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
+        if total >= size:
+            rest = total % size // next_size
+            return f"{total // size}{unit}" + (f"{rest}{next_unit}" if rest else "")
+    return f"{total}s"
 
 
 class Console:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from .._setting_names import OPTIONS, rename_settings
 from . import options
 from .console import Console, one_line, print_text
-from .program import add_limits_and_pod
 
 if TYPE_CHECKING:
     from .._engine.preflight import Check
@@ -53,7 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--warm", action="store_true", help="also check what warm pods need: to attach to pods")
     options.add_cluster(parser)
-    add_limits_and_pod(parser)
+    options.add_limits_and_pod(parser)
     group = parser.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="print the checks or the error as one JSON object")
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from . import options
 from .console import Console, print_text
-from .program import add_limits_and_pod, add_program, read_program
 from .yaml_output import dump
 
 if TYPE_CHECKING:
@@ -45,9 +44,9 @@ _ATTACH = """\
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``manifest``."""
-    add_program(parser)
+    options.add_program(parser)
     options.add_settings(parser.add_argument_group("cluster"), options.NAMESPACE)
-    add_limits_and_pod(parser)
+    options.add_limits_and_pod(parser)
 
 
 def command(args: argparse.Namespace, console: Console) -> int:  # noqa: ARG001 - the signature of all commands
@@ -57,7 +56,7 @@ def command(args: argparse.Namespace, console: Console) -> int:  # noqa: ARG001 
     from ..settings import Settings
 
     settings = Settings().override(**options.settings(args))
-    manifests = build(settings, read_program(args), name=new_job_name(), session=secrets.token_hex(4))
+    manifests = build(settings, options.read_program(args), name=new_job_name(), session=secrets.token_hex(4))
     print_text(as_yaml(manifests, settings.namespace if "namespace" in args else None))
     return 0
 

@@ -8,8 +8,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from . import options, parsing
-from .console import Console, print_text
-from .tables import age_text, aligned
+from .console import Console, age_text, aligned, print_text
 
 if TYPE_CHECKING:
     from .._engine.runs import Run

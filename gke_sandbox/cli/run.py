@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from . import exit_codes, options, parsing
 from .console import Console
-from .program import add_limits_and_pod, add_program, read_program
 
 if TYPE_CHECKING:
     from ..cassette.handles import RecordHandle
@@ -44,7 +43,7 @@ examples:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``run``."""
-    add_program(parser)
+    options.add_program(parser)
     options.add_cluster(parser)
     group = parser.add_argument_group("record and replay")
     group.add_argument(
@@ -55,7 +54,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="replay this file instead of using a cluster; the program must be the same",
     )
-    add_limits_and_pod(parser)
+    options.add_limits_and_pod(parser)
     _add_output(parser)
 
 
@@ -88,7 +87,7 @@ def command(args: argparse.Namespace, console: Console) -> int:
 
     cluster, recording = _cluster(args)
     sandbox = options.new_sandbox(args, cluster)
-    program = read_program(args)
+    program = options.read_program(args)
     with contextlib.ExitStack() as opened:
         directory = None
         if args.output_dir is not None:

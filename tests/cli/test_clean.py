@@ -20,7 +20,7 @@ from gke_sandbox._wire.manifests import build
 from gke_sandbox._wire.program import Program
 from gke_sandbox.cli import main
 from gke_sandbox.cli.clean import Cleaning
-from gke_sandbox.cli.tables import age_text
+from gke_sandbox.cli.console import age_text
 from gke_sandbox.errors import SandboxError, ServerError
 from gke_sandbox.kube.client import KubeClient
 from gke_sandbox.kube.config.types import ClusterConfig

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,13 +19,20 @@ from ._engine.warm_pool import WarmPod, WarmPool
 from ._event_loop import check_event_loop, current_event_loop, start_task
 from ._telemetry import record_ready
 from ._wire.manifests import SESSION_LABEL, lifetime
+from ._wire.program import Program
 from .cluster import _Connection
 from .errors import SandboxClosed
+from .result import ExecutionEvent
 from .settings import Settings
 
-__all__ = ["OpenSandbox"]
+__all__ = ["OpenSandbox", "new_job_name"]
 
 logger = logging.getLogger(__name__)
+
+
+def new_job_name() -> str:
+    """Return a new, random name for a Job."""
+    return f"gke-sandbox-{secrets.token_hex(5)}"
 
 
 class OpenSandbox:
@@ -198,16 +206,35 @@ class OpenSandbox:
         self.check_event_loop()
         self._tasks.start_soon(call, *args)
 
-    def keep_warm(
+    def new_execution(
         self,
-        size: int,
-        idle_timeout: float,
         settings: Settings,
-        new_execution: Callable[[Settings, float, Callable[[], None]], Execution],
-    ) -> None:
+        idle_timeout: float = 0.0,
+        on_ready: Callable[[], None] = lambda: None,
+        *,
+        program: Program | None = None,
+        emit: Callable[[ExecutionEvent], None] = lambda _: None,
+    ) -> Execution:
+        """Return an execution in this Sandbox. Without a program it is that of a warm pod: see `Execution`."""
+        return Execution(
+            client=self.client,
+            pods=self.pods,
+            settings=settings,
+            program=program,
+            session=self._session,
+            new_name=new_job_name,
+            delete=self.delete,
+            emit=emit,
+            on_ready=on_ready,
+            idle_timeout=idle_timeout,
+        )
+
+    def keep_warm(self, size: int, idle_timeout: float, settings: Settings) -> None:
         """Keep `size` pods that wait for a program: see `WarmPool`."""
         in_flight = partial(self.in_flight, has_caller=False)
-        self.pool = WarmPool(size, idle_timeout, settings, new_execution, in_flight, self.start_soon, record_ready)
+        self.pool = WarmPool(
+            size, idle_timeout, settings, self.new_execution, in_flight, self.start_soon, record_ready
+        )
         self.pool.start()
 
     async def take_warm(self, run: Execution) -> WarmPod | None:

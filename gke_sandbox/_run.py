@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from dataclasses import replace
 
 import anyio
 
-from ._engine.execution import Execution
 from ._open_sandbox import OpenSandbox
 from ._run_log import log_phase, log_run
 from ._telemetry import RunTelemetry, record_taken
@@ -18,7 +16,7 @@ from .kube.attach import require_websockets
 from .result import ExecutionEvent, ExecutionFinished, ExecutionResult, PhaseChanged
 from .settings import Settings
 
-__all__ = ["Run", "new_execution", "new_job_name"]
+__all__ = ["Run"]
 
 
 class Run:
@@ -41,7 +39,7 @@ class Run:
         self._opened = opened
         self._on_event = on_event
         self._telemetry = RunTelemetry(settings, session)
-        self.execution = new_execution(opened, settings, session, program, self._observe)
+        self.execution = opened.new_execution(settings, program=program, emit=self._observe)
 
     @property
     def job(self) -> str:
@@ -88,33 +86,3 @@ class Run:
         seconds = anyio.current_time() - began
         log_run(self.job, seconds, outcome)
         self._telemetry.ended(outcome, self.job, seconds)
-
-
-def new_execution(
-    opened: OpenSandbox,
-    settings: Settings,
-    session: str,
-    program: Program | None = None,
-    emit: Callable[[ExecutionEvent], None] = lambda _: None,
-    *,
-    on_ready: Callable[[], None] = lambda: None,
-    idle_timeout: float = 0.0,
-) -> Execution:
-    """Return an execution in this Sandbox. Without a program it is that of a warm pod: see `Execution`."""
-    return Execution(
-        client=opened.client,
-        pods=opened.pods,
-        settings=settings,
-        program=program,
-        session=session,
-        new_name=new_job_name,
-        delete=opened.delete,
-        emit=emit,
-        on_ready=on_ready,
-        idle_timeout=idle_timeout,
-    )
-
-
-def new_job_name() -> str:
-    """Return a new, random name for a Job."""
-    return f"gke-sandbox-{secrets.token_hex(5)}"

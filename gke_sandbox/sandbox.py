@@ -14,10 +14,10 @@ import anyio.abc
 import anyio.to_thread
 
 from ._checks import check_integer, check_warm, describe
-from ._engine.execution import Execution, closed_during_the_run
+from ._engine.execution import closed_during_the_run
 from ._engine.preflight import check
-from ._open_sandbox import OpenSandbox
-from ._run import Run, new_execution, new_job_name
+from ._open_sandbox import OpenSandbox, new_job_name
+from ._run import Run
 from ._stream import ExecutionStream
 from ._wire.program import Program, to_program
 from .cluster import Cluster, _check_cluster
@@ -33,6 +33,16 @@ __all__ = ["AsyncSandbox", "ExecutionStream"]
 _MAX_CONCURRENCY = 10_000
 _CONCURRENCY_NAMES = frozenset(["limit", "concurrency", "max_workers", "workers", "parallelism"])
 """Names of `max_concurrency` in other libraries."""
+
+
+class MapArguments(SettingsDict, total=False):
+    """The keyword arguments of `map`, for its overloads."""
+
+    max_concurrency: int
+    files: Mapping[str, str | bytes | Path] | None
+    args: Sequence[str]
+    stdin: str | bytes | None
+    on_event: Callable[[int, ExecutionEvent], None] | None
 
 
 class AsyncSandbox:
@@ -139,14 +149,8 @@ class AsyncSandbox:
         opened = OpenSandbox(connection, self.namespace, self.session)
         await opened.open()
         if self.warm:
-            opened.keep_warm(self.warm, self.warm_idle_timeout, self.settings, partial(self._new_warm, opened))
+            opened.keep_warm(self.warm, self.warm_idle_timeout, self.settings)
         return opened
-
-    def _new_warm(
-        self, opened: OpenSandbox, settings: Settings, idle_timeout: float, on_ready: Callable[[], None]
-    ) -> Execution:
-        """Return the execution of a warm pod."""
-        return new_execution(opened, settings, self.session, on_ready=on_ready, idle_timeout=idle_timeout)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -235,13 +239,8 @@ class AsyncSandbox:
         self,
         programs: Iterable[str | bytes | Path | Program],
         *,
-        max_concurrency: int = 10,
         return_exceptions: Literal[False] = False,
-        files: Mapping[str, str | bytes | Path] | None = None,
-        args: Sequence[str] = (),
-        stdin: str | bytes | None = None,
-        on_event: Callable[[int, ExecutionEvent], None] | None = None,
-        **overrides: Unpack[SettingsDict],
+        **arguments: Unpack[MapArguments],
     ) -> list[ExecutionResult]: ...
 
     @overload
@@ -249,13 +248,8 @@ class AsyncSandbox:
         self,
         programs: Iterable[str | bytes | Path | Program],
         *,
-        max_concurrency: int = 10,
         return_exceptions: Literal[True],
-        files: Mapping[str, str | bytes | Path] | None = None,
-        args: Sequence[str] = (),
-        stdin: str | bytes | None = None,
-        on_event: Callable[[int, ExecutionEvent], None] | None = None,
-        **overrides: Unpack[SettingsDict],
+        **arguments: Unpack[MapArguments],
     ) -> list[ExecutionResult | SandboxError]: ...
 
     async def map(

@@ -16,7 +16,7 @@ from ._wire.program import Program, to_program
 from .cluster import Cluster
 from .errors import SandboxClosed, SandboxError
 from .result import ExecutionEvent, ExecutionResult
-from .sandbox import AsyncSandbox
+from .sandbox import AsyncSandbox, MapArguments
 from .settings import Settings, SettingsDict
 
 if TYPE_CHECKING:
@@ -175,13 +175,8 @@ class Sandbox:
         self,
         programs: Iterable[str | bytes | Path | Program],
         *,
-        max_concurrency: int = 10,
         return_exceptions: Literal[False] = False,
-        files: Mapping[str, str | bytes | Path] | None = None,
-        args: Sequence[str] = (),
-        stdin: str | bytes | None = None,
-        on_event: Callable[[int, ExecutionEvent], None] | None = None,
-        **overrides: Unpack[SettingsDict],
+        **arguments: Unpack[MapArguments],
     ) -> list[ExecutionResult]: ...
 
     @overload
@@ -189,13 +184,8 @@ class Sandbox:
         self,
         programs: Iterable[str | bytes | Path | Program],
         *,
-        max_concurrency: int = 10,
         return_exceptions: Literal[True],
-        files: Mapping[str, str | bytes | Path] | None = None,
-        args: Sequence[str] = (),
-        stdin: str | bytes | None = None,
-        on_event: Callable[[int, ExecutionEvent], None] | None = None,
-        **overrides: Unpack[SettingsDict],
+        **arguments: Unpack[MapArguments],
     ) -> list[ExecutionResult | SandboxError]: ...
 
     def map(

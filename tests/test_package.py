@@ -27,6 +27,7 @@ LAYERS = {
     "result": {"_wire", "errors"},
     "_diagnosis": {"_wire", "errors", "kube"},
     "_event_loop": {"errors"},
+    "_exit_codes": {"result"},
     "_run_log": {"errors", "result"},
     "_stream": {"_event_loop", "result"},
     "_engine": {"_diagnosis", "_output_limits", "_wire", "errors", "kube", "result", "settings"},
@@ -36,9 +37,17 @@ LAYERS = {
     "cluster": {"_checks", "cassette", "errors", "kube", "local"},
     "pytest_plugin": {"cassette", "cluster", "errors"},
     "_telemetry": {"_version", "errors", "result", "settings"},
-    "_open_sandbox": {"_engine", "_event_loop", "_telemetry", "_wire", "cluster", "errors", "settings"},
-    "_run": {
+    "_open_sandbox": {
         "_engine",
+        "_event_loop",
+        "_telemetry",
+        "_wire",
+        "cluster",
+        "errors",
+        "result",
+        "settings",
+    },
+    "_run": {
         "_open_sandbox",
         "_run_log",
         "_telemetry",
@@ -62,7 +71,18 @@ LAYERS = {
     },
     "_loop_thread": {"_engine", "errors", "sandbox"},
     "sync": {"_loop_thread", "_stream", "_wire", "cluster", "errors", "result", "sandbox", "settings"},
-    "adk": {"_checks", "_diagnosis", "_setting_names", "cluster", "errors", "kube", "result", "settings", "sync"},
+    "adk": {
+        "_checks",
+        "_diagnosis",
+        "_exit_codes",
+        "_setting_names",
+        "cluster",
+        "errors",
+        "kube",
+        "result",
+        "settings",
+        "sync",
+    },
 }
 
 # Import cycles between modules. Remove a line when you have broken its cycle; never add one.

@@ -7,10 +7,9 @@ everything that is needed to fix the program.
 
 from __future__ import annotations
 
-import signal
-
 from google.adk.code_executors.code_execution_utils import CodeExecutionResult
 
+from .._exit_codes import describe_signal, exit_code_of
 from .._setting_names import ADK_FIELDS, rename_settings
 from ..errors import (
     ApiError,
@@ -28,13 +27,10 @@ from . import skills
 from .compat import accepts_bytes, make_result
 from .files import output_files
 
-__all__ = ["STDERR_HEADING", "TIMED_OUT_CODE", "for_operator", "from_error", "from_result"]
+__all__ = ["STDERR_HEADING", "for_operator", "from_error", "from_result"]
 
 STDERR_HEADING = "--- stderr (exit code 0) ---"
-TIMED_OUT_CODE = 124
-"""Exit code of a program that was killed at its time limit, as in timeout(1)."""
 _FOR_OPERATOR = "and its code is not the cause: only the operator of the sandbox can fix this."
-_KILLED_CODE = 137
 _LOST_CODE = 1
 
 MAX_STDERR = 16_000
@@ -65,7 +61,7 @@ def from_result(
         return make_result(_append(result.stdout, after), "", 0, output_files=files)
     ending = _paragraphs(_ending(result, settings), hint)
     failure = _failure_text(result.stderr, ending, result.stdout)
-    return make_result(result.stdout, _paragraphs(*failure, *notes), _exit_code(result), output_files=files)
+    return make_result(result.stdout, _paragraphs(*failure, *notes), exit_code_of(result), output_files=files)
 
 
 def _from_script(script: skills.SkillScript, result: ExecutionResult) -> CodeExecutionResult:
@@ -126,17 +122,6 @@ def from_error(error: SandboxError) -> CodeExecutionResult:
     return make_result("", _paragraphs(f"{first}: {message}", hint), None)
 
 
-def _exit_code(result: ExecutionResult) -> int:
-    """Return the exit code that a shell would return."""
-    if result.status == "timed_out":
-        return TIMED_OUT_CODE
-    if result.status in ("out_of_memory", "killed"):
-        return _KILLED_CODE
-    if result.signal is not None:
-        return 128 + result.signal
-    return result.exit_code if result.exit_code is not None else 1
-
-
 def _ending(result: ExecutionResult, settings: Settings) -> str:
     if result.status == "timed_out":
         return f"The program was killed at its time limit of {settings.timeout:g} s (timeout_seconds)."
@@ -149,7 +134,7 @@ def _ending(result: ExecutionResult, settings: Settings) -> str:
     if result.status == "killed":
         return _killed(result)
     if result.signal is not None:
-        text = f"The program was terminated by signal {result.signal}{_signal_name(result.signal)}"
+        text = f"The program was terminated by {describe_signal(result.signal)}"
         return f"{text}: {result.message}." if result.message else f"{text}."
     text = f"The program ended with exit code {result.exit_code}"
     return text + ("." if result.stderr.strip() else " and wrote nothing to stderr.")
@@ -168,13 +153,6 @@ def _killed(result: ExecutionResult) -> str:
 
 def _with_field_names(text: str) -> str:
     return rename_settings(text, ADK_FIELDS)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return f" ({signal.Signals(number).name})"
-    except ValueError:
-        return ""
 
 
 def _notes(result: ExecutionResult) -> list[str]:

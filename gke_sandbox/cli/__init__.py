@@ -14,10 +14,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from .._exit_codes import BROKEN_PIPE, FAILED, USAGE
 from ..errors import SandboxError
 from .console import Console, OutputFailed, open_closed_streams
 from .errors import log_to_console, report_error
-from .exit_codes import BROKEN_PIPE, FAILED, USAGE
 from .parsing import Parser, UsageError, unknown_argument
 
 if TYPE_CHECKING:

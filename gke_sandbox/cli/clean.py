@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from . import exit_codes, options, parsing
+from .._exit_codes import FAILED
+from . import options, parsing
 from .console import Console, age_text, one_line, print_text
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def command(args: argparse.Namespace, console: Console) -> int:
         console.print_json(_json(cleaning))
     else:
         _print_summary(cleaning, console)
-    return exit_codes.FAILED if cleaning.failed else 0
+    return FAILED if cleaning.failed else 0
 
 
 def _json(cleaning: Cleaning) -> dict[str, Any]:

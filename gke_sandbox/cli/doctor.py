@@ -86,7 +86,7 @@ def command(args: argparse.Namespace, console: Console) -> int:
 
 async def _checks(sandbox: AsyncSandbox, warm: bool, run: bool) -> list[Check]:
     from .._engine.doctor import Doctor, inside_checks
-    from .._run import new_job_name
+    from .._open_sandbox import new_job_name
     from .._wire.payload import probe_text
     from ..errors import SandboxError
 

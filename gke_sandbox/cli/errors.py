@@ -7,9 +7,9 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
+from .._exit_codes import FAILED, USAGE
 from .._setting_names import OPTIONS, rename_settings
 from ..errors import ConfigError, ReplayMismatch, SandboxError, SpecError
-from . import exit_codes
 from .console import Console, LogHandler
 from .options import cluster_options
 
@@ -42,7 +42,7 @@ def report_error(error: SandboxError, args: argparse.Namespace, console: Console
         renamed = error.renamed(OPTIONS, _option_path(error.field))
         hint = _HINTS.get(error.field, renamed.hint)
         console.print_failure("SpecError", renamed.message, hint, field=error.field)
-        return exit_codes.USAGE
+        return USAGE
     hint = rename_settings(error.hint, OPTIONS).replace(LOCAL_HINT, "").strip()
     if isinstance(error, ConfigError) and args.suggest_local and not (args.local or cluster_options(args)):
         hint = f"{hint} --local needs no cluster.".strip()
@@ -54,7 +54,7 @@ def report_error(error: SandboxError, args: argparse.Namespace, console: Console
         keep_lines=isinstance(error, ReplayMismatch),
         **error_details(error),
     )
-    return exit_codes.FAILED
+    return FAILED
 
 
 def _option_path(field: str) -> str:

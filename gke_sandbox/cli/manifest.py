@@ -51,7 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def command(args: argparse.Namespace, console: Console) -> int:  # noqa: ARG001 - the signature of all commands
     """Print the manifests and return the exit code. Raises `UsageError` and `SpecError`."""
-    from .._run import new_job_name
+    from .._open_sandbox import new_job_name
     from .._wire.manifests import build
     from ..settings import Settings
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import signal
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from .._diagnosis import cause
 from .._diagnosis.dropped_files import describe_dropped_files
 from .._diagnosis.limits import memory_hint, memory_limit
 from .._diagnosis.tracebacks import missing_module
+from .._exit_codes import describe_signal
 from .._setting_names import OPTIONS, rename_settings
 from ..errors import ApiError, ResultLost, SandboxError, StartError
 from ..result import ExecutionResult
@@ -61,7 +61,7 @@ def notes(result: ExecutionResult, settings: Settings, *, local: bool) -> list[s
     elif module is not None:
         lines.append(f"the image {settings.image} must contain the module {module}; --image uses another image")
     if result.status == "signaled" and result.signal is not None:
-        text = f"the program was ended by signal {result.signal}{_signal_name(result.signal)}"
+        text = f"the program was ended by {describe_signal(result.signal)}"
         lines.append(": ".join(part for part in (text, result.message) if part))
     for stream, count in (("stdout", result.dropped.stdout), ("stderr", result.dropped.stderr)):
         if count:
@@ -84,13 +84,6 @@ def unwritten_files(files: Collection[str]) -> str:
     more = f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else ""
     unit = "output file" if len(names) == 1 else "output files"
     return f"the program wrote {len(names):,} {unit} ({shown}{more}); use --output-dir DIR to get them"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return f" ({signal.Signals(number).name})"
-    except ValueError:
-        return ""
 
 
 def result_json(result: ExecutionResult, namespace: str, paths: Mapping[str, str] | None) -> dict[str, Any]:

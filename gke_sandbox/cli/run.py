@@ -6,7 +6,8 @@ import argparse
 import contextlib
 from typing import TYPE_CHECKING
 
-from . import exit_codes, options, parsing
+from .._exit_codes import FAILED, exit_code_of
+from . import options, parsing
 from .console import Console
 
 if TYPE_CHECKING:
@@ -148,4 +149,4 @@ def _report(session: RunSession, console: Console, directory: OutputDirectory | 
             console.print_error(*error)
         if errors:
             console.print_error(message)
-    return exit_codes.FAILED if errors else exit_codes.of_result(result)
+    return FAILED if errors else exit_code_of(result)

@@ -60,6 +60,7 @@ def test_the_import_adds_few_modules_to_those_of_adks_base_class(capsys: pytest.
     assert modules.split() == [
         "gke_sandbox",
         "gke_sandbox._checks",
+        "gke_sandbox._exit_codes",
         "gke_sandbox._output_limits",
         "gke_sandbox._setting_names",
         "gke_sandbox._version",

@@ -1,11 +1,10 @@
-"""The exit codes of the command."""
+"""The exit codes of the command. Those of programs are also the ADK executor's. Pure."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import signal
 
-if TYPE_CHECKING:
-    from ..result import ExecutionResult
+from .result import ExecutionResult
 
 USAGE = 2
 """Invalid usage: no request was sent to the cluster."""
@@ -19,7 +18,7 @@ BROKEN_PIPE = 141
 """The reader of stdout closed the pipe: 128 + SIGPIPE."""
 
 
-def of_result(result: ExecutionResult) -> int:
+def exit_code_of(result: ExecutionResult) -> int:
     """Return the exit code for a result: the program's own if it has one, as in a shell."""
     if result.status == "timed_out":
         return TIMED_OUT
@@ -28,3 +27,11 @@ def of_result(result: ExecutionResult) -> int:
     if result.signal is not None:
         return 128 + result.signal
     return result.exit_code if result.exit_code is not None else FAILED
+
+
+def describe_signal(number: int) -> str:
+    """Return the number of a signal, and its name if it has one: ``signal 11 (SIGSEGV)``."""
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:
+        return f"signal {number}"

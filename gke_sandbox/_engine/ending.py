@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Literal
-
-from .._diagnosis import Termination, messages
+from .._diagnosis import Termination, cause, messages
 from .._diagnosis.limits import memory_limit
-from .._wire.frames import PROTOCOL, Frame, Output, Start
+from .._wire.frames import PROTOCOL, Exit, Frame, Output, Start
 from ..errors import BadRequest, Forbidden, NotFound, ResultLost, SandboxError, Unauthorized
 from ..kube.resources import PODS
-from ..result import OutputChunk, Timings
-from . import outcome, steps
+from ..result import ExecutionResult, OutputChunk, Status, Timings
+from . import steps
 from .facts import ExecutionFacts
 from .log_stream import is_temporary
-from .outcome import Outcome
 
 KILL_GRACE = 5.0
 """The Job is deleted this long after the time limit, because the runner did not end the program. If the output
@@ -27,6 +23,10 @@ MAX_ATTACH_FAILURES = 3
 """How many pods are lost before they have the program, until that is an error."""
 LOG_REREADS = 2
 """How often a log without an exit frame is read again, if its container exited by itself."""
+_SIGKILL = 9
+_MAX_SIGNAL = 64
+_TIMED_OUT_CODE, _RUNNER_FAILED_CODE = 124, 125
+_KILLED: dict[str, Status] = {"killed": "killed", "out_of_memory": "out_of_memory"}
 
 
 class ExecutionEnding(ExecutionFacts):
@@ -57,7 +57,12 @@ class ExecutionEnding(ExecutionFacts):
                         self._end_reading()
                     elif log.is_too_large:
                         # It fills the node's disk, so the Job is deleted at once.
-                        self._finish_with(outcome.from_large_log())
+                        self._finish_with(
+                            "killed",
+                            reason="LogTooLarge",
+                            message="Its Job was deleted",
+                            found="log_too_large",
+                        )
             case steps.LogEnded(number, error) if log.attached:
                 log.ended(number, error, self._now)
                 # It can still be open, if the request could not be sent.
@@ -122,8 +127,8 @@ class ExecutionEnding(ExecutionFacts):
     def _end_reading(self) -> None:
         self._close_log()
         exit_ = self._log.decoder.exit
-        if exit_ is not None and not outcome.needs_pod_status(exit_):
-            self._finish_with(outcome.from_exit(exit_))
+        if exit_ is not None and not _needs_pod_status(exit_):
+            self._finish_from_exit(exit_)
         elif exit_ is None and self._log.container_ended_at is None and self._now >= self._log.limit:
             if self._log.attached:
                 # The connection may be dead. The log contains the same frames.
@@ -147,7 +152,7 @@ class ExecutionEnding(ExecutionFacts):
             self._lose(f"the runner in the pod did not start the program within {limit}")
         elif self._log.open and not self._log.last_error:
             message = f"the runner in the pod did not end the program at {limit}. Its Job was deleted"
-            self._finish_with(Outcome("timed_out", reason="Overtime", message=message))
+            self._finish_with("timed_out", reason="Overtime", message=message)
         else:
             # The program may have ended long ago: while a kubelet is away, its pods are reported as running.
             what = "neither the program's pod nor its log could be read"
@@ -176,7 +181,7 @@ class ExecutionEnding(ExecutionFacts):
         """Finish with the final status of the pod, or read on if the log only broke off."""
         exit_ = self._log.decoder.exit
         if exit_ is not None:
-            self._finish_with(outcome.from_exit(exit_, termination))
+            self._finish_from_exit(exit_, termination)
         elif not self._request_sent and self._has_not_run(termination):
             why_ended = "" if termination is None else f": {termination.reason}"
             found = termination.cause if termination is not None else None
@@ -200,36 +205,117 @@ class ExecutionEnding(ExecutionFacts):
         elif self._has_not_run(termination):
             self._start_over("its container ended before it had the whole program")
         else:
-            self._finish_with(
-                outcome.from_termination(
-                    termination,
-                    self._log.decoder,
-                    log_error=self._log.last_error,
-                    ran_to_limit=self._elapsed - self._seen.get("started", 0.0) >= self._settings.timeout,
-                    sent=self._request_sent,
-                    job=self._job,
-                    pod=self._pod_name,
-                    image=self._settings.image,
-                )
-            )
+            self._finish_from_termination(termination)
 
-    def _finish_with(self, ended: Outcome | SandboxError) -> None:
-        if isinstance(ended, SandboxError):
-            self._fail(ended, isinstance(ended, ResultLost))
-            return
-        self._mark_phase("finished")
-        timings = Timings(
-            **self._seen,
-            returned=self._elapsed,
-            program=ended.exit.seconds if ended.exit is not None else None,
+    def _finish_from_exit(self, exit_: Exit, termination: Termination | None = None) -> None:
+        """Finish as the exit frame reports. `termination`: what the pod reports, if `_needs_pod_status`.
+
+        Exit code 137 of the container adds nothing: the runner itself exits that way after a SIGKILLed program.
+        """
+        if (
+            _needs_pod_status(exit_)
+            and termination is not None
+            and termination.kind in _KILLED
+            and termination.cause is not cause("killed_by_signal")
+        ):
+            self._finish_explained(_KILLED[termination.kind], termination)
+        elif exit_.timed_out:
+            self._finish_with("timed_out")
+        elif exit_.signal is not None:
+            self._finish_with("signaled", message=messages.SIGNAL_NINE if exit_.signal == _SIGKILL else "")
+        else:
+            self._finish_with("succeeded" if exit_.code == 0 else "failed")
+
+    def _finish_from_termination(self, termination: Termination) -> None:
+        """Finish as the pod reports, because the log has no exit frame."""
+        code = termination.exit_code or 0
+        error = self._termination_error(termination, code)
+        if error is not None:
+            self._fail(error, isinstance(error, ResultLost))
+        elif termination.kind in _KILLED:
+            self._finish_explained(_KILLED[termination.kind], termination)
+        # The runner exits with the program's code, 128+N for its signal and 124 for its limit; only the end of its
+        # log is missing.
+        elif code == _TIMED_OUT_CODE and self._elapsed - self._seen.get("started", 0.0) >= self._settings.timeout:
+            self._finish_explained("timed_out", termination)
+        elif 128 < code <= 128 + _MAX_SIGNAL:
+            self._finish_with("signaled", signal=code - 128)
+        elif code == _RUNNER_FAILED_CODE:
+            message = "the log has no exit frame: the program exited with code 125, or the runner failed"
+            self._finish_with("failed", code, message=message)
+        else:
+            self._finish_with("failed", code)
+
+    def _termination_error(self, termination: Termination, code: int) -> SandboxError | None:
+        """Return the error of a log without an exit frame. None if the pod shows how the program ended."""
+        job, pod, image, log = self._job, self._pod_name, self._settings.image, self._log.decoder
+        if termination.kind == "not_started":
+            return messages.not_started(termination, job, pod)
+        if termination.ran is None and log.start is None:
+            return messages.disrupted(termination, job, pod, log)
+        if termination.kind in _KILLED:
+            return None
+        if code == _RUNNER_FAILED_CODE and log.not_started:
+            return messages.runner_failed(termination, job, pod, log, image)
+        if code == _RUNNER_FAILED_CODE and log.runner_error:
+            return messages.runner_crashed(job, pod, log)
+        if self._log.last_error:
+            how_far = "" if log.start is None else " to its end"
+            message = f"its log could not be read{how_far}: {self._log.last_error}"
+            return messages.lost(job, pod, log, f"the container ended with code {code}, and {message}")
+        if code == 0 or (self._request_sent and log.start is None and not log.unframed):
+            # Without the runner's exit frame, part of the output is missing. A log without a start frame can be
+            # the rest of one that was rotated.
+            message = f"the container ended with code {code}, and its log does not contain the result"
+            return messages.lost(job, pod, log, message)
+        return messages.runner_failed(termination, job, pod, log, image) if log.start is None else None
+
+    def _finish_explained(self, status: Status, termination: Termination) -> None:
+        found, message = termination.cause, termination.message
+        if status == "out_of_memory" and "memory" in self._changed_limits:
+            message += f"; the limit was {memory_limit(self._changed_limits, self._settings.memory_limit)}"
+        self._finish_with(
+            status,
+            signal=_SIGKILL,
+            reason=termination.reason,
+            message=message,
+            found=found.name if found is not None else "",
         )
-        start: Literal["warm", "cold"] = "warm" if self._warm else "cold"
-        changed = self._changed_limits
-        if ended.status == "out_of_memory" and "memory" in changed:
-            limit = memory_limit(changed, self._settings.memory_limit)
-            ended = replace(ended, message=f"{ended.message}; the limit was {limit}")
-        result = ended.result(self._log.decoder, timings, self._job, self._pod_name, start)
-        self._finish(steps.Done(replace(result, changed_limits=changed)))
+
+    def _finish_with(
+        self,
+        status: Status,
+        code: int | None = None,
+        signal: int | None = None,
+        *,
+        reason: str = "",
+        message: str = "",
+        found: str = "",
+    ) -> None:
+        """Return the result with what the log contains. An exit frame has the code and the signal."""
+        self._mark_phase("finished")
+        log, exit_ = self._log.decoder, self._log.decoder.exit
+        result = ExecutionResult(
+            status=status,
+            exit_code=code if exit_ is None else exit_.code,
+            signal=signal if exit_ is None else exit_.signal,
+            stdout_bytes=bytes(log.stdout),
+            stderr_bytes=bytes(log.stderr),
+            files=log.files,
+            dropped=log.dropped,
+            output_truncated=log.rotated or exit_ is None,
+            reason=reason,
+            message=message,
+            cause=found,
+            changed_limits=self._changed_limits,
+            timings=Timings(
+                **self._seen, returned=self._elapsed, program=None if exit_ is None else exit_.seconds
+            ),
+            start="warm" if self._warm else "cold",
+            job=self._job,
+            pod=self._pod_name,
+        )
+        self._finish(steps.Done(result))
 
     def _lose(self, message: str, cause: SandboxError | None = None, hint: str = "") -> None:
         error = messages.lost(self._job, self._pod_name, self._log.decoder, message, hint)
@@ -279,4 +365,9 @@ class ExecutionEnding(ExecutionFacts):
             return self._log.decoder.not_started
         if termination is None or termination.kind != "exited":
             return True
-        return termination.exit_code in (0, outcome.RUNNER_FAILED_CODE)
+        return termination.exit_code in (0, _RUNNER_FAILED_CODE)
+
+
+def _needs_pod_status(exit_: Exit) -> bool:
+    """Whether the pod may know more: a signal 9 that is not from the time limit can be for the memory limit."""
+    return exit_.signal == _SIGKILL and not exit_.timed_out

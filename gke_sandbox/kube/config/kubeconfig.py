@@ -143,7 +143,6 @@ def _extensions(value: Any, where: str) -> dict[str, Any]:
     return found
 
 
-_PREFERENCES = _fields({"colors": _flag, "extensions": _extensions})
 # https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/
 KINDS: Mapping[str, Mapping[str, Type]] = {
     "cluster": {
@@ -181,9 +180,8 @@ KINDS: Mapping[str, Mapping[str, Type]] = {
                 "interactiveMode": _text,
             }
         ),
-        "extensions": _extensions,
     },
-    "context": {"cluster": _text, "user": _text, "namespace": _text, "extensions": _extensions},
+    "context": {"cluster": _text, "user": _text, "namespace": _text},
 }
 
 
@@ -201,9 +199,7 @@ def parse(content: bytes, file: Path) -> Kubeconfig:
     for key, expected in (("apiVersion", "v1"), ("kind", "Config")):
         if value.get(key) not in (None, "", expected):
             raise ConfigError(f"{file} is not a kubeconfig: its {key} must be {expected}")
-    current = _fields({"current-context": _text, "extensions": _extensions, "preferences": _PREFERENCES})(
-        value, str(file)
-    )
+    current = _fields({"current-context": _text})(value, str(file))
     return Kubeconfig(
         clusters=_entries(value, "cluster", file),
         users=_entries(value, "user", file),

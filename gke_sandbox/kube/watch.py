@@ -9,14 +9,10 @@ from typing import Any, Literal, cast
 
 from .status import RequestInfo, bad_response, parse_object, plain
 
-__all__ = ["EventStream", "EventType", "LineDecoder", "LineTooLong", "WatchEvent", "parse_event"]
+__all__ = ["EventStream", "EventType", "LineDecoder", "WatchEvent", "parse_event"]
 
 MAX_LINE_BYTES = 8 << 20
 """An object in etcd has at most 1.5 MiB; its JSON with managedFields is much smaller than this limit."""
-
-
-class LineTooLong(ValueError):
-    """A line is longer than `MAX_LINE_BYTES`. Do not use the decoder afterwards."""
 
 
 class LineDecoder:
@@ -29,7 +25,10 @@ class LineDecoder:
         self._partial = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return the lines that `data` completes, without their ``\\n``. Raise `LineTooLong`."""
+        """Return the lines that `data` completes, without their ``\\n``.
+
+        Raise ValueError for a line that is longer than `MAX_LINE_BYTES`. Do not use the decoder afterwards.
+        """
         lines = data.split(b"\n")
         rest = lines.pop()
         if lines:
@@ -37,7 +36,7 @@ class LineDecoder:
             self._partial.clear()
         self._partial += rest
         if len(self._partial) > MAX_LINE_BYTES or any(len(line) > MAX_LINE_BYTES for line in lines):
-            raise LineTooLong(f"a line is longer than {MAX_LINE_BYTES >> 20} MiB")
+            raise ValueError(f"a line is longer than {MAX_LINE_BYTES >> 20} MiB")
         return lines
 
 
@@ -90,5 +89,5 @@ class EventStream:
             chunk = await anext(self._body)
             try:
                 self._lines.extend(self._decoder.feed(chunk))
-            except LineTooLong as error:
+            except ValueError as error:
                 raise bad_response(self._info, 200, str(error)) from error

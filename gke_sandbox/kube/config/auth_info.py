@@ -97,7 +97,8 @@ def inline_or_file(entry: Entry, key: str) -> bytes | None:
 
     Raise `ConfigError` if both are set, or if the file cannot be read.
     """
-    file, data = entry.path(key), entry.data(f"{key}-data")
+    file = entry.path(key)
+    data: bytes | None = entry.fields.get(f"{key}-data")
     if file is not None and data:
         raise ConfigError(f"{entry} has both {key} and {key}-data: only one is allowed")
     if file is not None:

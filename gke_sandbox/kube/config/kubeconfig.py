@@ -40,14 +40,6 @@ class Entry:
         """Return the text of a field, or "" if it is missing."""
         return str(self.fields.get(key, ""))
 
-    def flag(self, key: str) -> bool:
-        """Return the value of a field, or False if it is missing."""
-        return bool(self.fields.get(key, False))
-
-    def data(self, key: str) -> bytes:
-        """Return the decoded bytes of a field, or b"" if it is missing."""
-        return bytes(self.fields.get(key, b""))
-
     def path(self, key: str) -> Path | None:
         """Return the path in a field, resolved by `resolve_path`; None if the field is missing."""
         text = self.text(key)

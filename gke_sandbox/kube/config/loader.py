@@ -154,7 +154,7 @@ def _resolve(
             user, "the given user and groups" if overrides.user or overrides.groups else str(user)
         ),
         proxy_url=cluster.text("proxy-url") or None,
-        disable_compression=cluster.flag("disable-compression"),
+        disable_compression=cluster.fields.get("disable-compression", False),
         source="the given server" if context is None else str(context),
         context=None if context is None else context.name,
         file=None if context is None else str(context.file),
@@ -167,7 +167,7 @@ def _resolve(
 
 
 def _with_authority(config: ClusterConfig, cluster: Entry, ca_data: bytes | None) -> ClusterConfig:
-    insecure = cluster.flag("insecure-skip-tls-verify")
+    insecure = cluster.fields.get("insecure-skip-tls-verify", False)
     if ca_data is None:
         source = "none (not verified)" if insecure else SYSTEM_CA
     elif PEM not in ca_data:

@@ -82,7 +82,10 @@ class ClusterConfig:
     def __post_init__(self) -> None:
         _check_server(self.server, self.source)
         if self.proxy_url is not None:
-            _check_proxy(self.proxy_url, self.source)
+            self.proxy({})
+            if self.proxy_url.lower().startswith("socks5h:"):
+                # As in client-go: it is only allowed in the environment.
+                raise ConfigError(f"{self.source}: its proxy-url must be http, https or socks5, got socks5h")
         if self.insecure_skip_tls_verify and self.ca_data is not None:
             raise ConfigError(
                 f"{self.source}: insecure-skip-tls-verify cannot be combined with a certificate authority"
@@ -124,12 +127,3 @@ def _check_server(server: str, source: str) -> None:
             f"{source}: the server's address, {plain(server, 80)!r}, is not an http or https URL",
             hint="It must look like https://203.0.113.5:6443.",
         )
-
-
-def _check_proxy(url: str, source: str) -> None:
-    from ..http.proxy import parse_proxy
-
-    parse_proxy(url, f"{source}: its proxy-url")
-    scheme = url.partition(":")[0].lower()
-    if scheme not in {"http", "https", "socks5"}:
-        raise ConfigError(f'{source}: its proxy-url has the scheme "{scheme}"; it must be http, https or socks5')

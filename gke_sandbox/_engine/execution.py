@@ -21,7 +21,7 @@ from .._wire.program import Program
 from ..errors import Forbidden, SandboxClosed, SandboxError
 from ..kube.attach import AttachConnection
 from ..kube.client import KubeClient
-from ..kube.resources import JOBS
+from ..kube.resources import EVENTS, JOBS, PODS
 from ..result import ExecutionEvent, ExecutionResult
 from ..settings import Settings
 from . import steps
@@ -183,7 +183,7 @@ class Execution:
             if self._last is not None:
                 return self._last
             input_ = None
-            if not state.is_waiting_to_start:
+            if state.phase != "starting":
                 self._pods.pending.discard(self._job)
             elif self._job not in self._pods.pending:
                 # The first deadline depends on how many are waiting.
@@ -213,10 +213,8 @@ class Execution:
                     self._start("create", self._creation.create_config_map, uid)
                 case steps.StopCreating():
                     self._stop("create")
-                case steps.OpenLog(number):
+                case steps.OpenLog(number) | steps.OpenAttach(number):
                     self._start(f"log {number}", self._read_log, effect)
-                case steps.OpenAttach(number):
-                    self._start(f"log {number}", self._attach, effect)
                 case steps.Ready():
                     self._on_ready()
                 case steps.SendRequest(number):
@@ -273,30 +271,23 @@ class Execution:
         if scope is not None:
             scope.cancel()
 
-    async def _read_log(self, effect: steps.OpenLog) -> None:
-        number, namespace = effect.number, self.settings.namespace
+    async def _read_log(self, effect: steps.OpenLog | steps.OpenAttach) -> None:
+        number, client, where = effect.number, self._client, (self.settings.namespace, effect.pod)
         try:
-            async with self._client.log(namespace, effect.pod, container=CONTAINER, follow=True) as chunks:
+            async with (
+                client.attach(*where, container=CONTAINER)
+                if isinstance(effect, steps.OpenAttach)
+                else client.log(*where, container=CONTAINER, follow=True)
+            ) as chunks:
+                if isinstance(chunks, AttachConnection):
+                    self._connection = chunks
                 self._send(steps.LogOpened(number))
                 joined = JoinedChunks(number, self._send)
                 async for chunk in chunks:
                     await joined.add(chunk)
             self._send(steps.LogEnded(number))
         except SandboxError as error:
-            logger.debug("the log of pod %s could not be read to its end: %s", effect.pod, error.message)
-            self._send(steps.LogEnded(number, error))
-
-    async def _attach(self, effect: steps.OpenAttach) -> None:
-        number, namespace = effect.number, self.settings.namespace
-        try:
-            async with self._client.attach(namespace, effect.pod, container=CONTAINER) as self._connection:
-                self._send(steps.AttachOpened(number))
-                joined = JoinedChunks(number, self._send)
-                async for chunk in self._connection:
-                    await joined.add(chunk)
-            self._send(steps.LogEnded(number))
-        except SandboxError as error:
-            logger.debug("the connection to the container of pod %s ended: %s", effect.pod, error.message)
+            logger.debug("the output of pod %s could not be read to its end: %s", effect.pod, error.message)
             self._send(steps.LogEnded(number, error))
 
     async def _send_request(self, number: int) -> None:
@@ -334,8 +325,8 @@ class Execution:
         if isinstance(effect, steps.PollJob):
             return steps.JobRead(number, await self._client.get(JOBS, self.settings.namespace, effect.job))
         if isinstance(effect, steps.PollPods):
-            return steps.PodsListed(number, *await lists.pods(effect.job, pending))
-        found, _ = await lists.events(effect.about, self._job, pending)
+            return steps.PodsListed(number, *await lists.get(PODS, effect.job, effect.job, pending))
+        found, _ = await lists.get(EVENTS, effect.about, self._job, pending)
         return steps.EventsListed(number, found)
 
 

@@ -105,10 +105,6 @@ class ExecutionFacts:
         self._log = LogStream(self._settings, self._uniform, self._now)
 
     @property
-    def is_waiting_to_start(self) -> bool:
-        return self.phase == "starting"
-
-    @property
     def _job(self) -> str:
         return self.attempts[-1].name if self.attempts else ""
 
@@ -303,15 +299,11 @@ class ExecutionFacts:
             self._poll = None
             self._effects.append(steps.StopPolling())
 
-    def _open_log(self) -> None:
+    def _open_log(self, *, attach: bool = False) -> None:
         self._number += 1
-        self._close_connection(self._log.connect(self._number, self._now))
-        self._effects.append(steps.OpenLog(self._number, self._pod_name))
-
-    def _open_attach(self) -> None:
-        self._number += 1
-        self._close_connection(self._log.connect(self._number, self._now, attach=True))
-        self._effects.append(steps.OpenAttach(self._number, self._pod_name))
+        self._close_connection(self._log.connect(self._number, self._now, attach=attach))
+        effect = steps.OpenAttach if attach else steps.OpenLog
+        self._effects.append(effect(self._number, self._pod_name))
 
     def _close_log(self) -> None:
         self._close_connection(self._log.take_replacement())

@@ -92,11 +92,10 @@ class LogStream:
 
     def set_limits(self, settings: Settings) -> None:
         """Decode what follows within the limits of these settings, from the start."""
-        self.decoder = _new_decoder(settings)
+        output, files, count = settings.max_output_bytes, settings.max_file_bytes, settings.max_files
+        self.decoder = ReplayableLogDecoder(Limits(output, files, count))
         self._max_stored = FOREIGN_BYTES + log_limit(
-            max_output_bytes=settings.max_output_bytes,
-            max_file_bytes=settings.max_file_bytes,
-            max_files=settings.max_files,
+            max_output_bytes=output, max_file_bytes=files, max_files=count
         )
 
     def restart_timer(self, now: float) -> None:
@@ -228,12 +227,3 @@ class LogStream:
             return last if until >= self._kept_until and last > since else until
         # Pings find out whether a connection to the container is lost.
         return math.inf if self.attached and self.open else self._reconnect_at
-
-
-def _new_decoder(settings: Settings) -> ReplayableLogDecoder:
-    limits = Limits(
-        output_bytes=settings.max_output_bytes,
-        file_bytes=settings.max_file_bytes,
-        file_count=settings.max_files,
-    )
-    return ReplayableLogDecoder(limits)

@@ -43,15 +43,11 @@ class SharedLists:
         self._next: dict[Resource, _Batch] = {}
         self._last: dict[Resource, float] = {}
 
-    async def pods(self, job: str, pending: Collection[str]) -> Listed:
-        """Return the pods of a Job; `pending` are the Jobs that wait to start."""
-        return await self._get(PODS, job, job, pending)
+    async def get(self, resource: Resource, name: str, job: str, pending: Collection[str]) -> Listed:
+        """Return the pods of the Job `name`, or the Events of the Job or pod `name`, for the execution of `job`.
 
-    async def events(self, about: str, job: str, pending: Collection[str]) -> Listed:
-        """Return the Events of a Job or of its pod."""
-        return await self._get(EVENTS, about, job, pending)
-
-    async def _get(self, resource: Resource, name: str, job: str, pending: Collection[str]) -> Listed:
+        `pending` are the Jobs that wait to start.
+        """
         if job not in pending or len(pending) == 1 or self._client.is_recorded:
             return await self._list(resource, {name})
         batch = self._next.get(resource)

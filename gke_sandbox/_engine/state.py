@@ -214,7 +214,7 @@ class ExecutionState(ExecutionEnding):
             self._log.restart_timer(self._now)
             if self._attaches and termination is None:
                 self.phase, self._deadline = "attaching", max(self._start_limit, self._now + ATTACH_TIMEOUT)
-                self._open_attach()
+                self._open_log(attach=True)
             else:
                 self._start_reading()
         elif self._missing:
@@ -290,7 +290,7 @@ class ExecutionState(ExecutionEnding):
 
     def _on_attach(self, input_: steps.LogInput) -> None:
         match input_:
-            case steps.AttachOpened(number) if self.phase == "attaching":
+            case steps.LogOpened(number) if self.phase == "attaching":
                 self._log.opened(number, self._now)
                 self.phase = "waiting"
                 if self._has_program:
@@ -318,7 +318,7 @@ class ExecutionState(ExecutionEnding):
         elif self.phase == "attaching" and self._now >= self._deadline:
             self._start_over(f"its container did not accept a connection: {self._log.last_error}")
         elif self.phase == "attaching" and self._now >= self._log.reconnect_at:
-            self._open_attach()
+            self._open_log(attach=True)
 
     def _assign(self, settings: Settings) -> None:
         """Give the pod its program. Its run starts now."""

@@ -88,14 +88,7 @@ class WatchFailed:
 
 @dataclass(frozen=True)
 class LogOpened:
-    """The server responded to `OpenLog`; the log starts at its beginning. `number` is that of the effect."""
-
-    number: int
-
-
-@dataclass(frozen=True)
-class AttachOpened:
-    """The connection to the container's stdin and output is open. `number` is that of the effect."""
+    """The server responded to the `OpenLog` or `OpenAttach` with this number. A log starts at its beginning."""
 
     number: int
 
@@ -181,7 +174,7 @@ class Abandoned:
 
 
 CreationInput = JobPrepared | JobCreated | ConfigMapCreated | CreateRejected | RetryCreate | CreateFailed
-LogInput = LogOpened | AttachOpened | LogChunk | LogEnded
+LogInput = LogOpened | LogChunk | LogEnded
 PollResponse = PodsListed | EventsListed | JobRead | PollFailed
 
 Input = (

@@ -17,8 +17,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-from ..errors import SpecError
-from ..kube import names
 from ..kube.quantity import parse_quantity
 from ..settings import MANAGED_BY, MANAGER, SESSION_LABEL, Settings, Toleration
 from .payload import Content, Payload, env_variable, resolve_delivery, runner_text
@@ -126,10 +124,7 @@ def build(
 
 
 def build_waiting(settings: Settings, *, name: str, session: str, idle_timeout: float) -> Manifests:
-    """Build the Job of a warm pod, whose runner waits `idle_timeout` seconds for the request of any program.
-
-    Raises `SpecError`.
-    """
+    """Build the Job of a warm pod, whose runner waits `idle_timeout` seconds for the request of any program."""
     return _build(settings, name, session, "attach", _waiting_runner(idle_timeout), {}, idle_timeout)
 
 
@@ -146,10 +141,6 @@ def _build(
     annotations: Mapping[str, str],
     idle_timeout: float = 0.0,
 ) -> Manifests:
-    # The Job's name becomes the pod's host name and a label.
-    for path, errors in (("name", names.dns_label(name)), ("session", names.label_value(session))):
-        if errors:
-            raise SpecError(path, f"is not valid: {'; '.join(errors)}")
     labels = {**settings.labels, MANAGED_BY: MANAGER, SESSION_LABEL: session}
     metadata = {"name": name, "labels": dict(labels), "annotations": {**settings.annotations, **annotations}}
     job = {
@@ -160,14 +151,13 @@ def _build(
             "backoffLimit": 0,
             "activeDeadlineSeconds": _active_deadline(settings, idle_timeout),
             "ttlSecondsAfterFinished": settings.ttl_seconds_after_finished,
-            "template": {"metadata": _metadata(settings, labels), "spec": _pod(settings, name, delivery, content)},
+            "template": {
+                "metadata": _without_empty({"labels": dict(labels), "annotations": dict(settings.annotations)}),
+                "spec": _pod(settings, name, delivery, content),
+            },
         },
     }
     return Manifests(name, delivery, job, labels, content)
-
-
-def _metadata(settings: Settings, labels: Mapping[str, str]) -> _Json:
-    return _without_empty({"labels": dict(labels), "annotations": dict(settings.annotations)})
 
 
 def lifetime(settings: Settings, idle_timeout: float = 0.0) -> int:

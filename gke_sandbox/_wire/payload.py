@@ -129,45 +129,26 @@ class Payload:
         sizes.update((f"files[{name!r}]", len(content)) for name, content in self._files.items())
         return sizes
 
-    @property
-    def fits_env(self) -> bool:
-        """Whether the program fits into environment variables."""
-        return self.env_obstacle is None
-
     @cached_property
     def env_obstacle(self) -> SpecError | None:
         """The reason why the program does not fit into environment variables, or None if it does."""
-        hint, mentions = "Set delivery to auto or mount.", ("delivery",)
+        problem, hint = "'env' is not possible", "Set delivery to auto or mount."
+
+        def too_large(message: str, size: int, limit: int) -> PayloadTooLarge:
+            text = f"{problem}: {message}; the maximum is {limit}"
+            return PayloadTooLarge("delivery", text, size=size, limit=limit, hint=hint, mentions=("delivery",))
+
         # Base64 never makes it smaller, so do not encode a program that is already too large.
         size = self.unpacked_size if self.unpacked_size > MAX_ENV_BYTES else self.env.size
         size += sum(len(name.encode()) + len(value.encode()) for name, value in self._settings.env.items())
         if size > MAX_ENV_BYTES:
-            return PayloadTooLarge(
-                "delivery",
-                f"'env' is not possible: {size} bytes encoded, including env; the maximum is {MAX_ENV_BYTES}",
-                size=size,
-                limit=MAX_ENV_BYTES,
-                hint=hint,
-                mentions=mentions,
-            )
+            return too_large(f"{size} bytes encoded, including env", size, MAX_ENV_BYTES)
         longest = max(len(text.encode()) for text in self.env.data.values())
         if longest > MAX_PIECE_BYTES:
-            return PayloadTooLarge(
-                "delivery",
-                f"'env' is not possible: arguments and file names have {longest} bytes; "
-                f"the maximum is {MAX_PIECE_BYTES}",
-                size=longest,
-                limit=MAX_PIECE_BYTES,
-                hint=hint,
-                mentions=mentions,
-            )
-        if len(self.env.data) > MAX_ENV_PIECES:
-            return SpecError(
-                "delivery",
-                f"'env' is not possible: it needs {len(self.env.data)} variables; the maximum is {MAX_ENV_PIECES}",
-                hint=hint,
-                mentions=mentions,
-            )
+            return too_large(f"arguments and file names have {longest} bytes", longest, MAX_PIECE_BYTES)
+        if (pieces := len(self.env.data)) > MAX_ENV_PIECES:
+            text = f"{problem}: it needs {pieces} variables; the maximum is {MAX_ENV_PIECES}"
+            return SpecError("delivery", text, hint=hint, mentions=("delivery",))
         return None
 
     @cached_property
@@ -300,7 +281,7 @@ def resolve_delivery(settings: Settings, payload: Payload, slow_connection: bool
         settings.delivery == "auto"
         and settings.runtime_class_name == GVISOR
         and not slow_connection
-        and payload.fits_env
+        and payload.env_obstacle is None
     ):
         return "env"
     return "mount"

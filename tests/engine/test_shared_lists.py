@@ -11,6 +11,7 @@ from gke_sandbox._engine.shared_lists import SharedLists
 from gke_sandbox.errors import StartError
 from gke_sandbox.kube.client import KubeClient
 from gke_sandbox.kube.config.types import ClusterConfig
+from gke_sandbox.kube.resources import EVENTS
 from gke_sandbox.local import Quota
 from gke_sandbox.local.faults import Fault, Match, Respond
 
@@ -71,7 +72,7 @@ async def test_each_run_gets_the_events_of_its_pod_from_all_pages() -> None:
         shared = SharedLists(client, "ns", "session=s", background)
 
         async def poll(name: str) -> None:
-            items, _ = await shared.events(name, name, {"a", "b"})
+            items, _ = await shared.get(EVENTS, name, name, {"a", "b"})
             found[name] = [item["reason"] for item in items]
 
         tasks.start_soon(poll, "a")
@@ -89,6 +90,6 @@ async def test_a_run_that_waits_alone_lists_at_once_and_only_its_own_events() ->
     ):
         shared = SharedLists(client, "ns", "session=s", background)
         for _ in range(2):
-            await shared.events("a", "a", {"a"})
+            await shared.get(EVENTS, "a", "a", {"a"})
         assert anyio.current_time() == 0
     assert server.queries == [{"fieldSelector": "involvedObject.name=a", "limit": "100"}] * 2

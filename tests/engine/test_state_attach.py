@@ -14,7 +14,7 @@ from gke_sandbox._engine import steps
 from gke_sandbox._engine.ending import KILL_GRACE, MAX_ATTACH_FAILURES
 from gke_sandbox._engine.log_stream import REOPEN_DELAY, REQUEST_TIMEOUT
 from gke_sandbox._engine.state import ExecutionState
-from gke_sandbox._engine.steps import Abandoned, Assigned, AttachOpened, JobCreated, Started, Tick, WatchFailed
+from gke_sandbox._engine.steps import Abandoned, Assigned, JobCreated, LogOpened, Started, Tick, WatchFailed
 from gke_sandbox.errors import BadRequest, NetworkError, ResultLost, ServerError, StartError
 from gke_sandbox.result import OutputChunk
 from gke_sandbox.settings import Settings
@@ -92,7 +92,7 @@ def attaching() -> AttachMachine:
 
 def sent() -> AttachMachine:
     machine = attaching()
-    machine.feed(AttachOpened(machine.log))
+    machine.feed(LogOpened(machine.log))
     return machine
 
 
@@ -114,7 +114,7 @@ def waiting() -> AttachMachine:
     machine = AttachMachine(has_program=False)
     machine.feed(Started())
     machine.run()
-    machine.feed(AttachOpened(machine.log))
+    machine.feed(LogOpened(machine.log))
     return machine
 
 
@@ -132,7 +132,7 @@ def seen(state: dict[str, Any], **options: Any) -> Make:
 
 
 def opened(machine: AttachMachine) -> steps.Input:
-    return AttachOpened(machine.log)
+    return LogOpened(machine.log)
 
 
 def ended(error: Any = None) -> Make:
@@ -222,7 +222,7 @@ def test_a_refused_attach_is_repeated_until_the_container_accepts_it() -> None:
     before = machine.now
     assert [type(effect) for effect in machine.tick()] == [steps.CloseLog, steps.OpenAttach]
     assert machine.now == before + REQUEST_TIMEOUT
-    machine.feed(AttachOpened(machine.log))
+    machine.feed(LogOpened(machine.log))
     assert machine.state.phase == "reading"
     assert machine.state.may_have_run is False
 
@@ -282,7 +282,7 @@ def test_the_runner_proves_that_the_program_has_not_run(code: int) -> None:
     assert machine.state.phase == "creating"
     assert machine.state.may_have_run is False
     machine.run()
-    machine.feed(AttachOpened(machine.log), steps.LogChunk(machine.log, START + exit_frame(0)))
+    machine.feed(LogOpened(machine.log), steps.LogChunk(machine.log, START + exit_frame(0)))
     assert machine.status == "succeeded"
 
 
@@ -436,7 +436,7 @@ def test_a_pod_lost_while_it_waits_does_not_end_the_run_that_was_assigned_meanwh
     while machine.job == "job-1":
         machine.tick()
     machine.run()
-    machine.feed(AttachOpened(machine.log), steps.LogChunk(machine.log, START + exit_frame(0)))
+    machine.feed(LogOpened(machine.log), steps.LogChunk(machine.log, START + exit_frame(0)))
     assert isinstance(machine.last, steps.Done)
     assert machine.last.result.start == "cold"
 

@@ -26,7 +26,7 @@ from gke_sandbox._wire.manifests import (
 )
 from gke_sandbox._wire.payload import runner_text
 from gke_sandbox._wire.program import Program
-from gke_sandbox.errors import PayloadTooLarge, SpecError
+from gke_sandbox.errors import PayloadTooLarge
 from gke_sandbox.kube import names, pod_security
 from gke_sandbox.kube.quantity import parse_quantity
 from gke_sandbox.settings import Settings, Toleration
@@ -588,19 +588,6 @@ def test_a_slow_connection_uses_a_volume() -> None:
     settings, program = Settings(), Program(code="")
     assert build(settings, program, name=NAME, session=SESSION).delivery == "env"
     assert build(settings, program, name=NAME, session=SESSION, slow_connection=True).delivery == "mount"
-
-
-@pytest.mark.parametrize("name", ["", "Not_A_Name", "a.b", "a" * 64])
-def test_an_invalid_name_is_rejected(name: str) -> None:
-    with pytest.raises(SpecError) as caught:
-        build(Settings(), Program(code=""), name=name, session=SESSION)
-    assert caught.value.field == "name"
-
-
-def test_an_invalid_session_is_rejected() -> None:
-    with pytest.raises(SpecError) as caught:
-        build(Settings(), Program(code=""), name=NAME, session="a b")
-    assert caught.value.field == "session"
 
 
 def test_a_program_that_does_not_fit_is_rejected() -> None:

@@ -165,40 +165,40 @@ def test_it_fits_into_the_environment_up_to_the_total_limit() -> None:
     base = payload("x" * 800_000).env.size
     fits = payload("x" * (800_000 + ENV_BYTES - base))
     assert fits.env.size == ENV_BYTES
-    assert fits.fits_env
+    assert fits.env_obstacle is None
     over = payload("x" * (800_001 + ENV_BYTES - base))
-    assert not over.fits_env
+    assert over.env_obstacle is not None
     assert isinstance(over.env_obstacle, PayloadTooLarge)
     assert (over.env_obstacle.size, over.env_obstacle.limit) == (ENV_BYTES + 1, ENV_BYTES)
 
 
 def test_env_counts_against_the_limit_of_the_environment() -> None:
     program = Program(code="x" * 800_000)
-    assert Payload(program, Settings()).fits_env
-    assert not Payload(program, Settings(env={"A": "x" * 100_000})).fits_env
+    assert Payload(program, Settings()).env_obstacle is None
+    assert Payload(program, Settings(env={"A": "x" * 100_000})).env_obstacle is not None
 
 
 def test_a_program_too_large_for_the_environment_is_not_encoded() -> None:
     whole = payload(files={"a": b"x" * 5_000_000})
-    assert not whole.fits_env
+    assert whole.env_obstacle is not None
     assert "env" not in vars(whole)
 
 
 def test_arguments_and_names_travel_in_one_variable() -> None:
-    assert payload(args=["x" * 127_000]).fits_env
+    assert payload(args=["x" * 127_000]).env_obstacle is None
     obstacle = payload(args=["x" * 128_000]).env_obstacle
     assert isinstance(obstacle, PayloadTooLarge)
     assert obstacle.limit == 128_000
     names_ = payload(files={"d" * 200 + f"/{i}": b"" for i in range(700)})
-    assert not names_.fits_env
+    assert names_.env_obstacle is not None
 
 
 def test_the_number_of_variables_is_bounded() -> None:
-    assert payload("x", files={f"f{i}": b"x" for i in range(125)}).fits_env
+    assert payload("x", files={f"f{i}": b"x" for i in range(125)}).env_obstacle is None
     obstacle = payload("x", files={f"f{i}": b"x" for i in range(126)}).env_obstacle
     assert isinstance(obstacle, SpecError)
     assert "128" in str(obstacle)
-    assert payload("x", files={f"f{i}": b"" for i in range(1000)}).fits_env
+    assert payload("x", files={f"f{i}": b"" for i in range(1000)}).env_obstacle is None
 
 
 # -- volume ------------------------------------------------------------------------------------------------

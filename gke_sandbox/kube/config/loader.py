@@ -82,21 +82,51 @@ def load_kubeconfig(
     the entry.
     """
     # https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/
+    config, where = _read(path, environ, required=bool(context or not overrides.server))
+    named = _context(config, context, where, overrides)
+    cluster, user = _cluster(config, named, overrides), _user(config, named, overrides)
+    server = cluster.text("server")
+    if not server:
+        raise ConfigError(f"{cluster} has no server")
+    if overrides.token:
+        check_token(overrides.token, "the given token")
+    ca_data = inline_or_file(cluster, "certificate-authority")
+    found = ClusterConfig(
+        server=_url(server, "the given server" if overrides.server else str(cluster)),
+        namespace=overrides.namespace or named.text("namespace") or _pod_namespace(environ, root),
+        tls_server_name=cluster.text("tls-server-name") or None,
+        impersonation=impersonation_from(
+            user, "the given user and groups" if overrides.user or overrides.groups else str(user)
+        ),
+        proxy_url=cluster.text("proxy-url") or None,
+        disable_compression=cluster.fields.get("disable-compression", False),
+        source=str(named) if named.name else "the given server",
+        context=named.name or None,
+        file=str(named.file) if named.name else None,
+        ca_source="none (no TLS)",
+    )
+    if found.secure:
+        found = _with_authority(found, cluster, ca_data)
+    extension = cluster.fields.get("extensions", {}).get(EXEC_EXTENSION)
+    return with_credentials(found, user, extension, environ=environ)
+
+
+def _read(
+    path: str | os.PathLike[str] | None, environ: Mapping[str, str], *, required: bool
+) -> tuple[Kubeconfig, str]:
+    """Return the content of the kubeconfigs, and their paths for errors."""
     if path:
         # An explicit file must exist, and is not merged with others.
         file = _absolute(os.path.expanduser(path))
-        config, where = parse(read_file(file, "kubeconfig"), file), str(file)
-    else:
-        files, where = _default_files(environ)
-        contents = [(file, read_file_if_there(file, "kubeconfig")) for file in files]
-        configs = [parse(content, file) for file, content in contents if content is not None]
-        if not configs and (context or not overrides.server):
-            raise ConfigError(
-                f"{_NO_KUBECONFIG}{where} does not exist", hint="Name one, or run this in a pod of the cluster."
-            )
-        config = merge(configs)
-    named = _context(config, context, where, overrides)
-    return _resolve(config, named, overrides, environ=environ, root=root)
+        return parse(read_file(file, "kubeconfig"), file), str(file)
+    files, where = _default_files(environ)
+    contents = [(file, read_file_if_there(file, "kubeconfig")) for file in files]
+    configs = [parse(content, file) for file, content in contents if content is not None]
+    if required and not configs:
+        raise ConfigError(
+            f"{_NO_KUBECONFIG}{where} does not exist", hint="Name one, or run this in a pod of the cluster."
+        )
+    return merge(configs), where
 
 
 def _absolute(name: str) -> Path:
@@ -115,7 +145,8 @@ def _default_files(environ: Mapping[str, str]) -> tuple[list[Path], str]:
     return [file], str(file)
 
 
-def _context(config: Kubeconfig, wanted: str | None, where: str, overrides: ConnectionOverrides) -> Entry | None:
+def _context(config: Kubeconfig, wanted: str | None, where: str, overrides: ConnectionOverrides) -> Entry:
+    """Return the context; one without a name if only the server is given."""
     name = wanted or config.current_context
     names = [quoted(known) for known in config.contexts]
     more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
@@ -126,44 +157,7 @@ def _context(config: Kubeconfig, wanted: str | None, where: str, overrides: Conn
         return config.contexts[name]
     if not overrides.server:
         raise ConfigError(f"{where} has no current-context", hint=f"Name a context. {known}")
-    return None
-
-
-def _resolve(
-    config: Kubeconfig,
-    context: Entry | None,
-    overrides: ConnectionOverrides,
-    *,
-    environ: Mapping[str, str],
-    root: Path,
-) -> ClusterConfig:
-    cluster = _cluster(config, context, overrides)
-    user = _user(config, context, overrides)
-    server = cluster.text("server")
-    if not server:
-        raise ConfigError(f"{cluster} has no server")
-    if overrides.token:
-        check_token(overrides.token, "the given token")
-    ca_data = inline_or_file(cluster, "certificate-authority")
-    namespace = overrides.namespace or (context.text("namespace") if context is not None else "")
-    found = ClusterConfig(
-        server=_url(server, "the given server" if overrides.server else str(cluster)),
-        namespace=namespace or _pod_namespace(environ, root),
-        tls_server_name=cluster.text("tls-server-name") or None,
-        impersonation=impersonation_from(
-            user, "the given user and groups" if overrides.user or overrides.groups else str(user)
-        ),
-        proxy_url=cluster.text("proxy-url") or None,
-        disable_compression=cluster.fields.get("disable-compression", False),
-        source="the given server" if context is None else str(context),
-        context=None if context is None else context.name,
-        file=None if context is None else str(context.file),
-        ca_source="none (no TLS)",
-    )
-    if found.secure:
-        found = _with_authority(found, cluster, ca_data)
-    extension = cluster.fields.get("extensions", {}).get(EXEC_EXTENSION)
-    return with_credentials(found, user, extension, environ=environ)
+    return Entry("context", "", Path())
 
 
 def _with_authority(config: ClusterConfig, cluster: Entry, ca_data: bytes | None) -> ClusterConfig:
@@ -187,9 +181,9 @@ def _url(server: str, source: str) -> str:
     return f"http://{server}"
 
 
-def _cluster(config: Kubeconfig, context: Entry | None, overrides: ConnectionOverrides) -> Entry:
-    name = "" if context is None else context.text("cluster")
-    cluster = None if context is None else config.clusters.get(name)
+def _cluster(config: Kubeconfig, context: Entry, overrides: ConnectionOverrides) -> Entry:
+    name = context.text("cluster")
+    cluster = config.clusters.get(name) if context.name else None
     if overrides.server:
         cluster = cluster or Entry("cluster", name, Path())
         # As in client-go: the tls-server-name belongs to the other server.
@@ -201,13 +195,13 @@ def _cluster(config: Kubeconfig, context: Entry | None, overrides: ConnectionOve
     return cluster
 
 
-def _user(config: Kubeconfig, context: Entry | None, overrides: ConnectionOverrides) -> Entry:
-    name = "" if context is None else context.text("user")
-    found = config.users.get(name) if context is not None else None
+def _user(config: Kubeconfig, context: Entry, overrides: ConnectionOverrides) -> Entry:
+    name = context.text("user")
+    found = config.users.get(name) if context.name else None
     if found is None and name and not overrides.token:
         # client-go does the same, but logs nothing.
         logger.warning("%s refers to user %s, which is not defined: requests are anonymous", context, quoted(name))
-    user = found or Entry("user", name, Path() if context is None else context.file)
+    user = found or Entry("user", name, context.file)
     fields: dict[str, Any] = dict(user.fields)
     if overrides.token:
         # Drop the other credentials: a certificate or a tokenFile would take precedence over the token.

@@ -123,7 +123,8 @@ def write(cassette: Cassette) -> str:
     if not header.notes:
         del document["notes"]
     _refuse(find_secret(document), cassette, "its header")
-    return dump({**document, "steps": [_write_step(cassette, step) for step in cassette.steps]})
+    searched: set[str] = set()
+    return dump({**document, "steps": [_write_step(cassette, step, searched) for step in cassette.steps]})
 
 
 def _refuse(secret: Secret | None, cassette: Cassette, where: str) -> None:
@@ -134,7 +135,7 @@ def _refuse(secret: Secret | None, cassette: Cassette, where: str) -> None:
         )
 
 
-def _write_step(cassette: Cassette, step: Step) -> dict[str, Any]:
+def _write_step(cassette: Cassette, step: Step, searched: set[str]) -> dict[str, Any]:
     response = step.response
     out: dict[str, Any] = {"step": step.name, "at": step.at, "request": f"{step}", "body": step.body}
     if step.method != SEND:
@@ -151,15 +152,15 @@ def _write_step(cassette: Cassette, step: Step) -> dict[str, Any]:
             "ends": None if response.ended_by == "server" and chunks is None else response.ended_by,
         }
     out = {name: value for name, value in out.items() if value is not None or name == "status"}
-    _refuse(_secret_in(step, out), cassette, f"step {step.name} ({step})")
+    _refuse(_secret_in(step, out, searched), cassette, f"step {step.name} ({step})")
     return out
 
 
-def _secret_in(step: Step, out: Mapping[str, Any]) -> Secret | None:
+def _secret_in(step: Step, out: Mapping[str, Any], searched: set[str]) -> Secret | None:
     """Find a secret in what is written, and in its content, which may be compressed or cut into pieces."""
     response = step.response
     contents = [canonical_form(body) for body in (step.body, response.json)]
-    found = find_secret(out) or find_secret(contents)
+    found = find_secret(out, searched) or find_secret(contents, searched)
     for channel in dict.fromkeys(chunk.channel for chunk in response.chunks or ()):
         parts = (chunk.data for chunk in response.chunks or () if chunk.channel == channel)
         found = found or find_secret_in_log(b"".join(parts))

@@ -88,6 +88,7 @@ class _Nodes:
         self._resolver = resolver
         self._numbers: dict[Any, int] = {}
         self._shared: dict[int, Any] = {}
+        self._styles: dict[str, str | None] = {}
 
     def node(self, value: Any) -> tuple[Any, int, int]:
         """Return the node of a value, its number, which equal values have in common, and its length as JSON."""
@@ -119,15 +120,21 @@ class _Nodes:
             text = _json_text(value)
             text = text.replace("e", ".0e") if isinstance(value, float) and "." not in text else text
             return scalar(self._resolver.resolve(scalar, text, (True, False)), text)
-        # A block cannot contain what is not printable; nor can quotes without escapes, for every reader.
-        printable = all(one.isprintable() or one == "\n" for one in value)
-        style = None
-        if _NUMBER.fullmatch(value):
-            # 1e3 is a number here, though not in YAML 1.1.
-            style = "'"
-        elif "\n" in value or not printable:
-            style = "|" if printable and value.strip("\n") else '"'
-        return scalar(f"{_TAG}str", value, style=style)
+        if value not in self._styles:
+            self._styles[value] = _style(value)
+        return scalar(f"{_TAG}str", value, style=self._styles[value])
+
+
+def _style(value: str) -> str | None:
+    """Return the style of a text: quotes, a block, or None for plain text if possible."""
+    # A block cannot contain what is not printable; nor can quotes without escapes, for every reader.
+    printable = value.replace("\n", "").isprintable()
+    if _NUMBER.fullmatch(value):
+        # 1e3 is a number here, though not in YAML 1.1.
+        return "'"
+    if "\n" in value or not printable:
+        return "|" if printable and value.strip("\n") else '"'
+    return None
 
 
 _json_text = json.JSONEncoder().encode
@@ -136,7 +143,8 @@ _json_text = json.JSONEncoder().encode
 def _is_flow(items: Iterable[Any]) -> bool:
     """Return whether a collection is written in one line."""
     items = list(items)
-    texts = [str(item) for item in items]
-    simple = not any(isinstance(item, (dict, list)) and item for item in items)
-    pairs = bool(items) and all(isinstance(item, list) and len(item) == 2 for item in items)
-    return (simple or pairs) and sum(map(len, texts)) <= _MAX_FLOW and not any("\n" in text for text in texts)
+    nested = any(isinstance(item, (dict, list)) and item for item in items)
+    if nested and not all(isinstance(item, list) and len(item) == 2 for item in items):
+        return False
+    text = "".join(map(str, items))
+    return len(text) <= _MAX_FLOW and "\n" not in text

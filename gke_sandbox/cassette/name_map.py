@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -52,15 +52,16 @@ def parse_json(data: bytes) -> Any:
 class NameMap:
     """The generated names of a recording, and their placeholders."""
 
-    def __init__(self, exchanges: Sequence[Exchange], responses: Sequence[Sequence[Any]], start: datetime) -> None:
+    def __init__(self, exchanges: Sequence[Exchange], responses: list[list[Any]], start: datetime) -> None:
         self._start = start
         # By kind: the placeholder of each name.
         self._known: dict[str, dict[str, str]] = {}
         self._addresses: dict[str, str] = {}
         for exchange in exchanges:
             self._learn(exchange)
-        self._versions = _versions(exchanges, responses)
-        for name, value in _parts(responses):
+        parts = _parts(responses)
+        self._versions = _versions(exchanges, parts)
+        for name, value in parts:
             for text in (name, value):
                 if isinstance(text, str) and len(text) >= _UUID_LENGTH:
                     for found in _UUID.finditer(text):
@@ -225,9 +226,9 @@ class _Placeholders:
         return 0, ""
 
 
-def _versions(exchanges: Sequence[Exchange], responses: Sequence[Sequence[Any]]) -> dict[str, str]:
+def _versions(exchanges: Sequence[Exchange], parts: Sequence[tuple[str, Any]]) -> dict[str, str]:
     """Return placeholders in the order of the versions, which a real server increments."""
-    found = [value for name, value in _parts(responses) if name == "resourceVersion" and isinstance(value, str)]
+    found = [value for name, value in parts if name == "resourceVersion" and isinstance(value, str)]
     found += (each.query["resourceVersion"] for each in exchanges if "resourceVersion" in each.query)
     ordered = [version for version in dict.fromkeys(found) if version not in ("", "0")]
     if all(version.isdecimal() for version in ordered):
@@ -236,13 +237,16 @@ def _versions(exchanges: Sequence[Exchange], responses: Sequence[Sequence[Any]])
     return {version: f"<version-{number}>" for number, version in enumerate(ordered, 1)}
 
 
-def _parts(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Iterate over a value and all values in it, each with its name, without the fields that are not recorded."""
-    yield name, value
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if key not in _IGNORED_FIELDS:
-                yield from _parts(item, key)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _parts(item)
+def _parts(value: Any) -> list[tuple[str, Any]]:
+    """Return a value and all values in it, each with its name, without the fields that are not recorded."""
+    found: list[tuple[str, Any]] = []
+    left = [("", value)]
+    while left:
+        found.append(left.pop())
+        part = found[-1][1]
+        # The last part is taken first.
+        if isinstance(part, dict):
+            left += [pair for pair in part.items() if pair[0] not in _IGNORED_FIELDS][::-1]
+        elif isinstance(part, list):
+            left += [("", item) for item in part[::-1]]
+    return found

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,19 +57,23 @@ class Secret:
     hint: str = "Recordings are meant to be shared: record the run without its secrets."
 
 
-def find_secret(value: Any) -> Secret | None:
-    """Return the first text, key or environment variable in `value` that looks like a secret."""
-    searched: set[str] = set()
-    for path, text in _parts(value, ""):
+def find_secret(value: Any, searched: set[str] | None = None) -> Secret | None:
+    """Return the first text, key or environment variable in `value` that looks like a secret.
+
+    Texts in `searched` are skipped, and the others are added to it.
+    """
+    searched = set() if searched is None else searched
+    parts = _parts(value, "", [])
+    for path, text in parts:
         if not isinstance(text, str) or len(text) < _MIN_SECRET or text in searched:
             continue
         searched.add(text)
         what = _kind(_decoded(text)) or _kind(text)
         if what:
             return Secret(path or "the value", what)
-    for path, part in _parts(value, ""):
+    for path, part in parts:
         # As in the environment of a container.
-        name, setting = (part.get("name"), part.get("value")) if isinstance(part, Mapping) else (None, None)
+        name, setting = (part.get("name"), part.get("value")) if isinstance(part, dict) else (None, None)
         if isinstance(name, str) and isinstance(setting, str) and looks_like_secret(name, setting):
             return Secret(
                 path or "the value",
@@ -119,16 +122,17 @@ def _decoded(text: str) -> str:
     return base64.b64decode(whole + "=" * (-len(whole) % 4)).decode("utf-8", "replace")
 
 
-def _parts(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Iterate over a value, its keys, and all values in it, with the path of each."""
-    yield path, value
-    if isinstance(value, Mapping):
+def _parts(value: Any, path: str, found: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Add a value, its keys, and all values in it to `found`, with the path of each."""
+    found.append((path, value))
+    if isinstance(value, dict):
         for key, item in value.items():
-            yield path, str(key)
-            yield from _parts(item, f"{path}.{key}" if path else str(key))
+            found.append((path, key))
+            _parts(item, f"{path}.{key}" if path else key, found)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _parts(item, f"{path}[{index}]")
+            _parts(item, f"{path}[{index}]", found)
+    return found
 
 
 # -- environment variables -------------------------------------------------------------------------------------

@@ -41,12 +41,19 @@ from tests.local.attaching import UPGRADE
 from tests.pods import START, exit_frame, out
 
 from .attaching import record, replay
+from .conftest import RecordedOnce
 
 FILES = {"a.bin": b"\xff", "b.txt": "text"}
 
 
 async def one(sandbox: AsyncSandbox, code: str = "print(1)") -> ExecutionResult:
     return await sandbox.run(code, files=FILES, args=["x"], stdin="in", env={"A": "1"})
+
+
+@pytest.fixture
+def path(recorded_once: RecordedOnce) -> Path:
+    """The recording of `one`."""
+    return recorded_once(record, one)[0]
 
 
 def steps(path: Path) -> dict[str, Step]:
@@ -81,9 +88,8 @@ def test_an_attach_is_recorded_with_its_protocol_and_the_messages_of_each_channe
         assert word not in text
 
 
-def test_the_request_on_stdin_is_one_step_that_people_can_read(tmp_path: Path) -> None:
-    record(tmp_path / "c.yaml", one)
-    sent = steps(tmp_path / "c.yaml")["send-pods-attach-1"]
+def test_the_request_on_stdin_is_one_step_that_people_can_read(path: Path) -> None:
+    sent = steps(path)["send-pods-attach-1"]
     assert (sent.method, sent.job) == ("SEND", "<job-1>")
     assert sent.body["code"] == "print(1)"
     assert sent.body["stdin"] == "in"
@@ -91,9 +97,8 @@ def test_the_request_on_stdin_is_one_step_that_people_can_read(tmp_path: Path) -
     assert (sent.body["args"], sent.body["protocol"]) == (["x"], 1)
 
 
-def test_the_runner_in_the_job_is_a_placeholder_everywhere(tmp_path: Path) -> None:
-    record(tmp_path / "c.yaml", one)
-    found = steps(tmp_path / "c.yaml")
+def test_the_runner_in_the_job_is_a_placeholder_everywhere(path: Path) -> None:
+    found = steps(path)
     for job in (found["create-jobs-1"].body, found["create-jobs-1"].response.json):
         (container,) = job["spec"]["template"]["spec"]["containers"]
         assert {"name": "GKE_SANDBOX_RUNNER", "value": "<runner>"} in container["env"]
@@ -137,9 +142,8 @@ def test_messages_that_the_server_cut_are_joined_unless_time_passed_between_them
     assert chunks[3].at - chunks[2].at == pytest.approx(500, abs=20)
 
 
-def test_what_was_received_after_the_request_follows_it(tmp_path: Path) -> None:
-    record(tmp_path / "c.yaml", one)
-    chunks = steps(tmp_path / "c.yaml")["get-pods-attach-1"].response.chunks or ()
+def test_what_was_received_after_the_request_follows_it(path: Path) -> None:
+    chunks = steps(path)["get-pods-attach-1"].response.chunks or ()
     assert all(chunk.after == ("send-pods-attach-1",) for chunk in chunks if chunk.data)
 
 
@@ -170,9 +174,9 @@ def test_a_secret_on_any_channel_is_refused(tmp_path: Path, where: str) -> None:
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_a_replayed_attach_has_the_recorded_result(tmp_path: Path, strict: bool) -> None:
-    first = record(tmp_path / "c.yaml", one)
-    second = replay(tmp_path / "c.yaml", one, strict=strict)
+def test_a_replayed_attach_has_the_recorded_result(recorded_once: RecordedOnce, strict: bool) -> None:
+    path, first = recorded_once(record, one)
+    second = replay(path, one, strict=strict)
     assert (second.status, second.stdout, second.exit_code) == (first.status, first.stdout, first.exit_code)
     assert second.job != first.job
     assert second.pod.startswith(second.job)
@@ -217,10 +221,9 @@ def test_executions_get_their_own_results_in_every_order(tmp_path: Path) -> None
         assert replay(tmp_path / "c.yaml", lambda sandbox, o=order: main(sandbox, o), strict=True) == found
 
 
-def test_another_program_is_a_mismatch_that_shows_the_nearest_one_and_the_difference(tmp_path: Path) -> None:
-    record(tmp_path / "c.yaml", one)
+def test_another_program_is_a_mismatch_that_shows_the_nearest_one_and_the_difference(path: Path) -> None:
     with pytest.raises(ReplayMismatch) as caught:
-        replay(tmp_path / "c.yaml", lambda sandbox: one(sandbox, "print(2)"))
+        replay(path, lambda sandbox: one(sandbox, "print(2)"))
     text = str(caught.value)
     assert "unexpected request" in text
     assert "step send-pods-attach-1: SEND" in text

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import trio
 
-from gke_sandbox import AsyncSandbox, Cluster, Sandbox, SandboxError
+from gke_sandbox import AsyncSandbox, Cluster, ExecutionResult, Sandbox, SandboxError
 from gke_sandbox.cassette import Player, Recorder, RecordingTransport, ReplayTransport, load
 from gke_sandbox.local.faults import CutBody, EndWatch, ExpireWatch, Fault, FaultPlan, Forbid, Match, Respond
 from gke_sandbox.local.runtimes.scripted import Script, ScriptedRuntime
@@ -18,9 +18,11 @@ from gke_sandbox.local.transport import LocalTransport
 from tests.clock import run_on_mock_clock
 from tests.pods import START, Shared, exit_frame, out
 
+from .conftest import RecordedOnce
 from .kit import BEGAN, echoing, record, replay
 
 WATCH = Match("watch", "pods")
+THREE = ("print(1)", "print(2)", "print(3)")
 
 
 def apart(gap: float, programs: tuple[str, ...] = ("print(1)", "print(2)")) -> Callable[..., Awaitable[list[str]]]:
@@ -43,11 +45,16 @@ def names(path: Path, kind: str) -> list[str]:
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("recorded", [0, 70])
 @pytest.mark.parametrize("replayed", [0, 70, 200])
-def test_a_replay_may_have_other_pauses(tmp_path: Path, recorded: float, replayed: float, strict: bool) -> None:
-    programs = ("print(1)", "print(2)", "print(3)")
-    told = record(tmp_path / "c.yaml", apart(recorded, programs))
-    assert len(names(tmp_path / "c.yaml", "watch")) == (1 if recorded == 0 else 3)
-    assert replay(tmp_path / "c.yaml", apart(replayed, programs), strict=strict) == told
+def test_a_replay_may_have_other_pauses(
+    recorded_once: RecordedOnce, recorded: float, replayed: float, strict: bool
+) -> None:
+    path, told = recorded_once(three_apart, recorded)
+    assert len(names(path, "watch")) == (1 if recorded == 0 else 3)
+    assert replay(path, apart(replayed, THREE), strict=strict) == told
+
+
+def three_apart(path: Path, gap: float) -> list[str]:
+    return record(path, apart(gap, THREE))
 
 
 def test_programs_that_ran_apart_may_run_concurrently(tmp_path: Path) -> None:
@@ -60,15 +67,22 @@ def test_programs_that_ran_apart_may_run_concurrently(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"strict": True}, {"timing": True}], ids=str)
-def test_a_watch_that_was_renewed_during_a_long_run_is_replayed(tmp_path: Path, options: dict[str, bool]) -> None:
-    script = Script([(0.0, START), (0.1, out("a")), (900.0, out("b")), (900.1, exit_frame())], 900.1)
+def test_a_watch_that_was_renewed_during_a_long_run_is_replayed(
+    recorded_once: RecordedOnce, options: dict[str, bool]
+) -> None:
+    path, first = recorded_once(slow, 900)
+    assert len(names(path, "watch")) > 2
+    assert first.stdout == replay(path, long, **options).stdout == "ab"
 
-    async def main(sandbox: AsyncSandbox) -> str:
-        return (await sandbox.run("print(1)", timeout=2000)).stdout
 
-    assert record(tmp_path / "c.yaml", main, script=script) == "ab"
-    assert len(names(tmp_path / "c.yaml", "watch")) > 2
-    assert replay(tmp_path / "c.yaml", main, **options) == "ab"
+async def long(sandbox: AsyncSandbox) -> ExecutionResult:
+    return await sandbox.run("print(1)", timeout=2000)
+
+
+def slow(path: Path, seconds: float) -> ExecutionResult:
+    """Record a program that prints the second half of its output after this time."""
+    frames = [(0.0, START), (0.1, out("a")), (seconds, out("b")), (seconds + 0.1, exit_frame())]
+    return record(path, long, script=Script(frames, seconds + 0.1))
 
 
 @pytest.mark.parametrize("replayed", [0, 70])
@@ -188,19 +202,14 @@ def test_two_sandboxes_on_one_recording_may_swap_programs(
 
 
 @pytest.mark.parametrize("options", [{}, {"strict": True}, {"timing": True}], ids=str)
-def test_a_log_that_was_opened_again_after_a_silence_is_replayed(tmp_path: Path, options: dict[str, bool]) -> None:
-    script = Script([(0.0, START), (0.1, out("a")), (400.0, out("b")), (400.1, exit_frame())], 400.1)
-    took = []
-
-    async def main(sandbox: AsyncSandbox) -> str:
-        result = await sandbox.run("print(1)", timeout=500)
-        took.append(result.timings.returned)
-        return result.stdout
-
-    assert record(tmp_path / "c.yaml", main, script=script) == "ab"
-    assert len(names(tmp_path / "c.yaml", "get-pods-log")) > 2
-    assert replay(tmp_path / "c.yaml", main, **options) == "ab"
-    recorded, replayed = took
+def test_a_log_that_was_opened_again_after_a_silence_is_replayed(
+    recorded_once: RecordedOnce, options: dict[str, bool]
+) -> None:
+    path, first = recorded_once(slow, 400)
+    assert len(names(path, "get-pods-log")) > 2
+    again = replay(path, long, **options)
+    assert first.stdout == again.stdout == "ab"
+    recorded, replayed = first.timings.returned, again.timings.returned
     assert replayed == pytest.approx(recorded, abs=1) if options.get("timing") else replayed < 3
 
 
@@ -217,11 +226,15 @@ def test_a_log_that_was_opened_again_after_a_silence_is_replayed(tmp_path: Path,
     ids=["no trouble", "a later watch", "a later list", "each watch", "polling"],
 )
 def test_a_replay_may_have_another_order_and_other_pauses_with_every_failure(
-    tmp_path: Path, fault: Fault | None, timing: bool
+    recorded_once: RecordedOnce, fault: Fault | None, timing: bool
 ) -> None:
-    told = record(tmp_path / "c.yaml", apart(70), *([] if fault is None else [fault]))
+    path, told = recorded_once(two_apart, *([] if fault is None else [fault]))
     backwards = ("print(2)", "print(1)")
-    assert replay(tmp_path / "c.yaml", apart(0), timing=timing) == told
-    assert replay(tmp_path / "c.yaml", apart(0, backwards), timing=timing) == told[::-1]
+    assert replay(path, apart(0), timing=timing) == told
+    assert replay(path, apart(0, backwards), timing=timing) == told[::-1]
     if not timing:
-        assert replay(tmp_path / "c.yaml", apart(70, backwards)) == told[::-1]
+        assert replay(path, apart(70, backwards)) == told[::-1]
+
+
+def two_apart(path: Path, *faults: Fault) -> list[str]:
+    return record(path, apart(70), *faults)

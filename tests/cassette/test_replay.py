@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from gke_sandbox.local.runtimes.scripted import Script
 from tests.clock import run_on_mock_clock
 from tests.pods import START, out, program
 
+from .conftest import RecordedOnce
 from .kit import record, replay
 
 
@@ -30,28 +31,33 @@ async def one(sandbox: AsyncSandbox) -> ExecutionResult:
     return await sandbox.run("print(1)", files={"a.txt": b"\xff", "b.txt": "text"}, args=["x"], stdin="in")
 
 
+@pytest.fixture
+def path(recorded_once: RecordedOnce) -> Path:
+    """The recording of `one`."""
+    return recorded_once(record, one)[0]
+
+
 @pytest.mark.parametrize("strict", [False, True])
-def test_a_replayed_run_has_the_recorded_result(tmp_path: Path, strict: bool) -> None:
-    first = record(tmp_path / "c.yaml", one)
-    second = replay(tmp_path / "c.yaml", one, strict=strict)
+def test_a_replayed_run_has_the_recorded_result(recorded_once: RecordedOnce, strict: bool) -> None:
+    path, first = recorded_once(record, one)
+    second = replay(path, one, strict=strict)
     assert (second.status, second.stdout, second.exit_code) == (first.status, first.stdout, first.exit_code)
     assert second.job != first.job
     assert second.pod.startswith(second.job), "replayed responses contain the names of this run"
 
 
-def test_a_replay_takes_no_time_and_with_timing_the_recorded_time(tmp_path: Path) -> None:
-    first = record(tmp_path / "c.yaml", one)
+def test_a_replay_takes_no_time_and_with_timing_the_recorded_time(recorded_once: RecordedOnce) -> None:
+    path, first = recorded_once(record, one)
     assert first.timings.finished is not None
     assert first.timings.finished > 0.7
-    fast, slow = replay(tmp_path / "c.yaml", one), replay(tmp_path / "c.yaml", one, timing=True)
+    fast, slow = replay(path, one), replay(path, one, timing=True)
     assert fast.timings.finished == 0
     assert slow.timings.finished == pytest.approx(first.timings.finished, abs=0.01)
     assert slow.timings.started == pytest.approx(first.timings.started, abs=0.01)
 
 
-def test_events_are_cut_and_coalesced_as_recorded(tmp_path: Path) -> None:
-    record(tmp_path / "c.yaml", one)
-    cassette = load(tmp_path / "c.yaml")
+def test_events_are_cut_and_coalesced_as_recorded(path: Path, tmp_path: Path) -> None:
+    cassette = load(path)
     watch = next(step for step in cassette.steps if step.name == "watch-pods")
     assert watch.response.chunks is not None
     first, second, *others = watch.response.chunks
@@ -107,17 +113,22 @@ def own_output(programs: list[str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("how", [all_at_once, one_by_one, staggered])
-def test_two_executions_on_one_watch_get_their_own_results_in_every_order(tmp_path: Path, how) -> None:
-    record(tmp_path / "two.yaml", lambda sandbox: all_at_once(sandbox, codes(2)))
-    assert sum(step.name.startswith("watch") for step in load(tmp_path / "two.yaml").steps) == 1
+def test_two_executions_on_one_watch_get_their_own_results_in_every_order(
+    recorded_once: RecordedOnce, how: Callable[..., Awaitable[dict[str, str]]]
+) -> None:
+    path, _ = recorded_once(all_recorded, 2)
+    cassette = load(path)
+    assert sum(step.name.startswith("watch") for step in cassette.steps) == 1
     for order in itertools.permutations(codes(2)):
-        assert replay(tmp_path / "two.yaml", lambda box, o=list(order): how(box, o), strict=True) == own_output(
-            codes(2)
-        )
+        assert replay(cassette, lambda box, o=list(order): how(box, o), strict=True) == own_output(codes(2))
+
+
+def all_recorded(path: Path, count: int) -> None:
+    record(path, lambda sandbox: all_at_once(sandbox, codes(count)))
 
 
 def test_ten_executions_on_one_watch_get_their_own_results_in_every_order(tmp_path: Path) -> None:
-    record(tmp_path / "ten.yaml", lambda sandbox: all_at_once(sandbox, codes(10)))
+    all_recorded(tmp_path / "ten.yaml", 10)
     cassette = load(tmp_path / "ten.yaml")
     assert sum(step.name.startswith("watch") for step in cassette.steps) == 1
     chance = random.Random(4)
@@ -269,14 +280,12 @@ def test_a_program_out_of_memory_is_out_of_memory_in_the_replay(tmp_path: Path) 
 # -- mismatches -----------------------------------------------------------------------------------------------
 
 
-def test_an_unexpected_request_names_the_nearest_step_and_each_difference(tmp_path: Path) -> None:
-    record(tmp_path / "c.yaml", one)
-
+def test_an_unexpected_request_names_the_nearest_step_and_each_difference(path: Path) -> None:
     async def another(sandbox: AsyncSandbox) -> None:
         await sandbox.run("print(2)", files={"a.txt": b"\xff"}, args=["x"], stdin="in", timeout=3)
 
     with pytest.raises(ReplayMismatch) as caught:
-        replay(tmp_path / "c.yaml", another)
+        replay(path, another)
     said = str(caught.value)
     assert "POST /api/v1/namespaces/default/configmaps" in said
     assert re.search(r"c\.yaml, line \d+, step create-configmaps-1", said)
@@ -285,8 +294,7 @@ def test_an_unexpected_request_names_the_nearest_step_and_each_difference(tmp_pa
     assert "timeout: recorded 300.0, got 3" in said
 
 
-def test_a_caught_mismatch_still_fails_at_the_end(tmp_path: Path) -> None:
-    record(tmp_path / "c.yaml", one)
+def test_a_caught_mismatch_still_fails_at_the_end(path: Path) -> None:
     seen = []
 
     async def swallowing(sandbox: AsyncSandbox) -> None:
@@ -296,7 +304,7 @@ def test_a_caught_mismatch_still_fails_at_the_end(tmp_path: Path) -> None:
             seen.append(error)
 
     with pytest.raises(ReplayMismatch) as caught:
-        replay(tmp_path / "c.yaml", swallowing)
+        replay(path, swallowing)
     assert caught.value is seen[0]
 
 
@@ -307,9 +315,7 @@ def test_steps_that_were_not_replayed_fail_at_the_end(tmp_path: Path) -> None:
     assert re.search(r"line \d+, step create-jobs-2: POST", str(caught.value))
 
 
-def test_one_execution_too_many_is_unexpected(tmp_path: Path) -> None:
-    record(tmp_path / "c.yaml", one)
-
+def test_one_execution_too_many_is_unexpected(path: Path) -> None:
     async def twice(sandbox: AsyncSandbox) -> None:
         await one(sandbox)
         await one(sandbox)
@@ -317,7 +323,7 @@ def test_one_execution_too_many_is_unexpected(tmp_path: Path) -> None:
     with pytest.raises(
         ReplayMismatch, match=r"recorded fewer times\): POST /apis/batch/v1/namespaces/default/jobs"
     ):
-        replay(tmp_path / "c.yaml", twice)
+        replay(path, twice)
 
 
 def test_fields_that_the_caller_did_not_choose_may_change_unless_it_is_strict(tmp_path: Path) -> None:
@@ -342,29 +348,25 @@ def test_fields_that_the_caller_did_not_choose_may_change_unless_it_is_strict(tm
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_settings_that_the_caller_chose_must_match(tmp_path: Path, changed: dict, word: str) -> None:
-    record(tmp_path / "c.yaml", one)
-
+def test_settings_that_the_caller_chose_must_match(path: Path, changed: dict, word: str) -> None:
     async def other(sandbox: AsyncSandbox) -> None:
         await sandbox.run("print(1)", files={"a.txt": b"\xff", "b.txt": "text"}, args=["x"], stdin="in", **changed)
 
     with pytest.raises(ReplayMismatch) as caught:
-        replay(tmp_path / "c.yaml", other)
+        replay(path, other)
     assert word in str(caught.value)
 
 
-def test_another_delivery_is_the_same_program(tmp_path: Path) -> None:
-    record(tmp_path / "c.yaml", one)
-
+def test_another_delivery_is_the_same_program(path: Path) -> None:
     async def mounted(sandbox: AsyncSandbox) -> str:
         result = await sandbox.run(
             "print(1)", files={"a.txt": b"\xff", "b.txt": "text"}, args=["x"], stdin="in", delivery="mount"
         )
         return result.stdout
 
-    assert replay(tmp_path / "c.yaml", mounted) == "ran print(1)"
+    assert replay(path, mounted) == "ran print(1)"
     with pytest.raises(ReplayMismatch):
-        replay(tmp_path / "c.yaml", mounted, strict=True)
+        replay(path, mounted, strict=True)
 
 
 def test_cancelling_a_replayed_run_ends_it(tmp_path: Path) -> None:
@@ -399,28 +401,24 @@ def test_a_program_may_contain_the_name_of_an_earlier_job(tmp_path: Path) -> Non
 # -- errors that leave a Sandbox ------------------------------------------------------------------------------
 
 
-def test_an_error_that_leaves_the_block_is_not_hidden_by_missing_requests(tmp_path: Path) -> None:
-    record(tmp_path / "c.yaml", one)
-
+def test_an_error_that_leaves_the_block_is_not_hidden_by_missing_requests(path: Path) -> None:
     async def fails(sandbox: AsyncSandbox) -> None:
         raise AssertionError("the user's own")
 
     with pytest.raises(AssertionError, match="the user's own"):
-        replay(tmp_path / "c.yaml", fails)
-    with pytest.raises(AssertionError, match="the user's own"), Sandbox(Cluster.replay(tmp_path / "c.yaml")):
+        replay(path, fails)
+    with pytest.raises(AssertionError, match="the user's own"), Sandbox(Cluster.replay(path)):
         raise AssertionError("the user's own")
 
 
-def test_a_mismatch_is_raised_instead_of_the_error_that_it_caused(tmp_path: Path) -> None:
-    record(tmp_path / "c.yaml", one)
-
+def test_a_mismatch_is_raised_instead_of_the_error_that_it_caused(path: Path) -> None:
     async def fails(sandbox: AsyncSandbox) -> None:
         with contextlib.suppress(ReplayMismatch):
             await sandbox.run("other")
         raise AssertionError("nothing was printed")
 
     with pytest.raises(ReplayMismatch, match="not recorded"):
-        replay(tmp_path / "c.yaml", fails)
+        replay(path, fails)
 
 
 # -- edited by hand -------------------------------------------------------------------------------------------
@@ -433,15 +431,13 @@ def edited(path: Path, **changes: Callable[[Step], Step]) -> Cassette:
     return replace(cassette, steps=tuple(steps))
 
 
-def test_an_event_without_after_follows_the_creation_of_its_job(tmp_path: Path) -> None:
-    record(tmp_path / "c.yaml", one)
-
+def test_an_event_without_after_follows_the_creation_of_its_job(path: Path) -> None:
     def forget(step: Step) -> Step:
         assert step.response.chunks is not None
         chunks = tuple(replace(chunk, after=()) for chunk in step.response.chunks)
         return replace(step, response=replace(step.response, chunks=chunks))
 
-    assert replay(edited(tmp_path / "c.yaml", watch_pods=forget), one).stdout == "ran print(1)"
+    assert replay(edited(path, watch_pods=forget), one).stdout == "ran print(1)"
 
 
 def test_a_response_with_a_name_from_a_later_request_is_an_error_with_its_place(tmp_path: Path) -> None:
@@ -456,9 +452,7 @@ def test_a_response_with_a_name_from_a_later_request_is_an_error_with_its_place(
         replay(edited(tmp_path / "c.yaml", create_jobs_1=mention), lambda sandbox: one_by_one(sandbox, ["a", "b"]))
 
 
-def test_a_response_that_depends_on_a_request_that_is_never_sent_is_an_error(tmp_path: Path) -> None:
-    record(tmp_path / "c.yaml", one)
-
+def test_a_response_that_depends_on_a_request_that_is_never_sent_is_an_error(path: Path) -> None:
     def never(step: Step) -> Step:
         return replace(step, response=replace(step.response, after=("delete-jobs-1",)))
 
@@ -466,4 +460,4 @@ def test_a_response_that_depends_on_a_request_that_is_never_sent_is_an_error(tmp
         CassetteError,
         match=r"step create-jobs-1: its response depends on delete-jobs-1, which was never requested",
     ):
-        replay(edited(tmp_path / "c.yaml", create_jobs_1=never), one)
+        replay(edited(path, create_jobs_1=never), one)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from .kit import CONFTEST, TEST, cassettes, installed, run
+from .kit import CONFTEST, TEST, cassettes, run
 
 
 def test_the_plugin_imports_only_pytest() -> None:
@@ -184,8 +184,7 @@ def test_a_marker_without_exactly_one_name_fails_its_test(
 def test_concurrent_recordings_of_one_cassette_do_not_interfere(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plugins = [] if installed() else ["-p", "gke_sandbox.pytest_plugin"]
-    inner = [sys.executable, "-m", "pytest", *plugins, "-pno:asyncio", "--gke-sandbox-record=all"]
+    inner = [sys.executable, "-m", "pytest", "-pgke_sandbox.pytest_plugin", "--gke-sandbox-record=all"]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     monkeypatch.delenv("INNER", raising=False)
     project.makepyfile(

@@ -12,7 +12,7 @@ import hashlib
 import logging
 import secrets
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,7 @@ import httpcore
 import httpx
 
 from ..errors import ApiError, BadRequest, ConfigError, NetworkError, ServerError
-from .http.proxy import Proxy
-from .http.transport import CLOSE_TIMEOUT, REQUEST_TIMEOUT, network_errors
+from .http.transport import CLOSE_TIMEOUT, REQUEST_TIMEOUT, NetworkErrors
 from .status import RequestInfo, plain
 
 if TYPE_CHECKING:
@@ -129,17 +128,10 @@ class AttachConnection:
 
     Nothing is read while you do not iterate, so that a slow reader slows the container down. Pings and
     pongs are therefore sent only while you iterate: iterate over an idle connection too, to keep it open and to
-    learn about its end. `on_cut` is called when the connection is cut.
+    learn about its end.
     """
 
-    def __init__(
-        self,
-        stream: Any,
-        info: RequestInfo,
-        server: str,
-        proxy: Proxy | None = None,
-        on_cut: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, stream: Any, info: RequestInfo, network_errors: NetworkErrors) -> None:
         from wsproto.connection import Connection, ConnectionType
 
         self.stderr = bytearray()
@@ -148,9 +140,7 @@ class AttachConnection:
         # The stream of httpcore: `read`, `write`, `aclose`. https://www.encode.io/httpcore/network-backends/
         self._stream = stream
         self._info = info
-        self._server = server
-        self._proxy = proxy
-        self._on_cut = on_cut
+        self._network_errors = network_errors
         self._websocket: Connection = Connection(ConnectionType.CLIENT)
         self._ended = False
         # Why the connection cannot be used any more, if it did not end normally.
@@ -213,7 +203,7 @@ class AttachConnection:
 
     def _raise_problem(self) -> None:
         if self._problem:
-            with network_errors(self._info, self._server, self._proxy):
+            with self._network_errors():
                 raise httpx.RemoteProtocolError(self._problem)
 
     # Receiving
@@ -240,7 +230,7 @@ class AttachConnection:
             self._raise_problem()
 
     async def _read_once(self) -> bytes:
-        with network_errors(self._info, self._server, self._proxy):
+        with self._network_errors():
             try:
                 data: bytes = await self._stream.read(MAX_READ)
             except _BROKEN as error:
@@ -251,7 +241,6 @@ class AttachConnection:
     def _cut(self, problem: str) -> None:
         self._problem = problem
         self._torn = True
-        self._on_cut()
 
     async def _ping(self) -> None:
         from wsproto.events import Ping
@@ -339,7 +328,7 @@ class AttachConnection:
         self._raise_problem()
         if self._ended or self._torn or self._stdin_broken:
             why = "the server has closed the connection" if self._ended else "an earlier write was interrupted"
-            with network_errors(self._info, self._server, self._proxy):
+            with self._network_errors():
                 raise httpx.WriteError(why)
 
     async def _flush_control_frames(self) -> None:
@@ -358,7 +347,7 @@ class AttachConnection:
             data = bytes(self._unsent)
             self._unsent.clear()
             self._torn = True
-            with network_errors(self._info, self._server, self._proxy):
+            with self._network_errors():
                 try:
                     with anyio.fail_after(timeout):
                         await self._stream.write(data)

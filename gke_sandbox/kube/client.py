@@ -6,9 +6,10 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
@@ -308,7 +309,7 @@ class KubeClient:
                     hint="Is there a proxy that does not support WebSockets?",
                 )
             stream = response.extensions["network_stream"]
-            connection = AttachConnection(stream, info, self._server, self._proxy, self._record_outage)
+            connection = AttachConnection(stream, info, partial(self._network_errors, info))
             try:
                 yield connection
             finally:
@@ -394,6 +395,17 @@ class KubeClient:
     def _record_outage(self) -> None:
         self._permissions.record_outage(anyio.current_time())
 
+    @contextmanager
+    def _network_errors(self, info: RequestInfo) -> Iterator[None]:
+        """Raise exceptions of httpx as `NetworkError`, and record them: the server may be starting."""
+        try:
+            with network_errors(info, self._server, self._proxy):
+                yield
+        except NetworkError as error:
+            if error.retryable:
+                self._record_outage()
+            raise
+
     def _turn(self, info: RequestInfo, *, low_priority: bool = False) -> AbstractAsyncContextManager[None]:
         # In a replay, a response can depend on a request that would wait.
         return nullcontext() if self.replays else self._queue.turn(info, low_priority=low_priority)
@@ -423,32 +435,27 @@ class KubeClient:
         if not stream and not self.config.disable_compression:
             headers["Accept-Encoding"] = "gzip"
         url = self._server + info.path
-        try:
-            with network_errors(info, self._server, self._proxy):
-                request = self._http.build_request(
-                    info.method,
-                    url,
-                    params={key: value for key, value in query.items() if value is not None},
-                    content=None if content is None else _encoded(content),
-                    headers=headers,
-                    timeout=timeout,
-                    extensions=extensions,
-                )
-                if stream:
-                    async with self._turn(info):
-                        response = await self._http.send(request, stream=True)
-                else:
+        with self._network_errors(info):
+            request = self._http.build_request(
+                info.method,
+                url,
+                params={key: value for key, value in query.items() if value is not None},
+                content=None if content is None else _encoded(content),
+                headers=headers,
+                timeout=timeout,
+                extensions=extensions,
+            )
+            if stream:
+                async with self._turn(info):
                     response = await self._http.send(request, stream=True)
-        except NetworkError as error:
-            if error.retryable:
-                self._record_outage()
-            raise
+            else:
+                response = await self._http.send(request, stream=True)
         if response.is_success or response.status_code == 101:
             self._permissions.record_grant(info)
         if response.status_code != 429:
             self._queue.record_success()
         self._server_time = parse_date(response.headers.get("date", ""))
-        body = ResponseBody(response, info, self._server, self._proxy, self._record_outage)
+        body = ResponseBody(response, partial(self._network_errors, info))
         try:
             self._log_warnings(info, response.headers.get_list("warning"))
             encoding = response.headers.get("content-encoding", "identity")

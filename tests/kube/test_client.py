@@ -7,6 +7,7 @@ import json
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -25,7 +26,6 @@ from gke_sandbox.kube.config.types import ClusterConfig
 from gke_sandbox.kube.http.body import ResponseBody
 from gke_sandbox.kube.resources import CONFIG_MAPS, JOBS, NAMESPACES, PODS
 from gke_sandbox.kube.retry import is_retryable
-from gke_sandbox.kube.status import RequestInfo
 
 from ..clock import run_on_mock_clock
 from .recordings import recorded, recorded_errors
@@ -189,7 +189,7 @@ async def test_a_damaged_compressed_response_is_a_network_error(damage: Callable
 async def test_decompression_stops_at_the_size_limit() -> None:
     packed = httpx.ByteStream(gzip.compress(b" " * (1 << 20)))
     response = httpx.Response(200, headers={"content-encoding": "gzip"}, stream=packed)
-    body = ResponseBody(response, RequestInfo("get", "GET", PODS, "ns", "a"), "https://cluster")
+    body = ResponseBody(response, nullcontext)
     try:
         assert await body.read(100) == (b" " * 100, False)
     finally:

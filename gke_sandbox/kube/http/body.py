@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import ssl
 import zlib
-from collections.abc import Callable
 from contextlib import suppress
 from typing import cast
 
 import anyio
 import httpx
 
-from ...errors import NetworkError
-from ..status import RequestInfo
-from .proxy import Proxy
-from .transport import CLOSE_TIMEOUT, network_errors
+from .transport import CLOSE_TIMEOUT, NetworkErrors
 
 __all__ = ["ResponseBody"]
 
@@ -25,24 +21,11 @@ _CLOSE_ERRORS = (StopAsyncIteration, httpx.HTTPError, httpx.StreamError, ssl.SSL
 
 
 class ResponseBody:
-    """An iterator over the chunks of a response, with exceptions of httpx raised as `NetworkError`.
+    """An iterator over the chunks of a response. `network_errors` converts the exceptions of httpx."""
 
-    `on_error` is called before that.
-    """
-
-    def __init__(
-        self,
-        response: httpx.Response,
-        info: RequestInfo,
-        server: str,
-        proxy: Proxy | None = None,
-        on_error: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, response: httpx.Response, network_errors: NetworkErrors) -> None:
         self._response = response
-        self._info = info
-        self._server = server
-        self._proxy = proxy
-        self._on_error = on_error
+        self._network_errors = network_errors
         # Do not use the iterators of httpx: they close the stream at its end, and if the task is cancelled at that
         # moment, it stays open. (`read` decompresses instead of them.)
         self._chunks = aiter(cast("httpx.AsyncByteStream", response.stream))
@@ -53,24 +36,20 @@ class ResponseBody:
 
     async def __anext__(self) -> bytes:
         self._started = True
-        try:
-            with network_errors(self._info, self._server, self._proxy):
-                return await anext(self._chunks)
-        except NetworkError:
-            self._on_error()
-            raise
+        with self._network_errors():
+            return await anext(self._chunks)
 
     async def read(self, limit: int) -> tuple[bytes, bool]:
         """Return the decompressed body and True, or its first `limit` bytes and False if it is longer."""
         content = bytearray()
         gunzip = zlib.decompressobj(wbits=31) if self._compressed else None
         async for chunk in self:
-            with network_errors(self._info, self._server, self._proxy):
+            with self._network_errors():
                 content += chunk if gunzip is None else _decompress(gunzip, chunk, limit + 1 - len(content))
             if len(content) > limit:
                 return bytes(content[:limit]), False
         if gunzip is not None and self._started and not gunzip.eof:
-            with network_errors(self._info, self._server, self._proxy):
+            with self._network_errors():
                 raise httpx.DecodingError("the compressed response is truncated")
         return bytes(content), True
 

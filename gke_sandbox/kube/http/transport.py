@@ -9,7 +9,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timezone
 from functools import lru_cache, partial
 from typing import Any
@@ -29,6 +29,7 @@ from .tls import proxy_ssl_context, ssl_context
 
 __all__ = [
     "REQUEST_TIMEOUT",
+    "NetworkErrors",
     "network_errors",
     "network_transport",
     "request_headers",
@@ -167,6 +168,10 @@ def _keepalive_options() -> list[tuple[int, int, int]]:
         if option is not None:
             options.append((socket.IPPROTO_TCP, option, value))
     return options
+
+
+NetworkErrors = Callable[[], AbstractContextManager[None]]
+"""Returns `network_errors` for one request."""
 
 
 @contextmanager

@@ -18,12 +18,12 @@ from ._engine.steps import JobAttempt
 from ._engine.warm_pool import WarmPod, WarmPool
 from ._event_loop import check_event_loop, current_event_loop, start_task
 from ._telemetry import record_ready
-from ._wire.manifests import SESSION_LABEL, lifetime
+from ._wire.manifests import lifetime
 from ._wire.program import Program
 from .cluster import _Connection
 from .errors import SandboxClosed
 from .result import ExecutionEvent
-from .settings import Settings
+from .settings import SESSION_LABEL, Settings
 
 __all__ = ["OpenSandbox", "new_job_name"]
 
@@ -235,7 +235,7 @@ class OpenSandbox:
         self.pool = WarmPool(
             size, idle_timeout, settings, self.new_execution, in_flight, self.start_soon, record_ready
         )
-        self.pool.start()
+        self.pool.fill()
 
     async def take_warm(self, run: Execution) -> WarmPod | None:
         """Let a warm pod take over a run: see `WarmPool.take`. A replay starts it as it was recorded."""

@@ -32,10 +32,8 @@ from ..kube.retry import retried
 from ..result import ExecutionResult
 from ..settings import Settings
 from . import orphans
-from .listing import PAGE_SIZE
+from .orphans import PAGE_SIZE
 from .preflight import Check, Preflight
-
-__all__ = ["Doctor", "inside_checks"]
 
 MIN_VERSION, MIN_VERSION_ATTACH = (1, 27), (1, 30)
 SLOW_ROUND_TRIP = 0.5

@@ -1,4 +1,4 @@
-"""Find and remove Jobs of this library that were not deleted.
+"""List Jobs and pods of this library, with their ages by the server's clock. Remove Jobs that were not deleted.
 
 Normally nothing is found: a Job whose client was killed stops at its deadline and is removed five minutes later.
 They stay if the cluster's controllers do not work, or are slow.
@@ -9,22 +9,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timezone
+from functools import partial
+from typing import Any, TypeVar
 
 import anyio
 
-from ..errors import Conflict, NotFound, SandboxError
+from ..errors import Conflict, Expired, NotFound, SandboxError, ServerError
 from ..kube.client import KubeClient
-from ..kube.resources import JOBS
-from ..kube.retry import Retry
-from ..settings import SESSION_LABEL
-from .listing import PAGE_SIZE, age, list_ours
+from ..kube.resources import JOBS, Resource
+from ..kube.retry import Retry, retried
+from ..kube.status import RequestInfo
+from ..settings import MANAGED_BY, MANAGER, SESSION_LABEL
 
-__all__ = ["Leftover", "find", "remove"]
-
+PAGE_SIZE = 500
+_OURS = f"{MANAGED_BY}={MANAGER}"
 _MAX_CONCURRENT = 10
 _ATTEMPTS = 4
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -122,3 +125,58 @@ async def _delete(client: KubeClient, namespace: str, leftover: Leftover) -> boo
             await retry.wait_or_raise(error)
         else:
             return True
+
+
+async def list_ours(
+    client: KubeClient,
+    resource: Resource,
+    namespace: str | None,
+    now: datetime,
+    read: Callable[[Mapping[str, Any], datetime], T],
+    *,
+    page_size: int = PAGE_SIZE,
+) -> list[T]:
+    """Return what `read` makes of each object of this library, in a namespace or in all.
+
+    Objects that are already being deleted are omitted. `read` is called with the time in the ``Date`` header of
+    the response. Without that header it is `now`, the time of day of this machine, and a warning is logged. Raises
+    `ApiError`, `NetworkError`.
+    """
+    found: dict[str, T] = {}
+    page: str | None = None
+    while True:
+        try:
+            send = partial(client.list, resource, namespace, label_selector=_OURS, limit=page_size, continue_=page)
+            response = await retried(send)
+        except Expired:
+            if page is None:
+                raise
+            # The pages took too long: keep what was found, and start a new list.
+            page = None
+            continue
+        time = client.server_time
+        if time is None:
+            client.warn_once(
+                f"the server sends no Date header: the ages of {resource.kind}s are computed with the clock of "
+                "this machine"
+            )
+        try:
+            for each in response.get("items") or ():
+                if "deletionTimestamp" not in each["metadata"]:
+                    found[each["metadata"]["uid"]] = read(each, time or now)
+            page = (response.get("metadata") or {}).get("continue")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            call = RequestInfo("list", "GET", resource, namespace)
+            raise ServerError(
+                f"{call}: the response is not a list of {resource.kind}s", code=200, reason="", request=str(call)
+            ) from error
+        if not page:
+            return list(found.values())
+
+
+def age(obj: Mapping[str, Any], now: datetime) -> float:
+    """Return the seconds since an object was created."""
+    text = obj["metadata"]["creationTimestamp"]
+    created = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+    # Without the server's clock, this one may be behind.
+    return max((now - created).total_seconds(), 0.0)

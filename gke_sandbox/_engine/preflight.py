@@ -26,8 +26,6 @@ from ..kube.retry import retried
 from ..kube.status import RequestInfo, rule_hint
 from ..settings import Settings
 
-__all__ = ["Check", "Permission", "Preflight", "check", "check_failure", "permissions"]
-
 logger = logging.getLogger(__name__)
 
 CHECK_TIMEOUT = 30.0
@@ -148,16 +146,18 @@ class Preflight:
             allowed = await self._review(first)
         except Forbidden as error:
             # Unusual: by default, every authenticated user may do this.
-            self._add("permissions", "warning", f"cannot be checked: {error.message}", error.hint, error)
+            self.checks.append(
+                Check("permissions", "warning", f"cannot be checked: {error.message}", error.hint, error)
+            )
         except NotFound as error:
             hint = "This is not the address of a Kubernetes API server."
-            self._add("cluster", "failure", error.message, hint, error)
+            self.checks.append(Check("cluster", "failure", error.message, hint, error))
             return
         except SandboxError as error:
             self._fail("cluster", error)
             return
         else:
-            self._add("cluster", "ok")
+            self.checks.append(Check("cluster", "ok"))
             self._add_permission(first, allowed)
             await self._check_permissions(others)
         if first not in self._denied:
@@ -212,7 +212,7 @@ class Preflight:
             is_namespace = isinstance(error, NotFound)
             self._fail("namespace" if is_namespace else "dry run of the Job", messages.rejected(error, self._name))
             return
-        self._add("namespace", "ok")
+        self.checks.append(Check("namespace", "ok"))
         self._compare(manifests, job)
         if manifests.delivery == "attach" or not self._denied.isdisjoint(_CONFIG_MAP_PERMISSIONS):
             return
@@ -222,7 +222,7 @@ class Preflight:
         except SandboxError as error:
             self._fail("dry run of the ConfigMap", messages.rejected(error, self._name))
         else:
-            self._add("dry run of the ConfigMap", "ok", "accepted")
+            self.checks.append(Check("dry run of the ConfigMap", "ok", "accepted"))
 
     def _compare(self, manifests: Manifests, job: dict[str, Any]) -> None:
         """Compare the Job with what admission returned."""
@@ -234,11 +234,11 @@ class Preflight:
         if changes:
             self._fail(name, messages.unsafe_admission_change(changes, self._name, ""))
         elif (waits := suspension(job)) is not None and waits.cause is not None:
-            self._add(name, "warning", waits.cause.summary, waits.cause.hint)
+            self.checks.append(Check(name, "warning", waits.cause.summary, waits.cause.hint))
         else:
             found = job_differences(manifests.job, job)
             changed = f"accepted; admission changed {join_some(found, separator='; ')}"
-            self._add(name, "ok", changed if found else "accepted as sent")
+            self.checks.append(Check(name, "ok", changed if found else "accepted as sent"))
 
     async def _create(
         self, resource: Resource, namespace: str | None, body: dict[str, Any], *, dry_run: bool = False
@@ -254,27 +254,19 @@ class Preflight:
     def _add_permission(self, permission: Permission, allowed: bool) -> None:
         name = f"permission to {permission}"
         if allowed:
-            self._add(name, "ok")
+            self.checks.append(Check(name, "ok"))
             return
         self._denied.add(permission)
         call = RequestInfo(
             permission.verb, "", permission.resource, self._settings.namespace, None, permission.subresource
         )
         status: CheckStatus = "warning" if permission.optional else "failure"
-        self._add(name, status, f"missing; {permission.without}", rule_hint(call, f'"{permission.verb}"'))
+        self.checks.append(
+            Check(name, status, f"missing; {permission.without}", rule_hint(call, f'"{permission.verb}"'))
+        )
 
     def _fail(self, name: str, error: SandboxError) -> None:
         """Add a failure. Raise the error instead if it is of a cassette."""
         if isinstance(error, CassetteError):
             raise error
-        self._add(name, "failure", error.message, error.hint, error)
-
-    def _add(
-        self,
-        name: str,
-        status: CheckStatus,
-        message: str = "",
-        hint: str = "",
-        error: SandboxError | None = None,
-    ) -> None:
-        self.checks.append(Check(name, status, message, hint, error))
+        self.checks.append(Check(name, "failure", error.message, error.hint, error))

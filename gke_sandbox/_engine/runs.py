@@ -13,10 +13,7 @@ from .._wire.manifests import CONTAINER, PROGRAM_ANNOTATION
 from ..kube.client import KubeClient
 from ..kube.resources import PODS
 from . import orphans
-from .listing import list_ours
-from .orphans import Leftover
-
-__all__ = ["Run", "RunStatus", "find"]
+from .orphans import Leftover, list_ours
 
 RunStatus = Literal["suspended", "starting", "running", "warm", "finished", "leftover"]
 

@@ -131,10 +131,6 @@ class WarmPool:
         self._changed.set()
         self._changed = anyio.Event()
 
-    def start(self) -> None:
-        """Create the pods."""
-        self._fill()
-
     def close(self) -> None:
         """Create no more pods."""
         self._closed = True
@@ -153,7 +149,7 @@ class WarmPool:
                 pod.taken = True
                 self._retry.reset()
                 self._remove(pod)
-                self._fill()
+                self.fill()
                 return pod
             self._remove_ready(pod)
         return None
@@ -167,7 +163,7 @@ class WarmPool:
         self._ready.remove(pod)
         self._record_ready(-1)
 
-    def _fill(self) -> None:
+    def fill(self) -> None:
         """Create the pods that are missing."""
         limit = min(self.size, self.ready + 1) if self.problem else self.size
         while len(self._waiting) + self._starting < limit and not (self._closed or self._paused):
@@ -194,7 +190,7 @@ class WarmPool:
                 self._ready.append(pod)
                 self._record_ready(1)
                 self._wake()
-            self._fill()
+            self.fill()
             useful = self._idle_timeout - min(RETIRE_BEFORE, self._idle_timeout / 10)
             await anyio.sleep(min(STABLE_AFTER, useful))
             self._retry.reset()
@@ -216,7 +212,7 @@ class WarmPool:
             self._paused = True
             await anyio.sleep(self._retry.record_failure(pod.error) or MAX_DELAY)
             self._paused = False
-        self._fill()
+        self.fill()
 
     def _report(self, error: SandboxError) -> None:
         self.problem = f"{error.message}. {error.hint}" if error.hint else error.message

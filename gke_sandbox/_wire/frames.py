@@ -33,19 +33,6 @@ from typing import Literal, NamedTuple
 from .dropped import MAX_COUNT, MAX_NAMED, DroppedFile, DroppedOutput, DropReason, dropped_file, named_files
 from .paths import MAX_NAME, FileTree, safe_output_name
 
-__all__ = [
-    "PROTOCOL",
-    "Decoder",
-    "DroppedOutput",
-    "Exit",
-    "Frame",
-    "Limits",
-    "Output",
-    "OutputFile",
-    "Start",
-    "encode",
-]
-
 PROTOCOL = 1
 
 _RS = 0x1E

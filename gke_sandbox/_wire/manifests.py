@@ -22,18 +22,6 @@ from ..settings import MANAGED_BY, MANAGER, SESSION_LABEL, Settings, Toleration
 from .payload import Content, Payload, env_variable, resolve_delivery, runner_text
 from .program import Program
 
-__all__ = [
-    "CONTAINER",
-    "MANAGED_BY",
-    "PROGRAM_ANNOTATION",
-    "SESSION_LABEL",
-    "Delivery",
-    "Manifests",
-    "build",
-    "build_waiting",
-    "lifetime",
-]
-
 CONTAINER = "code-runner"
 """The name of the container."""
 PROGRAM_ANNOTATION = "gke-sandbox/program"

@@ -41,8 +41,6 @@ from ..settings import GVISOR, Settings
 from .frames import PROTOCOL
 from .program import Program
 
-__all__ = ["Content", "Payload", "env_variable", "probe_text", "resolve_delivery", "runner_text"]
-
 MAX_PIECE_BYTES = 128_000
 """The maximum length of one variable's value. Linux limits a variable with its name to 131,071 bytes."""
 

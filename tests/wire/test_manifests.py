@@ -17,8 +17,6 @@ from hypothesis import strategies as st
 
 from gke_sandbox._wire.manifests import (
     CONTAINER,
-    MANAGED_BY,
-    SESSION_LABEL,
     Manifests,
     build,
     build_waiting,
@@ -29,7 +27,7 @@ from gke_sandbox._wire.program import Program
 from gke_sandbox.errors import PayloadTooLarge
 from gke_sandbox.kube import names, pod_security
 from gke_sandbox.kube.quantity import parse_quantity
-from gke_sandbox.settings import Settings, Toleration
+from gke_sandbox.settings import MANAGED_BY, SESSION_LABEL, Settings, Toleration
 from tests.kubernetes_rules import field_errors
 from tests.pod_security_rules import RULES, violations
 

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import os
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .._setting_names import OPTIONS, SETTING_NAMES
@@ -66,6 +66,8 @@ POD = {
 }
 """Metavar (None: the choices) and help of each setting's option, by group. The rest follows from `Settings`."""
 
+_FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
+_TYPES = typing.get_type_hints(Settings)
 _SHORT = {"env": "-e", "namespace": "-n"}
 _CLUSTER: dict[str, dict[str, Any]] = {
     "--kubeconfig": {"metavar": "PATH", "help": "use this kubeconfig (default: $KUBECONFIG, else ~/.kube/config)"},
@@ -105,14 +107,12 @@ def add_settings(
     group: argparse._ArgumentGroup, table: Mapping[str, tuple[str | None, str]], *, short: bool = True
 ) -> None:
     """Add the options of the settings in `table`, with their `short` names. An unused option sets nothing."""
-    fields = {field.name: field for field in dataclasses.fields(Settings)}
-    types = typing.get_type_hints(Settings)
     for setting, (metavar, about) in table.items():
         names = [name for name in (_SHORT.get(setting) if short else None, OPTIONS[setting]) if name]
-        how: dict[str, Any] = _value_type(setting, types[setting])
+        how: dict[str, Any] = _value_type(setting, _TYPES[setting])
         if how.get("action") == "append":
             about += " (repeatable)"
-        default = fields[setting].default
+        default = _FIELDS[setting].default
         if isinstance(default, (str, int, float)) and setting != "namespace":
             about += f" (default: {_default_text(setting, default)})"
         group.add_argument(*names, dest=setting, default=argparse.SUPPRESS, help=about, metavar=metavar, **how)
@@ -251,10 +251,12 @@ def connect(args: argparse.Namespace) -> tuple[KubeClient, str]:
 
 def new_sandbox(args: argparse.Namespace, cluster: Cluster, **more: Any) -> AsyncSandbox:
     """Return a Sandbox in a cluster, not entered yet. `more` are arguments that are not settings."""
-    from ..sandbox import AsyncSandbox
+    open_sandbox: Callable[..., AsyncSandbox] | None = args.open_sandbox
+    if open_sandbox is None:
+        from ..sandbox import AsyncSandbox
 
-    sandbox: AsyncSandbox = (args.open_sandbox or AsyncSandbox)(cluster, **more, **settings(args))
-    return sandbox
+        open_sandbox = AsyncSandbox
+    return open_sandbox(cluster, **more, **settings(args))
 
 
 def cluster_options(args: argparse.Namespace) -> list[str]:

@@ -108,8 +108,9 @@ def test_the_model_gets_the_time_limit_and_the_output_until_then() -> None:
 
 
 def test_endless_output_is_limited_in_memory_and_in_the_context_of_the_model() -> None:
+    code = "import time\nwhile True: print('spam ' * 200, flush=True) or time.sleep(0.005)"
     with local(timeout_seconds=1, max_output_bytes=10_000) as executor:
-        talk = converse(agent(executor, block("while True: print('spam ' * 20)"), "Too much."))
+        talk = converse(agent(executor, block(code), "Too much."))
     assert "killed at its time limit of 1 s" in talk.asked[1]
     assert "over the limit (max_output_bytes) and dropped" in talk.asked[1]
     assert len(talk.asked[1]) < 10_000

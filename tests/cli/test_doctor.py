@@ -7,6 +7,7 @@ import os
 import pty
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,6 @@ from gke_sandbox.local import (
 from gke_sandbox.local.faults import NoNode
 from tests.http_cluster import http_cluster
 from tests.pods import out, program
-
-from .processes import start_real
 
 REPORT = json.dumps(
     {
@@ -113,9 +112,9 @@ def test_messages_name_the_options(arguments: tuple[str, ...], capfd: pytest.Cap
             Cluster.transport(LocalTransport(ScriptedRuntime(Script()), faults=faults)), **settings
         )
 
-    assert main(["doctor", "--run", "--startup-timeout", "1s", *arguments], open_sandbox=open_sandbox) == 1
+    assert main(["doctor", "--run", "--startup-timeout", "0.2", *arguments], open_sandbox=open_sandbox) == 1
     stdout = capfd.readouterr().out
-    assert "within 1 s (--startup-timeout)" in stdout
+    assert "within 0.2 s (--startup-timeout)" in stdout
     assert "startup_timeout" not in stdout
     if arguments:
         run = next(each for each in json.loads(stdout)["checks"] if each["name"] == "run")
@@ -174,16 +173,20 @@ def test_colours_are_only_around_the_status_and_control_characters_are_escaped()
     [({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)],
     ids=["terminal", "NO_COLOR", "dumb"],
 )
-def test_colours_are_used_on_a_terminal_only(variables: dict[str, str], coloured: bool) -> None:
+def test_colours_are_used_on_a_terminal_only(
+    variables: dict[str, str], coloured: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert doctor(quota=Quota("q", pods=0)) == 1
+    assert "\x1b" not in capfd.readouterr().out
     controller, terminal = pty.openpty()
-    environ = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TERM")}
-    process = start_real(
-        ["doctor", "--server", "http://127.0.0.1:9"], stdout=terminal, env={**environ, **variables}
-    )
-    os.close(terminal)
-    assert process.wait(30) == 1
-    assert (b"\x1b[31mfailure" in os.read(controller, 1 << 16)) is coloured
-    os.close(controller)
+    with os.fdopen(controller, "rb"), os.fdopen(terminal, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert doctor(quota=Quota("q", pods=0)) == 1
+    assert ("\x1b[31mfailure" in capfd.readouterr().out) is coloured
 
 
 @pytest.mark.skipif(shutil.which("runsc") is None, reason="runsc is not installed")

@@ -1,4 +1,4 @@
-"""The command in a new process, with the embedded cluster and real programs."""
+"""The command with the embedded cluster and real programs, where necessary in a new process."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from gke_sandbox.cli import main
 
 from .processes import start_real
 
@@ -73,25 +75,26 @@ def test_a_program_receives_its_inputs_and_returns_its_files(tmp_path: Path) -> 
     assert (tmp_path / "out/made/result.bin").read_bytes() == bytes(range(256))
 
 
-def test_a_time_limit_ends_the_program_and_keeps_its_output() -> None:
-    status, stdout, stderr = run("-c", "print('partial')\nwhile True: pass", "--timeout", "0.5")
-    assert (status, stdout) == (124, b"partial\n")
-    assert stderr.splitlines()[0] == b"gke-sandbox: error: the program was killed at its time limit of 0.5 s"
+def test_a_time_limit_ends_the_program_and_keeps_its_output(capfd: pytest.CaptureFixture[str]) -> None:
+    code = "print('partial')\nimport time\ntime.sleep(600)"
+    assert main([*PROCESS, "-c", code, "--timeout", "0.5"]) == 124
+    stdout, stderr = capfd.readouterr()
+    assert stdout == "partial\n"
+    assert "gke-sandbox: error: the program was killed at its time limit of 0.5 s\n" in stderr
 
 
-def test_the_result_as_json() -> None:
-    status, stdout, _ = run("--json", "-c", "import os; print('é'); os.kill(os.getpid(), 15)")
-    found = json.loads(stdout)
-    assert status == 143
+def test_the_result_as_json(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([*PROCESS, "--json", "-c", "import os; print('é'); os.kill(os.getpid(), 15)"]) == 143
+    found = json.loads(capfd.readouterr().out)
     assert (found["status"], found["signal"], found["stdout"]) == ("signaled", 15, "é\n")
     assert found["timings"]["returned"] > 0
 
 
-def test_verbose_twice_logs_every_request() -> None:
-    _, _, stderr = run("-v", "-c", "pass")
-    assert b"HTTP Request" not in stderr
-    _, _, stderr = run("-vv", "-c", "pass")
-    assert b"gke-sandbox: info: HTTP Request: POST " in stderr
+def test_verbose_twice_logs_every_request(capfd: pytest.CaptureFixture[str]) -> None:
+    main([*PROCESS, "-v", "-c", "pass"])
+    assert "HTTP Request" not in capfd.readouterr().err
+    main([*PROCESS, "-vv", "-c", "pass"])
+    assert "gke-sandbox: info: HTTP Request: POST " in capfd.readouterr().err
 
 
 SLEEPER = "import os, time; print(os.getpid(), flush=True); time.sleep(100)"

@@ -20,7 +20,7 @@ import anyio
 import httpcore
 import httpx
 
-from ..errors import ApiError, BadRequest, ConfigError, NetworkError, ServerError
+from ..errors import ConfigError, NetworkError
 from .http.transport import CLOSE_TIMEOUT, REQUEST_TIMEOUT, NetworkErrors
 from .status import RequestInfo, plain
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = [
     "SUBPROTOCOL",
     "AttachConnection",
-    "is_not_running",
     "require_websockets",
     "upgrade_headers",
     "upgrade_problem",
@@ -44,8 +43,7 @@ SUBPROTOCOL = "v5.channel.k8s.io"
 MAX_SENT_MESSAGE = 1 << 16
 """Bytes of stdin in one message."""
 MAX_READ = 1 << 16
-"""Bytes that are read from the network at once. Nothing else is buffered, except for the tail of stderr."""
-MAX_STDERR = 1 << 14
+"""Bytes that are read from the network at once. Nothing else is buffered."""
 MAX_STATUS = 1 << 10
 MAX_UNSENT = 1 << 12
 """Bytes of unsent pongs after which no pong is sent."""
@@ -110,16 +108,8 @@ def upgrade_problem(request: Mapping[str, str], status: int, response: Mapping[s
     return ""
 
 
-def is_not_running(error: ApiError) -> bool:
-    """Whether an attach was rejected because the container does not run: it waits to start, or it has ended."""
-    # The first is the kubelet's text, the second the API server's, for a pod that has no node yet.
-    return (isinstance(error, ServerError) and " not found in pod " in error.message) or (
-        isinstance(error, BadRequest) and "does not have a host assigned" in error.message
-    )
-
-
 class AttachConnection:
-    """stdin, stdout and stderr of a container, over a WebSocket.
+    """stdin and stdout of a container, over a WebSocket. Its stderr is in the log only.
 
     Iterate over it for the bytes of stdout, split anywhere. Iteration ends when the server closes the connection
     with code 1000, which it does when the container has ended, however that happened. It raises `NetworkError` if
@@ -133,9 +123,6 @@ class AttachConnection:
 
     def __init__(self, stream: Any, info: RequestInfo, network_errors: NetworkErrors) -> None:
         from wsproto.connection import Connection, ConnectionType
-
-        self.stderr = bytearray()
-        """The last 16 KiB of stderr that were received, in no order relative to stdout."""
 
         # The stream of httpcore: `read`, `write`, `aclose`. https://www.encode.io/httpcore/network-backends/
         self._stream = stream
@@ -281,9 +268,6 @@ class AttachConnection:
             return
         if self._channel == _STDOUT:
             self._stdout.append(data)
-        elif self._channel == _STDERR:
-            self.stderr += data
-            del self.stderr[:-MAX_STDERR]
         elif self._channel == _STATUS:
             self._status += data[: MAX_STATUS - len(self._status)]
 

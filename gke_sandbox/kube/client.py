@@ -283,12 +283,12 @@ class KubeClient:
 
     @asynccontextmanager
     async def attach(self, namespace: str, pod: str, *, container: str) -> AsyncIterator[AttachConnection]:
-        """Attach to stdin, stdout and stderr of a running container.
+        """Attach to stdin and stdout of a running container.
 
         ``async with client.attach(...) as connection``, then ``await connection.send(...)`` and ``async for chunk
         in connection``. The server requires the verbs get and create on pods/attach. Raise `ConfigError` if the
         package for WebSockets is missing. For a container that does not run, the error is `ServerError` or
-        `BadRequest` (`attach.is_not_running`).
+        `BadRequest`.
 
         Attach once: the output goes to every connection, and stdin comes from all of them. Output from before the
         attach is only in the log. Leaving the block closes the connection.
@@ -323,7 +323,6 @@ class KubeClient:
         *,
         resource_version: str | None = None,
         label_selector: str | None = None,
-        field_selector: str | None = None,
         timeout_seconds: int = 300,
     ) -> AsyncIterator[AsyncIterator[WatchEvent]]:
         """Watch the changes after `resource_version`, including ERROR and BOOKMARK events.
@@ -337,7 +336,6 @@ class KubeClient:
         query = {
             "watch": "true",
             "labelSelector": label_selector,
-            "fieldSelector": field_selector,
             "resourceVersion": resource_version,
             "allowWatchBookmarks": "true",
             "timeoutSeconds": timeout_seconds,

@@ -20,7 +20,7 @@ from pytest_httpx import HTTPXMock
 
 from gke_sandbox import __version__
 from gke_sandbox.errors import ConfigError, Forbidden, NetworkError, NotFound, ServerError, SpecError
-from gke_sandbox.kube.auth.static import BasicAuth, BearerToken, TokenFile
+from gke_sandbox.kube.auth.static import BearerToken, TokenFile
 from gke_sandbox.kube.client import KubeClient
 from gke_sandbox.kube.config.types import ClusterConfig
 from gke_sandbox.kube.http.body import ResponseBody
@@ -222,7 +222,7 @@ async def test_an_invalid_name_is_rejected_before_any_request() -> None:
     ("auth", "expected"),
     [
         (BearerToken("t0ken"), "Bearer t0ken"),
-        (BasicAuth("me", "pass:wörd"), "Basic bWU6cGFzczp3w7ZyZA=="),
+        (httpx.BasicAuth("me", "pass:wörd"), "Basic bWU6cGFzczp3w7ZyZA=="),
         (None, None),
     ],
 )

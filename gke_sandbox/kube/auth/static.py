@@ -1,11 +1,10 @@
-"""Fixed credentials: tokens, passwords and client certificates. No repr or error contains a secret.
+"""Fixed credentials: tokens and client certificates. No repr or error contains a secret.
 
 Each class except `ClientCertificate` is an `httpx.Auth`; the client uses them over https only.
 """
 
 from __future__ import annotations
 
-import base64
 import re
 import time
 from collections.abc import Callable, Generator
@@ -17,7 +16,7 @@ import httpx
 from ...errors import ConfigError
 from ..config.files import read_file
 
-__all__ = ["BasicAuth", "BearerToken", "ClientCertificate", "TokenFile", "check_token"]
+__all__ = ["BearerToken", "ClientCertificate", "TokenFile", "check_token"]
 
 # Seconds. A projected service account token is renewed long before it expires; client-go reads it once a minute.
 # https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#serviceaccount-token-volume-projection
@@ -94,19 +93,6 @@ class TokenFile(httpx.Auth):
             if newer != token:
                 request.headers["Authorization"] = f"Bearer {newer}"
                 yield request
-
-
-@dataclass(frozen=True)
-class BasicAuth(httpx.Auth):
-    """A user name and a password. https://www.rfc-editor.org/rfc/rfc7617"""
-
-    username: str
-    password: str = field(repr=False)
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        pair = f"{self.username}:{self.password}".encode()
-        request.headers["Authorization"] = f"Basic {base64.b64encode(pair).decode('ascii')}"
-        yield request
 
 
 def check_token(token: str, source: str) -> None:

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import httpx
+
 from ...errors import ConfigError
 from ..auth.impersonation import Impersonation
-from ..auth.static import BasicAuth, BearerToken, ClientCertificate, TokenFile
+from ..auth.static import BearerToken, ClientCertificate, TokenFile
 from .files import read_file
 from .kubeconfig import Entry, quoted
 
 if TYPE_CHECKING:
-    import httpx
-
     from ..auth.exec import ExecConfig
     from .types import ClusterConfig
 
@@ -77,7 +77,7 @@ def _header(user: Entry) -> tuple[httpx.Auth | None, str]:
     if token:
         return BearerToken(token, source=f"token of {user}"), "token"
     if username:
-        return BasicAuth(username, user.text("password")), "user name and password"
+        return httpx.BasicAuth(username, user.text("password")), "user name and password"
     return None, ""
 
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from gke_sandbox.errors import ConfigError
-from gke_sandbox.kube.auth.static import BasicAuth, BearerToken, ClientCertificate, TokenFile
+from gke_sandbox.kube.auth.static import BearerToken, ClientCertificate, TokenFile
 from gke_sandbox.kube.config.kubeconfig import parse
 from gke_sandbox.kube.config.loader import find_cluster, in_cluster, load_kubeconfig
 from gke_sandbox.kube.config.types import ClusterConfig, ConnectionOverrides
@@ -114,12 +114,14 @@ def test_a_repr_shows_no_secret(write: Write) -> None:
     ("user", "expected"),
     [
         ({}, None),
-        ({"username": "me", "password": "p"}, BasicAuth("me", "p")),
+        ({"username": "me", "password": "p"}, "Basic bWU6cA=="),
         ({"token": "", "exec": None, "as-groups": [], "client-key": None}, None),
     ],
 )
-def test_credentials(write: Write, user: dict[str, Any], expected: httpx.Auth | None) -> None:
-    assert load(write(kubeconfig(user=user))).auth == expected
+def test_credentials(write: Write, user: dict[str, Any], expected: str | None) -> None:
+    auth = load(write(kubeconfig(user=user))).auth or httpx.Auth()
+    request = next(auth.sync_auth_flow(httpx.Request("GET", "https://cluster")))
+    assert request.headers.get("Authorization") == expected
 
 
 @pytest.mark.parametrize(

@@ -81,11 +81,6 @@ class ExecConfig:
             )
         if any(not name for name, _ in self.env):
             raise ConfigError(f"{self.source}: a variable in env has no name")
-        texts = (self.command, *self.args, *(text for variable in self.env for text in variable))
-        if any("\0" in text for text in texts) or any("=" in name for name, _ in self.env):
-            raise ConfigError(
-                f"{self.source}: command, args or env contain a NUL byte, or a variable name contains '='"
-            )
         if not self.interactive_mode and self.api_version == VERSIONS[1]:
             object.__setattr__(self, "interactive_mode", "IfAvailable")
         if self.interactive_mode not in MODES:

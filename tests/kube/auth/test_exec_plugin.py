@@ -130,8 +130,6 @@ def test_the_default_mode_is_if_available_for_v1beta1() -> None:
         ({"api_version": V1}, "interactiveMode"),
         ({"interactive_mode": "invalid"}, "'invalid'"),
         ({"env": (("", "x"),)}, "env"),
-        ({"env": (("A=B", "x"),)}, "env"),
-        ({"args": ("a\0b",)}, "args"),
     ],
 )
 def test_invalid_exec_entries_are_refused(fields: dict[str, Any], problem: str) -> None:
@@ -247,6 +245,14 @@ def test_a_failing_plugin_is_a_config_error(tmp_path: Path, body: str, problem: 
     assert problem in caught.value.message
     assert 'user "u"' in caught.value.message
     assert server.sent == []
+
+
+@pytest.mark.parametrize("fields", [{"env": (("A=B", "x"),)}, {"args": ("a\0b",)}])
+def test_a_plugin_that_cannot_be_run_is_a_config_error(tmp_path: Path, fields: dict[str, Any]) -> None:
+    plugin = write_plugin(tmp_path, TOKEN)
+    with pytest.raises(ConfigError, match="cannot be run: "):
+        ask(auth(plugin, fields=fields), Server())
+    assert plugin.runs == []
 
 
 def test_the_next_request_runs_a_failed_plugin_again(tmp_path: Path) -> None:

@@ -245,7 +245,9 @@ class _CreateRequest:
         )
 
     async def _send_once(self) -> dict[str, Any]:
-        """Send the request once. 409 AlreadyExists after a lost response means that the object was created."""
+        """Send the request once. 409 AlreadyExists means that it was created, by an earlier request or by a proxy
+        that repeats requests: the name is new.
+        """
         try:
             made = await self._client.create(
                 self._resource,
@@ -256,8 +258,7 @@ class _CreateRequest:
                 low_priority=self._resource is JOBS,
             )
         except AlreadyExists:
-            if not self.may_have_arrived:
-                raise
+            self.may_have_arrived = True
             if self._resource is not JOBS:
                 return self._body
             made = await self._client.get(JOBS, self._namespace, self._name)

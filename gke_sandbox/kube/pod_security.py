@@ -17,7 +17,42 @@ Json = dict[str, Any]
 
 def violations(spec: Json) -> str:
     """Return the violations of a pod as one text, empty if there are none."""
-    return ", ".join(found for check in _CHECKS if (found := check(spec)))
+    pod = spec.get("securityContext", {})
+    # In the order of the server: by the names of the checks.
+    found = [
+        _violation(
+            spec,
+            "allowPrivilegeEscalation != false ({} must set securityContext.allowPrivilegeEscalation=false)",
+            lambda context: context.get("allowPrivilegeEscalation") is not False,
+        ),
+        _capabilities(spec),
+        _host_namespaces(spec),
+        _violation(
+            spec,
+            "privileged ({} must not set securityContext.privileged=true)",
+            lambda context: bool(context.get("privileged")),
+        ),
+        _violation(
+            spec,
+            "runAsNonRoot != true (pod or {} must set securityContext.runAsNonRoot=true)",
+            lambda context: context.get("runAsNonRoot", pod.get("runAsNonRoot")) is not True,
+        ),
+        "runAsUser=0 (pod must not set runAsUser=0)"
+        if pod.get("runAsUser") == 0
+        else _violation(
+            spec, "runAsUser=0 ({} must not set runAsUser=0)", lambda context: context.get("runAsUser") == 0
+        ),
+        _violation(
+            spec,
+            "seccompProfile (pod or {} must set securityContext.seccompProfile.type to "
+            '"RuntimeDefault" or "Localhost")',
+            lambda context: (
+                (context.get("seccompProfile", pod.get("seccompProfile")) or {}).get("type")
+                not in ("RuntimeDefault", "Localhost")
+            ),
+        ),
+    ]
+    return ", ".join(filter(None, found))
 
 
 def _contexts(spec: Json) -> Iterator[tuple[str, Json]]:
@@ -30,14 +65,9 @@ def _which(names: list[str]) -> str:
     return f"container {listed}" if len(names) == 1 else f"containers {listed}"
 
 
-def _privilege_escalation(spec: Json) -> str:
-    bad = [name for name, context in _contexts(spec) if context.get("allowPrivilegeEscalation") is not False]
-    if not bad:
-        return ""
-    return (
-        "allowPrivilegeEscalation != false "
-        f"({_which(bad)} must set securityContext.allowPrivilegeEscalation=false)"
-    )
+def _violation(spec: Json, text: str, is_violated: Callable[[Json], bool]) -> str:
+    bad = [name for name, context in _contexts(spec) if is_violated(context)]
+    return text.format(_which(bad)) if bad else ""
 
 
 def _capabilities(spec: Json) -> str:
@@ -62,48 +92,3 @@ def _capabilities(spec: Json) -> str:
 def _host_namespaces(spec: Json) -> str:
     shared = [f"{field}=true" for field in ("hostNetwork", "hostPID", "hostIPC") if spec.get(field)]
     return f"host namespaces ({', '.join(shared)})" if shared else ""
-
-
-def _privileged(spec: Json) -> str:
-    bad = [name for name, context in _contexts(spec) if context.get("privileged")]
-    return f"privileged ({_which(bad)} must not set securityContext.privileged=true)" if bad else ""
-
-
-def _non_root(spec: Json) -> str:
-    whole = spec.get("securityContext", {}).get("runAsNonRoot")
-    bad = [name for name, context in _contexts(spec) if context.get("runAsNonRoot", whole) is not True]
-    if not bad:
-        return ""
-    return f"runAsNonRoot != true (pod or {_which(bad)} must set securityContext.runAsNonRoot=true)"
-
-
-def _user(spec: Json) -> str:
-    bad = [name for name, context in _contexts(spec) if context.get("runAsUser") == 0]
-    if spec.get("securityContext", {}).get("runAsUser") == 0:
-        return "runAsUser=0 (pod must not set runAsUser=0)"
-    return f"runAsUser=0 ({_which(bad)} must not set runAsUser=0)" if bad else ""
-
-
-def _seccomp(spec: Json) -> str:
-    whole = spec.get("securityContext", {}).get("seccompProfile")
-    bad = [
-        name
-        for name, context in _contexts(spec)
-        if (context.get("seccompProfile", whole) or {}).get("type") not in ("RuntimeDefault", "Localhost")
-    ]
-    if not bad:
-        return ""
-    what = 'must set securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost"'
-    return f"seccompProfile (pod or {_which(bad)} {what})"
-
-
-# In the order of the server: by the names of the checks.
-_CHECKS: tuple[Callable[[Json], str], ...] = (
-    _privilege_escalation,
-    _capabilities,
-    _host_namespaces,
-    _privileged,
-    _non_root,
-    _user,
-    _seccomp,
-)

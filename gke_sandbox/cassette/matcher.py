@@ -139,7 +139,8 @@ class Matcher:
             request.is_status_poll or (request.method == "DELETE" and (job.is_unused or job.spare))
         ):
             # As often as it polls, the last state stays; without one there is nothing to see.
-            step = self._first_match(request, job.steps[::-1], names) or _empty_poll(request, job)
+            step = self._first_match(request, job.steps[::-1], names)
+            step = step or _unrecorded_step(request, job, RecordedResponse(0, 200, json=_EMPTY_LIST))
         if step is None and job.is_unused and request.method == "GET" and request.path.endswith("/attach"):
             step = self._silent_attach(request, job)
         if step is None:
@@ -249,9 +250,7 @@ class Matcher:
         if recorded is None:
             return None
         response = RecordedResponse(0, 101, recorded.response.headers, chunks=(), ended_by="client")
-        return Step(
-            "not recorded", 0, request.method, request.path, request.query, None, response, job.placeholder
-        )
+        return _unrecorded_step(request, job, response)
 
     def starts(self) -> dict[str, deque[bool]]:
         """Return for the digest of each program whether its runs started in warm pods, in the recorded order."""
@@ -428,8 +427,7 @@ def _without_digest(body: Any) -> Any:
     return {**body, "metadata": {**metadata, "annotations": rest} if rest else metadata}
 
 
-def _empty_poll(request: ReplayRequest, job: RecordedJob) -> Step:
-    response = RecordedResponse(0, 200, json=_EMPTY_LIST)
+def _unrecorded_step(request: ReplayRequest, job: RecordedJob, response: RecordedResponse) -> Step:
     return Step("not recorded", 0, request.method, request.path, request.query, None, response, job.placeholder)
 
 

@@ -187,7 +187,8 @@ class RecordingTransport(httpx.AsyncBaseTransport):
         if response.status_code == 101:
             from .recorded_attach import RecordedConnection  # wsproto is an optional dependency
 
-            connection = RecordedConnection(extensions["network_stream"], exchange, self._recorder)
+            inner, recorder = extensions["network_stream"], self._recorder
+            connection = RecordedConnection(inner, exchange, recorder.elapsed, recorder.send)
             extensions = {**extensions, "network_stream": connection}
         return httpx.Response(response.status_code, headers=response.headers, stream=stream, extensions=extensions)
 

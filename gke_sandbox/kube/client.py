@@ -432,12 +432,15 @@ class KubeClient:
             headers["Content-Type"] = "application/json"
         if not stream and not self.config.disable_compression:
             headers["Accept-Encoding"] = "gzip"
-        url = self._server + info.path
         with self._network_errors(info):
+            # httpx would parse a string again in each of its steps.
+            url = httpx.URL(
+                self._server + info.path,
+                params={key: value for key, value in query.items() if value is not None},
+            )
             request = self._http.build_request(
                 info.method,
                 url,
-                params={key: value for key, value in query.items() if value is not None},
                 content=None if content is None else _encoded(content),
                 headers=headers,
                 timeout=timeout,

@@ -10,7 +10,7 @@ from typing import cast
 import anyio
 import httpx
 
-from .transport import CLOSE_TIMEOUT, NetworkErrors
+from .transport import CLOSE_TIMEOUT, NETWORK_EXCEPTIONS, NetworkErrors
 
 __all__ = ["ResponseBody"]
 
@@ -29,15 +29,23 @@ class ResponseBody:
         # Do not use the iterators of httpx: they close the stream at its end, and if the task is cancelled at that
         # moment, it stays open. (`read` decompresses instead of them.)
         self._chunks = aiter(cast("httpx.AsyncByteStream", response.stream))
-        self._started = False
+        self._started = self._ended = False
 
     def __aiter__(self) -> ResponseBody:
         return self
 
     async def __anext__(self) -> bytes:
         self._started = True
-        with self._network_errors():
+        try:
             return await anext(self._chunks)
+        except StopAsyncIteration:
+            self._ended = True
+            raise
+        except NETWORK_EXCEPTIONS as error:
+            failed = error
+        # Only now: a context manager around each read needs memory for as long as it waits.
+        with self._network_errors():
+            raise failed
 
     async def read(self, limit: int) -> tuple[bytes, bool]:
         """Return the decompressed body and True, or its first `limit` bytes and False if it is longer."""
@@ -59,7 +67,7 @@ class ResponseBody:
 
     async def aclose(self) -> None:
         """Close the response, even if it is incomplete or the task is cancelled, and free its connection."""
-        if self._started:
+        if self._started and not self._ended:
             # After an incomplete response, a chain of generators of httpx and httpcore is suspended, and trio
             # warns when they are garbage-collected. A cancelled read ends the chain from the innermost one.
             # Buffered chunks come before it.
@@ -69,6 +77,10 @@ class ResponseBody:
                     await anext(self._chunks)
         with anyio.move_on_after(CLOSE_TIMEOUT, shield=True), suppress(*_CLOSE_ERRORS):
             await self._response.aclose()
+        if not self._response.is_stream_consumed:
+            # The response and its stream refer to each other: without this, they wait for the garbage collector.
+            # A mock transport may return a response, whose content is in memory, again.
+            self._response.stream = httpx.ByteStream(b"")
 
 
 def _decompress(gunzip: zlib._Decompress, chunk: bytes, limit: int) -> bytes:

@@ -51,10 +51,8 @@ class ConnectionStack(httpx.AsyncBaseTransport):
         except BaseException:
             await self._release(connection, reusable=False)
             raise
-        stream = _ResponseStream(cast("httpx.AsyncByteStream", response.stream), self, connection)
-        return httpx.Response(
-            response.status_code, headers=response.headers, stream=stream, extensions=response.extensions
-        )
+        response.stream = _ResponseStream(cast("httpx.AsyncByteStream", response.stream), self, connection)
+        return response
 
     async def _release(self, connection: httpx.AsyncBaseTransport, *, reusable: bool) -> None:
         if connection not in self._in_use:

@@ -28,6 +28,7 @@ from .proxy import Proxy
 from .tls import proxy_ssl_context, ssl_context
 
 __all__ = [
+    "NETWORK_EXCEPTIONS",
     "REQUEST_TIMEOUT",
     "NetworkErrors",
     "network_errors",
@@ -47,6 +48,8 @@ _OUTSIDE_VALIDITY = (9, 10)
 """X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED of OpenSSL."""
 _REFUSED = (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL)
 """httpx raises these before it sends anything: the request is not valid."""
+NETWORK_EXCEPTIONS = (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, ssl.SSLError)
+"""The exceptions that `network_errors` converts."""
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, *_REFUSED)
 
 
@@ -180,7 +183,7 @@ def network_errors(info: RequestInfo, server: str, proxy: Proxy | None = None) -
     handled = sys.exc_info()[1]
     try:
         yield
-    except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, ssl.SSLError) as error:
+    except NETWORK_EXCEPTIONS as error:
         raise _network_error(error, info, server, proxy, handled) from error
 
 

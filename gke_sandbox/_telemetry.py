@@ -33,6 +33,7 @@ class _Instruments:
         from opentelemetry import metrics, trace
 
         self.tracer = trace.get_tracer(_NAME, __version__)
+        self.use_span = trace.use_span
         self.error_status = trace.Status(trace.StatusCode.ERROR)
         meter = metrics.get_meter(_NAME, __version__)
         self.runs = meter.create_counter("gke_sandbox.runs", "{run}", "Runs that have ended.")
@@ -93,9 +94,10 @@ class RunTelemetry:
         namespace = {"k8s.namespace.name": self._settings.namespace}
         otel.in_flight.add(1, namespace)
         try:
-            with otel.tracer.start_as_current_span(
-                "gke_sandbox.run", attributes=attributes, record_exception=False, set_status_on_exception=False
-            ) as self._span:
+            self._span = otel.tracer.start_span("gke_sandbox.run", attributes=attributes)
+            with otel.use_span(
+                self._span, end_on_exit=True, record_exception=False, set_status_on_exception=False
+            ):
                 yield
         finally:
             otel.in_flight.add(-1, namespace)

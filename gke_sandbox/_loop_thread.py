@@ -36,6 +36,8 @@ _SIGNAL_POLL_INTERVAL = 0.5
 Python runs signal handlers between waits. A signal that arrives just before a wait, or that the kernel delivers to
 another thread, does not interrupt that wait.
 """
+_CLEANUP_POLL_INTERVAL = 0.02
+"""Seconds between two looks at the cleanup of an interrupted run. An event for each run needs more memory."""
 
 
 class Inheritable(Protocol):
@@ -126,7 +128,7 @@ class LoopThread:
         left = [
             attempt.name
             for execution in _with_jobs(executions)
-            if not execution.cleanup_done.is_set()
+            if not execution.is_cleaned_up
             for attempt in execution.attempts
             if attempt.job_may_exist
         ]
@@ -172,9 +174,10 @@ def _wait_for_cleanup(executions: Sequence[Execution]) -> None:
     """
     deadline = time.monotonic() + CLOSE_TIMEOUT
     for execution in _with_jobs(executions):
-        while not execution.cleanup_done.wait(_SIGNAL_POLL_INTERVAL):
+        while not execution.is_cleaned_up:
             if time.monotonic() >= deadline:
                 return
+            time.sleep(_CLEANUP_POLL_INTERVAL)
 
 
 def _with_jobs(executions: Sequence[Execution]) -> list[Execution]:

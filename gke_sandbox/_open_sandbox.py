@@ -270,7 +270,7 @@ class OpenSandbox:
             raise closed_during_the_run(execution)
 
     def delete(self, attempt: JobAttempt, execution: Execution) -> None:
-        """Delete a Job in the background and then set `execution.cleanup_done`."""
+        """Delete a Job in the background and then record it in `execution`."""
         seconds = lifetime(execution.settings, execution.idle_timeout)
         self._deletions.start(attempt, seconds, partial(self._settle, execution))
 
@@ -285,10 +285,10 @@ class OpenSandbox:
             self._connection.delete_jobs_sync(self._namespace, jobs)
 
     def _settle(self, execution: Execution) -> None:
-        """Set the events that wait for the cleanup of this execution, and of all executions."""
+        """Record the cleanup of this execution, and set the event if all are cleaned up."""
         left = self._deletions.jobs
         if execution not in self._in_flight and left.isdisjoint(attempt.name for attempt in execution.attempts):
-            execution.cleanup_done.set()
+            execution.record_cleanup()
         if not self._in_flight and not left:
             self._idle.set()
             self._idle = anyio.Event()

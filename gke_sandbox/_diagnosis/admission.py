@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .finding import json_text, mapping, mappings
+from .finding import json_text, mapping, mappings, only
 
 __all__ = ["FIELDS", "RELEASE_FIELDS", "Change", "job_changes", "pod_changes", "pod_spec_of"]
 
@@ -178,6 +178,17 @@ def pod_changes(sent: Mapping[str, Any], pod: Mapping[str, Any], container: str)
     """The unsafe changes of a pod, compared with the template of the Job as it was posted."""
     spec = pod.get("spec")
     return list(_pod_spec_changes(pod_spec_of(sent), spec, container, "spec")) if isinstance(spec, Mapping) else []
+
+
+def compared_fields(sent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a Job as it was posted with those fields only that `job_changes` and `pod_changes` read.
+
+    Without the variables of its container, for example, which are most of it.
+    """
+    spec, names = pod_spec_of(sent), (*_CONTAINER, "name", "resources", "securityContext")
+    containers = [only(each, names) for each in mappings(spec.get("containers"))]
+    template = {"spec": {**only(spec, (*_POD, "securityContext")), "containers": containers}}
+    return {"spec": {**mapping(sent.get("spec")), "template": template}}
 
 
 def pod_spec_of(job: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -42,6 +42,12 @@ def mapping(value: object) -> Mapping[str, Any]:
 def mappings(value: object) -> list[Mapping[str, Any]]:
     """Return the mappings in a list; none for anything else."""
     return [each for each in value if isinstance(each, Mapping)] if isinstance(value, (list, tuple)) else []
+
+
+def only(fields: object, names: Iterable[str]) -> dict[str, Any]:
+    """Return the fields of a mapping that have these names."""
+    known = mapping(fields)
+    return {name: known[name] for name in names if name in known}
 
 
 def is_selected(expression: Mapping[str, Any], value: str | None) -> bool:

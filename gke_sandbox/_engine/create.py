@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -101,6 +102,8 @@ class Creation:
         assert self._manifests is not None
         made = await self._create(JOBS, self._manifests.job)
         if made is not None:
+            # It is not sent again.
+            self._manifests = replace(self._manifests, job={})
             self._send(JobCreated(made))
 
     async def create_config_map(self, uid: str) -> None:
@@ -128,7 +131,7 @@ class Creation:
                 await self._budget.wait_or_raise(response)
         except SandboxError as error:
             assert self._manifests is not None
-            job, waited = self._manifests.job["metadata"]["name"], ""
+            job, waited = self._manifests.name, ""
             cut_off = resource is JOBS and self._budget.is_over
             if self._rejected is not None and (error is self._rejected or cut_off):
                 # The reason is that of the earlier rejections, also if the last attempt was cut off.

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import math
 import random
-import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -64,8 +61,7 @@ class Execution:
     ) -> None:
         self.settings = settings
         self.idle_timeout = idle_timeout
-        self.cleanup_done = threading.Event()
-        """Set when the run has ended and its Jobs are deleted, or deleting them was given up."""
+        self._is_cleaned_up = False
         self._client = client
         self._pods = pods
         self._program = program
@@ -81,6 +77,9 @@ class Execution:
         self._state: ExecutionState | None = None
         self._last: steps.Done | steps.Fail | None = None
         self._job = ""
+        # A deque would need more memory than all that is in it: it is usually empty.
+        self._inputs: list[steps.Input | JoinedChunks] = []
+        self._input_arrived: anyio.Event | None = None
         # The cancel scope of the last task of each kind, and of each connection of the log.
         self._scopes: dict[str, anyio.CancelScope] = {}
 
@@ -97,6 +96,15 @@ class Execution:
         if self._warm is not None:
             return self._warm.may_have_run
         return self._state is not None and self._state.may_have_run
+
+    @property
+    def is_cleaned_up(self) -> bool:
+        """Whether the run has ended and its Jobs are deleted, or deleting them was given up. For any thread."""
+        return (self._warm or self)._is_cleaned_up
+
+    def record_cleanup(self) -> None:
+        """Record that nothing of this run is left."""
+        (self._warm or self)._is_cleaned_up = True
 
     @property
     def program_digest(self) -> str:
@@ -127,18 +135,19 @@ class Execution:
             RELEASE_FIELDS if self._client.replays else (),
             has_program=self._program is not None,
         )
-        send, self._inputs = anyio.create_memory_object_stream[steps.Input | JoinedChunks](math.inf)
-        self._send = send.send_nowait
         self._creation = self._new_creation(now)
-        with send, self._inputs, contextlib.ExitStack() as self._observing:
-            try:
-                async with anyio.create_task_group() as self._tasks:
-                    last = await self._loop(self._state)
-                    self._tasks.cancel_scope.cancel()
-            except BaseException as error:  # noqa: BLE001 - raised, out of its group
-                raise unwrap_exception_group(error) from None
-            finally:
-                self._carry_out(self._state.apply(steps.Abandoned(), anyio.current_time()))
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                last = await self._loop(self._state)
+                for kind in tuple(self._scopes):
+                    self._stop(kind)
+        except BaseException as error:  # noqa: BLE001 - raised, out of its group
+            raise unwrap_exception_group(error) from None
+        finally:
+            self._pods.stop_observing(self._job)
+            self._carry_out(self._state.apply(steps.Abandoned(), anyio.current_time()))
+            # Both refer to this execution: without this, it waits for the garbage collector.
+            del self._creation, self._emit
         if isinstance(last, steps.Fail):
             raise last.error
         return last.result
@@ -151,7 +160,7 @@ class Execution:
         """
         assert run._program is not None
         self._program_bytes = Payload(run._program, run.settings).attach_request(self.settings.env)
-        self._program, self._emit, self.cleanup_done = run._program, run._emit, run.cleanup_done
+        self._program, self._emit = run._program, run._emit
         self.settings = run.settings
         self._creation = self._new_creation(anyio.current_time())
         run._warm = self
@@ -191,14 +200,31 @@ class Execution:
                 continue
             deadline = min(state.next_deadline, anyio.current_time() + TICK_INTERVAL)
             with anyio.CancelScope(deadline=deadline):
-                input_ = _taken(await self._inputs.receive())
+                await self._wait_for_input()
             late = anyio.current_time() - deadline
             if late > SUSPENDED_AFTER:
                 self._carry_out(state.apply(steps.Resumed(late), anyio.current_time()))
-            if input_ is None:
-                # Inputs that have arrived come before the timers.
-                with contextlib.suppress(anyio.WouldBlock):
-                    input_ = _taken(self._inputs.receive_nowait())
+            # Inputs that have arrived come before the timers.
+            input_ = self._next_input()
+
+    def _next_input(self) -> steps.Input | None:
+        if not self._inputs:
+            return None
+        input_ = self._inputs.pop(0)
+        return input_.take() if isinstance(input_, JoinedChunks) else input_
+
+    def _send(self, input_: steps.Input | JoinedChunks) -> None:
+        self._inputs.append(input_)
+        if self._input_arrived is not None:
+            self._input_arrived.set()
+
+    async def _wait_for_input(self) -> None:
+        if self._inputs:
+            # Other tasks must make progress, however many inputs there are.
+            await anyio.lowlevel.checkpoint()
+        else:
+            self._input_arrived = anyio.Event()
+            await self._input_arrived.wait()
 
     # -- effects --------------------------------------------------------------------------------------------
 
@@ -248,8 +274,8 @@ class Execution:
             except SandboxError as error:
                 self._send(steps.CreateFailed(error, may_have_arrived=False))
                 return
-            self._observing.close()
-            self._observing.enter_context(self._pods.observing(name, self._send))
+            self._pods.stop_observing(self._job)
+            self._pods.observe(name, self._send)
             self._job = name
         self._start("create", self._creation.create_job)
 
@@ -257,14 +283,15 @@ class Execution:
         """Start a task in the place of the one of the same kind."""
         self._stop(kind)
         self._scopes[kind] = scope = anyio.CancelScope()
+        self._tasks.start_soon(self._run_task, kind, scope, call, args, name=f"gke-sandbox {kind} {self._job}")
 
-        async def run() -> None:
-            with scope:
-                await call(*args)
-            if self._scopes.get(kind) is scope:
-                del self._scopes[kind]
-
-        self._tasks.start_soon(run, name=f"gke-sandbox {kind} {self._job}")
+    async def _run_task(
+        self, kind: str, scope: anyio.CancelScope, call: Callable[..., Awaitable[None]], args: tuple[Any, ...]
+    ) -> None:
+        with scope:
+            await call(*args)
+        if self._scopes.get(kind) is scope:
+            del self._scopes[kind]
 
     def _stop(self, kind: str) -> None:
         scope = self._scopes.pop(kind, None)
@@ -347,7 +374,3 @@ def unwrap_exception_group(error: BaseException) -> BaseException:
     while inner := getattr(error, "exceptions", None):  # Python 3.10 has no class for groups.
         error = inner[0]
     return error
-
-
-def _taken(received: steps.Input | JoinedChunks) -> steps.Input:
-    return received.take() if isinstance(received, JoinedChunks) else received

@@ -9,7 +9,15 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
-from .._diagnosis import PodState, Termination, WaitReason, job_wait_reason, pod_wait_reason, read_pod
+from .._diagnosis import (
+    PodState,
+    Termination,
+    WaitReason,
+    job_wait_reason,
+    pod_wait_reason,
+    read_pod,
+    without_unread_fields,
+)
 from .._diagnosis.admission import Change, pod_changes, pod_spec_of
 from .._diagnosis.limits import changed_limits, describe_changes
 from .._wire.manifests import CONTAINER
@@ -129,7 +137,7 @@ class ExecutionFacts:
 
     # -- the pod --------------------------------------------------------------------------------------------
 
-    def _observe(self, pod: Mapping[str, Any], *, deleted: bool = False, missing: bool = False) -> None:
+    def _observe(self, pod: Mapping[str, Any], *, deleted: bool, missing: bool = False) -> None:
         """Take over the state of the pod. It does not change any more once the container has ended."""
         name = str((pod.get("metadata") or {}).get("name") or "")
         if not missing and (self._pod is None or self._pod.name != name):
@@ -145,7 +153,8 @@ class ExecutionFacts:
                 # It may have run unseen.
                 return
         selector = self._settings.node_selector
-        seen = read_pod(pod, CONTAINER, deleted=deleted or missing, has_run=self._has_run, node_selector=selector)
+        pod = without_unread_fields(pod)
+        seen = read_pod(pod, CONTAINER, deleted=deleted, has_run=self._has_run, node_selector=selector)
         moved = self._pod is None or (seen.node, seen.phase, seen.wait_reason) != (
             self._pod.node,
             self._pod.phase,
@@ -289,9 +298,9 @@ class ExecutionFacts:
     def _on_pods_listed(self, pods: Sequence[Mapping[str, Any]]) -> None:
         known = self._pod
         for pod in pods:
-            self._observe(pod)
+            self._observe(pod, deleted=False)
         if not pods and known is not None and known is self._polled_pod:
-            self._observe(self._pod_object, missing=True)
+            self._observe(self._pod_object, deleted=True, missing=True)
 
     def _stop_polling(self) -> None:
         self._next_polls = []

@@ -32,7 +32,7 @@ class JoinedChunks:
         self._send = send
         self._pieces: list[bytes] = []
         self._bytes = self._frames = 0
-        self._taken = anyio.Event()
+        self._taken: anyio.Event | None = None
 
     async def add(self, chunk: bytes) -> None:
         cost = _CHUNK_COST
@@ -40,9 +40,9 @@ class JoinedChunks:
             piece = chunk[start : start + _SLICE]
             cost += piece.count(_RS)
             if self._pieces and (self._bytes + len(piece) > MAX_BYTES or self._frames + cost > MAX_FRAMES):
+                self._taken = anyio.Event()
                 await self._taken.wait()
             if not self._pieces:
-                self._taken = anyio.Event()
                 self._bytes = self._frames = 0
                 self._send(self)
             self._pieces.append(piece)
@@ -54,5 +54,6 @@ class JoinedChunks:
         """Return what was added since the last call."""
         data = b"".join(self._pieces)
         self._pieces.clear()
-        self._taken.set()
+        if self._taken is not None:
+            self._taken.set()
         return steps.LogChunk(self._number, data)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import anyio
 import anyio.abc
 
+from .._diagnosis import without_unread_fields
 from ..errors import SandboxError
 from ..kube.client import KubeClient
 from ..kube.reflector import Reflector
 from ..kube.resources import PODS
 from .shared_lists import SharedLists, job_of
-from .steps import PodSeen, WatchFailed
+from .steps import PodMissing, PodSeen, WatchFailed
 
 LINGER_TIMEOUT = 60.0
 """How long the watch stays open after the last execution, so that the next one finds it open."""
 
-PodObserver = Callable[[PodSeen | WatchFailed], None]
+PodObserver = Callable[[PodSeen | PodMissing | WatchFailed], None]
 
 
 class PodWatch:
@@ -53,19 +53,19 @@ class PodWatch:
         """Why no events arrive at the moment, or None; the watch is being retried."""
         return self._reflector.last_error if self._reflector is not None else None
 
-    @contextmanager
-    def observing(self, job: str, observer: PodObserver) -> Iterator[None]:
-        """Observe the pods of `job` while the block runs. Enter it before the Job is created."""
+    def observe(self, job: str, observer: PodObserver) -> None:
+        """Observe the pods of `job` until `stop_observing`. Call it before the Job is created."""
         self._observers[job] = observer
         self._keep_open()
-        try:
-            yield
-        finally:
-            del self._observers[job]
-            self.pending.discard(job)
-            if not self._observers and self._scope is not None:
-                must_poll = self._must_poll or (self._reflector is not None and self._reflector.polling)
-                self._scope.deadline = anyio.current_time() + (0.0 if must_poll else LINGER_TIMEOUT)
+
+    def stop_observing(self, job: str) -> None:
+        """Stop observing the pods of `job`, if they are observed."""
+        if self._observers.pop(job, None) is None:
+            return
+        self.pending.discard(job)
+        if not self._observers and self._scope is not None:
+            must_poll = self._must_poll or (self._reflector is not None and self._reflector.polling)
+            self._scope.deadline = anyio.current_time() + (0.0 if must_poll else LINGER_TIMEOUT)
 
     def _keep_open(self) -> None:
         scope = self._scope
@@ -80,7 +80,12 @@ class PodWatch:
             with scope:
                 self._must_poll = self._must_poll or (self._reflector is not None and self._reflector.polling)
                 self._reflector = Reflector(
-                    self._client, PODS, self._namespace, label_selector=self._selector, may_poll=True
+                    self._client,
+                    PODS,
+                    self._namespace,
+                    label_selector=self._selector,
+                    may_poll=True,
+                    keep=without_unread_fields,
                 )
                 self._reflector.polling = self._must_poll
                 async with self._reflector as events:
@@ -97,5 +102,9 @@ class PodWatch:
     def _emit(self, type_: str, pod: Mapping[str, Any]) -> None:
         job = job_of(pod)
         observer = self._observers.get(job)
-        if observer is not None:
-            observer(PodSeen(job, pod, deleted=type_ == "DELETED", missing=type_ == "MISSING"))
+        if observer is None:
+            return
+        if type_ == "MISSING":
+            observer(PodMissing(job, pod))
+        else:
+            observer(PodSeen(job, pod, deleted=type_ == "DELETED"))

@@ -31,7 +31,7 @@ from copy import copy
 from dataclasses import replace
 
 from .._diagnosis import Termination, WaitReason, job_termination, messages, suspension
-from .._diagnosis.admission import job_changes, pod_spec_of
+from .._diagnosis.admission import compared_fields, job_changes, pod_spec_of
 from .._wire.manifests import CONTAINER
 from ..errors import NotFound
 from ..kube.resources import PODS
@@ -61,7 +61,9 @@ class ExecutionState(ExecutionEnding):
         self._effects = []
         self._handle(input_)
         self._advance(is_tick=isinstance(input_, steps.Tick))
-        return self._effects
+        # The next input may be far away.
+        effects, self._effects = self._effects, []
+        return effects
 
     @property
     def next_deadline(self) -> float:
@@ -91,9 +93,12 @@ class ExecutionState(ExecutionEnding):
         elif isinstance(input_, steps.PollResponse):
             if self._poll is not None and input_.number == self._poll.number:
                 self._on_poll(self._poll, input_)
-        elif isinstance(input_, steps.PodSeen):
+        elif isinstance(input_, (steps.PodSeen, steps.PodMissing)):
             if self.attempts and input_.job == self._job:
-                self._observe(input_.pod, deleted=input_.deleted, missing=input_.missing)
+                if isinstance(input_, steps.PodMissing):
+                    self._observe(input_.pod, deleted=True, missing=True)
+                else:
+                    self._observe(input_.pod, deleted=input_.deleted)
         else:
             match input_:
                 case steps.Started() if not self.attempts:
@@ -160,7 +165,7 @@ class ExecutionState(ExecutionEnding):
     def _on_creation(self, input_: steps.CreationInput) -> None:
         match input_:
             case steps.JobPrepared(job):
-                self._sent_job = job
+                self._sent_job = compared_fields(job)
             case steps.JobCreated(job) if self._uid is None:
                 self._uid = str(job["metadata"]["uid"])
                 self._set_wait_reason(suspension(job))

@@ -64,15 +64,19 @@ class CreateFailed:
 
 @dataclass(frozen=True)
 class PodSeen:
-    """The watch delivered a pod. `deleted`: it is the pod's last object.
-
-    `missing`: a list does not contain the pod any more, so its end was not seen. `pod` is its last known object.
-    """
+    """The watch delivered a pod. `deleted`: it is the pod's last object."""
 
     job: str
     pod: Mapping[str, Any]
     deleted: bool = False
-    missing: bool = False
+
+
+@dataclass(frozen=True)
+class PodMissing:
+    """A list does not contain the pod any more, so its end was not seen. `pod` is its last known object."""
+
+    job: str
+    pod: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,7 @@ Input = (
     Started
     | CreationInput
     | PodSeen
+    | PodMissing
     | WatchFailed
     | LogInput
     | PollResponse

@@ -50,8 +50,9 @@ class Reflector:
     deadline yourself, and see `last_error`. Errors that a retry does not resolve (400, 401, 403, 404) are raised.
     Cancelling ``anext`` loses no event: the next call continues after the last one.
 
-    With `may_poll`, if listing is allowed and watching is forbidden, list every second or two instead. `uniform`
-    returns numbers from 0 to 1, for the back-off and the length of a watch.
+    With `may_poll`, if listing is allowed and watching is forbidden, list every second or two instead. `keep`
+    returns the part of an object to remember, with at least its name, uid and version; MISSING contains no more.
+    `uniform` returns numbers from 0 to 1, for the back-off and the length of a watch.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Reflector:
         *,
         label_selector: str | None = None,
         may_poll: bool = False,
+        keep: Callable[[dict[str, Any]], dict[str, Any]] = lambda known: known,
         uniform: Callable[[], float] = random.random,
     ) -> None:
         self._client = client
@@ -82,6 +84,7 @@ class Reflector:
         self._opened_at = 0.0
         self._no_events_yet = True
         self._may_poll = may_poll
+        self._keep = keep
         self._poll_interval = MIN_POLL_INTERVAL
         self.polling = False
         """Whether it lists at intervals because watching is forbidden."""
@@ -169,7 +172,7 @@ class Reflector:
         if event.type in ("DELETED", "MISSING"):
             self._known.pop(key, None)
         else:
-            self._known[key] = event.object
+            self._known[key] = self._keep(event.object)
             if (
                 before is not None
                 and _meta(before, "resourceVersion")

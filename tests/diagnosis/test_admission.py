@@ -12,7 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gke_sandbox._diagnosis.admission import FIELDS, RELEASE_FIELDS, Change, job_changes, pod_changes
+from gke_sandbox._diagnosis.admission import (
+    FIELDS,
+    RELEASE_FIELDS,
+    Change,
+    compared_fields,
+    job_changes,
+    pod_changes,
+)
 from gke_sandbox._wire.manifests import CONTAINER, build
 from gke_sandbox._wire.program import Program
 from gke_sandbox.cassette import load
@@ -23,6 +30,7 @@ RECORDED, FIXTURES = ROOT / "tests" / "local" / "recorded", ROOT / "fixtures"
 REMOVED = "(removed)"
 
 SENT = build(Settings(delivery="mount"), Program(code="pass"), name="job-1", session="s").job
+COMPARED = compared_fields(SENT)
 SENT_POD = {"spec": SENT["spec"]["template"]["spec"]}
 
 
@@ -41,11 +49,17 @@ def changed(obj: dict[str, Any], path: str, value: object) -> dict[str, Any]:
 
 
 def of_job(path: str, value: object) -> list[Change]:
-    return job_changes(SENT, changed(SENT, path, value), CONTAINER)
+    received = changed(SENT, path, value)
+    found = job_changes(SENT, received, CONTAINER)
+    assert job_changes(COMPARED, received, CONTAINER) == found
+    return found
 
 
 def of_pod(path: str, value: object) -> list[Change]:
-    return pod_changes(SENT, changed(SENT_POD, path, value), CONTAINER)
+    received = changed(SENT_POD, path, value)
+    found = pod_changes(SENT, received, CONTAINER)
+    assert pod_changes(COMPARED, received, CONTAINER) == found
+    return found
 
 
 def with_volume(source: dict[str, Any], mount_path: str = "/x", container: int = 0) -> dict[str, Any]:

@@ -110,6 +110,23 @@ def test_a_list_is_followed_by_its_changes() -> None:
     }
 
 
+def test_missing_contains_only_the_part_of_an_object_to_keep() -> None:
+    server = MemoryTransport(
+        [listed(5, {**pod("a", 3), "spec": {}}), error_response(410, "Expired"), listed(9), watched(FOREVER)]
+    )
+
+    async def main() -> list[WatchEvent]:
+        async with (
+            KubeClient(CONFIG, transport=server) as client,
+            Reflector(client, PODS, "ns", keep=lambda known: {"metadata": known["metadata"]}) as stream,
+        ):
+            return [await anext(stream) for _ in range(3)]
+
+    added, _, missing = run_on_mock_clock(main)
+    assert (added.type, added.object) == ("ADDED", {**pod("a", 3), "spec": {}})
+    assert (missing.type, missing.object) == ("MISSING", pod("a", 3))
+
+
 def test_an_event_may_arrive_in_many_chunks() -> None:
     text = line("ADDED", pod("a", 6))
     chunks = [text[i : i + 1] for i in range(len(text))]

@@ -9,6 +9,7 @@ what is allowed.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from .status import RequestInfo
 
@@ -19,15 +20,14 @@ FORBIDDEN_GRACE = 5.0
 OUTAGE_WINDOW = 10.0
 """Seconds after the last failed connection in which the server counts as starting."""
 
-_Permission = tuple[str, str, str, "str | None", "str | None"]
-
 
 class Permissions:
     """The permissions that one client was granted and denied."""
 
     def __init__(self) -> None:
-        self._granted: set[_Permission] = set()
-        self._denied_at: dict[_Permission, float] = {}
+        # Requests without the name of the object: a Role rarely contains names.
+        self._granted: set[RequestInfo] = set()
+        self._denied_at: dict[RequestInfo, float] = {}
         self._outage_at = -math.inf
 
     def record_outage(self, now: float) -> None:
@@ -36,7 +36,7 @@ class Permissions:
 
     def record_grant(self, info: RequestInfo) -> None:
         """Record a successful request."""
-        permission = _permission(info)
+        permission = replace(info, name=None)
         self._granted.add(permission)
         self._denied_at.pop(permission, None)
 
@@ -46,13 +46,8 @@ class Permissions:
         It may be if the server was just unreachable, or had granted the permission before; but not any more when
         the permission has been denied for `FORBIDDEN_GRACE`.
         """
-        permission = _permission(info)
+        permission = replace(info, name=None)
         first = max(self._denied_at.get(permission, now), self._outage_at)
         self._denied_at[permission] = first
         starting = permission in self._granted or now - self._outage_at < OUTAGE_WINDOW
         return starting and now - first < FORBIDDEN_GRACE
-
-
-def _permission(info: RequestInfo) -> _Permission:
-    resource = info.resource
-    return info.verb, resource.group, resource.plural, info.subresource, info.namespace

@@ -40,13 +40,6 @@ class Resource:
         """The value of an object's ``apiVersion``: ``v1``, ``batch/v1``."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
-    @property
-    def root(self) -> str:
-        """The path of the group and version: ``/api/v1``, ``/apis/batch/v1``."""
-        if not self.version:
-            return ""
-        return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
-
     def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
         """Return the path of the collection, of one object, or of a subresource of an object.
 
@@ -55,7 +48,7 @@ class Resource:
         name can result in the path of another object.
         """
         # https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-uris
-        parts = [self.root]
+        parts = [f"/{'apis' if self.group else 'api'}/{self.api_version}" if self.version else ""]
         if self.namespaced and namespace is not None:
             parts += ["namespaces", _segment("namespace", namespace)]
         elif self.namespaced and name is not None:

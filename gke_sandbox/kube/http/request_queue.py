@@ -33,7 +33,8 @@ class RequestQueue:
         self._was_throttled = False
         self._in_flight = 0
         self._number = 0
-        self._waiting: list[_Waiter] = []
+        # By priority, and then by number.
+        self._waiting: list[tuple[int, int, _Waiter]] = []
         self._throttled: set[RequestInfo] = set()
         # For requests of low priority, and for the others.
         self._low_paused_until = self._paused_until = -math.inf
@@ -52,8 +53,8 @@ class RequestQueue:
         self._number += 1
         priority = -1 if request in self._throttled else int(low_priority)
         self._throttled.discard(request)
-        waiter = _Waiter((priority, self._number), low_priority=priority == 1)
-        heapq.heappush(self._waiting, waiter)
+        waiter = _Waiter(low_priority=priority == 1)
+        heapq.heappush(self._waiting, (priority, self._number, waiter))
         self._grant()
         try:
             while not waiter.granted:
@@ -74,8 +75,8 @@ class RequestQueue:
 
     def _grant(self) -> None:
         now = anyio.current_time()
-        while self._waiting and self._in_flight < int(self._limit) and now >= self._pause_of(self._waiting[0]):
-            waiter = heapq.heappop(self._waiting)
+        while self._waiting and self._in_flight < int(self._limit) and now >= self._pause_of(self._waiting[0][2]):
+            waiter = heapq.heappop(self._waiting)[2]
             if not waiter.cancelled:
                 self._in_flight += 1
                 waiter.granted = True
@@ -100,18 +101,14 @@ class RequestQueue:
             self._was_throttled = True
             self._limit = max(self._limit / 2, MIN_IN_FLIGHT)
         self._low_paused_until = max(self._low_paused_until, now + pause)
-        for waiter in self._waiting:
+        for _, _, waiter in self._waiting:
             waiter.changed.set()
 
 
 class _Waiter:
     """A request that waits for its turn."""
 
-    def __init__(self, key: tuple[int, int], *, low_priority: bool) -> None:
-        self._key = key
+    def __init__(self, *, low_priority: bool) -> None:
         self.low_priority = low_priority
         self.granted = self.cancelled = False
         self.changed = anyio.Event()
-
-    def __lt__(self, other: _Waiter) -> bool:
-        return self._key < other._key

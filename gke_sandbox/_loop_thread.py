@@ -220,7 +220,7 @@ def _shutdown_at_exit(sandbox: AsyncSandbox, portal: BlockingPortal, thread: thr
     Only daemon threads can still wait for a run at this point. They are left waiting, because they could no longer
     handle an error.
     """
-    has_callers = sandbox._has_callers
+    has_callers = sandbox._open is not None and sandbox._open.has_callers
     sandbox._delete_jobs_sync()
     if not has_callers:
         _stop(portal, True)

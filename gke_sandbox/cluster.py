@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -65,7 +64,8 @@ class Cluster:
 
         With `path` or `context` this is the same as `kubeconfig`, in a pod too.
         """
-        return _Auto(_check_path(path, "kubeconfig file") if path else None, context, overrides)
+        file = _check_path(path, "kubeconfig file") if path else None
+        return _Kubeconfig(file, context, overrides, pod_first=True)
 
     @classmethod
     def kubeconfig(
@@ -231,40 +231,23 @@ class _Http(Cluster):
 
 
 @dataclass(frozen=True)
-class _Auto(_Http):
-    path: str | None
-    context: str | None
-    overrides: ConnectionOverrides
-
-    def _find(self) -> ClusterConfig:
-        from .kube.config.loader import find_cluster
-
-        with _suggest_local(self):
-            return find_cluster(self.path, self.context, environ=os.environ, overrides=self.overrides)
-
-
-@dataclass(frozen=True)
 class _Kubeconfig(_Http):
     path: str | None
     context: str | None
     overrides: ConnectionOverrides
+    pod_first: bool = False
+    """Whether the cluster of this pod comes first, if there is one."""
 
     def _find(self) -> ClusterConfig:
-        from .kube.config.loader import load_kubeconfig
+        from .kube.config.loader import find_cluster, load_kubeconfig
 
-        with _suggest_local(self):
-            return load_kubeconfig(self.path, self.context, environ=os.environ, overrides=self.overrides)
-
-
-@contextmanager
-def _suggest_local(cluster: _Auto | _Kubeconfig) -> Iterator[None]:
-    """Add `LOCAL_HINT` to a `ConfigError`, unless the caller chose a cluster."""
-    try:
-        yield
-    except ConfigError as error:
-        if cluster.path is not None or cluster.context is not None or cluster.overrides != NO_OVERRIDES:
-            raise
-        raise ConfigError(error.message, hint=f"{error.hint} {LOCAL_HINT}".strip()) from error.__cause__
+        find = find_cluster if self.pod_first else load_kubeconfig
+        try:
+            return find(self.path, self.context, environ=os.environ, overrides=self.overrides)
+        except ConfigError as error:
+            if self.path is not None or self.context is not None or self.overrides != NO_OVERRIDES:
+                raise  # The caller chose a cluster.
+            raise ConfigError(error.message, hint=f"{error.hint} {LOCAL_HINT}".strip()) from error.__cause__
 
 
 @dataclass(frozen=True)

@@ -141,14 +141,7 @@ class PayloadTooLarge(SpecError):
     """
 
     def __init__(
-        self,
-        field: str,
-        problem: str,
-        *,
-        size: int,
-        limit: int,
-        hint: str = "",
-        mentions: tuple[str, ...] = (),
+        self, field: str, problem: str, *, size: int, limit: int, hint: str = "", mentions: tuple[str, ...] = ()
     ) -> None:
         super().__init__(field, problem, hint=hint, mentions=mentions)
         self.size = size

@@ -321,10 +321,7 @@ class AsyncSandbox:
         return settings
 
     def _prepare(
-        self,
-        program: Program,
-        overrides: SettingsDict,
-        on_event: Callable[[ExecutionEvent], None] | None = None,
+        self, program: Program, overrides: SettingsDict, on_event: Callable[[ExecutionEvent], None] | None = None
     ) -> Run:
         """Check the settings and return the run, not started. Raises `SpecError`."""
         if on_event is not None and not callable(on_event):
@@ -383,11 +380,6 @@ class AsyncSandbox:
             )
         self._open.check_open()
         return self._open
-
-    @property
-    def _has_callers(self) -> bool:
-        """Whether a caller waits for a run."""
-        return self._open is not None and self._open.has_callers
 
     def _delete_jobs_sync(self) -> None:
         """Delete every Job that may exist, without the event loop: see `OpenSandbox.delete_jobs_sync`."""

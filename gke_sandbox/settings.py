@@ -159,13 +159,8 @@ class Toleration:
         unknown = [key for key in given if key not in known]
         if unknown:
             raise SpecError(path, f"unknown field {unknown[0]!r}; the fields are {', '.join(sorted(known))}")
-        toleration = cls(
-            key=given.get("key"),
-            operator=given.get("operator"),
-            value=given.get("value"),
-            effect=given.get("effect"),
-            toleration_seconds=given.get("tolerationSeconds"),
-        )
+        values = dict(given)
+        toleration = cls(toleration_seconds=values.pop("tolerationSeconds", None), **values)
         toleration._check(path)
         return toleration
 
@@ -344,25 +339,16 @@ class Settings:
         self._put("_default_requests", default_requests)
         for request in default_requests:
             self._put(request, capped_request(request, getattr(self, request.replace("request", "limit"))))
-        quantity = {
-            name: check_quantity(name, getattr(self, name))
-            for name in (
-                "cpu_request",
-                "cpu_limit",
-                "memory_request",
-                "memory_limit",
-                "ephemeral_storage_request",
-                "ephemeral_storage_limit",
-                "tmp_size",
-            )
-        }
+        resources = ("cpu", "memory", "ephemeral_storage")
+        fields = [f"{resource}_{kind}" for resource in resources for kind in ("request", "limit")]
+        quantity = {name: check_quantity(name, getattr(self, name)) for name in (*fields, "tmp_size")}
         if quantity["memory_limit"].value < _MIN_MEMORY_LIMIT:
             raise SpecError(
                 "memory_limit",
                 f"must be at least 1Mi, got {self.memory_limit!r}",
                 hint="The suffix m means a thousandth of a byte, M a million bytes, Mi 2^20 bytes.",
             )
-        for resource in ("cpu", "memory", "ephemeral_storage"):
+        for resource in resources:
             request, limit = f"{resource}_request", f"{resource}_limit"
             # The server rounds both up to thousandths and then compares them.
             if quantity[request].milli > quantity[limit].milli:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from google.adk.code_executors.base_code_executor import BaseCodeExecutor
 from google.adk.code_executors.code_execution_utils import CodeExecutionInput, CodeExecutionResult
-from pydantic import ConfigDict, Field, PrivateAttr
-from pydantic_core import CoreSchema, core_schema
+from pydantic import ConfigDict, Field, InstanceOf, PlainSerializer, PrivateAttr, WithJsonSchema
 
 from .._checks import check_text, check_warm
 from .._setting_names import ADK_FIELDS, SETTING_NAMES
@@ -39,20 +38,8 @@ _FIXED = ("cluster", "kubeconfig_path", "kubeconfig_context", "namespace", "warm
 """Fields that the open Sandbox depends on."""
 
 
-class _IsCluster:
-    """Pydantic schema for a Cluster: validated by its type, and dumped as its repr, which contains no token.
-
-    ``adk web`` shows the dump of every agent to its users.
-    """
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> CoreSchema:
-        as_text = core_schema.plain_serializer_function_ser_schema(repr, when_used="unless-none")
-        return core_schema.nullable_schema(core_schema.is_instance_schema(Cluster), serialization=as_text)
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: object) -> dict[str, Any]:
-        return {"anyOf": [{"type": "string"}, {"type": "null"}]}
+_Cluster = Annotated[InstanceOf[Cluster], PlainSerializer(repr), WithJsonSchema({"type": "string"})]
+"""A field that is dumped as its repr, without a token: ``adk web`` shows the dumps of agents to its users."""
 
 
 class _LazySandbox:
@@ -136,7 +123,7 @@ class GkeCodeExecutor(BaseCodeExecutor):
 
     # -- additional fields --------------------------------------------------------------------------------
 
-    cluster: Annotated[Cluster | None, _IsCluster] = None
+    cluster: _Cluster | None = None
     """Cluster, instead of a kubeconfig: `Cluster.gke`, `Cluster.local`, `Cluster.replay`, ... Default: None."""
     startup_timeout_seconds: float = 300.0
     """Seconds from the creation of the Job until the container runs. Default: 300."""
@@ -381,10 +368,12 @@ class GkeCodeExecutor(BaseCodeExecutor):
         now = self.__dict__  # An assignment in another thread replaces the whole dictionary.
         values = {name: now[name] for name in ADK_FIELDS.values()}
         more = dict(now["settings"])
-        values["labels"] = {**_labels(context), **values["labels"]}
+        agent, invocation = _agent(context), getattr(context, "invocation_id", None)
+        if isinstance(agent, str) and agent and not names.label_value(agent):
+            values["labels"] = {AGENT_LABEL: agent, **values["labels"]}
         annotations = more.get("annotations", {})
-        if isinstance(annotations, Mapping):
-            more["annotations"] = {**_annotations(context), **annotations}
+        if isinstance(annotations, Mapping) and isinstance(invocation, str):
+            more["annotations"] = {INVOCATION_ANNOTATION: invocation, **annotations}
         return fields.to_settings(values, more)
 
     def _cluster(self) -> Cluster:
@@ -421,16 +410,6 @@ def _earlier_code(context: InvocationContext | None, code: str) -> Iterator[str]
         for part in (event.content and event.content.parts) or ():
             if part.executable_code and part.executable_code.code not in (None, code):
                 yield part.executable_code.code
-
-
-def _labels(context: InvocationContext | None) -> dict[str, str]:
-    agent = _agent(context)
-    return {AGENT_LABEL: agent} if isinstance(agent, str) and agent and not names.label_value(agent) else {}
-
-
-def _annotations(context: InvocationContext | None) -> dict[str, str]:
-    invocation = getattr(context, "invocation_id", None)
-    return {INVOCATION_ANNOTATION: invocation} if isinstance(invocation, str) else {}
 
 
 def _agent(context: InvocationContext | None) -> object:

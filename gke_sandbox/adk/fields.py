@@ -30,13 +30,9 @@ def to_settings(values: Mapping[str, Any], more: Mapping[str, Any]) -> Settings:
     try:
         return Settings().override(**{setting: values[field] for setting, field in ADK_FIELDS.items()}, **more)
     except SpecError as error:
-        raise _renamed(error) from None
-
-
-def _renamed(error: SpecError) -> SpecError:
-    setting, bracket, entry = error.field.partition("[")
-    field = ADK_FIELDS.get(setting, f"settings[{setting!r}]")
-    return error.renamed(ADK_FIELDS, field + bracket + entry)
+        setting, bracket, entry = error.field.partition("[")
+        field = ADK_FIELDS.get(setting, f"settings[{setting!r}]")
+        raise error.renamed(ADK_FIELDS, field + bracket + entry) from None
 
 
 def near_field(wrong: str, fields: Iterable[str]) -> str | None:

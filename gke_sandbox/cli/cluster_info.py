@@ -89,22 +89,19 @@ def _cluster_info(args: argparse.Namespace) -> dict[str, Any]:
 
 def _as_lines(info: dict[str, Any]) -> str:
     """Return the JSON object as lines of a name and a value."""
-    rows = [("source", info["source"])]
+    rows = [(name, info.get(name)) for name in ("source", "file", "context")]
+    rows += [("address", info.get("server")), ("namespace", info["namespace"])]
     if "server" in info:
-        rows += [("file", info["file"]), ("context", info["context"]), ("address", info["server"])]
-    rows.append(("namespace", info["namespace"]))
-    if "server" in info:
-        rows += [*_tls_rows(info["tls"]), *_identity_rows(info), ("proxy", _proxy_text(info["proxy"]))]
-        if not info["compression"]:
-            rows.append(("compression", "off"))
+        tls, proxy = info["tls"], info["proxy"]
+        if tls is None:
+            rows.append(("TLS", "none (plain HTTP; credentials are not sent)"))
+        else:
+            ca = tls["ca"] if tls["verified"] else "not verified (insecure-skip-tls-verify)"
+            rows += [("CA", ca), ("TLS name", tls["server_name"])]
+        rows += _identity_rows(info)
+        rows.append(("proxy", "none" if proxy is None else f"{proxy['address']} ({proxy['source']})"))
+        rows.append(("compression", None if info["compression"] else "off"))
     return "".join(f"{name:<15}{one_line(value)}\n" for name, value in rows if value is not None)
-
-
-def _tls_rows(tls: dict[str, Any] | None) -> list[tuple[str, str | None]]:
-    if tls is None:
-        return [("TLS", "none (plain HTTP; credentials are not sent)")]
-    ca = tls["ca"] if tls["verified"] else "not verified (insecure-skip-tls-verify)"
-    return [("CA", ca), ("TLS name", tls["server_name"])]
 
 
 def _identity_rows(info: dict[str, Any]) -> list[tuple[str, str | None]]:
@@ -119,7 +116,3 @@ def _identity_rows(info: dict[str, Any]) -> list[tuple[str, str | None]]:
         parts += [f"{key} {', '.join(values)}" for key, values in user["extra"].items()]
         rows.append(("impersonating", "; ".join(parts)))
     return rows
-
-
-def _proxy_text(proxy: dict[str, Any] | None) -> str:
-    return "none" if proxy is None else f"{proxy['address']} ({proxy['source']})"

@@ -13,35 +13,21 @@ logger = logging.getLogger(__name__)
 MAX_INPUT_BYTES = 64 << 20
 """Maximum size of one input. A ConfigMap holds 1 MiB, and larger inputs only fit if they are mostly zeros."""
 
+STDIN = 0
 _CHUNK_SIZE = 1 << 16
 
 
-def read(path: str, option: str = "") -> bytes:
-    """Return the content of a file, FIFO or device. Raises `UsageError`, which names the `option`."""
-    where = f"{option}: " if option else ""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{where}cannot read {path!r}: {error_reason(error)}") from None
-    try:
-        return _read_all(descriptor, repr(path), where)
-    finally:
-        os.close(descriptor)
-
-
-def read_stdin() -> bytes:
-    """Return the content of this command's stdin. Raises `UsageError`."""
-    return _read_all(0, "stdin", "")
-
-
-def _read_all(descriptor: int, name: str, where: str) -> bytes:
+def read(path: str | int, option: str = "") -> bytes:
+    """Return the content of a file, FIFO or device, or of `STDIN`. Raises `UsageError` with the `option`."""
+    where, name = f"{option}: " if option else "", "stdin" if path == STDIN else repr(path)
     content = bytearray()
     try:
-        while chunk := os.read(descriptor, _CHUNK_SIZE):
-            content += chunk
-            if len(content) > MAX_INPUT_BYTES:
-                raise UsageError(f"{where}{name} is too large; the maximum is {MAX_INPUT_BYTES >> 20} MiB")
-    except OSError as error:
+        with open(path, "rb", buffering=0, closefd=path != STDIN) as file:
+            while chunk := os.read(file.fileno(), _CHUNK_SIZE):
+                content += chunk
+                if len(content) > MAX_INPUT_BYTES:
+                    raise UsageError(f"{where}{name} is too large; the maximum is {MAX_INPUT_BYTES >> 20} MiB")
+    except (OSError, ValueError) as error:
         raise UsageError(f"{where}cannot read {name}: {error_reason(error)}") from None
     return bytes(content)
 
@@ -51,14 +37,13 @@ def read_code(script: str | None, code: str | None) -> bytes:
 
     The program is bytes because only the Python in the pod decides whether its encoding is valid.
     """
-    if script is None and code is None:
-        raise UsageError("no program given", "Name a script, or - for stdin, or use -c CODE.")
-    if script is not None and code is not None:
-        raise UsageError(f"two programs given: {script!r} and -c", "Arguments for the program go after --.")
     if code is not None:
+        if script is not None:
+            raise UsageError(f"two programs given: {script!r} and -c", "Arguments for the program go after --.")
         return os.fsencode(code)
-    assert script is not None
-    return read_stdin() if script == "-" else read(script)
+    if script is None:
+        raise UsageError("no program given", "Name a script, or - for stdin, or use -c CODE.")
+    return read(STDIN if script == "-" else script)
 
 
 def read_files(values: Sequence[str]) -> dict[str, bytes]:

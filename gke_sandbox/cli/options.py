@@ -313,7 +313,6 @@ def read_program(args: argparse.Namespace) -> Program:
         raise UsageError("stdin cannot be both the program and its input")
     code = input_files.read_code(args.script, args.code)
     files = input_files.read_files(args.files)
-    stdin = None
-    if args.stdin is not None:
-        stdin = input_files.read_stdin() if args.stdin == "-" else input_files.read(args.stdin, "--stdin")
+    source = input_files.STDIN if args.stdin == "-" else args.stdin
+    stdin = None if source is None else input_files.read(source, "--stdin")
     return Program(code=code, files=files, args=args.program_args or (), stdin=stdin)

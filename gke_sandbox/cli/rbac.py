@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import re
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,62 +93,39 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def command(args: argparse.Namespace, console: Console) -> int:  # noqa: ARG001 - the signature of all commands
-    """Print the manifests and return the exit code. Raises `SpecError`."""
-    account_namespace, slash, account = args.service_account.rpartition("/")
+    """Print rbac.yaml with the chosen names and subjects, and return the exit code. Raises `SpecError`."""
+    namespace, slash, account = args.service_account.rpartition("/")
     check_name("--namespace", args.namespace, names.dns_label)
     check_name("--service-account", account, names.dns_subdomain)
     if slash:
-        check_name("--service-account", account_namespace, names.dns_label, what="the namespace ")
-    text = manifests(
-        args.namespace,
-        account,
-        account_namespace or args.namespace,
-        google_service_account=args.google_service_account,
-        users=args.user,
-        groups=args.group,
-        warm=args.warm,
-    )
-    print_text(text)
-    return 0
-
-
-def manifests(
-    namespace: str,
-    account: str,
-    account_namespace: str,
-    *,
-    google_service_account: str | None = None,
-    users: Sequence[str] = (),
-    groups: Sequence[str] = (),
-    warm: bool = False,
-) -> str:
-    """Return rbac.yaml with these names and subjects; without `warm`, without the Role to attach."""
+        check_name("--service-account", namespace, names.dns_label, what="the namespace ")
+    account_namespace = namespace or args.namespace
     text = Path(__file__).parents[1].joinpath("rbac.yaml").read_text(encoding="utf-8")
     # The first paragraph is about the file.
     documents = text[text.index("\n\n") + 1 :].split("\n---\n")
     subjects: list[dict[str, Any]] = [{"kind": "ServiceAccount", "name": account, "namespace": account_namespace}]
-    subjects += [{"kind": "User", "apiGroup": _RBAC_GROUP, "name": name} for name in users]
-    subjects += [{"kind": "Group", "apiGroup": _RBAC_GROUP, "name": name} for name in groups]
+    subjects += [{"kind": "User", "apiGroup": _RBAC_GROUP, "name": name} for name in args.user]
+    subjects += [{"kind": "Group", "apiGroup": _RBAC_GROUP, "name": name} for name in args.group]
     printed = []
     for document in documents:
-        if not warm and _has(document, f"  name: {ATTACH}"):
+        if not args.warm and _has(document, f"  name: {ATTACH}"):
             continue
         if _has(document, "kind: ServiceAccount"):
             document = _in_namespace(document, account_namespace)
             document = _replace(document, f"  name: {SERVICE_ACCOUNT}", f"  name: {scalar(account)}")
-            if google_service_account is not None:
-                email = scalar(google_service_account)
-                comment = _WORKLOAD_IDENTITY.format(
-                    email=google_service_account, namespace=account_namespace, name=account
+            if (email := args.google_service_account) is not None:
+                comment = _WORKLOAD_IDENTITY.format(email=email, namespace=account_namespace, name=account)
+                document = (
+                    f"{comment}{document}\n  annotations:\n    iam.gke.io/gcp-service-account: {scalar(email)}"
                 )
-                document = f"{comment}{document}\n  annotations:\n    iam.gke.io/gcp-service-account: {email}"
         elif _has(document, "kind: RoleBinding"):
             document = document[: document.index("\nsubjects:\n")] + "\nsubjects:\n"
-            document = _in_namespace(document, namespace) + textwrap.indent(dump(subjects), "  ").rstrip("\n")
+            document = _in_namespace(document, args.namespace) + textwrap.indent(dump(subjects), "  ").rstrip("\n")
         else:
-            document = _in_namespace(document, namespace)
+            document = _in_namespace(document, args.namespace)
         printed.append(document.strip("\n"))
-    return _HEADER + "\n" + "\n---\n".join(printed) + "\n"
+    print_text(_HEADER + "\n" + "\n---\n".join(printed) + "\n")
+    return 0
 
 
 def _has(document: str, line: str) -> bool:

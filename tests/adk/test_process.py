@@ -86,6 +86,7 @@ def test_the_import_adds_few_modules_to_those_of_adks_base_class(capsys: pytest.
         "gke_sandbox.kube.quantity",
         "gke_sandbox.result",
         "gke_sandbox.settings",
+        "pydantic.functional_serializers",
     ]
 
 

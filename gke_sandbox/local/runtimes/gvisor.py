@@ -24,10 +24,10 @@ from pathlib import Path
 import anyio
 
 from ...kube.programs import find_program
-from .base import ContainerSpec, ContainerStartError
+from .base import ContainerExit, ContainerSpec, ContainerStartError
 from .bundle import Interpreter, UnmountablePath, write_bundle
-from .process import SYSTEM_PATH, ProcessContainer
-from .process_client import Child, Children, Command
+from .process import SYSTEM_PATH, ProcessRuntime
+from .process_client import Command, ProcessContainer
 from .process_supervisor import remove_tree
 
 # The faster one first. runsc has systrap since 2023, older releases have ptrace.
@@ -39,16 +39,18 @@ class GVisorUnavailable(Exception):
     """runsc does not work on this machine; the message explains why."""
 
 
-class GVisorRuntime:
+class GVisorRuntime(ProcessRuntime):
     """Runs containers with runsc, all below one small supervisor process. Starts no threads.
 
-    Raises `GVisorUnavailable` if runsc is not on PATH or a trial container fails, and `ConfigError` if runsc is
-    found through an empty or relative entry of PATH.
+    The first process of a container is ``runsc run``. The sandbox and the gofer are its descendants, so killing it
+    kills them as well. Raises `GVisorUnavailable` if runsc is not on PATH or a trial container fails, and
+    `ConfigError` if runsc is found through an empty or relative entry of PATH.
     """
 
     name = "gvisor"
 
     def __init__(self) -> None:
+        super().__init__()
         runsc = find_program("runsc", os.environ.get("PATH", os.defpath))
         if runsc is None:
             raise GVisorUnavailable("runsc is not on PATH")
@@ -58,90 +60,49 @@ class GVisorRuntime:
         except UnmountablePath as error:
             raise GVisorUnavailable(f"the Python interpreter cannot be mounted in a sandbox: {error}") from error
         self._flags = _find_flags(self._runsc, self._interpreter)
-        self._children = Children()
 
-    async def start(self, spec: ContainerSpec) -> GVisorContainer:
-        """Start a container and return when it runs. Raises `ContainerStartError`."""
+    async def start(self, spec: ContainerSpec) -> ProcessContainer:
+        container = await super().start(spec)
         try:
-            directory = self._children.directory()
-        except OSError as error:
-            raise ContainerStartError(f"cannot make a directory for the container: {error}") from error
-        try:
-            write_bundle(spec, directory, self._interpreter)
-        except OSError as error:
-            remove_tree(directory)
-            raise ContainerStartError(f"cannot write the container's bundle: {error}") from error
+            await _started(container)
+        except BaseException:
+            await container.aclose()
+            raise
+        return container
+
+    def _prepare(self, spec: ContainerSpec, directory: str) -> Command:
+        write_bundle(spec, directory, self._interpreter)
         # Not the name of the pod: sandboxes with the same name conflict, even with different roots.
         name = "gke-sandbox-" + uuid.uuid4().hex
         memory = spec.memory_limit
         if memory is not None:
             memory += sum(size or 0 for size in spec.scratch.values())
-        command = Command(
-            argv=[*_command(self._runsc, self._flags, directory), "run", "-bundle", directory, name],
+        runsc = _command(self._runsc, self._flags, directory)
+        return Command(
+            argv=[*runsc, "run", "-bundle", directory, name],
             env={"PATH": SYSTEM_PATH},
             directory=directory,
             cwd=directory,
             stdin=spec.stdin,
             memory=memory,
             application_memory=True,
+            out_of_memory_code=128,
             rlimits={"RLIMIT_CORE": 0},
+            terminate=[*runsc, "kill", name, "TERM"],
         )
-        child = await self._children.start(command)
-        try:
-            await _started(child, directory)
-        except BaseException:
-            await child.aclose()
-            raise
-        return GVisorContainer(child, self._children, command.argv, name)
-
-    def kill_all(self) -> None:
-        """Kill all containers and free all resources, without an event loop. You can start containers afterwards.
-
-        This also happens when this object is deleted, at interpreter exit, and when this process is killed.
-        """
-        self._children.close()
-
-
-class GVisorContainer(ProcessContainer):
-    """A container in a sandbox. Its ``runsc run`` is a child of the supervisor.
-
-    The sandbox and the gofer are descendants of ``runsc run``, so killing it kills them as well.
-    """
-
-    out_of_memory_code = 128
-
-    def __init__(self, child: Child, children: Children, run: Sequence[str], name: str) -> None:
-        super().__init__(child)
-        self._children = children
-        self._run = run
-        self._name = name
-
-    async def terminate(self) -> None:
-        argv = [*self._run[: self._run.index("run")], "kill", self._name, "TERM"]
-        # If it fails, the container has just exited, or is killed after the grace period.
-        with contextlib.suppress(ContainerStartError, OSError):
-            directory = self._children.directory()
-            command = Command(argv=argv, env={"PATH": SYSTEM_PATH}, directory=directory, cwd=directory)
-            messenger = await self._children.start(command)
-            try:
-                await messenger.wait()
-            finally:
-                await messenger.aclose()
 
 
 def _command(runsc: str, flags: Sequence[str], directory: str) -> list[str]:
     return [runsc, "-root", f"{directory}/state", "-log", f"{directory}/log", "-log-format", "json", *flags]
 
 
-async def _started(child: Child, directory: str) -> None:
+async def _started(container: ProcessContainer) -> None:
     """Wait until runsc reports that the container runs or has exited. Raises `ContainerStartError`."""
-    while child.ended is None and not _runs(directory):
+    while container.exit is None and not _runs(container.directory):
         with anyio.move_on_after(0.01):
-            await child.wait()
-    if child.ended is not None:
-        why = _failure(directory)
-        if why and child.ended.exit_code == 128:
-            raise ContainerStartError(why)
+            await container.wait()
+    if container.exit == ContainerExit(128, "Error") and (why := _failure(container.directory)):
+        raise ContainerStartError(why)
 
 
 def _runs(directory: str) -> bool:

@@ -19,17 +19,13 @@ from __future__ import annotations
 
 import os
 import posixpath
-import signal
 import site
 import sys
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import anyio
-
-from .base import ContainerExit, ContainerSpec, ContainerStartError
-from .process_client import Child, Children, Command, Ended
+from .base import ContainerSpec, ContainerStartError
+from .process_client import Children, Command, ProcessContainer
 from .process_supervisor import remove_tree
 
 SYSTEM_PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -51,11 +47,11 @@ class ProcessRuntime:
         except OSError as error:
             raise ContainerStartError(f"cannot make a directory for the container: {error}") from error
         try:
-            command = _command(spec, directory)
+            command = self._prepare(spec, directory)
         except OSError as error:
             remove_tree(directory)
             raise ContainerStartError(f"cannot write the container's files: {error}") from error
-        return ProcessContainer(await self._children.start(command))
+        return await self._children.start(command)
 
     def kill_all(self) -> None:
         """Kill all containers and free all resources, without an event loop. You can start containers afterwards.
@@ -64,51 +60,34 @@ class ProcessRuntime:
         """
         self._children.close()
 
-
-class ProcessContainer:
-    """A container whose PID 1 is a child of the supervisor."""
-
-    out_of_memory_code = 137
-    """The exit code of a container that was killed for its memory, as with runc."""
-
-    def __init__(self, child: Child) -> None:
-        self._child = child
-
-    def output(self) -> AsyncIterator[bytes]:
-        return self._child.output()
-
-    def errors(self) -> AsyncIterator[bytes]:
-        return self._child.errors()
-
-    async def write_stdin(self, data: bytes) -> None:
-        await self._child.write_stdin(data)
-
-    def close_stdin(self) -> None:
-        self._child.close_stdin()
-
-    async def wait(self) -> ContainerExit:
-        return self._exit(await self._child.wait())
-
-    async def stop(self, grace: float) -> None:
-        if self._child.ended is None:
-            with anyio.move_on_after(grace):
-                await self.terminate()
-                await self._child.wait()
-        if self._child.ended is None:
-            self._child.send_signal(signal.SIGKILL)
-        await self._child.wait()
-
-    async def terminate(self) -> None:
-        """Send SIGTERM to PID 1."""
-        self._child.send_signal(signal.SIGTERM)
-
-    async def aclose(self) -> None:
-        await self._child.aclose()
-
-    def _exit(self, ended: Ended) -> ContainerExit:
-        if ended.out_of_memory:
-            return ContainerExit(self.out_of_memory_code, "OOMKilled")
-        return ContainerExit(ended.exit_code, "Error" if ended.exit_code else "Completed")
+    def _prepare(self, spec: ContainerSpec, directory: str) -> Command:
+        """Create the directories and files of the container, and return its command. Raises OSError."""
+        paths = PathMap.from_spec(spec, directory + "/mounts")
+        cwd = (paths.outside(spec.working_dir) if spec.working_dir else None) or directory + "/work"
+        scratch = paths.outside("/tmp") or directory + "/tmp"
+        for path in (cwd, scratch, *(paths.root + inner(mount) for mount in spec.scratch)):
+            os.makedirs(path, exist_ok=True)
+        write_files(spec, paths.root)
+        argv = [paths.outside(part) or part for part in spec.command or ("python3",)]
+        if argv[0] in ("python", "python3"):
+            argv[0] = sys.executable
+        user = user_site()
+        return Command(
+            argv=argv,
+            env={
+                "PATH": f"{posixpath.dirname(sys.executable)}:{SYSTEM_PATH}",
+                "LANG": "C.UTF-8",
+                "HOSTNAME": spec.pod,
+                **({"PYTHONUSERBASE": user[0]} if user else {}),
+                **spec.env,
+                "TMPDIR": scratch,
+            },
+            directory=directory,
+            cwd=cwd,
+            stdin=spec.stdin,
+            memory=spec.memory_limit,
+            rlimits=_rlimits(spec),
+        )
 
 
 @dataclass(frozen=True)
@@ -160,36 +139,6 @@ def write_files(spec: ContainerSpec, root: str) -> None:
         folders.add(path.parent)
     for folder in folders - {Path(root + inner(mount)) for mount in spec.scratch}:
         folder.chmod(0o555)
-
-
-def _command(spec: ContainerSpec, directory: str) -> Command:
-    """Create the directories and files of the container, and return its command. Raises OSError."""
-    paths = PathMap.from_spec(spec, directory + "/mounts")
-    cwd = (paths.outside(spec.working_dir) if spec.working_dir else None) or directory + "/work"
-    scratch = paths.outside("/tmp") or directory + "/tmp"
-    for path in (cwd, scratch, *(paths.root + inner(mount) for mount in spec.scratch)):
-        os.makedirs(path, exist_ok=True)
-    write_files(spec, paths.root)
-    argv = [paths.outside(part) or part for part in spec.command or ("python3",)]
-    if argv[0] in ("python", "python3"):
-        argv[0] = sys.executable
-    user = user_site()
-    return Command(
-        argv=argv,
-        env={
-            "PATH": f"{posixpath.dirname(sys.executable)}:{SYSTEM_PATH}",
-            "LANG": "C.UTF-8",
-            "HOSTNAME": spec.pod,
-            **({"PYTHONUSERBASE": user[0]} if user else {}),
-            **spec.env,
-            "TMPDIR": scratch,
-        },
-        directory=directory,
-        cwd=cwd,
-        stdin=spec.stdin,
-        memory=spec.memory_limit,
-        rlimits=_rlimits(spec),
-    )
 
 
 def _rlimits(spec: ContainerSpec) -> dict[str, int]:

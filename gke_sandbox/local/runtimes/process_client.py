@@ -23,12 +23,14 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 
-from .base import ContainerStartError
+from .base import ContainerExit, ContainerStartError
 from .process_supervisor import remove_tree
 
 _CHUNK = 1 << 16
 # Seconds in which the supervisor must kill all processes of a container.
 KILL_TIMEOUT = 10.0
+# Seconds without a message after which the supervisor is continued, in case a program has stopped it.
+WAKE_INTERVAL = 1.0
 
 
 @dataclass(frozen=True)
@@ -45,16 +47,12 @@ class Command:
     """The limit of all processes together, in bytes."""
     application_memory: bool = False
     """Whether the limit applies to the applications in a gVisor sandbox, not to the processes of the sandbox."""
+    out_of_memory_code: int = 137
+    """The exit code of a container that was killed for its memory."""
     rlimits: Mapping[str, int] = field(default_factory=dict)
     """Resource limits by their names in the module `resource`; the others are inherited."""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The exit of a process: its exit code, or 128 + N for signal N."""
-
-    exit_code: int
-    out_of_memory: bool = False
+    terminate: Sequence[str] = ()
+    """A command that sends SIGTERM to PID 1 of the container; by default the process itself gets the signal."""
 
 
 class Children:
@@ -72,13 +70,13 @@ class Children:
         """Create and return an empty directory for one container. Raises OSError."""
         return tempfile.mkdtemp(prefix="c-", dir=self._connected().root)
 
-    async def start(self, command: Command) -> Child:
+    async def start(self, command: Command) -> ProcessContainer:
         """Start a process and return when it runs. Raises `ContainerStartError`.
 
-        `command.directory` is always removed: here if the start fails, otherwise in `Child.aclose`.
+        `command.directory` is always removed: here if the start fails, otherwise in `ProcessContainer.aclose`.
         """
         try:
-            child = await self._connect(command.directory)
+            container = await self._connect(command)
         except OSError as error:
             remove_tree(command.directory)
             raise ContainerStartError(f"cannot start a process: {error.strerror}") from error
@@ -86,24 +84,24 @@ class Children:
             remove_tree(command.directory)
             raise
         try:
-            await child.start(command)
+            await container.start()
         except BaseException:
-            await child.aclose()
+            await container.aclose()
             raise
-        return child
+        return container
 
-    async def _connect(self, directory: str) -> Child:
+    async def _connect(self, command: Command) -> ProcessContainer:
         """Send one end of a new socket pair and the directory to the supervisor."""
         supervisor = self._connected()
         connection, remote = socket.socketpair()
         try:
             with remote:
                 connection.setblocking(False)
-                connection.send(_line({"directory": directory}))
+                connection.send(_line({"directory": command.directory}))
                 while True:
                     try:
                         socket.send_fds(supervisor.control, [b"\n"], [remote.fileno()])
-                        return Child(connection, supervisor)
+                        return ProcessContainer(command, connection, supervisor, self)
                     except BlockingIOError:
                         await anyio.sleep(0.005)  # the supervisor is busy with earlier requests
         except BaseException:
@@ -163,7 +161,7 @@ class _Supervisor:
         return self.owner == os.getpid() and self.process.poll() is None
 
     def wake(self) -> None:
-        """Continue it after a SIGSTOP, which a program can send because both run as the same user."""
+        """Continue it after a SIGSTOP, which a program can send if both run as the same user."""
         self.process.send_signal(signal.SIGCONT)
 
 
@@ -187,24 +185,31 @@ def _line(message: Mapping[str, object]) -> bytes:
     return json.dumps(message).encode() + b"\n"
 
 
-class Child:
-    """One process that the supervisor has started, with its descendants."""
+class ProcessContainer:
+    """A container whose first process is a child of the supervisor."""
 
-    def __init__(self, connection: socket.socket, supervisor: _Supervisor) -> None:
+    def __init__(
+        self, command: Command, connection: socket.socket, supervisor: _Supervisor, children: Children
+    ) -> None:
+        self._command = command
+        self.directory = command.directory
         self._socket = connection
         self._supervisor = supervisor  # keeps the supervisor alive as long as its children
+        self._children = children
         self._lock = anyio.Lock()
         self._inbox = b""
         self._closed = False  # the supervisor has closed its end: all is removed
         self._failed: str | None = None
-        self._ended: Ended | None = None
         self._output = _Output()
         self._errors = _Output()
         self._stdin = _Input()
         self.pid = 0
+        self.exit: ContainerExit | None = None
+        """Its exit, or None while it runs."""
 
-    async def start(self, command: Command) -> None:
+    async def start(self) -> None:
         """Send the command, and return when it runs. Raises `ContainerStartError`."""
+        command = self._command
         message = {
             "argv": list(command.argv),
             "env": dict(command.env),
@@ -228,33 +233,47 @@ class Child:
             raise ContainerStartError(self._failed or "the supervisor of the containers was killed")
 
     def output(self) -> AsyncIterator[bytes]:
-        """Iterate over the output of the process and its descendants, until all of them have closed it."""
         return self._output
 
     def errors(self) -> AsyncIterator[bytes]:
-        """Iterate over stderr of a command with stdin; otherwise it is part of the output."""
         return self._errors
 
     async def write_stdin(self, data: bytes) -> None:
-        """Write to stdin, and return when the pipe has taken everything. Discard data that cannot be read."""
         await self._stdin.write(data)
 
     def close_stdin(self) -> None:
-        """End stdin. Idempotent."""
         self._stdin.close()
 
-    async def wait(self) -> Ended:
-        """Wait until the process and all its descendants have ended."""
-        await self._until(lambda: self._ended is not None)
-        assert self._ended is not None
-        return self._ended
+    async def wait(self) -> ContainerExit:
+        await self._until(lambda: self.exit is not None)
+        assert self.exit is not None
+        return self.exit
 
-    @property
-    def ended(self) -> Ended | None:
-        """Its exit, or None while it runs."""
-        return self._ended
+    async def stop(self, grace: float) -> None:
+        if self.exit is None:
+            with anyio.move_on_after(grace):
+                await self._terminate()
+                await self.wait()
+        if self.exit is None:
+            self._send_signal(signal.SIGKILL)
+        await self.wait()
 
-    def send_signal(self, number: int) -> None:
+    async def _terminate(self) -> None:
+        """Send SIGTERM to PID 1."""
+        if not self._command.terminate:
+            self._send_signal(signal.SIGTERM)
+            return
+        # If it fails, the container has just exited, or is killed after the grace period.
+        with contextlib.suppress(ContainerStartError, OSError):
+            directory = self._children.directory()
+            command = Command(self._command.terminate, self._command.env, directory, directory)
+            messenger = await self._children.start(command)
+            try:
+                await messenger.wait()
+            finally:
+                await messenger.aclose()
+
+    def _send_signal(self, number: int) -> None:
         """Send a signal to the process, not to its descendants, if it still runs."""
         # The supervisor reads the few bytes immediately. If the socket is closed, the process has ended.
         with contextlib.suppress(OSError):
@@ -292,7 +311,10 @@ class Child:
                 try:
                     data, fds, _flags, _address = socket.recv_fds(self._socket, _CHUNK, 3)
                 except BlockingIOError:
-                    await anyio.wait_readable(self._socket)
+                    with anyio.move_on_after(WAKE_INTERVAL) as idle:
+                        await anyio.wait_readable(self._socket)
+                    if idle.cancelled_caught:
+                        self._supervisor.wake()
                     continue
                 except ConnectionError:
                     data, fds = b"", []
@@ -309,12 +331,16 @@ class Child:
             elif "failed" in message:
                 self._failed = message["failed"]
             elif "ended" in message:
-                code = os.waitstatus_to_exitcode(message["ended"])
-                self._ended = Ended(code if code >= 0 else 128 - code, message["out_of_memory"])
+                self.exit = self._exit(os.waitstatus_to_exitcode(message["ended"]), message["out_of_memory"])
         self._closed = not data
-        if self._closed and self._ended is None:
+        if self._closed and self.exit is None:
             # The supervisor is dead, and its children are killed with it.
-            self._ended = Ended(128 + signal.SIGKILL)
+            self.exit = self._exit(-signal.SIGKILL, False)
+
+    def _exit(self, code: int, out_of_memory: bool) -> ContainerExit:
+        if out_of_memory:
+            return ContainerExit(self._command.out_of_memory_code, "OOMKilled")
+        return ContainerExit(code if code >= 0 else 128 - code, "Error" if code else "Completed")
 
 
 class _Pipe:

@@ -277,6 +277,16 @@ async def test_a_program_that_stops_its_supervisor_can_be_closed(runtime: Proces
         await lines.next()
 
 
+async def test_a_program_that_stops_its_supervisor_does_not_delay_other_containers(
+    runtime: ProcessRuntime,
+) -> None:
+    code = "import os, signal; print(os.kill(os.getppid(), signal.SIGSTOP)); signal.pause()"
+    async with running(runtime, python(code)) as (_, lines):
+        await lines.next()
+        with anyio.fail_after(20):
+            assert (await run(runtime, python("print(1)")))[1] == b"1\n"
+
+
 async def test_a_program_that_kills_its_supervisor_dies_and_others_can_be_started(
     runtime: ProcessRuntime,
 ) -> None:
@@ -350,7 +360,7 @@ if pid == 0:
     runtime.kill_all()
     sys.exit(0)
 os.waitpid(pid, 0)
-os.kill(container._child.pid, 0)
+os.kill(container.pid, 0)
 await container.stop(30)
 print(await container.wait())
 await container.aclose()

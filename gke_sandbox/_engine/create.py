@@ -78,6 +78,8 @@ class Creation:
         self._manifests: Manifests | None = None
         # The last rejection by admission.
         self._rejected: SandboxError | None = None
+        # Whether the object that is being created may exist: after a lost response, regardless of later ones.
+        self._may_have_arrived = False
 
     def prepare(self, name: str) -> Mapping[str, Any]:
         """Build the objects under a new name, and return the Job. Raises `SpecError`."""
@@ -113,9 +115,10 @@ class Creation:
 
     async def _create(self, resource: Resource, body: dict[str, Any]) -> dict[str, Any] | None:
         """Create one object and return it. If that fails, report it, wait before a retry, and return None."""
-        request = _CreateRequest(self._client, resource, self._settings.namespace, body, self._budget)
+        name, self._may_have_arrived = body["metadata"]["name"], False
+        call = RequestInfo("create", "POST", resource, self._settings.namespace, name)
         try:
-            response = await request.send()
+            response = await self._post(resource, body, call)
             if not isinstance(response, SandboxError):
                 return response
             reason = rejection(response)
@@ -130,20 +133,73 @@ class Creation:
             elif not quickly:
                 await self._budget.wait_or_raise(response)
         except SandboxError as error:
-            assert self._manifests is not None
-            job, waited = self._manifests.name, ""
+            waited = ""
             cut_off = resource is JOBS and self._budget.is_over
             if self._rejected is not None and (error is self._rejected or cut_off):
                 # The reason is that of the earlier rejections, also if the last attempt was cut off.
                 error, waited = self._rejected, f" within {self._settings.startup_timeout:g} s (startup_timeout)"
             # Without a single response of a Kubernetes API, this is another address.
-            arrived = request.may_have_arrived and (
-                self._client.has_responded or not isinstance(error, ServerError)
-            )
-            self._send(CreateFailed(messages.rejected(error, job, waited), arrived))
+            arrived = self._may_have_arrived and (self._client.has_responded or not isinstance(error, ServerError))
+            self._send(CreateFailed(messages.rejected(error, name, waited), arrived))
         else:
             self._send(RetryCreate(same_job=quickly))
         return None
+
+    async def _post(
+        self, resource: Resource, body: dict[str, Any], call: RequestInfo
+    ) -> dict[str, Any] | SandboxError:
+        """Send the request, and again while the response is lost.
+
+        Return the error if the server did not create the object. After a lost response, raise an error that is not
+        retryable, and any error when the budget is used up.
+        """
+        while True:
+            try:
+                return await self._post_before_deadline(resource, body, call)
+            except SandboxError as error:
+                lost = is_retryable(error) and (not isinstance(error, NetworkError) or error.sent)
+                # Admission comes before the object is stored.
+                if lost and isinstance(error, (NetworkError, ServerError)) and rejection(error) is None:
+                    self._may_have_arrived = True
+                if not self._may_have_arrived:
+                    return error
+                if isinstance(error, Conflict) and await self._budget.wait_briefly(error):
+                    continue
+                await self._budget.wait_or_raise(error)
+
+    async def _post_before_deadline(
+        self, resource: Resource, body: dict[str, Any], call: RequestInfo
+    ) -> dict[str, Any]:
+        sent = not self._budget.is_over
+        if sent:
+            with anyio.CancelScope(deadline=self._budget.deadline):
+                return await self._post_once(resource, body, call)
+        what = "no complete response" if sent else "not sent"
+        raise NetworkError(f"{call}: {what} within startup_timeout", sent=sent, request=str(call))
+
+    async def _post_once(self, resource: Resource, body: dict[str, Any], call: RequestInfo) -> dict[str, Any]:
+        """Send the request once. 409 AlreadyExists means that it was created, by an earlier request or by a proxy
+        that repeats requests: the name is new.
+        """
+        namespace, name = self._settings.namespace, body["metadata"]["name"]
+        try:
+            # The requests of programs that have a Job come first: its ConfigMap must not be late.
+            made = await self._client.create(
+                resource, namespace, body, field_validation="Strict", low_priority=resource is JOBS
+            )
+        except AlreadyExists:
+            self._may_have_arrived = True
+            if resource is not JOBS:
+                return body
+            made = await self._client.get(JOBS, namespace, name)
+        metadata = made.get("metadata")
+        if isinstance(metadata, dict) and metadata.get("name") == name and metadata.get("uid"):
+            return made
+        # Some proxies also send 201.
+        message = f"{call}: the response is not the object to create"
+        error = ServerError(message, code=201, reason="", request=str(call))
+        self._client.add_hints(error)
+        raise error
 
 
 class _RetryBudget:
@@ -196,87 +252,3 @@ class _RetryBudget:
         if not self._client.has_responded and self._retry.failures + 1 >= UNREACHED_ATTEMPTS:
             raise error
         await self._retry.wait_or_raise(error)
-
-
-class _CreateRequest:
-    """The POST of one object, which is sent again while its response is lost.
-
-    After a lost response the object may exist regardless of later responses: `may_have_arrived` stays True.
-    """
-
-    def __init__(
-        self, client: KubeClient, resource: Resource, namespace: str, body: dict[str, Any], budget: _RetryBudget
-    ) -> None:
-        self._client = client
-        self._resource = resource
-        self._namespace = namespace
-        self._name = str(body["metadata"]["name"])
-        self._call = RequestInfo("create", "POST", resource, namespace, self._name)
-        self._body = body
-        self._budget = budget
-        self.may_have_arrived = False
-
-    async def send(self) -> dict[str, Any] | SandboxError:
-        """Send the request, and again while the response is lost.
-
-        Return the error if the server did not create the object. After a lost response, raise an error that is not
-        retryable, and any error when the budget is used up.
-        """
-        while True:
-            try:
-                return await self._send_before_deadline()
-            except SandboxError as error:
-                lost = is_retryable(error) and (not isinstance(error, NetworkError) or error.sent)
-                # Admission comes before the object is stored.
-                if lost and isinstance(error, (NetworkError, ServerError)) and rejection(error) is None:
-                    self.may_have_arrived = True
-                if not self.may_have_arrived:
-                    return error
-                if isinstance(error, Conflict) and await self._budget.wait_briefly(error):
-                    continue
-                await self._budget.wait_or_raise(error)
-
-    async def _send_before_deadline(self) -> dict[str, Any]:
-        sent = not self._budget.is_over
-        if sent:
-            with anyio.CancelScope(deadline=self._budget.deadline):
-                return await self._send_once()
-        raise NetworkError(
-            f"{self._call}: {'no complete response' if sent else 'not sent'} within startup_timeout",
-            sent=sent,
-            request=str(self._call),
-        )
-
-    async def _send_once(self) -> dict[str, Any]:
-        """Send the request once. 409 AlreadyExists means that it was created, by an earlier request or by a proxy
-        that repeats requests: the name is new.
-        """
-        try:
-            made = await self._client.create(
-                self._resource,
-                self._namespace,
-                self._body,
-                field_validation="Strict",
-                # The requests of programs that have a Job come first: its ConfigMap must not be late.
-                low_priority=self._resource is JOBS,
-            )
-        except AlreadyExists:
-            self.may_have_arrived = True
-            if self._resource is not JOBS:
-                return self._body
-            made = await self._client.get(JOBS, self._namespace, self._name)
-        return self._validated(made)
-
-    def _validated(self, made: dict[str, Any]) -> dict[str, Any]:
-        """Return the created object. Raise ServerError for other responses: some proxies also send 201."""
-        metadata = made.get("metadata")
-        if isinstance(metadata, dict) and metadata.get("name") == self._name and metadata.get("uid"):
-            return made
-        error = ServerError(
-            f"{self._call}: the response is not the object to create",
-            code=201,
-            reason="",
-            request=str(self._call),
-        )
-        self._client.add_hints(error)
-        raise error

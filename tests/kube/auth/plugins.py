@@ -7,13 +7,15 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
-import trustme
 
 from gke_sandbox.kube.auth.exec import ExecAuth, ExecConfig
 from gke_sandbox.kube.config.types import ClusterConfig
+
+if TYPE_CHECKING:
+    import trustme
 
 V1 = "client.authentication.k8s.io/v1"
 V1BETA1 = "client.authentication.k8s.io/v1beta1"

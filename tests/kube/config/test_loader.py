@@ -299,7 +299,6 @@ BAD: list[tuple[object, str]] = [
     (b"a: " + b"9" * 1_000_000, "not a finite number"),
     (b"[" * 100_000, "nested deeper"),
     (b"{a: " * 100_000, "nested deeper"),
-    (b"- a\n" * 1_000_000, "more than"),
     (b"a: !!python/object/apply:os.system [ls]", "tags are not supported"),
     (b"a: !!python/name:os.system x", "not YAML"),
     (b"a: !!bool maybe", "not YAML"),

@@ -57,7 +57,7 @@ def test_two_executions_get_their_own_results_in_every_order(
 def test_the_embedded_cluster_responds_in_the_recorded_shape(
     scenario: str, embedded_cluster: Embedded, fixtures: Fixtures
 ) -> None:
-    recorded = embedded_cluster.play(scenario).recorded
+    recorded = embedded_cluster.played(scenario).recorded
     assert recorded is not None
     left = unexpected(scenario, drift(fixtures.load(scenario), recorded))
     assert not left, "\n".join(map(str, left))
@@ -66,7 +66,7 @@ def test_the_embedded_cluster_responds_in_the_recorded_shape(
 def test_every_allowed_difference_exists_and_has_a_reason(embedded_cluster: Embedded, fixtures: Fixtures) -> None:
     stale = list(ALLOWED)
     for scenario in SCENARIOS:
-        recorded = embedded_cluster.play(scenario).recorded
+        recorded = embedded_cluster.played(scenario).recorded
         assert recorded is not None
         found = drift(fixtures.load(scenario), recorded)
         stale = [one for one in stale if not any(one.covers(scenario, each) for each in found)]

@@ -37,7 +37,10 @@ def add_hints(error: ApiError, config: ClusterConfig, *, found_kubernetes: bool,
         if isinstance(error, ServerError) and error.code < 500:
             error.retryable = False
         if error.code < 400 or not error.hint:
-            error.set_hint(_address_hint(config))
+            error.set_hint(
+                f"Is {config.address} ({config.source}) the address of a Kubernetes API server? A proxy in front "
+                "of the server may require a login, or not reach it."
+            )
         return
     if isinstance(error, Unauthorized):
         expires = credentials_expiry(config)
@@ -48,10 +51,3 @@ def add_hints(error: ApiError, config: ClusterConfig, *, found_kubernetes: bool,
     missing = isinstance(error, NotFound) and error.details.get("kind") == "namespaces"
     if config.is_own_cluster and (denied or missing):
         error.set_hint(f"{error.hint} {OWN_CLUSTER_HINT}")
-
-
-def _address_hint(config: ClusterConfig) -> str:
-    return (
-        f"Is {config.address} ({config.source}) the address of a Kubernetes API server? A proxy in front of the "
-        "server may require a login, or not reach it."
-    )

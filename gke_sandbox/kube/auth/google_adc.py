@@ -55,7 +55,11 @@ def _transport(client: httpx.Client) -> Any:
             response = client.request(method, url, content=body, headers=dict(headers or {}), timeout=limit)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             # Only the host: a URL may contain a token.
-            raise _transport_error(f"{_host(url)}: {_reason(error)}") from error
+            reason = plain(str(error), 300) or type(error).__name__
+            if isinstance(error, httpx.LocalProtocolError):
+                # Its text may quote a header, which may contain a token.
+                reason = "the request cannot be sent"
+            raise _transport_error(f"{_host(url)}: {reason}") from error
         return SimpleNamespace(status=response.status_code, headers=response.headers, data=response.content)
 
     return send
@@ -70,13 +74,6 @@ def _host(url: str) -> str:
         return httpx.URL(url).host
     except httpx.InvalidURL:
         return "an invalid URL"
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, httpx.LocalProtocolError):
-        # Its text may quote a header, which may contain a token.
-        return "the request cannot be sent"
-    return plain(str(error), 300) or type(error).__name__
 
 
 class FileCredentials:
@@ -101,9 +98,6 @@ class FileCredentials:
         self.quota_project = quota if isinstance(quota, str) and quota else None
         self._where = where
         self._credentials = _load(info, where)
-
-    def __repr__(self) -> str:
-        return f"FileCredentials({self.description!r})"
 
     def fetch(self) -> Token:
         """Return a new token. Raise `NetworkError` without a response, `ConfigError` if Google refused."""
@@ -202,8 +196,6 @@ def _create(info: Mapping[str, Any]) -> Any:
         return _federated(info).from_info(_with_program(info), scopes=scopes)
     if kind == "impersonated_service_account":
         return _impersonated(info, scopes)
-    if kind == "gdch_service_account":
-        raise ConfigError("credentials of Google Distributed Cloud are not supported")
     raise ConfigError(f"its type is {plain(repr(kind), 100)}, not one of {', '.join(DESCRIPTIONS)}")
 
 

@@ -46,9 +46,6 @@ class MetadataServer:
         except ValueError:
             raise ConfigError("GCE_METADATA_TIMEOUT is not a number of seconds") from None
 
-    def __repr__(self) -> str:
-        return f"MetadataServer({self.host!r})"
-
     def is_available(self) -> bool:
         """Return whether there is a metadata server. Outside Google Cloud this takes a few seconds."""
         if not self.enabled or self._configured:

@@ -267,7 +267,7 @@ def test_an_unusable_proxy_is_a_config_error(proxy: str, tmp_path: Path, monkeyp
         ("{", "is not JSON"),
         ("[]", "is not a JSON object"),
         ({}, "its type is None, not one of service_account, authorized_user"),
-        ({"type": "gdch_service_account"}, "Google Distributed Cloud"),
+        ({"type": "gdch_service_account"}, "its type is 'gdch_service_account', not one of service_account"),
         ({"type": "service_account"}, "cannot be used"),
         ({"type": "authorized_user", "client_id": "x"}, "cannot be used"),
         ({"type": "external_account"}, "cannot be used"),

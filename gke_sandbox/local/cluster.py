@@ -78,46 +78,41 @@ class Namespace:
     network_policy: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClusterOptions:
-    """The options of `LocalTransport`."""
-
-    namespaces: tuple[Namespace, ...]
-    node_labels: Mapping[str, str]
-    objects: tuple[Json, ...]
-    caller: Caller
-    pace: Pace
-
-
 class ClusterState:
-    """The state of one embedded cluster. Its controllers run in the task group `tasks`."""
+    """The state of one embedded cluster. Its controllers run in the task group `tasks`; see `LocalTransport`."""
 
     def __init__(
         self,
+        tasks: TaskGroup,
+        *,
         runtime: Runtime,
-        options: ClusterOptions,
+        namespaces: Iterable[str | Namespace],
         faults: FaultPlan,
+        pace: Pace,
+        node_labels: Mapping[str, str],
+        objects: Iterable[Json],
+        caller: Caller,
         now: Callable[[], datetime],
         rng: random.Random,
-        tasks: TaskGroup,
     ) -> None:
         self.runtime = runtime
-        self.options = options
-        self.pace = options.pace
+        self.pace = pace
         self.faults = faults
+        self.caller = caller
         self.calendar = Calendar(now)
         self.ids = IdGenerator(rng)
         self.tasks = tasks
         self.store = Store(self.calendar, self.ids)
         self.events = EventRecorder(self.store, self.calendar, NODE)
-        self.namespaces = {namespace.name: namespace for namespace in options.namespaces}
+        named = (one if isinstance(one, Namespace) else Namespace(one) for one in namespaces)
+        self.namespaces = {namespace.name: namespace for namespace in named}
         self.logs: dict[str, ContainerLog] = {}
         """The logs on the node, by the uid of the pod."""
         self.streams: dict[str, ContainerStreams] = {}
         """The streams of the running containers, by the uid of the pod."""
-        self._populate()
+        self._populate(node_labels, objects)
 
-    def _populate(self) -> None:
+    def _populate(self, node_labels: Mapping[str, str], objects: Iterable[Json]) -> None:
         for name, namespace in self.namespaces.items():
             body = {"spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}
             labels = {"kubernetes.io/metadata.name": name}
@@ -133,9 +128,9 @@ class ClusterState:
         self._create(RUNTIME_CLASSES, RUNTIME_CLASS, {}, {"handler": "runsc"})
         ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "kubelet is ready"}
         body = {"spec": {}, "status": {"conditions": [ready]}}
-        labels = {"kubernetes.io/hostname": NODE, "kubernetes.io/os": "linux", **self.options.node_labels}
+        labels = {"kubernetes.io/hostname": NODE, "kubernetes.io/os": "linux", **node_labels}
         self._create(NODES, NODE, labels, body)
-        for obj in self.options.objects:
+        for obj in objects:
             resource = next(resource for resource in ALL if resource.kind == obj["kind"])
             self.store.create(resource, self.store.prepare({"apiVersion": resource.api_version, **obj}))
 
@@ -145,9 +140,3 @@ class ClusterState:
         metadata = {"name": name, "namespace": namespace, "labels": dict(labels)}
         obj = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata, **body}
         self.store.create(resource, self.store.prepare(obj))
-
-
-def to_namespaces(values: Iterable[str | Namespace]) -> tuple[Namespace, ...]:
-    """Turn names into namespaces; of two with the same name the last one counts."""
-    named = (one if isinstance(one, Namespace) else Namespace(one) for one in values)
-    return tuple({namespace.name: namespace for namespace in named}.values())

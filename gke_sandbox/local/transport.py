@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import format_datetime
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet
@@ -33,7 +34,7 @@ from .apiserver.errors import StatusError, failure
 from .apiserver.rbac import Caller
 from .apiserver.resources import ALL, CONFIG_MAPS, JOBS, PODS
 from .apiserver.responses import Reply, error_reply, json_reply
-from .cluster import ClusterOptions, ClusterState, Namespace, to_namespaces
+from .cluster import ClusterState, Namespace
 from .controllers.gc import GarbageCollector
 from .controllers.jobs import JobController
 from .controllers.kubelet import Kubelet
@@ -101,18 +102,22 @@ class LocalTransport(httpx.AsyncBaseTransport):
         self.faults = faults or FaultPlan()
         self.requests: deque[SentRequest] = deque(maxlen=MAX_REQUESTS)
         """The latest requests, oldest first, without those whose connection was refused."""
-        self._options = ClusterOptions(
-            namespaces=to_namespaces(namespaces),
+        self._new_cluster = partial(
+            ClusterState,
+            runtime=runtime,
+            namespaces=tuple(namespaces),
+            faults=self.faults,
+            pace=pace or Pace(),
             node_labels=dict(node_labels),
             objects=tuple(objects),
             caller=caller or Caller.admin(),
-            pace=pace or Pace(),
+            now=now,
+            rng=rng or random.Random(),
         )
         self._now = now
-        self._rng = rng or random.Random()
         self._entered = 0
         self._tasks: TaskGroup | None = None
-        self._cluster: _RunningCluster | None = None
+        self._cluster: ClusterState | None = None
         self._running = False
         self._in_flight: set[anyio.CancelScope] = set()
         self._bodies: set[Body] = set()
@@ -123,9 +128,9 @@ class LocalTransport(httpx.AsyncBaseTransport):
             if self._tasks is not None:
                 raise RuntimeError("a LocalTransport cannot be used again after it was closed")
             self._tasks = anyio.create_task_group()
-            tasks = await self._tasks.__aenter__()
-            cluster = ClusterState(self.runtime, self._options, self.faults, self._now, self._rng, tasks)
-            self._cluster = _RunningCluster(cluster)
+            self._cluster = cluster = self._new_cluster(await self._tasks.__aenter__())
+            for part in (Scheduler(cluster), Kubelet(cluster), JobController(cluster), GarbageCollector(cluster)):
+                cluster.store.listen(part.on_change)
             self._running = True
         self._entered += 1
         return self
@@ -152,7 +157,7 @@ class LocalTransport(httpx.AsyncBaseTransport):
         """Stop all requests, controllers and containers; leaving the context waits for them."""
         self._running = False
         if self._cluster is not None:
-            self._cluster.cluster.tasks.cancel_scope.cancel()
+            self._cluster.tasks.cancel_scope.cancel()
         for scope in self._in_flight:
             scope.cancel()
         for body in tuple(self._bodies):
@@ -165,11 +170,11 @@ class LocalTransport(httpx.AsyncBaseTransport):
     def objects(self, plural: str) -> list[Json]:
         """Return all objects of one resource (``pods``). Do not change them."""
         resource = next(resource for resource in ALL if resource.plural == plural)
-        return self._state().cluster.store.select(resource)
+        return self._state().store.select(resource)
 
     def leftovers(self) -> list[str]:
         """Return the Jobs, pods and ConfigMaps that exist, such as ``jobs/default/x``."""
-        store = self._state().cluster.store
+        store = self._state().store
         return [
             f"{resource.plural}/{obj['metadata']['namespace']}/{obj['metadata']['name']}"
             for resource in (JOBS, PODS, CONFIG_MAPS)
@@ -181,7 +186,7 @@ class LocalTransport(httpx.AsyncBaseTransport):
 
         It is called after each change in the cluster. Raises TimeoutError after `seconds`.
         """
-        changed = self._state().cluster.store.changed
+        changed = self._state().store.changed
         with anyio.fail_after(seconds):
             while not (found := condition()):
                 await changed.wait()
@@ -189,7 +194,7 @@ class LocalTransport(httpx.AsyncBaseTransport):
 
     def expire_watches(self) -> None:
         """Drop the history of changes: watches from earlier resourceVersions have expired (410)."""
-        store = self._state().cluster.store
+        store = self._state().store
         for resource in ALL:
             store.history(resource).forget_all(store.revision)
 
@@ -202,12 +207,12 @@ class LocalTransport(httpx.AsyncBaseTransport):
         self._set_suspend(True)
 
     def _set_suspend(self, suspend: bool) -> None:
-        store = self._state().cluster.store
+        store = self._state().store
         for job in store.select(JOBS):
             key = Key(JOBS.plural, job["metadata"]["namespace"], job["metadata"]["name"])
             store.update(key, {**job, "spec": {**job["spec"], "suspend": suspend}})
 
-    def _state(self) -> _RunningCluster:
+    def _state(self) -> ClusterState:
         if self._cluster is None:
             raise RuntimeError("enter the LocalTransport with `async with` first")
         return self._cluster
@@ -226,18 +231,29 @@ class LocalTransport(httpx.AsyncBaseTransport):
                 self._in_flight.discard(scope)
         raise httpx.ReadError("the embedded cluster was closed", request=request)
 
-    async def _handle(self, running: _RunningCluster, request: httpx.Request) -> httpx.Response:
+    async def _handle(self, cluster: ClusterState, request: httpx.Request) -> httpx.Response:
         timeouts = Timeouts.of(request)
         parsed = await self._read(request, timeouts)
         faults = self.faults.for_request(RequestAction, parsed)
         await self._connect(faults, request, timeouts)
-        self.requests.append(_sent(parsed))
+        self.requests.append(
+            SentRequest(
+                anyio.current_time(),
+                parsed.method,
+                parsed.path,
+                parsed.query,
+                parsed.verb,
+                parsed.resource,
+                parsed.namespace,
+                parsed.name,
+            )
+        )
         with anyio.move_on_after(timeouts.read) as limit:
-            reply = await self._reply(running, parsed, faults, request)
+            reply = await self._reply(cluster, parsed, faults, request)
         if limit.cancelled_caught:
             raise httpx.ReadTimeout("no response within the read timeout", request=request)
         if reply.session is not None:
-            return self._upgraded(reply, reply.session, running.cluster.tasks, request)
+            return self._upgraded(reply, reply.session, cluster.tasks, request)
         return self._response(reply, parsed, timeouts, request)
 
     async def _read(self, request: httpx.Request, timeouts: Timeouts) -> ApiRequest:
@@ -259,13 +275,14 @@ class LocalTransport(httpx.AsyncBaseTransport):
 
     async def _reply(
         self,
-        running: _RunningCluster,
+        cluster: ClusterState,
         parsed: ApiRequest,
         faults: list[RequestAction],
         request: httpx.Request,
     ) -> Reply:
         """Process the request, and apply the faults."""
-        await anyio.sleep(running.cluster.pace.response)
+        server = ApiServer(cluster)
+        await anyio.sleep(cluster.pace.response)
         for fault in faults:
             if isinstance(fault, Delay) and fault.at == "request":
                 await anyio.sleep(fault.seconds)
@@ -273,7 +290,7 @@ class LocalTransport(httpx.AsyncBaseTransport):
         reply = None
         if replacement is None or (isinstance(replacement, (Respond, Drop)) and replacement.carried_out):
             try:
-                reply = await running.server.handle(parsed, request.headers)
+                reply = await server.handle(parsed, request.headers)
             except StatusError as error:
                 reply = error_reply(error)
         for fault in faults:
@@ -281,14 +298,14 @@ class LocalTransport(httpx.AsyncBaseTransport):
                 await anyio.sleep(fault.seconds)
         if replacement is not None and reply is not None and reply.session is not None:
             # The connection was made, and ends without the client.
-            reply.session.start(running.cluster.tasks)
+            reply.session.start(cluster.tasks)
             reply.session.cut()
         if isinstance(replacement, Drop):
             raise httpx.ReadError("the connection broke before the response", request=request)
         if isinstance(replacement, Respond):
             return _fault_reply(replacement)
         if reply is None:
-            return error_reply(running.server.forbidden(parsed))
+            return error_reply(server.forbidden(parsed))
         return reply
 
     def _response(
@@ -329,29 +346,6 @@ class LocalTransport(httpx.AsyncBaseTransport):
             extensions={"network_stream": stream},
             request=request,
         )
-
-
-class _RunningCluster:
-    """The controllers of a cluster, and its API server."""
-
-    def __init__(self, cluster: ClusterState) -> None:
-        self.cluster = cluster
-        self.server = ApiServer(cluster)
-        for part in (Scheduler(cluster), Kubelet(cluster), JobController(cluster), GarbageCollector(cluster)):
-            cluster.store.listen(part.on_change)
-
-
-def _sent(parsed: ApiRequest) -> SentRequest:
-    return SentRequest(
-        anyio.current_time(),
-        parsed.method,
-        parsed.path,
-        parsed.query,
-        parsed.verb,
-        parsed.resource,
-        parsed.namespace,
-        parsed.name,
-    )
 
 
 def _fault_reply(fault: Respond) -> Reply:

@@ -67,7 +67,7 @@ class ApiServer:
     def __init__(self, cluster: ClusterState) -> None:
         self._cluster = cluster
         self._store = cluster.store
-        self._caller = cluster.options.caller
+        self._caller = cluster.caller
 
     async def handle(self, request: ApiRequest, headers: Mapping[str, str]) -> Reply:
         """Process a request and return the response. Raises `StatusError`."""

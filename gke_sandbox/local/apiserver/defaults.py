@@ -19,8 +19,7 @@ _TOLERATION_SECONDS = 300
 def job_with_defaults(job: Json) -> Json:
     """Return a decoded Job with its defaults, selector and labels; its metadata must contain the uid."""
     metadata, spec = job["metadata"], dict(job.get("spec", {}))
-    if "completions" not in spec and "parallelism" not in spec:
-        spec["completions"] = 1
+    spec.setdefault("completions", 1)
     spec.setdefault("parallelism", 1)
     spec.setdefault("backoffLimit", 6)
     spec.setdefault("completionMode", "NonIndexed")

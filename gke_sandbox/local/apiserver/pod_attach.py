@@ -31,7 +31,7 @@ def pod_attach(cluster: ClusterState, request: ApiRequest, headers: Mapping[str,
     """Return the response: 101 with a session that has not started, or a refusal. Raises `StatusError`."""
     upgrade = request.method == "GET" and _is_upgrade(headers)
     # A WebSocket needs the verbs get and create; the 403 for the second one has no reason (recorded).
-    if upgrade and not cluster.options.caller.allowed("create", "", request.resource, request.namespace):
+    if upgrade and not cluster.caller.allowed("create", "", request.resource, request.namespace):
         raise forbidden(PODS, request.name, "")
     pod = cluster.store.get(Key(PODS.plural, request.namespace, request.name))
     if pod is None:

@@ -85,7 +85,7 @@ def _marked(cluster: ClusterState, obj: Json, finalizers: list[str], grace: int)
 
 
 class GarbageCollector:
-    """Deletes the dependents of deleted objects, found by their owner references."""
+    """Deletes the dependents of deleted objects, found by their owner references. Each has one owner."""
 
     def __init__(self, cluster: ClusterState) -> None:
         self._cluster = cluster
@@ -119,12 +119,7 @@ class GarbageCollector:
         store = self._cluster.store
         for key in store.dependents(owner):
             obj = store.get(key)
-            if obj is None or is_deleting(obj):
-                continue
-            others = [uid for uid in owner_uids(obj) if uid != owner and store.by_uid(uid) is not None]
-            if others:
-                self._remove_owner(key, obj, owner)
-            else:
+            if obj is not None and not is_deleting(obj):
                 delete(self._cluster, key, DeleteOptions())
 
     async def _delete_foreground(self, key: Key, owner: str) -> None:
@@ -135,7 +130,10 @@ class GarbageCollector:
         while self._is_blocked(owner):
             await notifier.wait()
         del self._blocked[owner]
-        self._remove_finalizer(key, owner)
+        obj = self._cluster.store.get(key)
+        if obj is not None and obj["metadata"]["uid"] == owner:
+            kept = [one for one in obj["metadata"]["finalizers"] if one != _FOREGROUND]
+            self._cluster.store.update(key, with_metadata(obj, finalizers=kept or None))
 
     def _is_blocked(self, owner: str) -> bool:
         for key in self._cluster.store.dependents(owner):
@@ -144,13 +142,3 @@ class GarbageCollector:
                 if reference["uid"] == owner and reference.get("blockOwnerDeletion"):
                     return True
         return False
-
-    def _remove_owner(self, key: Key, obj: Json, owner: str) -> None:
-        kept = [one for one in obj["metadata"]["ownerReferences"] if one["uid"] != owner]
-        self._cluster.store.update(key, with_metadata(obj, ownerReferences=kept or None))
-
-    def _remove_finalizer(self, key: Key, uid: str) -> None:
-        obj = self._cluster.store.get(key)
-        if obj is not None and obj["metadata"]["uid"] == uid:
-            kept = [one for one in obj["metadata"].get("finalizers", ()) if one != _FOREGROUND]
-            self._cluster.store.update(key, with_metadata(obj, finalizers=kept or None))

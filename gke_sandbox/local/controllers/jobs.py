@@ -172,23 +172,14 @@ class _JobWorker:
             return ("FailureTarget", *_BACKOFF_LIMIT)
         if anyio.current_time() >= self._deadline(job):
             return ("FailureTarget", *_DEADLINE)
-        succeeded = status.get("succeeded", 0)
-        if "completions" in spec:
-            done = succeeded >= spec["completions"]
-        else:
-            # A work queue is finished when one pod has succeeded and no pod runs any more.
-            done = succeeded > 0 and not any(_is_active(pod) for pod in self._pods())
+        done = status.get("succeeded", 0) >= spec["completions"]
         return ("SuccessCriteriaMet", *_COMPLETED) if done else None
 
     def _create_missing(self, job: Json, active: list[Json], now: float) -> None:
-        spec, status = job["spec"], job["status"]
-        wanted: int = spec["parallelism"]
-        if "completions" in spec:
-            wanted = min(wanted, spec["completions"] - status.get("succeeded", 0))
-        elif status.get("succeeded", 0):
-            wanted = len(active)
         if is_deleting(job) or now < self._next_create:
             return
+        spec = job["spec"]
+        wanted: int = min(spec["parallelism"], spec["completions"] - job["status"].get("succeeded", 0))
         for _ in range(wanted - len(active)):
             if not self._create_pod(job):
                 return

@@ -84,15 +84,6 @@ async def test_a_job_keeps_as_many_pods_as_its_parallelism_until_enough_succeede
 
 
 @on_both_loops
-async def test_a_work_queue_creates_no_pod_after_the_first_success_and_ends_with_the_last_pod() -> None:
-    ends = iter((0.02, 0.2))
-    async with running(lambda _: Script(ends_at=next(ends))) as kit:
-        await kit.create(JOBS, job(parallelism=2))
-        await kit.condition("Complete")
-        assert (kit.job_status()["succeeded"], len(kit.pods())) == (2, 2)
-
-
-@on_both_loops
 async def test_a_suspended_job_creates_no_pod() -> None:
     async with running() as kit:
         await kit.create(JOBS, job(suspend=True))
@@ -273,20 +264,6 @@ async def test_a_dependent_of_a_missing_owner_is_deleted() -> None:
     async with running() as kit:
         await kit.create(CONFIG_MAPS, config_map(owner={"name": "job", "uid": "gone"}))
         await kit.until(lambda: kit.cluster.leftovers() == [])
-
-
-@on_both_loops
-async def test_a_dependent_with_another_owner_is_kept() -> None:
-    async with running(SLEEPS) as kit:
-        owners = [(await kit.create(JOBS, job(name)))["metadata"] for name in ("one", "two")]
-        body = config_map(owner=owners[0])
-        body["metadata"]["ownerReferences"] += config_map(owner=owners[1])["metadata"]["ownerReferences"]
-        await kit.create(CONFIG_MAPS, body)
-        await kit.until(lambda: len(kit.pods()) == 2)
-        await kit.delete(f"{JOBS}/one")
-        await kit.until(lambda: len(kit.pods()) == 1)
-        (kept,) = kit.cluster.objects("configmaps")
-        assert [one["name"] for one in kept["metadata"]["ownerReferences"]] == ["two"]
 
 
 @on_a_jumping_clock

@@ -89,12 +89,13 @@ def _replayed(item: pytest.Item, path: Path) -> Iterator[Cluster]:
     from .cluster import _Replay
 
     replaying = ReplayHandle(str(path), scenario=path.stem, shared=True)
+    player = _check(replaying.load)
     yield _Replay(replaying)
     if not _passed(item):
         return
     if not replaying.used:
         pytest.fail(f"{FIXTURE} was requested, but no Sandbox used {_shown(path, item.config)}", pytrace=False)
-    _check(replaying.finish)
+    _check(player.finish)
 
 
 def _check(check: Callable[[], T]) -> T:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .causes import CAUSES, FailureCause, cause
+from .causes import CAUSES, FailureCause, WaitReason, cause
 from .events import job_termination, job_wait_reason, pod_wait_reason, rejection, suspension
-from .pod_state import PodState, Termination, WaitReason, read_pod, without_unread_fields
+from .pod_state import PodState, Termination, read_pod, without_unread_fields
 
 __all__ = [
     "CAUSES",

@@ -7,13 +7,29 @@ matching pattern is the result.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from .end_causes import END_CAUSES
 from .patterns import FailureCause, Pattern, Source
 from .rejection_causes import REJECTION_CAUSES
 from .start_causes import PULL_REASONS, START_CAUSES
 
-__all__ = ["CAUSES", "FailureCause", "Pattern", "Source", "cause", "match_cause"]
+__all__ = ["CAUSES", "FailureCause", "Pattern", "Source", "WaitReason", "cause", "match_cause"]
+
+
+@dataclass(frozen=True)
+class WaitReason:
+    """Why a pod waits, with Kubernetes' reason and message."""
+
+    cause: FailureCause
+    reason: str
+    message: str
+
+    @property
+    def is_permanent(self) -> bool:
+        """Whether waiting cannot help."""
+        return self.cause.permanent
+
 
 # Names in a message about them: in quotes, with a path, a tag or a port, or by their position.
 _NAMES = re.compile(r'"[^"\s]*"|lookup \S+|manifest \S+ in|\S*[/:@]\w\S*')

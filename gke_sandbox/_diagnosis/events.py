@@ -10,8 +10,8 @@ from typing import Any
 
 from ..errors import ApiError, SandboxError
 from ..kube.status import is_rbac_denial
-from .causes import cause, match_cause
-from .pod_state import Termination, WaitReason, unconfirmed
+from .causes import WaitReason, cause, match_cause
+from .pod_state import Termination, unconfirmed
 
 __all__ = ["job_termination", "job_wait_reason", "pod_wait_reason", "rejection", "suspension"]
 

@@ -8,19 +8,11 @@ https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from .causes import FailureCause, cause, match_cause
+from .causes import WaitReason, cause, match_cause
 
-__all__ = [
-    "NEVER_RAN",
-    "STARTING",
-    "STOPPED_CODES",
-    "InitContainer",
-    "failed_init_container",
-    "pending_init_container",
-]
+__all__ = ["NEVER_RAN", "STARTING", "STOPPED_CODES", "failed_init_container", "pending_init_container"]
 
 STARTING = frozenset({"ContainerCreating", "PodInitializing"})
 """Waiting reasons of a container that is being created normally."""
@@ -39,40 +31,32 @@ first restart, 20 s before the second, and 40 s before the third.
 """
 
 
-@dataclass(frozen=True)
-class InitContainer:
-    """An init container or native sidecar, with its reason and message if it does not start."""
-
-    name: str
-    cause: FailureCause | None = None
-    """None if it is only starting or running."""
-    reason: str = ""
-    message: str = ""
-
-
-def failed_init_container(pod: Mapping[str, Any], *, deleting: bool) -> InitContainer | None:
-    """Return the init container because of which the kubelet has given up a pod, or None."""
+def failed_init_container(pod: Mapping[str, Any], *, deleting: bool) -> WaitReason | None:
+    """Return the failure of an init container because of which the kubelet has given up a pod, or None."""
     for spec, status in _init_containers(pod):
         state, last = status.get("state") or {}, status.get("lastState") or {}
         ended = state.get("terminated") or last.get("terminated") or {}
         stopped = deleting and ended.get("exitCode") in STOPPED_CODES
         if ended.get("exitCode") and not stopped and not _is_sidecar(spec):
             message = f"{_title(spec, status)} {_ending(ended)}"
-            return _found("failed", spec, str(ended.get("reason") or "Error"), message)
+            return _found("failed", str(ended.get("reason") or "Error"), message)
     return None
 
 
-def pending_init_container(pod: Mapping[str, Any]) -> InitContainer | None:
-    """Return the first init container that has not ended, or the first sidecar that has not started, or None."""
+def pending_init_container(pod: Mapping[str, Any]) -> tuple[str, WaitReason | None]:
+    """Return the name of the first init container that has not ended, or the first sidecar that has not started.
+
+    The name is empty if there is none. The reason is None if the container is only starting or running.
+    """
     for spec, status in _init_containers(pod):
         state = status.get("state") or {}
-        ended = state.get("terminated")
         if _is_sidecar(spec):
-            if not (state.get("running") is not None and status.get("started")):
-                return _problem(spec, status)
-        elif ended is None or ended.get("exitCode"):
-            return _problem(spec, status)
-    return None
+            is_ready = state.get("running") is not None and status.get("started")
+        else:
+            is_ready = (state.get("terminated") or {}).get("exitCode") == 0
+        if not is_ready:
+            return str(spec.get("name")), _problem(spec, status)
+    return "", None
 
 
 def _init_containers(pod: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
@@ -87,7 +71,7 @@ def _is_sidecar(spec: Mapping[str, Any]) -> bool:
     return spec.get("restartPolicy") == "Always"
 
 
-def _problem(spec: Mapping[str, Any], status: Mapping[str, Any]) -> InitContainer:
+def _problem(spec: Mapping[str, Any], status: Mapping[str, Any]) -> WaitReason | None:
     """Return why an init container is not ready, as far as its status shows it."""
     state = status.get("state") or {}
     waiting = state.get("waiting") or {}
@@ -102,18 +86,19 @@ def _problem(spec: Mapping[str, Any], status: Mapping[str, Any]) -> InitContaine
         times = f"has failed {crashes} times, and the last time it" if crashes > 1 else "has failed: it"
         message = f"{title} {times} {_ending(ended)}" + (f". {detail}" if detail else "")
         known = reason or str(ended.get("reason") or "Error")
-        return _found("failed" if hopeless else "retried", spec, known, message)
+        return _found("failed" if hopeless else "retried", known, message)
     if not reason or reason in STARTING:
-        return InitContainer(str(spec.get("name")))
+        return None
     known_cause = match_cause("waiting", reason, detail)
-    kind = "failed" if known_cause is not None and known_cause.permanent else "retried"
+    kind: Literal["failed", "retried"] = (
+        "failed" if known_cause is not None and known_cause.permanent else "retried"
+    )
     summary = f": {known_cause.summary}" if known_cause is not None else ""
-    return _found(kind, spec, reason, f"{title} is waiting{summary}" + (f": {detail}" if detail else ""))
+    return _found(kind, reason, f"{title} is waiting{summary}" + (f": {detail}" if detail else ""))
 
 
-def _found(kind: str, spec: Mapping[str, Any], reason: str, message: str) -> InitContainer:
-    found = match_cause("init container", kind, message) or cause("init_container_retried")
-    return InitContainer(str(spec.get("name")), found, reason, message)
+def _found(kind: Literal["failed", "retried"], reason: str, message: str) -> WaitReason:
+    return WaitReason(cause(f"init_container_{kind}"), reason, message)
 
 
 def _title(spec: Mapping[str, Any], status: Mapping[str, Any]) -> str:

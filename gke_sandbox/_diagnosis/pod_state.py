@@ -7,16 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-from .causes import FailureCause, cause, match_cause
+from .causes import FailureCause, WaitReason, cause, match_cause
 from .finding import only
-from .init_containers import (
-    NEVER_RAN,
-    STARTING,
-    STOPPED_CODES,
-    InitContainer,
-    failed_init_container,
-    pending_init_container,
-)
+from .init_containers import NEVER_RAN, STARTING, STOPPED_CODES, failed_init_container, pending_init_container
 from .scheduling import scheduling_cause
 
 
@@ -50,20 +43,6 @@ class Termination:
         if self.kind == "not_started":
             return False
         return True if self.confirmed else None
-
-
-@dataclass(frozen=True)
-class WaitReason:
-    """Why a pod waits, with Kubernetes' reason and message."""
-
-    cause: FailureCause
-    reason: str
-    message: str
-
-    @property
-    def is_permanent(self) -> bool:
-        """Whether waiting cannot help."""
-        return self.cause.permanent
 
 
 @dataclass(frozen=True)
@@ -103,7 +82,7 @@ def read_pod(
     ran = True if has_run or _has_run(entry) else None if node else False
     deleting = deleted or bool(metadata.get("deletionTimestamp"))
     termination = _termination(pod, state.get("terminated"), ran=ran, deleting=deleting, deleted=deleted)
-    pending = None if running or termination else pending_init_container(pod)
+    init_container, pending = ("", None) if running or termination else pending_init_container(pod)
     return PodState(
         name=str(metadata.get("name", "")),
         node=node,
@@ -111,7 +90,7 @@ def read_pod(
         running=running,
         wait_reason=None if running or termination else _wait_reason(pod, state, pending, node_selector),
         termination=termination,
-        init_container=pending.name if pending is not None else "",
+        init_container=init_container,
     )
 
 
@@ -242,15 +221,15 @@ def _node_is_lost(status: Mapping[str, Any]) -> bool:
 def _wait_reason(
     pod: Mapping[str, Any],
     state: Mapping[str, Any],
-    pending: InitContainer | None,
+    pending: WaitReason | None,
     node_selector: Mapping[str, str],
 ) -> WaitReason | None:
     waiting = state.get("waiting") or {}
     reason, message = str(waiting.get("reason") or ""), str(waiting.get("message") or "").strip()
     if reason and reason not in STARTING:
         return WaitReason(match_cause("waiting", reason, message) or cause("container_waiting"), reason, message)
-    if pending is not None and pending.cause is not None:
-        return WaitReason(pending.cause, pending.reason, pending.message)
+    if pending is not None:
+        return pending
     if waiting:
         return None
     for condition in (pod.get("status") or {}).get("conditions") or ():

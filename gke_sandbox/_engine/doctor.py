@@ -6,7 +6,8 @@ Nothing is created. What this identity may not read is skipped, with the rule th
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -79,11 +80,7 @@ class Doctor:
         ]
         self._read_job()
         await self._check_namespace()
-        runtime_class = await self._check_runtime_class()
-        await self._check_nodes(runtime_class)
-        await self._check_room()
-        await self._check_network_policies()
-        await self._check_leftovers()
+        await self._check_objects()
 
     def _read_job(self) -> None:
         """Read the pod's spec and labels from the Job as admission returned it, or else as it was built."""
@@ -100,7 +97,7 @@ class Doctor:
         try:
             version = await retried(self._client.version)
             for _ in range(_ROUND_TRIPS):
-                await self._client.version()
+                await retried(self._client.version)
         except CassetteError:
             raise
         except SandboxError as error:
@@ -162,23 +159,21 @@ class Doctor:
     async def _check_identity(self) -> None:
         review = SELF_SUBJECT_REVIEWS
         body = {"apiVersion": review.api_version, "kind": review.kind}
-
-        async def read() -> Finding:
+        with self._reading("identity", "create selfsubjectreviews") as add:
             try:
                 response = await retried(lambda: self._client.create(review, None, body))
             except NotFound:
-                return Finding("skipped", "unknown: this server has no SelfSubjectReview (Kubernetes 1.28 has)")
+                add(Finding("skipped", "unknown: this server has no SelfSubjectReview (Kubernetes 1.28 has)"))
+                return
             user = mapping(mapping(response.get("status")).get("userInfo"))
             groups = ", ".join(str(each) for each in user.get("groups") or ())
             name = str(user.get("username") or "unknown")
             text = f"{name} ({groups})" if groups else name
             if name == "system:anonymous":
-                return Finding(
-                    "failure", f"{text}: no credentials were sent or accepted", "Log in, or use --token."
-                )
-            return Finding("ok", text)
-
-        await self._read("identity", "create selfsubjectreviews", read)
+                text += ": no credentials were sent or accepted"
+                add(Finding("failure", text, "Log in, or use --token."))
+            else:
+                add(Finding("ok", text))
 
     # -- the objects --------------------------------------------------------------------------------------
 
@@ -186,27 +181,22 @@ class Doctor:
         namespace = self._settings.namespace
         if any(check.name == "namespace" and check.status == "failure" for check in self.checks):
             return
-
-        async def read() -> Finding:
+        with self._reading("namespace", "get namespaces") as add:
             try:
-                found = await self._get(NAMESPACES, namespace, namespace)
+                add(namespace_finding(await self._get(NAMESPACES, namespace, namespace), self._spec))
             except NotFound as error:
-                return Finding("failure", f"{namespace} does not exist", error.hint)
-            return namespace_finding(found, self._spec)
-
-        await self._read("namespace", "get namespaces", read)
+                add(Finding("failure", f"{namespace} does not exist", error.hint))
 
     async def _check_runtime_class(self) -> dict[str, Any]:
         """Check that the RuntimeClass exists. Return it, or an empty object if it is not known."""
-        name, found = self._spec.get("runtimeClassName"), {}
+        name = self._spec.get("runtimeClassName")
         if not name:
             message = "none: the programs run with the default runtime of the nodes, which may isolate less"
             self._add("RuntimeClass", Finding("warning", message, "Use runtime_class_name gvisor."))
             return {}
-
-        async def read() -> Finding:
+        with self._reading("RuntimeClass", "get runtimeclasses") as add:
             try:
-                found.update(await self._get(RUNTIME_CLASSES, None, name))
+                found = await self._get(RUNTIME_CLASSES, None, name)
             except NotFound:
                 hint = (
                     "GKE creates gvisor with the first node pool that has --sandbox=type=gvisor, and always in "
@@ -214,60 +204,43 @@ class Doctor:
                     'kubectl create -f - <<< \'{"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", '
                     f'"metadata": {{"name": "{name}"}}, "handler": "runsc"}}\''
                 )
-                return Finding("failure", f"{name} does not exist", hint)
-            return Finding("ok", f"{name}, handler {found.get('handler')}")
+                add(Finding("failure", f"{name} does not exist", hint))
+            else:
+                add(Finding("ok", f"{name}, handler {found.get('handler')}"))
+                return found
+        return {}
 
-        await self._read("RuntimeClass", "get runtimeclasses", read)
-        return found
-
-    async def _check_nodes(self, runtime_class: dict[str, Any]) -> None:
-        async def read() -> Finding:
-            return nodes_finding(await self._list(NODES, None), self._spec, runtime_class)
-
-        await self._read("nodes", "list nodes", read)
-
-    async def _check_room(self) -> None:
-        namespace = self._settings.namespace
-        has_config_map = self._preflight.manifests.delivery != "attach"
-
-        async def quotas() -> Finding:
-            found = await self._list(RESOURCE_QUOTAS, namespace)
-            return quotas_finding(found, self._spec, namespace, config_map=has_config_map)
-
-        async def ranges() -> Finding:
-            return limit_ranges_finding(await self._list(LIMIT_RANGES, namespace), self._spec, namespace)
-
-        await self._read("quota", "list resourcequotas", quotas)
-        await self._read("LimitRange", "list limitranges", ranges)
-
-    async def _check_network_policies(self) -> None:
-        namespace = self._settings.namespace
-
-        async def read() -> Finding:
-            return network_policies_finding(await self._list(NETWORK_POLICIES, namespace), self._labels, namespace)
-
-        await self._read("NetworkPolicy", "list networkpolicies", read)
-
-    async def _check_leftovers(self) -> None:
-        namespace = self._settings.namespace
-
-        async def read() -> Finding:
+    async def _check_objects(self) -> None:
+        namespace, spec = self._settings.namespace, self._spec
+        runtime_class = await self._check_runtime_class()
+        with self._reading("nodes", "list nodes") as add:
+            add(nodes_finding(await self._list(NODES, None), spec, runtime_class))
+        with self._reading("quota", "list resourcequotas") as add:
+            has_config_map = self._preflight.manifests.delivery != "attach"
+            quotas = await self._list(RESOURCE_QUOTAS, namespace)
+            add(quotas_finding(quotas, spec, namespace, config_map=has_config_map))
+        with self._reading("LimitRange", "list limitranges") as add:
+            add(limit_ranges_finding(await self._list(LIMIT_RANGES, namespace), spec, namespace))
+        with self._reading("NetworkPolicy", "list networkpolicies") as add:
+            policies = await self._list(NETWORK_POLICIES, namespace)
+            add(network_policies_finding(policies, self._labels, namespace))
+        with self._reading("leftovers", "list jobs") as add:
             found = await orphans.find(self._client, namespace, self._now())
             over = [job for job in found if not job.may_be_in_flight]
             active = f"active: {len(found) - len(over)}, see gke-sandbox ps"
-            if not over:
-                return Finding("ok", "none" if not found else f"none; {active}")
-            hint = f"Delete them: gke-sandbox clean --older-than 10m --namespace {namespace}."
-            return Finding("warning", f"Jobs of earlier runs: {len(over)}; {active}", hint)
-
-        await self._read("leftovers", "list jobs", read)
+            if over:
+                hint = f"Delete them: gke-sandbox clean --older-than 10m --namespace {namespace}."
+                add(Finding("warning", f"Jobs of earlier runs: {len(over)}; {active}", hint))
+            else:
+                add(Finding("ok", f"none; {active}" if found else "none"))
 
     # -- requests and results -----------------------------------------------------------------------------
 
-    async def _read(self, name: str, permission: str, read: Callable[[], Awaitable[Finding]]) -> None:
-        """Add the finding of `read`. Skip the check if the permission is missing."""
+    @contextmanager
+    def _reading(self, name: str, permission: str) -> Iterator[Callable[[Finding], None]]:
+        """Return the function that adds the finding. Skip the check if the permission is missing."""
         try:
-            self._add(name, await read())
+            yield partial(self._add, name)
         except CassetteError:
             raise
         except Forbidden as error:

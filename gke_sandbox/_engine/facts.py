@@ -137,7 +137,7 @@ class ExecutionFacts:
 
     # -- the pod --------------------------------------------------------------------------------------------
 
-    def _observe(self, pod: Mapping[str, Any], *, deleted: bool, missing: bool = False) -> None:
+    def _observe(self, pod: Mapping[str, Any], *, deleted: bool = False, missing: bool = False) -> None:
         """Take over the state of the pod. It does not change any more once the container has ended."""
         name = str((pod.get("metadata") or {}).get("name") or "")
         if not missing and (self._pod is None or self._pod.name != name):
@@ -154,7 +154,7 @@ class ExecutionFacts:
                 return
         selector = self._settings.node_selector
         pod = without_unread_fields(pod)
-        seen = read_pod(pod, CONTAINER, deleted=deleted, has_run=self._has_run, node_selector=selector)
+        seen = read_pod(pod, CONTAINER, deleted=deleted or missing, has_run=self._has_run, node_selector=selector)
         moved = self._pod is None or (seen.node, seen.phase, seen.wait_reason) != (
             self._pod.node,
             self._pod.phase,
@@ -298,9 +298,9 @@ class ExecutionFacts:
     def _on_pods_listed(self, pods: Sequence[Mapping[str, Any]]) -> None:
         known = self._pod
         for pod in pods:
-            self._observe(pod, deleted=False)
+            self._observe(pod)
         if not pods and known is not None and known is self._polled_pod:
-            self._observe(self._pod_object, deleted=True, missing=True)
+            self._observe(self._pod_object, missing=True)
 
     def _stop_polling(self) -> None:
         self._next_polls = []

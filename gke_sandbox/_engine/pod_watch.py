@@ -15,12 +15,12 @@ from ..kube.client import KubeClient
 from ..kube.reflector import Reflector
 from ..kube.resources import PODS
 from .shared_lists import SharedLists, job_of
-from .steps import PodMissing, PodSeen, WatchFailed
+from .steps import PodSeen, WatchFailed
 
 LINGER_TIMEOUT = 60.0
 """How long the watch stays open after the last execution, so that the next one finds it open."""
 
-PodObserver = Callable[[PodSeen | PodMissing | WatchFailed], None]
+PodObserver = Callable[[PodSeen | WatchFailed], None]
 
 
 class PodWatch:
@@ -102,9 +102,5 @@ class PodWatch:
     def _emit(self, type_: str, pod: Mapping[str, Any]) -> None:
         job = job_of(pod)
         observer = self._observers.get(job)
-        if observer is None:
-            return
-        if type_ == "MISSING":
-            observer(PodMissing(job, pod))
-        else:
-            observer(PodSeen(job, pod, deleted=type_ == "DELETED"))
+        if observer is not None:
+            observer(PodSeen(job, pod, deleted=type_ == "DELETED", missing=type_ == "MISSING"))

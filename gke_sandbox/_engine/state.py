@@ -93,12 +93,9 @@ class ExecutionState(ExecutionEnding):
         elif isinstance(input_, steps.PollResponse):
             if self._poll is not None and input_.number == self._poll.number:
                 self._on_poll(self._poll, input_)
-        elif isinstance(input_, (steps.PodSeen, steps.PodMissing)):
+        elif isinstance(input_, steps.PodSeen):
             if self.attempts and input_.job == self._job:
-                if isinstance(input_, steps.PodMissing):
-                    self._observe(input_.pod, deleted=True, missing=True)
-                else:
-                    self._observe(input_.pod, deleted=input_.deleted)
+                self._observe(input_.pod, deleted=input_.deleted, missing=input_.missing)
         else:
             match input_:
                 case steps.Started() if not self.attempts:

@@ -64,19 +64,15 @@ class CreateFailed:
 
 @dataclass(frozen=True)
 class PodSeen:
-    """The watch delivered a pod. `deleted`: it is the pod's last object."""
+    """The watch delivered a pod. `deleted`: it is the pod's last object.
+
+    `missing`: a list does not contain the pod any more, so its end was not seen. `pod` is its last known object.
+    """
 
     job: str
     pod: Mapping[str, Any]
     deleted: bool = False
-
-
-@dataclass(frozen=True)
-class PodMissing:
-    """A list does not contain the pod any more, so its end was not seen. `pod` is its last known object."""
-
-    job: str
-    pod: Mapping[str, Any]
+    missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,7 +177,6 @@ Input = (
     Started
     | CreationInput
     | PodSeen
-    | PodMissing
     | WatchFailed
     | LogInput
     | PollResponse

@@ -47,24 +47,23 @@ class ReplayHandle(_Handle):
     shared: bool = False
     _player: Player | None = field(default=None, init=False, repr=False, compare=False)
 
-    def open(self) -> tuple[httpx.AsyncBaseTransport, str | None]:
-        """Return a transport that replays, and the recorded namespace. Raises `CassetteError`."""
+    used: bool = field(default=False, init=False, repr=False, compare=False)
+    """Whether a Sandbox has opened it."""
+
+    def load(self) -> Player:
+        """Return the replay. Raises `CassetteError` if the file is not a cassette of the scenario."""
         player = self._player
         if player is None:
             cassette = load(self.path, scenario=self.scenario)
             player = Player(cassette, strict=self.strict, timing=self.timing)
             self._player = player if self.shared else None
+        return player
+
+    def open(self) -> tuple[httpx.AsyncBaseTransport, str | None]:
+        """Return a transport that replays, and the recorded namespace. Raises `CassetteError`."""
+        player = self.load()
+        self.used = True
         return ReplayTransport(player, check=not self.shared), player.cassette.header.namespace
-
-    @property
-    def used(self) -> bool:
-        """Whether a Sandbox has opened it, if it is `shared`."""
-        return self._player is not None
-
-    def finish(self) -> None:
-        """Raise `ReplayMismatch` if a `shared` replay differed from the recording."""
-        if self._player is not None:
-            self._player.finish()
 
 
 @dataclass

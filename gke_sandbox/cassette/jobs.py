@@ -19,10 +19,7 @@ from .canonical import digest_of
 from .model import SEND, Cassette, Step, jobs_of, metadata_of
 from .placeholders import render, replace_text
 
-__all__ = ["UNKNOWN_YET", "RecordedJob", "corresponding", "is_warm_job", "uid_roles", "with_equal_suffixes"]
-
-UNKNOWN_YET = "warm"
-"""In the place of the digest of a program that is not known when its Job is created."""
+__all__ = ["RecordedJob", "corresponding", "is_warm_job", "uid_roles", "with_equal_suffixes"]
 
 
 @dataclass(eq=False)
@@ -44,6 +41,8 @@ class RecordedJob:
     mismatched: bool = False
     spare: bool = False
     is_warm: bool = False
+    program: str | None = None
+    """Its digest if that depends on no other Job: see `digest`."""
     uids: Mapping[str, str] = field(default_factory=dict)
     """Of a warm Job: see `uid_roles`."""
 
@@ -102,21 +101,22 @@ class RecordedJob:
     def digest(self, bindings: Mapping[str, str], generate: Callable[[re.Match[str]], str]) -> str | None:
         """Return the digest of the program; None if it is not known, or not yet.
 
-        The ConfigMap decides, so that cassettes of every release have one. It is not known before the names of
-        other Jobs in the program are.
+        The ConfigMap decides, so that cassettes of every release have one; for a warm Job, the request on stdin.
+        It is not known before the names of other Jobs in the program are.
         """
-        if self.is_warm:
-            return UNKNOWN_YET
         config_map, job = self.creates("ConfigMap"), self.creates("Job")
-        if config_map is None:
+        if self.is_warm:
+            found = None if self.request_step is None else self.request_step.body
+        elif config_map is None:
             annotations = metadata_of(job.body).get("annotations") if job is not None else None
             return annotations.get(PROGRAM_ANNOTATION) if isinstance(annotations, Mapping) else None
-        data, binary = config_map.body.get("data"), config_map.body.get("binaryData")
-        if not isinstance(data, Mapping):
+        elif isinstance(data := config_map.body.get("data"), Mapping):
+            data = {key: text for key, text in data.items() if key != "runner"}
+            found = {"data": data, "binaryData": config_map.body.get("binaryData")}
+        else:
             return None
-        data = {key: text for key, text in data.items() if key != "runner"}
         try:
-            return digest_of(render({"data": data, "binaryData": binary}, bindings, generate))
+            return digest_of(render(found, bindings, generate))
         except KeyError:
             return None
 

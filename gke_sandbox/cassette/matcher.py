@@ -19,7 +19,7 @@ from .._wire.manifests import PROGRAM_ANNOTATION
 from ..errors import ReplayMismatch
 from ..settings import SESSION_LABEL
 from .canonical import canonical_form, digest_of
-from .jobs import UNKNOWN_YET, RecordedJob, corresponding, is_warm_job, uid_roles
+from .jobs import RecordedJob, corresponding, is_warm_job, uid_roles
 from .model import (
     SEND,
     Cassette,
@@ -28,7 +28,7 @@ from .model import (
     Step,
     metadata_of,
 )
-from .placeholders import Bindings, Difference, match_template, render
+from .placeholders import Bindings, Difference, match_template
 from .stdin_request import readable_stdin
 
 __all__ = ["Matcher", "RecordedJob", "ReplayRequest"]
@@ -114,14 +114,9 @@ class Matcher:
         self._names: dict[str, str] = {}
         self._runs: dict[str, RecordedJob] = {}
         self._canonical: dict[str, Any] = {}
-        self._digests: dict[str, str | None] = {}
-        # The recorded warm Jobs by the digests of the programs that they got; None if that is not known.
-        self._programs: dict[str | None, list[RecordedJob]] = {}
         for placeholder, job in self._jobs.items():
             job.is_warm, job.uids = placeholder in self.uid_roles, self.uid_roles.get(placeholder, {})
-            if job.is_warm and (sent := job.request_step) is not None:
-                self._programs.setdefault(self._digest_of(sent.body), []).append(job)
-            self._digests[placeholder] = job.digest({}, generate)
+            job.program = job.digest({}, generate)
 
     # -- requests -----------------------------------------------------------------------------------------
 
@@ -144,7 +139,8 @@ class Matcher:
             request.is_status_poll or (request.method == "DELETE" and (job.is_unused or job.spare))
         ):
             # As often as it polls, the last state stays; without one there is nothing to see.
-            step = self._first_match(request, job.steps[::-1], names) or _empty_poll(request, job)
+            step = self._first_match(request, job.steps[::-1], names)
+            step = step or _unrecorded_step(request, job, RecordedResponse(0, 200, json=_EMPTY_LIST))
         if step is None and job.is_unused and request.method == "GET" and request.path.endswith("/attach"):
             step = self._silent_attach(request, job)
         if step is None:
@@ -172,12 +168,12 @@ class Matcher:
         metadata = metadata_of(request.body)
         labels, annotations = metadata.get("labels"), metadata.get("annotations")
         digest = annotations.get(PROGRAM_ANNOTATION) if isinstance(annotations, Mapping) else None
-        digest = UNKNOWN_YET if is_warm_job(request.body) else digest
         session = str(labels.get(SESSION_LABEL, "")) if isinstance(labels, Mapping) else ""
-        for job in self._candidates(digest):
+        warm = is_warm_job(request.body)
+        for job in self._candidates(digest, warm):
             if self._creation_matches(job, request):
                 return self._replays(job, request.name, session)
-        if digest == UNKNOWN_YET:
+        if warm:
             for job in self._jobs.values():
                 if job.is_warm and job.is_created and self._creation_matches(job, request):
                     # How many warm Jobs are created depends on time.
@@ -200,14 +196,15 @@ class Matcher:
         """Return the recorded Jobs that no Job of this run replays yet."""
         return [job for job in self._jobs.values() if not job.name]
 
-    def _candidates(self, digest: str | None) -> list[RecordedJob]:
+    def _candidates(self, digest: str | None, warm: bool) -> list[RecordedJob]:
+        free = [job for job in self._free() if job.is_warm == warm]
+        if warm:
+            # A warm Job without a program may have been created too late to become ready.
+            return sorted(free, key=lambda job: job.is_unused)
         if digest is None:
-            return self._free()
-        same, unknown = (
-            [job for job in self._free() if self._digests[job.placeholder] == d] for d in (digest, None)
-        )
-        # Sorted, because a warm Job without a program may have been created too late to become ready.
-        found = sorted(same, key=lambda job: job.is_unused)
+            return free
+        unknown = [job for job in free if job.program is None]
+        found = [job for job in free if job.program == digest]
         return found + [job for job in unknown if job.digest(self._names, self._generate) in (digest, None)]
 
     def _creation_matches(self, job: RecordedJob, request: ReplayRequest) -> bool:
@@ -235,11 +232,12 @@ class Matcher:
             return None
         if job.spare or (job.request_step is not None and not job.waits):
             return None
-        candidates = [*self._programs.get(digest_of(request.body), ()), *self._programs.get(None, ())]
-        for other in sorted(candidates, key=lambda each: each is not job):
+        digest = digest_of(request.body)
+        candidates = [each for each in self._jobs.values() if each.program in (digest, None) and each.waits]
+        for other in sorted(candidates, key=lambda each: (each is not job, each.program is None)):
             names = ChainMap({other.placeholder: job.name}, self._names)
-            sent = [other.request_step] if other.waits and other.request_step is not None else []
-            if sent and self._first_match(request, sent, names) is not None:
+            sent = (step for step in other.steps if step.sends_request)
+            if self._first_match(request, sent, names) is not None:
                 if other is job:
                     return None
                 self._exchange(job, other)
@@ -252,25 +250,15 @@ class Matcher:
         if recorded is None:
             return None
         response = RecordedResponse(0, 101, recorded.response.headers, chunks=(), ended_by="client")
-        return Step(
-            "not recorded", 0, request.method, request.path, request.query, None, response, job.placeholder
-        )
+        return _unrecorded_step(request, job, response)
 
     def starts(self) -> dict[str, deque[bool]]:
         """Return for the digest of each program whether its runs started in warm pods, in the recorded order."""
         found: dict[str, deque[bool]] = {}
-        of_warm = {job: digest for digest, jobs in self._programs.items() for job in jobs}
-        for placeholder, job in self._jobs.items():
-            digest = of_warm.get(job) if job.is_warm else self._digests[placeholder]
-            if digest is not None:
-                found.setdefault(digest, deque()).append(job.is_warm)
+        for job in self._jobs.values():
+            if job.program is not None:
+                found.setdefault(job.program, deque()).append(job.is_warm)
         return found
-
-    def _digest_of(self, body: Any) -> str | None:
-        try:
-            return digest_of(render(body, {}, self._generate))
-        except KeyError:
-            return None
 
     def _exchange(self, job: RecordedJob, other: RecordedJob) -> None:
         """Exchange what two recorded warm Jobs replay. The first has reached the request on stdin."""
@@ -439,8 +427,7 @@ def _without_digest(body: Any) -> Any:
     return {**body, "metadata": {**metadata, "annotations": rest} if rest else metadata}
 
 
-def _empty_poll(request: ReplayRequest, job: RecordedJob) -> Step:
-    response = RecordedResponse(0, 200, json=_EMPTY_LIST)
+def _unrecorded_step(request: ReplayRequest, job: RecordedJob, response: RecordedResponse) -> Step:
     return Step("not recorded", 0, request.method, request.path, request.query, None, response, job.placeholder)
 
 

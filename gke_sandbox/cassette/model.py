@@ -19,6 +19,7 @@ __all__ = [
     "ENDED_BY",
     "ERRORS",
     "FORMAT",
+    "ONE_THREAD_HINT",
     "SEND",
     "AttachMessage",
     "Cassette",
@@ -58,6 +59,9 @@ ERRORS: dict[str, type[httpx.TransportError]] = {
 ENDED_BY = ("server", "client", *ERRORS)
 """All values of `RecordedResponse.ended_by`."""
 
+
+ONE_THREAD_HINT = "Give each Sandbox that runs at the same time its own cassette."
+"""The hint if Sandboxes in several threads share a cassette."""
 
 SEND = "SEND"
 """The method of what a client writes to a container's stdin: it is recorded like a request without a response.

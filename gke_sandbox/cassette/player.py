@@ -17,7 +17,7 @@ from ..errors import CassetteError, ReplayMismatch
 from ..settings import SESSION_LABEL
 from .jobs import with_equal_suffixes
 from .matcher import Matcher, RecordedJob, ReplayRequest
-from .model import SEND, Cassette, Chunk, RecordedResponse, Step
+from .model import ONE_THREAD_HINT, SEND, Cassette, Chunk, RecordedResponse, Step
 from .placeholders import GeneratedNames, render
 from .timeline import PodTimeline, TimelineEvent, read_timelines
 
@@ -111,10 +111,8 @@ class Player:
         """Count an opened transport. Raises `CassetteError` if one is open in another thread."""
         here = threading.get_ident()
         if self._open and self._thread != here:
-            raise CassetteError(
-                f"{self.cassette.source} is being replayed in another thread",
-                hint="Give each Sandbox that runs at the same time its own cassette.",
-            )
+            source = self.cassette.source
+            raise CassetteError(f"{source} is being replayed in another thread", hint=ONE_THREAD_HINT)
         self._thread = here
         self._open += 1
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import httpcore
 from wsproto.connection import Connection, ConnectionState, ConnectionType
@@ -17,16 +18,6 @@ STDIN, CLOSE = 0, 255
 CHANNELS = {1: "stdout", 2: "stderr", 3: "status"}
 NOT_A_FRAME = b"\xff\x00"
 """Bytes with reserved bits set, which every client refuses. https://www.rfc-editor.org/rfc/rfc6455#section-5.2"""
-
-
-class Tape(Protocol):
-    """The recording; see `recorder.Recorder`."""
-
-    def elapsed(self) -> float:
-        """Return the seconds since the first request."""
-
-    def send(self, attach: Exchange, query: dict[str, str]) -> Exchange:
-        """Add something that a client writes to the stdin of the container to which it is attached."""
 
 
 class Parts:
@@ -48,13 +39,20 @@ class Parts:
 class RecordedConnection(httpcore.AsyncNetworkStream):
     """Passes everything on to `inner`, and adds the messages to the recording of the attach.
 
-    Pings and pongs are not recorded: how many there are depends on time.
+    Pings and pongs are not recorded: how many there are depends on time. `elapsed` and `send` are the methods of
+    the `recorder.Recorder`.
     """
 
-    def __init__(self, inner: Any, exchange: Exchange, tape: Tape) -> None:
+    def __init__(
+        self,
+        inner: Any,
+        exchange: Exchange,
+        elapsed: Callable[[], float],
+        send: Callable[[Exchange, dict[str, str]], Exchange],
+    ) -> None:
         self._inner = inner
         self._exchange = exchange
-        self._recorder = tape
+        self._elapsed, self._send = elapsed, send
         self._from_server = Connection(ConnectionType.CLIENT)
         self._from_client = Connection(ConnectionType.SERVER)
         self._received, self._sent = Parts(), Parts()
@@ -102,7 +100,7 @@ class RecordedConnection(httpcore.AsyncNetworkStream):
         exchange = self._exchange
         if exchange.ended_at is not None:
             return
-        exchange.ended_at, exchange.ended_by = self._recorder.elapsed(), by
+        exchange.ended_at, exchange.ended_by = self._elapsed(), by
         # The client has received this part of a message.
         self._add_message(bytes(self._received.data))
         if self._request is not None:
@@ -123,7 +121,7 @@ class RecordedConnection(httpcore.AsyncNetworkStream):
                 # wsproto reports bytes that are not valid in this form. Where they start is known only if they
                 # arrived alone.
                 self._add("", NOT_A_FRAME if found else data)
-                self._exchange.ended_by, self._exchange.ended_at = "client", self._recorder.elapsed()
+                self._exchange.ended_by, self._exchange.ended_at = "client", self._elapsed()
             elif isinstance(event, CloseConnection):
                 self._add("", (event.reason or "").encode(), event.code)
                 self._end("server")
@@ -133,7 +131,7 @@ class RecordedConnection(httpcore.AsyncNetworkStream):
             self._add(CHANNELS.get(message[0], f"{message[0]}"), message[1:])
 
     def _add(self, channel: str, data: bytes, close: int | None = None) -> None:
-        now = self._recorder.elapsed()
+        now = self._elapsed()
         self._exchange.messages.append(AttachMessage(now, channel, data, close, self._last_sent))
 
     # -- from the client ----------------------------------------------------------------------------------
@@ -150,14 +148,14 @@ class RecordedConnection(httpcore.AsyncNetworkStream):
 
     def _take_message(self, message: bytes) -> None:
         if message == bytes([CLOSE, STDIN]):
-            self._last_sent = self._recorder.send(self._exchange, {"close": "stdin"})
+            self._last_sent = self._send(self._exchange, {"close": "stdin"})
         elif message[:1] == bytes([STDIN]) and message[1:]:
             self._take_stdin(message[1:])
 
     def _take_stdin(self, data: bytes) -> None:
         """Record a request as one: it is longer than a message."""
         if self._request is None:
-            self._request = self._last_sent = self._recorder.send(self._exchange, {})
+            self._request = self._last_sent = self._send(self._exchange, {})
             self._length = None
         self._stdin += data
         if self._length is None:

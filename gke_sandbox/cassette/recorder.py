@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timezone
 from types import TracebackType
@@ -15,7 +16,7 @@ import httpx
 from .._version import __version__
 from ..errors import CassetteError, SandboxError
 from .format import save_text, write
-from .model import SEND, Cassette, Exchange, Header
+from .model import ONE_THREAD_HINT, SEND, Cassette, Exchange, Header
 from .normalize import normalize, request_of
 from .secrets import ALLOWED_HEADERS
 
@@ -61,10 +62,18 @@ class Recorder:
         self._started_at: datetime | None = None
         self._start = 0.0
         self._open = 0
+        self._thread = 0
         self._exchanges: list[Exchange] = []
 
     def opened(self) -> None:
-        """Count an opened Sandbox. The time of the recording continues, even in another event loop."""
+        """Count an opened Sandbox. The time of the recording continues, even in another event loop.
+
+        Raises `CassetteError` if the recording is `deferred`, and one is open in another thread.
+        """
+        here = threading.get_ident()
+        if self._deferred and self._open and self._thread != here:
+            raise CassetteError(f"{self.path} is being recorded in another thread", hint=ONE_THREAD_HINT)
+        self._thread = here
         if not self._open and self._started_at is not None:
             last = max(max(each.at, each.ended_at or 0.0) for each in self._exchanges)
             self._start = anyio.current_time() - last
@@ -135,8 +144,12 @@ class RecordingTransport(httpx.AsyncBaseTransport):
         self._version_requested = False
 
     async def __aenter__(self) -> RecordingTransport:
-        await self._inner.__aenter__()
         self._recorder.opened()
+        try:
+            await self._inner.__aenter__()
+        except BaseException:
+            self._recorder.closed()
+            raise
         return self
 
     async def __aexit__(
@@ -187,7 +200,8 @@ class RecordingTransport(httpx.AsyncBaseTransport):
         if response.status_code == 101:
             from .recorded_attach import RecordedConnection  # wsproto is an optional dependency
 
-            connection = RecordedConnection(extensions["network_stream"], exchange, self._recorder)
+            inner, recorder = extensions["network_stream"], self._recorder
+            connection = RecordedConnection(inner, exchange, recorder.elapsed, recorder.send)
             extensions = {**extensions, "network_stream": connection}
         return httpx.Response(response.status_code, headers=response.headers, stream=stream, extensions=extensions)
 

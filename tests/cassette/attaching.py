@@ -2,63 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 
-from gke_sandbox import AsyncSandbox, Cluster
-from gke_sandbox.cassette import Cassette, Player, Recorder, RecordingTransport, ReplayTransport, load
-from gke_sandbox.local.faults import Fault, FaultPlan
-from gke_sandbox.local.latency import Pace
-from gke_sandbox.local.runtimes.scripted import Script, ScriptedRuntime
-from gke_sandbox.local.transport import LocalTransport
-from tests.clock import run_on_mock_clock
+from gke_sandbox import AsyncSandbox
+from gke_sandbox.cassette import Cassette
+from gke_sandbox.local.faults import Fault
+from gke_sandbox.local.runtimes.scripted import Script
 from tests.warm_runner import WaitingRunner
 
-from .kit import BEGAN
-
-T = TypeVar("T")
-Main = Callable[[AsyncSandbox], Awaitable[T]]
+from . import kit
+from .kit import Main, T
 
 
-def record(
-    path: Path,
-    main: Main[T],
-    *faults: Fault,
-    script: Script | None = None,
-    around: Callable[[RecordingTransport], Any] = lambda transport: transport,
-    **options: Any,
-) -> T:
+def record(path: Path, main: Main[T], *faults: Fault, script: Script | None = None, **settings: Any) -> T:
     """Run `main` with a Sandbox with delivery attach on the embedded cluster, recording into `path`."""
-
-    async def run() -> T:
-        cluster = LocalTransport(
-            ScriptedRuntime(script or WaitingRunner().script),
-            faults=FaultPlan(*faults),
-            pace=Pace.recorded(),
-            now=lambda: BEGAN,
-        )
-        recording = around(RecordingTransport(cluster, Recorder(path, now=lambda: BEGAN)))
-        async with AsyncSandbox(Cluster.transport(recording), **{"delivery": "attach", **options}) as sandbox:
-            return await main(sandbox)
-
-    return run_on_mock_clock(run)
+    script = script or WaitingRunner().script
+    return kit.record(path, main, *faults, script=script, **{"delivery": "attach", **settings})
 
 
-def replay(
-    cassette: Cassette | Path, main: Main[T], *, strict: bool = False, timing: bool = False, **options: Any
-) -> T:
-    """Run `main` with a Sandbox on a cassette; the end is checked."""
-    found = load(cassette) if isinstance(cassette, Path) else cassette
-
-    async def run() -> T:
-        transport = ReplayTransport(Player(found, strict=strict, timing=timing))
-        async with AsyncSandbox(Cluster.transport(transport), **{"delivery": "attach", **options}) as sandbox:
-            return await main(sandbox)
-
-    return run_on_mock_clock(run)
+def replay(cassette: Cassette | Path, main: Main[T], **options: Any) -> T:
+    """Run `main` with a Sandbox with delivery attach on a cassette; the end is checked."""
+    return kit.replay(cassette, main, **{"delivery": "attach", **options})
 
 
 async def ready(sandbox: AsyncSandbox, count: int) -> None:

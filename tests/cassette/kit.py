@@ -35,7 +35,9 @@ def record(
     *faults: Fault,
     script: Script | Callable[[ContainerSpec], Script] = echoing,
     namespace: str = "default",
-    **tape: Any,
+    scenario: str | None = None,
+    notes: str = "",
+    **settings: Any,
 ) -> T:
     """Run `main` with a Sandbox on the embedded cluster, recording into `path`."""
 
@@ -47,21 +49,23 @@ def record(
             pace=Pace.recorded(),
             now=lambda: BEGAN,
         )
-        writing = Recorder(path, **{"now": lambda: BEGAN, **tape})
-        recording = RecordingTransport(cluster, writing)
-        async with AsyncSandbox(Cluster.transport(recording), namespace=namespace) as sandbox:
+        recorder = Recorder(path, scenario=scenario, notes=notes, now=lambda: BEGAN)
+        recording = RecordingTransport(cluster, recorder)
+        async with AsyncSandbox(Cluster.transport(recording), namespace=namespace, **settings) as sandbox:
             return await main(sandbox)
 
     return run_on_mock_clock(run)
 
 
-def replay(cassette: Cassette | Path, main: Main[T], **options: Any) -> T:
+def replay(
+    cassette: Cassette | Path, main: Main[T], *, strict: bool = False, timing: bool = False, **settings: Any
+) -> T:
     """Run `main` with a Sandbox on a cassette; the end is checked."""
     found = load(cassette) if isinstance(cassette, Path) else cassette
 
     async def run() -> T:
-        transport = ReplayTransport(Player(found, **options))
-        async with AsyncSandbox(Cluster.transport(transport)) as sandbox:
+        transport = ReplayTransport(Player(found, strict=strict, timing=timing))
+        async with AsyncSandbox(Cluster.transport(transport), **settings) as sandbox:
             return await main(sandbox)
 
     return run_on_mock_clock(run)

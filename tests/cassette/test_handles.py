@@ -75,7 +75,7 @@ def test_a_deep_copy_continues_a_shared_replay(tmp_path: Path) -> None:
     original = _Replay(replaying)
     run(copy.deepcopy(original), "print(1)")
     assert replaying.used
-    replaying.finish()
+    replaying.load().finish()
     with pytest.raises(ReplayMismatch):
         run(original, "print(1)")
 

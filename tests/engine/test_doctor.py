@@ -276,6 +276,12 @@ async def test_a_cluster_that_cannot_be_used_is_the_only_result(fault: Fault, me
 
 
 @mock_clock
+async def test_a_request_that_fails_once_does_not_end_the_checks() -> None:
+    checks = await diagnose(cluster(Fault(Refuse(), Match(), skip=1)))
+    assert not_ok(checks) == {}
+
+
+@mock_clock
 async def test_a_server_without_self_subject_reviews_skips_the_identity() -> None:
     missing = Fault(Respond(404, "NotFound", "no"), Match(resource="selfsubjectreviews"), times=None)
     checks = await diagnose(cluster(missing))

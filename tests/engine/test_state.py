@@ -274,7 +274,7 @@ def poll_failed(error: SandboxError) -> Make:
     return lambda machine: steps.PollFailed(machine.poll, error)
 
 
-MISSING = same(steps.PodMissing("job-1", pod(CREATING)))
+MISSING = same(steps.PodSeen("job-1", pod(CREATING), missing=True))
 DEADLINE = {"status": {"conditions": [{"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}]}}
 
 C = steps
@@ -732,7 +732,7 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
     st.sampled_from([Started(), ConfigMapCreated(), CreateRejected(), RetryCreate(), JobCreated(job())]).map(same),
     st.builds(CreateFailed, ERRORS, st.booleans()).map(same),
     st.builds(steps.PodSeen, JOBS, PODS, st.booleans()).map(same),
-    st.builds(steps.PodMissing, JOBS, PODS).map(same),
+    st.builds(steps.PodSeen, JOBS, PODS, missing=st.just(True)).map(same),
     st.builds(WatchFailed, ERRORS).map(same),
     st.builds(Tick, st.integers(1, 50), st.none() | ERRORS).map(same),
     st.builds(steps.Resumed, st.sampled_from([1.0, 90.0])).map(same),

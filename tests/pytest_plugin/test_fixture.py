@@ -120,12 +120,13 @@ def test_a_second_sandbox_in_another_thread_is_refused(project: pytest.Pytester)
         def test_it(gke_sandbox_cassette):
             with Sandbox(gke_sandbox_cassette) as one:
                 one.run("print(1)")
-                with pytest.raises(CassetteError, match="is being replayed in another thread"):
+                with pytest.raises(CassetteError, match="is being re(played|corded) in another thread"):
                     with Sandbox(gke_sandbox_cassette) as other:
                         other.run("print(1)")
         """
     )
     run(project).assert_outcomes(passed=1)
+    run(project, "--gke-sandbox-record=all").assert_outcomes(passed=1)
 
 
 def test_names_contain_classes_and_parameters_and_are_valid_on_every_file_system(project: pytest.Pytester) -> None:
@@ -163,8 +164,14 @@ def test_a_cassette_for_another_test_is_refused(project: pytest.Pytester) -> Non
         test_a="import pytest\n" + TEST.replace("def ", "@pytest.mark.gke_sandbox_cassette('other')\ndef ")
     )
     result = run(project)
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*scenario: must be 'other', got 'test_a.test_it'*"])
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "* ERROR at setup of test_it *",
+            "*/cassettes/other.yaml, line 2, the header: scenario: must be 'other', got 'test_a.test_it'",
+            "Use the right file, or record it again.",
+        ]
+    )
 
 
 @pytest.mark.parametrize(

@@ -135,45 +135,35 @@ def _extensions(value: Any, where: str) -> dict[str, Any]:
     return found
 
 
+def _texts(*names: str) -> dict[str, Type]:
+    return dict.fromkeys(names, _text)
+
+
 # https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/
+_EXEC: Mapping[str, Type] = {
+    **_texts("command", "apiVersion", "installHint", "interactiveMode"),
+    "args": _list_of(_text, ""),
+    "env": _list_of(_fields(_texts("name", "value")), {}),
+    "provideClusterInfo": _flag,
+}
 KINDS: Mapping[str, Mapping[str, Type]] = {
     "cluster": {
-        "server": _text,
-        "tls-server-name": _text,
-        "insecure-skip-tls-verify": _flag,
-        "certificate-authority": _text,
+        **_texts("server", "tls-server-name", "certificate-authority", "proxy-url"),
         "certificate-authority-data": _data,
-        "proxy-url": _text,
+        "insecure-skip-tls-verify": _flag,
         "disable-compression": _flag,
         "extensions": _extensions,
     },
     "user": {
-        "client-certificate": _text,
+        **_texts("client-certificate", "client-key", "token", "tokenFile", "username", "password", "as", "as-uid"),
         "client-certificate-data": _data,
-        "client-key": _text,
         "client-key-data": _data,
-        "token": _text,
-        "tokenFile": _text,
-        "as": _text,
-        "as-uid": _text,
         "as-groups": _list_of(_text, ""),
         "as-user-extra": _map_of(_list_of(_text, ""), []),
-        "username": _text,
-        "password": _text,
         "auth-provider": _fields({"name": _text, "config": _map_of(_text, "")}),
-        "exec": _fields(
-            {
-                "command": _text,
-                "args": _list_of(_text, ""),
-                "env": _list_of(_fields({"name": _text, "value": _text}), {}),
-                "apiVersion": _text,
-                "installHint": _text,
-                "provideClusterInfo": _flag,
-                "interactiveMode": _text,
-            }
-        ),
+        "exec": _fields(_EXEC),
     },
-    "context": {"cluster": _text, "user": _text, "namespace": _text},
+    "context": _texts("cluster", "user", "namespace"),
 }
 
 
@@ -221,13 +211,12 @@ def merge(configs: Iterable[Kubeconfig]) -> Kubeconfig:
 
     https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/#merging-kubeconfig-files
     """
-    clusters: dict[str, Entry] = {}
-    users: dict[str, Entry] = {}
-    contexts: dict[str, Entry] = {}
-    current = ""
+    merged = Kubeconfig()
     for config in configs:
-        clusters = {**config.clusters, **clusters}
-        users = {**config.users, **users}
-        contexts = {**config.contexts, **contexts}
-        current = current or config.current_context
-    return Kubeconfig(clusters, users, contexts, current)
+        merged = Kubeconfig(
+            {**config.clusters, **merged.clusters},
+            {**config.users, **merged.users},
+            {**config.contexts, **merged.contexts},
+            merged.current_context or config.current_context,
+        )
+    return merged

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,6 +82,16 @@ def test_without_a_configured_cluster_the_hint_names_the_embedded_cluster(
         with pytest.raises(ConfigError) as raised:
             found(chosen)
         assert "Cluster.local()" not in raised.value.hint
+
+
+def test_a_relative_path_in_a_directory_that_was_deleted_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with tempfile.TemporaryDirectory() as directory:
+        monkeypatch.chdir(directory)
+    with pytest.raises(ConfigError, match="cannot read one: the current directory does not exist"):
+        found(Cluster.kubeconfig("one"))
 
 
 def test_no_file_is_read_before_the_cluster_is_used(files: Path) -> None:

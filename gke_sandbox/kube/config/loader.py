@@ -132,7 +132,10 @@ def _read(
 def _absolute(name: str) -> Path:
     # A token file is read again later, when the process may have another working directory.
     # Unlike os.path.abspath, this keeps `..`, which may follow a symbolic link.
-    return Path(name).absolute()
+    try:
+        return Path(name).absolute()
+    except FileNotFoundError:
+        raise ConfigError(f"kubeconfig: cannot read {name}: the current directory does not exist") from None
 
 
 def _default_files(environ: Mapping[str, str]) -> tuple[list[Path], str]:

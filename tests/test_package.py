@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -148,13 +149,18 @@ MODULES = {module_name(path): path for path in modules()}
 by_module = pytest.mark.parametrize("name", MODULES, ids=lambda name: name or "__init__")
 
 
+@cache
+def tree(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text())
+
+
 def imported_modules(name: str) -> set[str]:
     """Return the modules of the package that a module imports, also lazily and for type checking."""
     path = MODULES[name]
     own_package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     own_package = [part for part in own_package if part]
     imported = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree(name)):
         if isinstance(node, ast.ImportFrom) and node.level:
             depth = len(own_package) - (node.level - 1)
             assert depth >= 0, f"{name}: imports from outside the package"
@@ -223,7 +229,7 @@ def test_modules_import_each_other_in_one_direction_only() -> None:
 @by_module
 def test_only_kube_and_the_transports_import_httpx_and_only_one_module_imports_asyncio(name: str) -> None:
     tops = set()
-    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+    for node in ast.walk(tree(name)):
         if isinstance(node, ast.Import):
             tops |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:

@@ -82,7 +82,7 @@ class Project:
     def __init__(self, directory: Path, site_packages: Path) -> None:
         self.directory = directory
         self.copy = directory / "other_project" / "_vendor" / "gke_sandbox"
-        shutil.copytree(PACKAGE, self.copy, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(PACKAGE, self.copy)
         for package in (directory / "other_project", directory / "other_project" / "_vendor"):
             (package / "__init__.py").touch()
         self._path = os.pathsep.join([str(directory), str(site_packages)])

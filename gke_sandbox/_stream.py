@@ -62,19 +62,14 @@ class ExecutionStream:
         """Add an event."""
         if self._closed:
             return
-        if isinstance(event, OutputChunk):
-            self._put_chunk(event)
-        else:
+        if not isinstance(event, OutputChunk):
             self._events.append(event)
+        elif event.stream in self._last and len(self._events) >= _MAX_SEPARATE_EVENTS:
+            self._last[event.stream].parts.append(event.data)
+        else:
+            self._last[event.stream] = chunk = _BufferedChunk(event.stream, event.seconds, [event.data])
+            self._events.append(chunk)
         self._wake()
-
-    def _put_chunk(self, chunk: OutputChunk) -> None:
-        last = self._last.get(chunk.stream)
-        if last is not None and len(self._events) >= _MAX_SEPARATE_EVENTS:
-            last.parts.append(chunk.data)
-            return
-        self._last[chunk.stream] = buffered = _BufferedChunk(chunk.stream, chunk.seconds, [chunk.data])
-        self._events.append(buffered)
 
     def _end(self, error: Exception | None = None) -> None:
         """Mark the execution as ended. `error` is raised after the buffered events."""

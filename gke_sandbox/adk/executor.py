@@ -330,13 +330,13 @@ class GkeCodeExecutor(BaseCodeExecutor):
 
     def _cap_requests(self) -> None:
         """Lower default requests to their limits. They count as not set, but dumps contain them."""
-        for setting, limit in fields.LIMITS.items():
-            request = ADK_FIELDS[setting]
+        for setting in ("cpu_request", "memory_request"):
+            request, limit = ADK_FIELDS[setting], ADK_FIELDS[setting.replace("request", "limit")]
             default = type(self).model_fields[request].default
             # The default of a subclass counts as set.
             ours = default == GkeCodeExecutor.model_fields[request].default
             if ours and request not in self.model_fields_set:
-                self.__dict__[request] = capped_request(setting, self.__dict__[ADK_FIELDS[limit]])
+                self.__dict__[request] = capped_request(setting, self.__dict__[limit])
 
     def _check(self) -> None:
         """Raise `SpecError` if a field is invalid."""

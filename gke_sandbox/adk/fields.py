@@ -11,10 +11,7 @@ from .._setting_names import ADK_FIELDS, SETTING_NAMES, suggest
 from ..errors import SpecError
 from ..settings import Settings
 
-__all__ = ["LIMITS", "aliases", "near_field", "to_settings"]
-
-LIMITS = {"cpu_request": "cpu_limit", "memory_request": "memory_limit"}
-"""The settings of requests that are fields of the executor, and those of their limits."""
+__all__ = ["aliases", "near_field", "to_settings"]
 
 
 def to_settings(values: Mapping[str, Any], more: Mapping[str, Any]) -> Settings:

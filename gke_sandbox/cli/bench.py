@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import options, parsing
@@ -77,10 +78,9 @@ def command(args: argparse.Namespace, console: Console) -> int:
     sandbox = options.new_sandbox(args, options.cluster(args), warm=args.warm)
     show = console.show_status if console.can_show_status and not console.json else lambda _: None
     bench = Bench(sandbox, args.runs, show)
-    interrupts = Interrupts(sandbox, console, local=args.local)
-    interrupts.on_signal = lambda: show("deleting the Jobs (press Ctrl-C again to exit without waiting)")
+    deleting = partial(show, "deleting the Jobs (press Ctrl-C again to exit without waiting)")
     try:
-        code = interrupts.run(bench.run)
+        code = Interrupts(sandbox, console, local=args.local, on_signal=deleting).run(bench.run)
     finally:
         if not console.json:
             _print_tables(bench, sandbox.namespace, console)

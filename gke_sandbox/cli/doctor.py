@@ -11,12 +11,13 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from .._setting_names import OPTIONS, rename_settings
+from ..errors import SandboxError
 from . import options
 from .console import Console, one_line, print_text
 
 if TYPE_CHECKING:
     from .._engine.preflight import Check
-    from ..sandbox import AsyncSandbox
+    from ..result import ExecutionResult
 
 PROBE_TIMEOUT = 60.0
 """The time limit of the program of ``--run``, in seconds."""
@@ -59,13 +60,35 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def command(args: argparse.Namespace, console: Console) -> int:
     """Run the checks, print them, and return the exit code. Raises `UsageError` and `SandboxError`."""
+    from .._engine.doctor import Doctor, inside_checks
+    from .._open_sandbox import new_job_name
+    from .._wire.payload import probe_text
     from .interrupts import Interrupts
 
     sandbox = options.new_sandbox(args, options.cluster(args))
     checks: list[Check] = []
 
     async def work(_: object) -> None:
-        checks.extend(await _checks(sandbox, args.warm, args.run))
+        async with sandbox:
+            assert sandbox._open is not None
+            doctor = Doctor(
+                sandbox._open.client,
+                sandbox.settings,
+                session=sandbox.session,
+                name=new_job_name(),
+                warm=args.warm,
+                now=lambda: datetime.now(timezone.utc),
+            )
+            await doctor.run()
+            checks.extend(doctor.checks)
+            # Without a response of the cluster, a run would only report the same error after a while.
+            if args.run and not any(check.name == "cluster" and check.status == "failure" for check in checks):
+                outcome: ExecutionResult | SandboxError
+                try:
+                    outcome = await sandbox.run(probe_text(), timeout=min(sandbox.settings.timeout, PROBE_TIMEOUT))
+                except SandboxError as error:
+                    outcome = error
+                checks.extend(inside_checks(outcome, sandbox.settings))
 
     if (code := Interrupts(sandbox, console, local=args.local).run(work)) is not None:
         return code
@@ -82,34 +105,6 @@ def command(args: argparse.Namespace, console: Console) -> int:
     else:
         print_text(as_text(shown, colour=_wants_colour()))
     return 1 if failed else 0
-
-
-async def _checks(sandbox: AsyncSandbox, warm: bool, run: bool) -> list[Check]:
-    from .._engine.doctor import Doctor, inside_checks
-    from .._open_sandbox import new_job_name
-    from .._wire.payload import probe_text
-    from ..errors import SandboxError
-
-    async with sandbox:
-        assert sandbox._open is not None
-        doctor = Doctor(
-            sandbox._open.client,
-            sandbox.settings,
-            session=sandbox.session,
-            name=new_job_name(),
-            warm=warm,
-            now=lambda: datetime.now(timezone.utc),
-        )
-        await doctor.run()
-        checks = doctor.checks
-        # Without a response of the cluster, a run would only report the same error after a while.
-        if run and not any(check.name == "cluster" and check.status == "failure" for check in checks):
-            try:
-                timeout = min(sandbox.settings.timeout, PROBE_TIMEOUT)
-                checks += inside_checks(await sandbox.run(probe_text(), timeout=timeout), sandbox.settings)
-            except SandboxError as error:
-                checks += inside_checks(error, sandbox.settings)
-    return checks
 
 
 def _json(check: Check) -> dict[str, Any]:

@@ -24,18 +24,19 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Interrupts:
     """Cancels the work of a command at the first signal, and exits the process at a later Ctrl-C.
 
-    `local` means that the programs of the sandbox run on this machine.
+    `local` means that the programs of the sandbox run on this machine. `on_signal` is called at the first signal.
     """
 
-    def __init__(self, sandbox: AsyncSandbox, console: Console, *, local: bool) -> None:
+    def __init__(
+        self, sandbox: AsyncSandbox, console: Console, *, local: bool, on_signal: Callable[[], None] = lambda: None
+    ) -> None:
         self.signal: int | None = None
         """The first signal."""
-        self.on_signal: Callable[[], None] = lambda: None
-        """Called at the first signal."""
         self._error: SandboxError | None = None
         self._sandbox = sandbox
         self._console = console
         self._local = local
+        self._on_signal = on_signal
 
     def run(self, work: Callable[[anyio.abc.TaskGroup], Awaitable[None]]) -> int | None:
         """Run `work`, which closes the sandbox when it ends or is cancelled. Raises its `SandboxError`.
@@ -78,7 +79,7 @@ class Interrupts:
         async for number in signals:
             if self.signal is None:
                 self.signal = number
-                self.on_signal()
+                self._on_signal()
                 self._scope.cancel()
             elif number == signal.SIGINT:
                 self._exit_now()

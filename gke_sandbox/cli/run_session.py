@@ -94,8 +94,7 @@ class RunSession:
         self.sandbox = sandbox
         self.result: ExecutionResult | None = None
         """The result, if the run was not interrupted."""
-        self._interrupts = Interrupts(sandbox, console, local=local)
-        self._interrupts.on_signal = self._on_signal
+        self._interrupts = Interrupts(sandbox, console, local=local, on_signal=self._on_signal)
         self.before_deletion: Callable[[], None] = lambda: None
         """Called when a signal ends the run."""
         self._program = program

@@ -11,7 +11,6 @@ from .finding import Finding, is_selected, join_some, mapping, mappings, object_
 __all__ = ["namespace_finding", "network_policies_finding"]
 
 _ENFORCE = "pod-security.kubernetes.io/enforce"
-_LEVELS = ("privileged", "baseline", "restricted")
 
 
 def namespace_finding(namespace: Mapping[str, Any], spec: Mapping[str, Any]) -> Finding:
@@ -29,6 +28,9 @@ def namespace_finding(namespace: Mapping[str, Any], spec: Mapping[str, Any]) -> 
     if level == "privileged":
         hint = f"Reject unsafe pods: kubectl label namespace {name} {_ENFORCE}=restricted."
         return Finding("ok", f"{name} enforces no Pod Security standard", hint)
+    if level not in ("baseline", "restricted"):
+        # https://github.com/kubernetes/kubernetes/blob/master/staging/src/k8s.io/pod-security-admission/api/helpers.go
+        level = f'restricted (its level is unknown: "{level}")'
     found = violations(dict(spec))
     if not found:
         return Finding(
@@ -36,11 +38,9 @@ def namespace_finding(namespace: Mapping[str, Any], spec: Mapping[str, Any]) -> 
             f"{name} enforces Pod Security {level}, and the pod violates none of the rules that are checked here",
         )
     hint = "A webhook may have changed the Job: see the dry run. Exclude the namespace from it."
-    if level == "restricted":
-        return Finding("failure", f"{name} enforces Pod Security {level}, which rejects the pod: {found}", hint)
-    if level in _LEVELS:
+    if level == "baseline":
         return Finding("warning", f"{name} enforces Pod Security {level}, and the pod has {found}", hint)
-    return Finding("warning", f"{name} has an unknown Pod Security level: {level}", "Correct the label.")
+    return Finding("failure", f"{name} enforces Pod Security {level}, which rejects the pod: {found}", hint)
 
 
 def network_policies_finding(

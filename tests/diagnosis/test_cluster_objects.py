@@ -269,11 +269,18 @@ def test_a_pod_that_a_webhook_weakened_violates_pod_security() -> None:
     assert namespace_finding(namespace("baseline"), weakened).status == "warning"
 
 
-def test_a_namespace_that_is_being_deleted_and_an_unknown_level_are_reported() -> None:
+def test_a_namespace_that_is_being_deleted_is_reported() -> None:
     deleting = namespace(None, deletionTimestamp="2026-11-27T10:00:00Z")
     assert namespace_finding(deleting, spec()).message == "agents is being deleted"
-    weak = {**spec(), "securityContext": {}}
-    assert namespace_finding(namespace("strict"), weak).status == "warning"
+
+
+def test_an_unknown_level_is_enforced_as_restricted() -> None:
+    level = 'restricted (its level is unknown: "strict")'
+    assert namespace_finding(namespace("strict"), spec()).message.startswith(
+        f"agents enforces Pod Security {level},"
+    )
+    found = namespace_finding(namespace("strict"), {**spec(), "securityContext": {}})
+    assert (found.status, level in found.message) == ("failure", True)
 
 
 LABELS = job()["spec"]["template"]["metadata"]["labels"]

@@ -28,7 +28,7 @@ from tests.wire.frames import EXIT, START, decode, file_frame, one_by_one, outco
 
 @pytest.mark.timeout(20)
 def test_zlib_bombs_are_not_decompressed() -> None:
-    bomb = file_frame("bomb", b"\0" * (64 << 20))
+    bomb = file_frame("bomb", b"\0" * (16 << 20))
     decoder = Decoder(Limits(file_bytes=1 << 20))
     tracemalloc.start()
     try:
@@ -44,7 +44,7 @@ def test_zlib_bombs_are_not_decompressed() -> None:
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("valid", [True, False])
 def test_zlib_bombs_of_output_are_not_decompressed(valid: bool) -> None:
-    data = base64.b64encode(zlib.compress(b"\0" * (64 << 20))[: None if valid else -20])
+    data = base64.b64encode(zlib.compress(b"\0" * (16 << 20))[: None if valid else -20])
     bomb = encode("out", data, {"encoding": "zlib"})
     decoder = Decoder(Limits(output_bytes=1 << 20))
     tracemalloc.start()
@@ -108,33 +108,33 @@ def test_a_flood_takes_bounded_memory(piece: bytes) -> None:
     decoder = Decoder(Limits(file_bytes=1000))
     tracemalloc.start()
     try:
-        for _ in range(32):
+        for _ in range(25):
             decoder.feed(chunk)
         remembered = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    waiting = 32 * len(chunk) if b"1999999" in piece else 0
+    waiting = 25 * len(chunk) if b"1999999" in piece else 0
     assert remembered < (96 << 10) + waiting
     assert len(decoder.unframed) <= 64 << 10
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(10)
 def test_a_flood_of_single_bytes_takes_linear_time() -> None:
     decoder = Decoder()
-    for _ in range(20):
+    for _ in range(6):
         for byte in one_by_one(b'\x1efile 4000000 "' + b"a" * 3000 + b"\x1eout 30000\n" + b"\x1e" * 30000):
             decoder.feed(byte)
 
 
 @pytest.mark.timeout(20)
 def test_deep_names_take_memory_by_their_length_only() -> None:
-    frames = [file_frame("/".join([f"d{i}"] + ["a"] * 500), b"") for i in range(100)]
+    frames = [file_frame("/".join([f"d{i}"] + ["a"] * 500), b"") for i in range(30)]
     decoder = Decoder()
     tracemalloc.start()
     try:
         for frame in frames:
             assert len(decoder.feed(frame)) == 1
-        assert tracemalloc.get_traced_memory()[0] < 16 << 20
+        assert tracemalloc.get_traced_memory()[0] < 5 << 20
     finally:
         tracemalloc.stop()
 

@@ -175,7 +175,9 @@ def test_a_full_log_has_no_holes() -> None:
     assert on_disk(ran.log) <= 50_000
 
 
-@pytest.mark.parametrize("line", [3, 60, 100, 138, 200, 0])
+@pytest.mark.parametrize(
+    "line", [3, 138, 0, *(pytest.param(line, marks=pytest.mark.slow) for line in (60, 100, 200))]
+)
 def test_output_and_files_up_to_the_limits_arrive_completely(line: int) -> None:
     """Nothing of it can be compressed, and each length of the lines costs another amount on the node's disk."""
     out, err, data = noise(MIB, 1, line=line), noise(MIB, 2, line=line), noise(4 * MIB, 3)

@@ -60,20 +60,11 @@ async def retried(send: Callable[[], Awaitable[T]], max_attempts: int = 4) -> T:
 
 
 class Retry:
-    """The attempts at one operation. Times are in seconds.
+    """The attempts at one operation; see `retried`. Times are in seconds.
 
     `max_attempts` includes the first one. The delays are those of `retry_delay`, from `initial_delay` to
     `max_delay`. No delay ends after `deadline` (on the clock of the event loop). `uniform` returns numbers from 0
     to 1.
-
-    ::
-
-        retry = Retry(max_attempts=4)
-        while True:
-            try:
-                return await request()
-            except SandboxError as error:
-                await retry.wait_or_raise(error)
     """
 
     def __init__(

@@ -175,7 +175,8 @@ class Creation:
             with anyio.CancelScope(deadline=self._budget.deadline):
                 return await self._post_once(resource, body, call)
         what = "no complete response" if sent else "not sent"
-        raise NetworkError(f"{call}: {what} within startup_timeout", sent=sent, request=str(call))
+        hint = "The API server or a proxy may be overloaded: raise startup_timeout if the cluster needs longer."
+        raise NetworkError(f"{call}: {what} within startup_timeout", sent=sent, request=str(call), hint=hint)
 
     async def _post_once(self, resource: Resource, body: dict[str, Any], call: RequestInfo) -> dict[str, Any]:
         """Send the request once. 409 AlreadyExists means that it was created, by an earlier request or by a proxy

@@ -136,7 +136,9 @@ class Preflight:
             await self._run()
         if scope.cancelled_caught:
             call = RequestInfo("create", "POST", JOBS, self._settings.namespace)
-            error = NetworkError(f"no complete response within {CHECK_TIMEOUT:g} s", sent=True, request=str(call))
+            message = f"no complete response within {CHECK_TIMEOUT:g} s"
+            hint = "The API server or a proxy may be overloaded, or an admission webhook may not respond."
+            error = NetworkError(message, sent=True, request=str(call), hint=hint)
             self._fail("cluster", error)
 
     async def _run(self) -> None:

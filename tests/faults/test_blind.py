@@ -242,8 +242,11 @@ def test_a_configmap_that_may_have_been_created_is_a_lost_result_within_startup_
 async def test_a_jobs_post_without_a_response_fails_within_startup_timeout_and_the_job_is_deleted() -> None:
     async with pods(program(), Fault(StallBody(), Match("create", "jobs"), None)) as cluster:
         started_at = anyio.current_time()
-        with pytest.raises(NetworkError, match=r"POST /apis/.*/jobs: no complete response within startup_timeout"):
+        with pytest.raises(
+            NetworkError, match=r"POST /apis/.*/jobs: no complete response within startup_timeout"
+        ) as raised:
             await cluster.sandbox.run("pass", startup_timeout=5)
+        assert "raise startup_timeout" in raised.value.hint
         assert anyio.current_time() - started_at < 5.5
         await anyio.sleep(10)
         assert cluster.left() == []

@@ -179,9 +179,7 @@ class Creation:
         raise NetworkError(f"{call}: {what} within startup_timeout", sent=sent, request=str(call), hint=hint)
 
     async def _post_once(self, resource: Resource, body: dict[str, Any], call: RequestInfo) -> dict[str, Any]:
-        """Send the request once. 409 AlreadyExists means that it was created, by an earlier request or by a proxy
-        that repeats requests: the name is new.
-        """
+        """Send the request once. 409 AlreadyExists after a lost response means that the object was created."""
         namespace, name = self._settings.namespace, body["metadata"]["name"]
         try:
             # The requests of programs that have a Job come first: its ConfigMap must not be late.
@@ -189,7 +187,8 @@ class Creation:
                 resource, namespace, body, field_validation="Strict", low_priority=resource is JOBS
             )
         except AlreadyExists:
-            self._may_have_arrived = True
+            if not self._may_have_arrived:
+                raise
             if resource is not JOBS:
                 return body
             made = await self._client.get(JOBS, namespace, name)

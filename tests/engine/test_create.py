@@ -23,6 +23,7 @@ from gke_sandbox._engine.steps import (
 )
 from gke_sandbox._wire.program import Program
 from gke_sandbox.errors import (
+    AlreadyExists,
     ConfigError,
     Conflict,
     Forbidden,
@@ -242,17 +243,13 @@ def test_a_conflict_after_a_lost_response_creates_no_second_job(match: Match) ->
     run_on_mock_clock(run)
 
 
-@pytest.mark.parametrize("match", [POST_JOB, POST_CONFIG_MAP], ids=["job", "configmap"])
-def test_a_post_that_a_proxy_has_repeated_has_created_the_object(match: Match) -> None:
-    async def run() -> None:
-        exists = Fault(Respond(409, "AlreadyExists", "it already exists", carried_out=True), match)
-        async with pods(program(out("x")), exists) as cluster:
-            assert (await cluster.sandbox.run("pass")).stdout == "x"
-            await anyio.sleep(20)
-            assert cluster.left() == []
-            assert len(cluster.runtime.specs) == 1
-
-    run_on_mock_clock(run)
+@mock_clock
+async def test_an_object_that_exists_is_not_a_conflict() -> None:
+    exists = Fault(Respond(409, "AlreadyExists", "it already exists"), POST_JOB)
+    async with pods(program(), exists) as cluster:
+        with pytest.raises(AlreadyExists):
+            await cluster.sandbox.run("pass")
+        assert cluster.requests.count("POST jobs") == 1
 
 
 @mock_clock

@@ -6,28 +6,18 @@ import importlib.metadata
 import re
 from pathlib import Path
 
-from .harness import ROOT, Size, Table, is_installed
+from .harness import PEERS, ROOT, Size, Table, is_installed
 
 OURS = "gke-sandbox"
-CLIENTS = (
-    OURS,
-    "google-adk",
-    "kubernetes",
-    "kubernetes_asyncio",
-    "lightkube",
-    "kr8s",
-    "k8s-agent-sandbox",
-    "gvisor",
-)
-OUR_DEPENDENCIES = ("anyio", "google-auth", "httpx", "pyyaml")
+CLIENTS = (OURS, *PEERS)
 EXCLUDED = re.compile(r"extra *==")
 
 
 def run(size: Size) -> Table:
     table = Table("footprint", ["distributions", "MB installed"])
     for name in size.choose(CLIENTS, CLIENTS, CLIENTS[:1]):
-        if name == OURS or is_installed(name):
-            found = _closure(OUR_DEPENDENCIES) | {OURS} if name == OURS else _closure((name,))
+        if is_installed(name):
+            found = _closure(name)
             table.add(name, len(found), sum(map(_bytes, found)) / 1e6)
         else:
             table.add_missing(name)
@@ -38,18 +28,17 @@ def run(size: Size) -> Table:
     return table
 
 
-def _closure(names: tuple[str, ...]) -> set[str]:
-    """Return the distributions that these need, with themselves."""
+def _closure(name: str) -> set[str]:
+    """Return the distributions that one needs, with itself."""
     found: set[str] = set()
-    waiting = list(names)
+    waiting = [name]
     while waiting:
         name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
-        if name in found or not is_installed(name):
-            continue
-        found.add(name)
-        for requirement in importlib.metadata.requires(name) or ():
-            if not EXCLUDED.search(requirement):
-                waiting.append(re.split(r"[ ;<>=!~\[(]", requirement, maxsplit=1)[0])
+        if name not in found and is_installed(name):
+            found.add(name)
+            for requirement in importlib.metadata.requires(name) or ():
+                if not EXCLUDED.search(requirement):
+                    waiting.append(re.split(r"[ ;<>=!~\[(]", requirement, maxsplit=1)[0])
     return found
 
 

@@ -19,19 +19,13 @@ from typing import Any
 from .load import ask
 
 ROOT = Path(__file__).resolve().parent.parent
-DISTRIBUTIONS = (
-    "gke-sandbox",
-    "httpx",
-    "httpcore",
-    "anyio",
-    "google-adk",
-    "kubernetes",
-    "kubernetes_asyncio",
-    "lightkube",
-    "kr8s",
-    "gvisor",
-    "k8s-agent-sandbox",
+PEERS = tuple(
+    line
+    for line in Path(__file__).with_name("requirements.txt").read_text().split("\n")
+    if line and line[0] != "#"
 )
+"""The distributions that gke-sandbox is compared with."""
+DISTRIBUTIONS = ("gke-sandbox", "httpx", "httpcore", "anyio", *PEERS)
 NOT_INSTALLED = "not installed"
 
 
@@ -181,8 +175,9 @@ def test_server() -> Iterator[str]:
             server.wait()
 
 
-def measure(client: str, server: str, options: dict[str, float] | None = None, **flags: Any) -> dict[str, Any]:
-    """Run a client process against the test server, and return its measurements: see `load`."""
+@contextmanager
+def kubeconfig(server: str) -> Iterator[str]:
+    """Write a kubeconfig for the test server; return its path."""
     cluster = {"name": "k", "cluster": {"server": f"http://{server}"}}
     context = {"name": "c", "context": {"cluster": "k", "user": "u", "namespace": "default"}}
     config = {
@@ -193,13 +188,19 @@ def measure(client: str, server: str, options: dict[str, float] | None = None, *
         "users": [{"name": "u", "user": {}}],
         "contexts": [context],
     }
-    arguments = ["--server", server, "--options", json.dumps(options or {})]
-    # Jobs of an earlier client that leaves them.
-    ask(server, "DELETE")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "kubeconfig")
         path.write_text(json.dumps(config))
-        return run_client(client, *arguments, kubeconfig=str(path), **flags)
+        yield str(path)
+
+
+def measure(client: str, server: str, options: dict[str, float] | None = None, **flags: Any) -> dict[str, Any]:
+    """Run a client process against the test server, and return its measurements: see `load`."""
+    arguments = ["--server", server, "--options", json.dumps(options or {})]
+    # Jobs of an earlier client that leaves them.
+    ask(server, "DELETE")
+    with kubeconfig(server) as path:
+        return run_client(client, *arguments, kubeconfig=path, **flags)
 
 
 def run_client(client: str, *arguments: str, **flags: Any) -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
-from .harness import NOT_INSTALLED, ROOT, Samples, Size, Table, is_installed
+from .harness import NOT_INSTALLED, ROOT, Samples, Size, Table, has_adk, is_installed, kubeconfig, test_server
 
 MEASURE = """
-import time
+import os, time
+KUBECONFIG = os.environ["KUBECONFIG"]
 def peak():
     try:
         with open("/proc/self/status") as status:
@@ -20,6 +22,14 @@ before = peak()
 start = time.perf_counter()
 {statement}
 print(time.perf_counter() - start, peak() - before)
+"""
+HTTPX_CLIENT = """
+import ssl, anyio, httpx
+async def main():
+    transport = httpx.AsyncHTTPTransport(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    async with httpx.AsyncClient(transport=transport, trust_env=False):
+        pass
+anyio.run(main)
 """
 OURS_CLIENT = """
 from gke_sandbox.kube.client import KubeClient
@@ -34,6 +44,11 @@ asyncio.run(main())
 ADK_CLIENT = """
 import warnings; warnings.simplefilter("ignore")
 from google.adk.code_executors.gke_code_executor import GkeCodeExecutor
+GkeCodeExecutor(kubeconfig_path=KUBECONFIG)
+"""
+OUR_ADK_CLIENT = """
+from gke_sandbox.adk import GkeCodeExecutor
+executor = GkeCodeExecutor(kubeconfig_path=KUBECONFIG).open()
 """
 KUBERNETES_ASYNCIO_CLIENT = """
 import asyncio
@@ -44,13 +59,15 @@ async def main():
 asyncio.run(main())
 """
 KR8S_CLIENT = """
-import asyncio, kr8s
-from kr8s._api import Api
-from kr8s.objects import Job, Pod
+import asyncio, kr8s.asyncio
+from kr8s.asyncio.objects import Job, Pod
+# Sends a request for the version.
+asyncio.run(kr8s.asyncio.api(kubeconfig=KUBECONFIG))
 """
 CLIENTS = {
     "gke_sandbox": ("", "import gke_sandbox", OURS_CLIENT),
-    "gke_sandbox.adk": ("google-adk", "import gke_sandbox.adk", "from gke_sandbox.adk import GkeCodeExecutor"),
+    "httpx, anyio": ("", "import anyio, httpx", HTTPX_CLIENT),
+    "gke_sandbox.adk": ("google-adk", "import gke_sandbox.adk", OUR_ADK_CLIENT),
     "google-adk": ("google-adk", "import google.adk.code_executors.base_code_executor", ADK_CLIENT),
     "kubernetes": (
         "kubernetes",
@@ -61,7 +78,7 @@ CLIENTS = {
     "lightkube": (
         "lightkube",
         "import lightkube",
-        "from lightkube import Client, KubeConfig; Client(config=KubeConfig.from_server('http://127.0.0.1:1'))",
+        "from lightkube import Client, KubeConfig; Client(config=KubeConfig.from_file(KUBECONFIG))",
     ),
     "kr8s": ("kr8s", "import kr8s", KR8S_CLIENT),
 }
@@ -69,31 +86,39 @@ CLIENTS = {
 
 def run(size: Size) -> Table:
     rounds = size.choose(15, 3, 1)
-    names = size.choose(list(CLIENTS), ["gke_sandbox", "kubernetes"], ["gke_sandbox"])
+    names = size.choose(list(CLIENTS), ["gke_sandbox", "httpx, anyio", "kubernetes"], ["gke_sandbox"])
     table = Table("import", ["import, ms", "import, MiB", "with a client, ms", "with a client, MiB"])
-    present = [name for name in names if not CLIENTS[name][0] or is_installed(CLIENTS[name][0])]
+    present = [name for name in names if _is_present(name)]
     samples: dict[str, list[tuple[float, ...]]] = {name: [] for name in present}
-    for _ in range(rounds):
-        for name in present:
-            _, alone, client = CLIENTS[name]
-            samples[name].append((*_measure(alone), *_measure(client)))
+    with test_server() as server, kubeconfig(server) as path:
+        for _ in range(rounds):
+            for name in present:
+                _, alone, client = CLIENTS[name]
+                samples[name].append((*_measure(alone, path), *_measure(client, path)))
     for name in names:
         if name in samples:
             table.add(name, *(Samples(values) for values in zip(*samples[name], strict=True)))
         else:
             table.add_missing(name)
-    if "kubernetes" in samples and len(names) > 1:
-        rows = [name for name, _ in table.rows]
-        table.add_ratio("gke_sandbox / kubernetes", 0, rows.index("kubernetes"))
+    rows = [name for name, _ in table.rows]
+    for peer in ("httpx, anyio", "kubernetes"):
+        if peer in samples:
+            table.add_ratio(f"gke_sandbox / {peer}", 0, rows.index(peer))
+    table.notes.append('"httpx, anyio" is an HTTP client in an event loop: gke_sandbox cannot be faster.')
     shown = [name for name, cells in table.rows if cells[0] == NOT_INSTALLED]
     table.notes.append(f"Median (minimum-maximum) of {rounds} new processes, in turn; missing: {shown or 'none'}.")
     return table
 
 
-def _measure(statement: str) -> tuple[float, float]:
+def _is_present(name: str) -> bool:
+    return has_adk() if name == "google-adk" else not CLIENTS[name][0] or is_installed(CLIENTS[name][0])
+
+
+def _measure(statement: str, path: str) -> tuple[float, float]:
     """Return the milliseconds and MiB of a statement in a new interpreter."""
     command = [sys.executable, "-c", MEASURE.format(statement=statement)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "KUBECONFIG": path}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{statement.strip()}: {done.stderr[-1000:]}")
     seconds, kibibytes = done.stdout.split()

@@ -28,7 +28,7 @@ def run(size: Size) -> Table:
             if (distribution and not is_installed(distribution)) or failed.get(name):
                 continue
             try:
-                result = run_client(client, kubeconfig=size.kubeconfig, runs=runs, sequential=True, **flags)
+                result = run_client(client, kubeconfig=size.kubeconfig, runs=runs, threads=1, **flags)
                 times.setdefault(name, []).extend((end - start) * 1000 for _, start, end in result["returned"])
                 if not flags:
                     result = run_client(client, kubeconfig=size.kubeconfig, runs=10, in_flight=10)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import resource
 import threading
 import time
@@ -57,7 +58,7 @@ def run_ours(arguments: argparse.Namespace) -> dict[str, Any]:
     from gke_sandbox import Cluster, Sandbox
 
     warm = arguments.in_flight if arguments.warm else 0
-    with Sandbox(Cluster.kubeconfig(arguments.kubeconfig), warm=warm, image=arguments.image) as sandbox:
+    with Sandbox(Cluster.kubeconfig(arguments.kubeconfig), warm=warm) as sandbox:
         sandbox.run(PROGRAM)
         if warm:
             # Only a real cluster needs more than a moment.
@@ -73,7 +74,7 @@ def run_ours(arguments: argparse.Namespace) -> dict[str, Any]:
                 [PROGRAM] * arguments.runs,
                 max_concurrency=arguments.in_flight,
                 return_exceptions=True,
-                startup_timeout=arguments.startup_timeout,
+                startup_timeout=600.0,
             )
             failures = [result for result in results if isinstance(result, Exception)]
             for result in results:
@@ -97,7 +98,7 @@ def run_adk(arguments: argparse.Namespace) -> dict[str, Any]:
 
     # It deletes nothing.
     arguments.settle = 0.0
-    executor = GkeCodeExecutor(kubeconfig_path=arguments.kubeconfig, image=arguments.image)
+    executor = GkeCodeExecutor(kubeconfig_path=arguments.kubeconfig)
     context: Any = SimpleNamespace(invocation_id="benchmark")
 
     def run_one() -> str:
@@ -125,10 +126,12 @@ def run_agent_sandbox(arguments: argparse.Namespace) -> dict[str, Any]:
     import kubernetes
     from k8s_agent_sandbox import SandboxClient
 
-    kubernetes.config.load_kube_config(arguments.kubeconfig)
-    objects = kubernetes.client.CustomObjectsApi()
+    # Its connections to pods are those of ``kubectl port-forward``.
+    os.environ["KUBECONFIG"] = arguments.kubeconfig
+    api = kubernetes.config.new_client_from_config(arguments.kubeconfig)
+    objects = kubernetes.client.CustomObjectsApi(api)
     group = "extensions.agents.x-k8s.io"
-    versions = kubernetes.client.ApisApi().get_api_versions().groups
+    versions = kubernetes.client.ApisApi(api).get_api_versions().groups
     version = next((each.preferred_version.version for each in versions if each.name == group), None)
     if version is None:
         raise RuntimeError("the cluster has no Agent Sandbox")
@@ -136,7 +139,8 @@ def run_agent_sandbox(arguments: argparse.Namespace) -> dict[str, Any]:
     if not pools:
         raise RuntimeError("the cluster has no SandboxWarmPool")
     pool = pools[0]["metadata"]
-    client: Any = SandboxClient()
+    # Without the first argument it would use the cluster of the pod that it runs in.
+    client: Any = SandboxClient(api_client=api)
 
     def run_one() -> str:
         sandbox = client.create_sandbox(pool["name"], namespace=pool["namespace"])
@@ -165,7 +169,7 @@ def check(output: str) -> None:
 def measured(
     arguments: argparse.Namespace, run_one: Callable[[], str], run_all: Callable[[], list[str]]
 ) -> dict[str, Any]:
-    """Return what the runs took: one after the other, or all together."""
+    """Return what the runs took: in some threads, one after the other in each, or all together."""
     if arguments.server:
         wait_for_cleanup(arguments)
         ask(arguments.server, "POST", json.loads(arguments.options))
@@ -173,12 +177,18 @@ def measured(
     returned: list[tuple[str, float, float]] = []
     failures: list[str] = []
     with Threads() as threads:
-        if arguments.sequential:
-            for _ in range(arguments.runs):
+        if arguments.threads:
+
+            def timed(number: int) -> None:
+                # The threads start at different times, so that their runs do not end together.
+                time.sleep(0.15 * number if number < arguments.threads else 0.0)
                 called = time.monotonic()
                 job = run_one()
                 returned.append((job, called, time.monotonic()))
                 time.sleep(arguments.pause)
+
+            with ThreadPoolExecutor(arguments.threads) as pool:
+                list(pool.map(timed, range(arguments.runs)))
         else:
             failures = run_all()
     seconds, used = time.monotonic() - start, time.process_time() - cpu_start
@@ -228,11 +238,9 @@ def main() -> None:
     parser.add_argument("--kubeconfig", required=True)
     parser.add_argument("--server", default="")
     parser.add_argument("--options", default="{}")
-    parser.add_argument("--image", default="python:3.11-slim")
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--in-flight", type=int, default=1)
-    parser.add_argument("--startup-timeout", type=float, default=600.0)
-    parser.add_argument("--sequential", action="store_true")
+    parser.add_argument("--threads", type=int, default=0, help="each starts its runs in turn; 0: all at once")
     parser.add_argument("--warm", action="store_true")
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--settle", type=float, default=10.0)

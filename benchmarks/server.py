@@ -343,6 +343,8 @@ class Connection(asyncio.Protocol):
         if state.exceeds_rate():
             state.refused += 1
             self.status(429, "TooManyRequests", "Retry-After: 1\r\n")
+        elif parts == ["version"]:
+            self.reply(200, {"major": "1", "minor": "36", "gitVersion": "v1.36.2"})
         elif verb == "WATCH":
             self.watch(kind, query)
         elif method == "POST" and kind == "jobs":

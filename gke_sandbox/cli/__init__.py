@@ -71,7 +71,10 @@ def main(argv: Sequence[str] | None = None, *, open_sandbox: Callable[..., Async
     `open_sandbox` replaces `AsyncSandbox` and is called with the same arguments.
     """
     open_closed_streams()
-    own, program_args = _split(list(sys.argv[1:] if argv is None else argv))
+    own, program_args = list(sys.argv[1:] if argv is None else argv), None
+    if "--" in own:  # Not left to argparse, which treats it differently in different versions of Python.
+        at = own.index("--")
+        own, program_args = own[:at], own[at + 1 :]
     console = Console(json="--json" in own)
     args = argparse.Namespace(program_args=program_args, open_sandbox=open_sandbox)
     return console.finish(_run(own, args, console))
@@ -112,14 +115,3 @@ def _parse(arguments: list[str], args: argparse.Namespace) -> None:
         raise UsageError("no command given", "gke-sandbox --help lists the commands.")
     if args.program_args is not None and "script" not in args:
         raise UsageError("arguments after -- are only allowed with gke-sandbox run")
-
-
-def _split(arguments: list[str]) -> tuple[list[str], list[str] | None]:
-    """Split at the first ``--``; the second list is for the program, None if there is no ``--``.
-
-    argparse is not used for this because its treatment of ``--`` differs between Python versions.
-    """
-    if "--" not in arguments:
-        return arguments, None
-    at = arguments.index("--")
-    return arguments[:at], arguments[at + 1 :]

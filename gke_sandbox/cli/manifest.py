@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import secrets
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..settings import Settings
 from . import options
 from .console import Console, print_text
 from .yaml_output import dump
-
-if TYPE_CHECKING:
-    from .._wire.manifests import Manifests
 
 HELP = "print the Job and ConfigMap of a run as YAML"
 DESCRIPTION = """\
@@ -52,19 +50,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def command(args: argparse.Namespace, console: Console) -> int:  # noqa: ARG001 - the signature of all commands
     """Print the manifests and return the exit code. Raises `UsageError` and `SpecError`."""
     from .._open_sandbox import new_job_name
-    from .._wire.manifests import build
-    from ..settings import Settings
+    from .._wire.manifests import REQUEST_TIMEOUT, build
 
     settings = Settings().override(**options.settings(args))
     manifests = build(settings, options.read_program(args), name=new_job_name(), session=secrets.token_hex(4))
-    print_text(as_yaml(manifests, settings.namespace if "namespace" in args else None))
-    return 0
-
-
-def as_yaml(manifests: Manifests, namespace: str | None) -> str:
-    """Return the objects as YAML, the ConfigMap first: the pod cannot start without it."""
-    from .._wire.manifests import REQUEST_TIMEOUT
-
+    namespace = settings.namespace if "namespace" in args else None
     documents = [manifests.job]
     if manifests.delivery == "attach":
         comment = _ATTACH.format(seconds=REQUEST_TIMEOUT)
@@ -73,8 +63,9 @@ def as_yaml(manifests: Manifests, namespace: str | None) -> str:
         comment = _OWNER.format(namespace=option, name=manifests.name)
         config_map = manifests.config_map("")
         del config_map["metadata"]["ownerReferences"]
-        documents.insert(0, config_map)
-    return comment + "---\n".join(dump(_in_namespace(each, namespace)) for each in documents)
+        documents.insert(0, config_map)  # First, because the pod cannot start without it.
+    print_text(comment + "---\n".join(dump(_in_namespace(each, namespace)) for each in documents))
+    return 0
 
 
 def _in_namespace(obj: Mapping[str, Any], namespace: str | None) -> dict[str, Any]:

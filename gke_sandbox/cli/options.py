@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .._setting_names import OPTIONS, SETTING_NAMES
+from ..errors import ConfigError
 from ..settings import Settings
 from . import input_files, parsing
 from .parsing import UsageError
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from .._wire.program import Program
     from ..cluster import Cluster
     from ..kube.client import KubeClient
-    from ..kube.config.types import ConnectionOverrides
     from ..sandbox import AsyncSandbox
 
 ENVIRONMENT = {
@@ -212,7 +212,7 @@ def add_limits_and_pod(parser: argparse.ArgumentParser, *, delivery: bool = True
 
 def cluster(args: argparse.Namespace) -> Cluster:
     """Return the cluster that the options choose. Raises `UsageError` if they contradict each other."""
-    from ..cluster import Cluster
+    from ..cluster import Cluster, ConnectionOverrides
 
     used = cluster_options(args)
     if args.isolation is not None and not args.local:
@@ -223,14 +223,23 @@ def cluster(args: argparse.Namespace) -> Cluster:
         raise UsageError("--gke-endpoint requires --gke")
     if args.local:
         return Cluster.local(args.isolation or "auto")
+    overrides = ConnectionOverrides(
+        server=args.server, token=args.token, user=vars(args)["as"], groups=tuple(args.as_group or ())
+    )
     if args.gke is not None:
+        from ..kube.gke import parse_gke
+
         others = [name for name in used if name in ("--kubeconfig", "--context", "--server")]
         if others:
             raise UsageError(f"--gke cannot be combined with {' and '.join(others)}")
-        return _gke(args)
+        try:
+            name = parse_gke(args.gke)
+        except ConfigError as error:
+            raise UsageError(f"--gke: {error.message}", error.hint) from None
+        return Cluster.gke(*name, endpoint=args.gke_endpoint or "auto", overrides=overrides)
     if args.kubeconfig is not None or args.context is not None or args.server is not None:
-        return Cluster.kubeconfig(args.kubeconfig, args.context, overrides=_overrides(args))
-    return Cluster.auto(overrides=_overrides(args))
+        return Cluster.kubeconfig(args.kubeconfig, args.context, overrides=overrides)
+    return Cluster.auto(overrides=overrides)
 
 
 def reject_local(args: argparse.Namespace, verb: str) -> None:
@@ -262,29 +271,6 @@ def new_sandbox(args: argparse.Namespace, cluster: Cluster, **more: Any) -> Asyn
 def cluster_options(args: argparse.Namespace) -> list[str]:
     """Return the options in `args` that name a real cluster or change the connection to it."""
     return [option for option in _CLUSTER if vars(args)[option[2:].replace("-", "_")] is not None]
-
-
-def _gke(args: argparse.Namespace) -> Cluster:
-    from ..cluster import Cluster
-    from ..errors import ConfigError
-    from ..kube.gke import parse_gke
-
-    try:
-        name = parse_gke(args.gke)
-    except ConfigError as error:
-        raise UsageError(f"--gke: {error.message}", error.hint) from None
-    return Cluster.gke(*name, endpoint=args.gke_endpoint or "auto", overrides=_overrides(args))
-
-
-def _overrides(args: argparse.Namespace) -> ConnectionOverrides:
-    from ..kube.config.types import ConnectionOverrides
-
-    return ConnectionOverrides(
-        server=args.server,
-        token=args.token,
-        user=vars(args)["as"],
-        groups=tuple(args.as_group or ()),
-    )
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:

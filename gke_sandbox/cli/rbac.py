@@ -69,7 +69,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--google-service-account",
-        type=_email,
         metavar="EMAIL",
         help="annotate the service account with this Google service account (Workload Identity)",
     )
@@ -93,13 +92,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def command(args: argparse.Namespace, console: Console) -> int:  # noqa: ARG001 - the signature of all commands
-    """Print rbac.yaml with the chosen names and subjects, and return the exit code. Raises `SpecError`."""
+    """Print rbac.yaml with the chosen names, and return the exit code. Raises `UsageError` and `SpecError`."""
     namespace, slash, account = args.service_account.rpartition("/")
     check_name("--namespace", args.namespace, names.dns_label)
     check_name("--service-account", account, names.dns_subdomain)
     if slash:
         check_name("--service-account", namespace, names.dns_label, what="the namespace ")
-    account_namespace = namespace or args.namespace
+    account_namespace, email = namespace or args.namespace, args.google_service_account
+    if email is not None and not _EMAIL.fullmatch(email):
+        raise parsing.UsageError(
+            f"--google-service-account: must be like NAME@PROJECT.iam.gserviceaccount.com, got {email!r}"
+        )
     text = Path(__file__).parents[1].joinpath("rbac.yaml").read_text(encoding="utf-8")
     # The first paragraph is about the file.
     documents = text[text.index("\n\n") + 1 :].split("\n---\n")
@@ -113,7 +116,7 @@ def command(args: argparse.Namespace, console: Console) -> int:  # noqa: ARG001 
         if _has(document, "kind: ServiceAccount"):
             document = _in_namespace(document, account_namespace)
             document = _replace(document, f"  name: {SERVICE_ACCOUNT}", f"  name: {scalar(account)}")
-            if (email := args.google_service_account) is not None:
+            if email is not None:
                 comment = _WORKLOAD_IDENTITY.format(email=email, namespace=account_namespace, name=account)
                 document = (
                     f"{comment}{document}\n  annotations:\n    iam.gke.io/gcp-service-account: {scalar(email)}"
@@ -141,12 +144,3 @@ def _in_namespace(document: str, namespace: str) -> str:
 def _replace(document: str, line: str, other: str) -> str:
     """Replace a whole line."""
     return re.sub(rf"^{re.escape(line)}$", lambda _: other, document, flags=re.MULTILINE)
-
-
-# -- types of values ------------------------------------------------------------------------------------------
-
-
-def _email(value: str) -> str:
-    if not _EMAIL.fullmatch(value):
-        raise argparse.ArgumentTypeError(f"must be like NAME@PROJECT.iam.gserviceaccount.com, got {value!r}")
-    return value

@@ -56,10 +56,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="replay this file instead of using a cluster; the program must be the same",
     )
     options.add_limits_and_pod(parser)
-    _add_output(parser)
-
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument(
         "--output-dir",
@@ -76,9 +72,6 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="log to stderr instead of showing the progress line; -vv also logs every request",
     )
-
-
-# -- the command -----------------------------------------------------------------------------------------------
 
 
 def command(args: argparse.Namespace, console: Console) -> int:

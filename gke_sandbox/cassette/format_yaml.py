@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterable
@@ -66,16 +67,16 @@ def dump(value: Any) -> str:
 
     serializer: Any = Serializer(explicit_end=True)
     yaml.resolver.Resolver.__init__(serializer)
-    events: list[Any] = []
-    serializer.emit = events.append
-    serializer.open()
-    serializer.serialize(_Nodes(serializer).node(value)[0])
-    serializer.close()
-    texts = (event.value for event in events if isinstance(event, yaml.ScalarEvent))
+    nodes, stream = _Nodes(serializer), io.StringIO()
+    document, _, _ = nodes.node(value)
     # libyaml is faster, but escapes such characters.
-    astral = any(max(text, default="") > "\uffff" for text in texts)
+    astral = any(max(text, default="") > "\uffff" for text in nodes.texts)
     dumper: Any = yaml.SafeDumper if astral else getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    return str(yaml.emit(events, Dumper=dumper, allow_unicode=True, width=10_000))
+    serializer.emit = dumper(stream, allow_unicode=True, width=10_000).emit
+    serializer.open()
+    serializer.serialize(document)
+    serializer.close()
+    return stream.getvalue()
 
 
 class _Nodes:
@@ -88,41 +89,42 @@ class _Nodes:
         self._resolver = resolver
         self._numbers: dict[Any, int] = {}
         self._shared: dict[int, Any] = {}
-        self._styles: dict[str, str | None] = {}
+        self.texts: dict[str, tuple[str | None, int, int]] = {}
 
     def node(self, value: Any) -> tuple[Any, int, int]:
         """Return the node of a value, its number, which equal values have in common, and its length as JSON."""
         key: Any
         new: Any
+        if isinstance(value, str):
+            if value not in self.texts:
+                text = _json_text(value)
+                self.texts[value] = _style(value), self._number(text), len(text)
+            style, number, length = self.texts[value]
+            return self._yaml.ScalarNode(f"{_TAG}str", value, style=style), number, length
         if isinstance(value, dict):
-            found = {name: self.node(item) for name, item in value.items()}
-            pairs = [(self._scalar(name), node) for name, (node, _, _) in found.items()]
+            found = [(*self.node(name), *self.node(item)) for name, item in value.items()]
+            pairs = [(name, item) for name, _, _, item, _, _ in found]
             new = self._yaml.MappingNode(f"{_TAG}map", pairs, flow_style=_is_flow(value.values()))
-            key = frozenset((name, number) for name, (_, number, _) in found.items())
-            length = sum(len(_json_text(name)) + size + 4 for name, (_, _, size) in found.items())
+            key = frozenset((name, item) for _, name, _, _, item, _ in found)
+            length = sum(name + item + 4 for _, _, name, _, _, item in found)
         elif isinstance(value, list):
             parts = [self.node(item) for item in value]
             new = self._yaml.SequenceNode(f"{_TAG}seq", [node for node, _, _ in parts], flow_style=_is_flow(value))
             key = tuple(number for _, number, _ in parts)
             length = sum(size + 2 for _, _, size in parts)
         else:
-            key = _json_text(value)
-            return self._scalar(value), self._numbers.setdefault(key, len(self._numbers)), len(key)
-        number = self._numbers.setdefault(key, len(self._numbers))
+            # YAML 1.1 needs a point in a number with an exponent.
+            key = text = _json_text(value)
+            text = text.replace("e", ".0e") if isinstance(value, float) and "." not in text else text
+            tag = self._resolver.resolve(self._yaml.ScalarNode, text, (True, False))
+            return self._yaml.ScalarNode(tag, text), self._number(key), len(key)
+        number = self._number(key)
         if length >= _MIN_SHARED:
             new = self._shared.setdefault(number, new)
         return new, number, max(length, 2)
 
-    def _scalar(self, value: Any) -> Any:
-        scalar = self._yaml.ScalarNode
-        if not isinstance(value, str):
-            # YAML 1.1 needs a point in a number with an exponent.
-            text = _json_text(value)
-            text = text.replace("e", ".0e") if isinstance(value, float) and "." not in text else text
-            return scalar(self._resolver.resolve(scalar, text, (True, False)), text)
-        if value not in self._styles:
-            self._styles[value] = _style(value)
-        return scalar(f"{_TAG}str", value, style=self._styles[value])
+    def _number(self, key: Any) -> int:
+        return self._numbers.setdefault(key, len(self._numbers))
 
 
 def _style(value: str) -> str | None:

@@ -104,31 +104,30 @@ class _Normalizer:
 
     def _response(self, index: int) -> RecordedResponse:
         exchange, job = self._exchanges[index], self._jobs[index]
-        ended_at = None if exchange.ended_at is None else _ms(exchange.ended_at)
+        at = exchange.at if exchange.responded_at is None else exchange.responded_at
         if exchange.method == SEND:
-            return RecordedResponse(_ms(exchange.at), None)
+            return RecordedResponse(_ms(at), None)
+        ended_at = None if exchange.ended_at is None else _ms(exchange.ended_at)
+        response = RecordedResponse(_ms(at), exchange.status, ended_by=exchange.ended_by, ended_at=ended_at)
         if exchange.status is None:
-            return RecordedResponse(_ms(exchange.at), None, ended_by=exchange.ended_by, ended_at=ended_at)
-        headers = {name.lower(): value for name, value in exchange.headers}
+            return response
         headers = {
             name: self._names.text(value, response=True)
-            for name, value in headers.items()
+            for name, value in ((name.lower(), value) for name, value in exchange.headers)
             if name in ALLOWED_HEADERS and (name, value.partition(";")[0]) != ("content-type", "application/json")
         }
-        at = exchange.at if exchange.responded_at is None else exchange.responded_at
-        common: dict[str, Any] = {"at": _ms(at), "status": exchange.status, "headers": headers}
-        common["ended_by"] = exchange.ended_by
-        if exchange.status == 101:
-            return RecordedResponse(**common, chunks=tuple(self._messages(index)), ended_at=ended_at)
-        if exchange.is_stream:
-            chunks = self._events(exchange) if exchange.is_watch else self._log(index)
-            return RecordedResponse(**common, chunks=tuple(chunks), ended_at=ended_at)
+        if exchange.status == 101 or exchange.is_stream:
+            of_stream = self._events if exchange.is_watch else self._log
+            chunks = (self._messages if exchange.status == 101 else of_stream)(index)
+            return replace(response, headers=headers, chunks=tuple(chunks))
         value = self._names.value(next(iter(self._responses[index]), None), response=True)
         others = [each for each in jobs_of(value) if each != job]
-        return RecordedResponse(
-            **common,
+        return replace(
+            response,
+            headers=headers,
             json=value,
             data=b"".join(data for _, data in exchange.chunks) if value is None else None,
+            ended_at=None,
             after=self._later(index, at) + self._follows(others, at),
         )
 
@@ -152,8 +151,8 @@ class _Normalizer:
         if last is not None:
             yield last
 
-    def _events(self, exchange: Exchange) -> Iterator[Chunk]:
-        for at, line, cuts, coalesced in _lines(exchange.chunks):
+    def _events(self, index: int) -> Iterator[Chunk]:
+        for at, line, cuts, coalesced in _lines(self._exchanges[index].chunks):
             event = parse_json(line) if line.endswith(b"\n") else None
             if not isinstance(event, dict) or not {"type", "object"} <= event.keys():
                 yield Chunk(_ms(at), line, coalesced=coalesced)

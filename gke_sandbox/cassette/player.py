@@ -93,8 +93,7 @@ class Player:
 
     def finish(self) -> None:
         """Raise the first error; or `ReplayMismatch` if recorded requests did not arrive."""
-        if self.broken is not None:
-            raise self.broken
+        self.check()
         if self.matcher.suspect is not None:
             raise self.matcher.suspect
         left = self.matcher.not_replayed()
@@ -132,8 +131,7 @@ class Player:
 
     def take(self, request: ReplayRequest) -> Step:
         """Return the step of a request. Raises `ReplayMismatch`, from then on for every request."""
-        if self.broken is not None:
-            raise self.broken
+        self.check()
         try:
             if request.method == SEND and (exchanged := self.matcher.choose_program(request)) is not None:
                 self._exchange(*exchanged)

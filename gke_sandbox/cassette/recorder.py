@@ -18,13 +18,13 @@ from ..errors import CassetteError, SandboxError
 from .format import save_text, write
 from .model import ONE_THREAD_HINT, SEND, Cassette, Exchange, Header
 from .normalize import normalize, request_of
-from .secrets import ALLOWED_HEADERS
 
 __all__ = ["Recorder", "RecordingTransport"]
 
 logger = logging.getLogger(__name__)
 
 _VERSION_TIMEOUT = 5.0
+_BODY_HEADERS = ("content-length", "content-type", "transfer-encoding")
 # The key of the Exchange in the extensions of a request.
 _EXCHANGE = "gke_sandbox.exchange"
 
@@ -191,9 +191,7 @@ class RecordingTransport(httpx.AsyncBaseTransport):
             raise
         exchange.responded_at = self._recorder.elapsed()
         exchange.status = response.status_code
-        exchange.headers = [
-            (name.lower(), value) for name, value in response.headers.items() if name.lower() in ALLOWED_HEADERS
-        ]
+        exchange.headers = list(response.headers.items())
         assert isinstance(response.stream, httpx.AsyncByteStream)
         stream = _RecordedBody(response.stream, exchange, self._recorder)
         extensions = response.extensions
@@ -211,9 +209,8 @@ class RecordingTransport(httpx.AsyncBaseTransport):
             return
         self._version_requested = True
         url = request.url.copy_with(path=f"{self._base}/version", query=None)
-        version_request = httpx.Request(
-            "GET", url, headers=_without_body(request.headers), extensions=request.extensions
-        )
+        headers = [pair for pair in request.headers.multi_items() if pair[0] not in _BODY_HEADERS]
+        version_request = httpx.Request("GET", url, headers=headers, extensions=request.extensions)
         with contextlib.suppress(httpx.TransportError, ValueError), anyio.move_on_after(_VERSION_TIMEOUT):
             response = await self._inner.handle_async_request(version_request)
             try:
@@ -223,13 +220,6 @@ class RecordingTransport(httpx.AsyncBaseTransport):
                 await response.aclose()
             version = found.get("gitVersion") if isinstance(found, dict) else None
             self._recorder.server = version if isinstance(version, str) else None
-
-
-def _without_body(headers: httpx.Headers) -> httpx.Headers:
-    kept = headers.copy()
-    for name in ("content-length", "content-type", "transfer-encoding"):
-        kept.pop(name, None)
-    return kept
 
 
 class _RecordedBody(httpx.AsyncByteStream):

@@ -224,6 +224,20 @@ def test_headers_of_requests_are_not_recorded(tmp_path: Path) -> None:
         assert word not in text
 
 
+def test_all_warnings_of_a_response_are_recorded(tmp_path: Path) -> None:
+    warnings = [("Warning", '299 - "one"'), ("Warning", '299 - "two"')]
+
+    async def main() -> None:
+        server = httpx.MockTransport(lambda _: httpx.Response(200, json={}, headers=warnings))
+        transport = RecordingTransport(server, Recorder(tmp_path / "c.yaml"))
+        async with httpx.AsyncClient(transport=transport) as client:
+            await client.get("https://here.invalid/healthz")
+
+    run_on_mock_clock(main)
+    (step,) = load(tmp_path / "c.yaml").steps
+    assert step.response.headers == {"warning": '299 - "one", 299 - "two"'}
+
+
 # -- from exchanges to steps ----------------------------------------------------------------------------------
 
 

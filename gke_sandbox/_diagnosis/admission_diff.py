@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from .finding import json_text
@@ -34,7 +35,7 @@ _DEFAULTS: dict[str, object] = {
 """Fields that the API server sets, with their values."""
 _OWN_LABELS = ("batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name", "controller-uid", "job-name")
 _QUANTITIES = ("requests", "limits", "sizeLimit")
-_MAX_VALUE_LENGTH = 80
+_text = partial(json_text, limit=80)
 
 
 def job_differences(sent: Mapping[str, Any], received: Mapping[str, Any]) -> list[str]:
@@ -86,7 +87,3 @@ def _by_name(value: Any) -> dict[str, Any] | None:
 
 def _is_quantity(path: str) -> bool:
     return any(part in _QUANTITIES for part in path.split("."))
-
-
-def _text(value: object) -> str:
-    return json_text(value, _MAX_VALUE_LENGTH)

@@ -6,6 +6,7 @@ is unknown, misspelt or misplaced, and the server rejects it with fieldValidatio
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 QUANTITY = "a quantity"
@@ -192,3 +193,8 @@ def field_errors(kind: Any, value: Any, path: str = "") -> list[str]:
         return [error for key, item in value.items() for error in field_errors(kind[str], item, f"{path}[{key}]")]
     wanted = str if kind == QUANTITY else kind
     return [] if type(value) is wanted else [f"{path}: {value!r} is no {kind}"]
+
+
+def is_config_map_key(key: str) -> bool:
+    """Whether a key is valid in a ConfigMap. https://kubernetes.io/docs/concepts/configuration/configmap/"""
+    return re.fullmatch(r"[-._a-zA-Z0-9]{1,253}", key) is not None and key != "." and not key.startswith("..")

@@ -1,4 +1,4 @@
-"""The syntax of Kubernetes names, label keys and values, variable names and ConfigMap keys. Pure.
+"""The syntax of Kubernetes names, label keys and values, and variable names. Pure.
 
 Each function returns the problems of a value, as the API server words them, or an empty list. Builders check
 values before a request with them, and the embedded cluster checks requests.
@@ -11,7 +11,6 @@ import re
 
 __all__ = [
     "annotation_key",
-    "config_map_key",
     "dns_label",
     "dns_subdomain",
     "env_name",
@@ -94,14 +93,6 @@ def env_name(value: str) -> list[str]:
     )
     examples = ("my.env-name", "MY_ENV.NAME", "MyEnvName1")
     return _problems(value, "[-._a-zA-Z][-._a-zA-Z0-9]*", rule, *examples) + _dots(value)
-
-
-def config_map_key(value: str) -> list[str]:
-    """Check a key in the `data` or `binaryData` of a ConfigMap."""
-    # https://kubernetes.io/docs/concepts/configuration/configmap/#configmap-object
-    rule = "a valid config key must consist of alphanumeric characters, '-', '_' or '.'"
-    examples = ("key.name", "KEY_NAME", "key-name")
-    return _problems(value, "[-._a-zA-Z0-9]+", rule, *examples, maximum=_MAX_SUBDOMAIN) + _dots(value)
 
 
 def _problems(value: str, pattern: str, rule: str, *examples: str, maximum: int | None = None) -> list[str]:

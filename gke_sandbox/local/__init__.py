@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from .apiserver.rbac import Caller, Rule
 from .cluster import Namespace, Quota
-from .faults import Fault, FaultPlan, Match
+from .fault_plan import Fault, FaultPlan, Match
 from .latency import Pace
 from .runtimes.base import ContainerExit, ContainerSpec, ContainerStartError, RunningContainer, Runtime
 from .runtimes.scripted import Script, ScriptedProcess, ScriptedRuntime

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from .faults.attach import AttachAction, CutAttach
+from .faults import AttachAction, CutAttach
 
 
 class FaultsInStream:

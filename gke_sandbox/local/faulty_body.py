@@ -6,8 +6,7 @@ import anyio
 import httpx
 
 from .._fakes.body import Source
-from .faults import CutBody, GarbleBody, StallBody
-from .faults.requests import BodyAction
+from .faults import BodyAction, CutBody, GarbleBody, StallBody
 
 
 class WholeBody:

@@ -39,8 +39,7 @@ from .controllers.gc import GarbageCollector
 from .controllers.jobs import JobController
 from .controllers.kubelet import Kubelet
 from .controllers.scheduler import Scheduler
-from .faults import Delay, Drop, FaultPlan, Forbid, Refuse, Respond
-from .faults.requests import BodyAction, RequestAction
+from .faults import BodyAction, Delay, Drop, FaultPlan, Forbid, Refuse, RequestAction, Respond
 from .faulty_body import FaultyBody, WholeBody
 from .latency import Pace
 from .objects import Json, Key

@@ -11,8 +11,8 @@ from gke_sandbox.local import faults
 
 DOCS = Path(__file__).parents[2] / "docs" / "faults.md"
 TEXT = DOCS.read_text()
-EVERY = [getattr(faults, name) for name in faults.__all__]
-ACTIONS = {one for one in EVERY if issubclass(one, faults.Action)} - {faults.Action}
+CLASSES = [one for one in vars(faults).values() if isinstance(one, type) and issubclass(one, faults.Action)]
+ACTIONS = {one for one in CLASSES if not one.__subclasses__()}
 EXAMPLES = re.findall(r"^\| `(Fault\(.*?)` \|", TEXT, re.MULTILINE)
 
 

@@ -15,8 +15,7 @@ import anyio
 from ..._fakes.api_request import ApiRequest
 from ..cluster import SERVER_VERSION, ClusterState
 from ..controllers.gc import DeleteOptions, Propagation, delete
-from ..faults import ExpireWatch
-from ..faults.requests import WatchAction
+from ..faults import ExpireWatch, WatchAction
 from ..objects import Json, Key
 from .admission import create, job_warnings, used_quota
 from .decoding import decode

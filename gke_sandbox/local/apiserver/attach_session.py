@@ -17,7 +17,7 @@ from wsproto.events import BytesMessage, CloseConnection, Event, Message, Ping
 
 from ...kube.attach import SUBPROTOCOL
 from ..controllers.container_streams import Attachment, Stream
-from ..faults.attach import AttachAction, CloseAttach, CutAttach, DelayAttach, GarbleAttach, StallAttach
+from ..faults import AttachAction, CloseAttach, CutAttach, DelayAttach, GarbleAttach, StallAttach
 from ..faulty_attach import by_direction
 from ..network import ClientStream, Connection
 

@@ -16,7 +16,7 @@ from ..._fakes.api_request import ApiRequest
 from ..._fakes.body import accept_header
 from ...kube.attach import SUBPROTOCOL
 from ..cluster import ClusterState
-from ..faults.attach import AttachAction
+from ..faults import AttachAction
 from ..objects import Key
 from .errors import StatusError, bad_request, forbidden, not_found
 from .pod_logs import KUBELET, requested_container

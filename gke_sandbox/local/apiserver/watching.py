@@ -12,8 +12,7 @@ from collections import deque
 import anyio
 
 from ..cluster import ClusterState
-from ..faults import EndWatch, ExpireWatch, OmitEvents, RepeatEvents, SwapEvents
-from ..faults.requests import WatchAction
+from ..faults import EndWatch, ExpireWatch, OmitEvents, RepeatEvents, SwapEvents, WatchAction
 from ..objects import Json
 from ..store import StoreChange
 from .errors import failure

@@ -14,8 +14,7 @@ from anyio.abc import TaskGroup
 from ...kube.quantity import parse_quantity
 from ..apiserver.resources import CONFIG_MAPS, PODS
 from ..cluster import ClusterState
-from ..faults import Evict, Preempt, ShutDownNode, StopKubelet
-from ..faults.pods import RunningPodAction
+from ..faults import Evict, Preempt, RunningPodAction, ShutDownNode, StopKubelet
 from ..objects import Json, is_deleting
 from ..runtimes.base import ContainerExit, ContainerStartError, RunningContainer
 from ..store import StoreChange

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
-from ..._fakes.api_request import ApiRequest
+from .._fakes.api_request import ApiRequest
 
 
 class Action:

@@ -9,6 +9,7 @@ https://kubernetes.io/docs/concepts/cluster-administration/logging/#log-rotation
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 
 from ._checks import check_integer
@@ -53,14 +54,8 @@ def log_limit(*, max_output_bytes: int, max_file_bytes: int, max_files: int) -> 
 
 def maximum(name: str, limits: Mapping[str, int], delivery: str) -> int:
     """Return the highest value of the limit `name` for which there is room beside the other limits."""
-    low, high = 0, _MAX_FILES if name == "max_files" else _MAX_BYTES
-    while low < high:
-        middle = (low + high + 1) // 2
-        if stored_bytes({**limits, name: middle}) <= log_bytes(delivery):
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    values = range(1, (_MAX_FILES if name == "max_files" else _MAX_BYTES) + 1)
+    return bisect_right(values, log_bytes(delivery), key=lambda value: stored_bytes({**limits, name: value}))
 
 
 def check_output_limits(limits: Mapping[str, int], delivery: str) -> None:

@@ -144,11 +144,12 @@ class ExecutionResult:
     def summary(self) -> str:
         """How the program ended, as a phrase: ``exit code 3``, ``killed: Evicted: ...``."""
         if self.status in ("succeeded", "failed"):
-            return ": ".join(part for part in (f"exit code {self.exit_code}", self.message) if part)
-        if self.status == "signaled":
-            return ": ".join(part for part in (f"signal {self.signal}", self.message) if part)
-        words = self.status.replace("_", " ")
-        return ": ".join(part for part in (words, self.reason, self.message) if part)
+            parts = [f"exit code {self.exit_code}", self.message]
+        elif self.status == "signaled":
+            parts = [f"signal {self.signal}", self.message]
+        else:
+            parts = [self.status.replace("_", " "), self.reason, self.message]
+        return ": ".join(filter(None, parts))
 
     def __str__(self) -> str:
         return self.summary

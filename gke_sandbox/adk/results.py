@@ -107,8 +107,8 @@ def from_error(error: SandboxError) -> CodeExecutionResult:
         if for_operator(error):
             ending = f"It is unknown how the program ended, {_FOR_OPERATOR}"
         return make_result(error.stdout, _paragraphs(*_failure_text(error.stderr, ending, error.stdout)), None)
+    outcome = "returned no result" if error.may_have_run else "was not run"
     if for_operator(error):
-        outcome = "returned no result" if error.may_have_run else "was not run"
         return make_result("", f"The program {outcome}, {_FOR_OPERATOR}\n", None)
     if isinstance(error, SandboxClosed):
         first = "The program was cancelled" if error.may_have_run else "The code executor cannot run this"
@@ -117,7 +117,6 @@ def from_error(error: SandboxError) -> CodeExecutionResult:
         if error.field.startswith("files"):
             message = f"input_{message}"  # The name of the field in ADK.
     else:
-        outcome = "returned no result" if error.may_have_run else "was not run"
         first = f"The program {outcome}, and its code is not the cause"
     return make_result("", _paragraphs(f"{first}: {message}", hint), None)
 

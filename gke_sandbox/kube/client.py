@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import anyio
 import httpx
@@ -44,9 +44,6 @@ from .status import (
     warning_texts,
 )
 from .watch import EventStream, WatchEvent
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 __all__ = ["KubeClient", "PropagationPolicy", "Transport"]
 
@@ -121,15 +118,10 @@ class KubeClient:
         self._http = await http.__aenter__()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: Any) -> None:
         http, self._http = self._http, None
         if http is not None:
-            await http.__aexit__(exc_type, exc_value, traceback)
+            await http.__aexit__(*exc_info)
 
     def with_wrapper(self, wrapper: TransportWrapper) -> KubeClient:
         """Return a client for the same cluster whose transport is wrapped. Do not enter this one then."""

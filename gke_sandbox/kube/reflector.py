@@ -7,7 +7,7 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 
@@ -17,9 +17,6 @@ from .resources import Resource
 from .retry import Retry, is_retryable
 from .status import RequestInfo, bad_response, status_error
 from .watch import WatchEvent
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 __all__ = ["Reflector"]
 
@@ -94,12 +91,7 @@ class Reflector:
     async def __aenter__(self) -> Reflector:
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self._close()
 
     def __aiter__(self) -> Reflector:

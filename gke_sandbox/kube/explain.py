@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timezone
 
-from ..errors import ApiError, Forbidden, NotFound, ServerError, Unauthorized
+from ..errors import ApiError, Forbidden, NotFound, ServerError, TooManyRequests, Unauthorized
 from .auth.expiry import credentials_expiry
 from .config.types import ClusterConfig
 from .status import is_rbac_denial, parse_object
@@ -42,6 +42,11 @@ def add_hints(error: ApiError, config: ClusterConfig, *, found_kubernetes: bool,
                 "of the server may require a login, or not reach it."
             )
         return
+    if isinstance(error, (ServerError, TooManyRequests)) and not error.hint:
+        error.set_hint(
+            "The API server or a proxy in front of it is overloaded or has a problem. Try again later, with fewer "
+            "requests at once."
+        )
     if isinstance(error, Unauthorized):
         expires = credentials_expiry(config)
         if expires is not None and expires <= (now or datetime.now(timezone.utc)):

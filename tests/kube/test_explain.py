@@ -58,6 +58,14 @@ async def test_a_401_names_the_expiry_of_the_credentials_by_the_clock_of_the_ser
     assert error.hint.startswith(expected)
 
 
+@pytest.mark.parametrize(
+    ("code", "reason"), [(429, "TooManyRequests"), (500, "InternalError"), (503, "ServiceUnavailable")]
+)
+async def test_an_overloaded_server_has_a_hint(code: int, reason: str) -> None:
+    error = await error_of(ClusterConfig(server="https://c"), response(code, reason, "no"))
+    assert error.hint.endswith("Try again later, with fewer requests at once.")
+
+
 async def test_a_401_with_credentials_that_do_not_expire_has_the_general_hint() -> None:
     config = ClusterConfig(server="https://c", auth=BearerToken("opaque"))
     error = await error_of(config, response(401, "Unauthorized", "Unauthorized"))

@@ -15,7 +15,6 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Literal, cast
 
 from ..kube.quantity import parse_quantity
@@ -186,7 +185,15 @@ def _pod(settings: Settings, name: str, delivery: Delivery, content: Content) ->
             # `Settings` has converted each to a `Toleration`.
             "tolerations": [_toleration(each) for each in cast("Sequence[Toleration]", settings.tolerations)],
             "imagePullSecrets": [{"name": secret} for secret in settings.image_pull_secrets],
-            "securityContext": _pod_security(settings.run_as_user, settings.run_as_group),
+            # Required by the Pod Security standard `restricted`. The group owns everything that the program can
+            # write. https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": settings.run_as_user,
+                "runAsGroup": settings.run_as_group,
+                "fsGroup": settings.run_as_group,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
             "containers": [_container(settings, name, delivery, content)],
             "volumes": volumes,
         }
@@ -227,48 +234,29 @@ def _container(settings: Settings, name: str, delivery: Delivery, content: Conte
             "imagePullPolicy": settings.image_pull_policy,
             "command": command,
             "env": variables,
-            "resources": _resources(
-                (settings.cpu_request, settings.memory_request, storage),
-                (settings.cpu_limit, settings.memory_limit, settings.ephemeral_storage_limit),
-            ),
-            "securityContext": _CONTAINER_SECURITY,
+            "resources": {
+                "requests": {
+                    "cpu": settings.cpu_request,
+                    "memory": settings.memory_request,
+                    "ephemeral-storage": storage,
+                },
+                "limits": {
+                    "cpu": settings.cpu_limit,
+                    "memory": settings.memory_limit,
+                    "ephemeral-storage": settings.ephemeral_storage_limit,
+                },
+            },
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            },
             "volumeMounts": mounts,
             # If the first connection ends, so does the runner's standard input.
             "stdin": delivery == "attach" or None,
             "stdinOnce": delivery == "attach" or None,
         }
     )
-
-
-# Thousands of Jobs can exist at the same time: they share these parts, which must not be changed.
-
-_CONTAINER_SECURITY: _Json = {
-    "allowPrivilegeEscalation": False,
-    "readOnlyRootFilesystem": True,
-    "capabilities": {"drop": ["ALL"]},
-}
-
-
-@lru_cache
-def _pod_security(user: int, group: int) -> _Json:
-    """Return the security context that the Pod Security standard `restricted` requires.
-
-    The group owns everything that the program can write.
-    https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
-    """
-    return {
-        "runAsNonRoot": True,
-        "runAsUser": user,
-        "runAsGroup": group,
-        "fsGroup": group,
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
-
-
-@lru_cache
-def _resources(requests: tuple[str, str, str], limits: tuple[str, str, str]) -> _Json:
-    names = ("cpu", "memory", "ephemeral-storage")
-    return {"requests": dict(zip(names, requests)), "limits": dict(zip(names, limits))}  # noqa: B905
 
 
 def _variable(name: str, value: str) -> _Json:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Sequence
 
-from ...kube.names import annotation_key, dns_label, dns_subdomain, label_key, label_value
+from ...kube.names import dns_label, dns_subdomain
 from ...kube.quantity import parse_quantity
 from ..objects import Json
 from .errors import FieldError, invalid_value, not_supported, required, too_long, value_not_found
@@ -20,20 +20,18 @@ MAX_CONFIG_MAP = 1024 * 1024
 
 _NOT_NEGATIVE = "must be greater than or equal to 0"
 _JOB_NUMBERS = ("parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished")
-_RESOURCES = ("cpu", "memory", "ephemeral-storage")
 
 
 def job_errors(job: Json) -> list[FieldError]:
     """Return the errors of a Job with its defaults."""
     metadata, spec = job["metadata"], job["spec"]
-    errors = _metadata_errors(metadata)
+    errors = _name_errors(job)
     if len(metadata["name"]) > 63:
         # The name becomes a label of the pods.
         errors += _check_name("spec.template.labels", metadata["name"], dns_label)
     for field in _JOB_NUMBERS:
         errors += _not_negative(f"spec.{field}", spec.get(field))
     template = spec["template"]
-    errors += _labels_errors(template["metadata"], "spec.template.metadata")
     errors += _pod_spec_errors(template["spec"], "spec.template.spec")
     if (policy := template["spec"]["restartPolicy"]) != "Never":
         errors.append(not_supported("spec.template.spec.restartPolicy", policy, ("Never",)))
@@ -42,12 +40,12 @@ def job_errors(job: Json) -> list[FieldError]:
 
 def pod_errors(pod: Json) -> list[FieldError]:
     """Return the errors of a pod with its defaults."""
-    return _metadata_errors(pod["metadata"]) + _pod_spec_errors(pod["spec"], "spec")
+    return _name_errors(pod) + _pod_spec_errors(pod["spec"], "spec")
 
 
 def config_map_errors(config_map: Json) -> list[FieldError]:
     """Return the errors of a ConfigMap."""
-    errors = _metadata_errors(config_map["metadata"])
+    errors = _name_errors(config_map)
     data, binary = config_map.get("data", {}), config_map.get("binaryData", {})
     size = sum(len(value.encode()) for value in data.values())
     size += sum(len(base64.b64decode(value)) for value in binary.values())
@@ -61,18 +59,8 @@ def _check_name(field: str, value: str, rule: Callable[[str], list[str]]) -> lis
     return [invalid_value(field, value, why) for why in rule(value)]
 
 
-def _metadata_errors(metadata: Json) -> list[FieldError]:
-    return _labels_errors(metadata, "metadata") + _check_name("metadata.name", metadata["name"], dns_subdomain)
-
-
-def _labels_errors(metadata: Json, path: str) -> list[FieldError]:
-    errors = []
-    for key, value in metadata.get("labels", {}).items():
-        errors += _check_name(f"{path}.labels", key, label_key)
-        errors += _check_name(f"{path}.labels", value, label_value)
-    for key in metadata.get("annotations", {}):
-        errors += _check_name(f"{path}.annotations", key, annotation_key)
-    return errors
+def _name_errors(obj: Json) -> list[FieldError]:
+    return _check_name("metadata.name", obj["metadata"]["name"], dns_subdomain)
 
 
 def _pod_spec_errors(spec: Json, path: str) -> list[FieldError]:
@@ -103,13 +91,6 @@ def _container_errors(container: Json, path: str, volumes: Sequence[str]) -> lis
 def _resource_errors(resources: Json, path: str) -> list[FieldError]:
     errors = []
     limits, requests = resources.get("limits", {}), resources.get("requests", {})
-    for kind, amounts in (("limits", limits), ("requests", requests)):
-        for name, amount in amounts.items():
-            field = f"{path}.{kind}[{name}]"
-            if name not in _RESOURCES:
-                errors.append(invalid_value(field, name, "must be a standard resource for containers"))
-            if parse_quantity(amount).nano < 0:
-                errors.append(invalid_value(field, amount, _NOT_NEGATIVE))
     for name, amount in requests.items():
         limit = limits.get(name)
         if limit is not None and parse_quantity(amount).nano > parse_quantity(limit).nano:

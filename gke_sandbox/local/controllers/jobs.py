@@ -132,11 +132,7 @@ class _JobWorker:
         return started + min(self._ends_after, float(job["spec"].get("activeDeadlineSeconds", math.inf)))
 
     def _count(self, job: Json) -> Json:
-        """Count the pods that have ended, and remove their finalizers.
-
-        The status contains their uids until the finalizers are removed, so that an interrupted controller neither
-        misses a pod nor counts it twice.
-        """
+        """Count the pods that have ended, and remove their finalizers."""
         ended = [
             pod
             for pod in self._pods()
@@ -144,22 +140,15 @@ class _JobWorker:
         ]
         if not ended:
             return job
-        succeeded = [pod["metadata"]["uid"] for pod in ended if _succeeded(pod)]
-        failed = [pod["metadata"]["uid"] for pod in ended if not _succeeded(pod)]
-        uncounted = {"succeeded": succeeded, "failed": failed}
-        status = job["status"]
-        self._set_status(job, uncountedTerminatedPods={name: uids for name, uids in uncounted.items() if uids})
         for pod in ended:
             _release(self._cluster, pod)
-        if failed:
-            total = status.get("failed", 0) + len(failed)
-            backoff = min(FIRST_BACKOFF * 2 ** (total - 1), MAX_BACKOFF)
-            self._next_create = anyio.current_time() + backoff
+        status = job["status"]
+        succeeded = status.get("succeeded", 0) + sum(_succeeded(pod) for pod in ended)
+        failed = status.get("failed", 0) + sum(not _succeeded(pod) for pod in ended)
+        if failed > status.get("failed", 0):
+            self._next_create = anyio.current_time() + min(FIRST_BACKOFF * 2 ** (failed - 1), MAX_BACKOFF)
         return self._set_status(
-            self._store.get(self._key) or job,
-            uncountedTerminatedPods={},
-            succeeded=status.get("succeeded", 0) + len(succeeded) or None,
-            failed=status.get("failed", 0) + len(failed) or None,
+            job, uncountedTerminatedPods={}, succeeded=succeeded or None, failed=failed or None
         )
 
     def _terminal_condition(self, job: Json) -> tuple[str, str, str] | None:

@@ -21,7 +21,6 @@ import os
 import posixpath
 import site
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from .base import ContainerSpec, ContainerStartError
@@ -62,13 +61,22 @@ class ProcessRuntime:
 
     def _prepare(self, spec: ContainerSpec, directory: str) -> Command:
         """Create the directories and files of the container, and return its command. Raises OSError."""
-        paths = PathMap.from_spec(spec, directory + "/mounts")
-        cwd = (paths.outside(spec.working_dir) if spec.working_dir else None) or directory + "/work"
-        scratch = paths.outside("/tmp") or directory + "/tmp"
-        for path in (cwd, scratch, *(paths.root + inner(mount) for mount in spec.scratch)):
+        root = directory + "/mounts"
+        parents = {posixpath.dirname(inner(path)) for path in spec.files}
+        mounts = {inner(path) for path in (*parents - {"/"}, *spec.files, *spec.scratch)}
+
+        def outside(path: str) -> str | None:
+            """Return the path on this machine of a path at or below a mount path, or None."""
+            path = inner(path) if path.startswith("/") else ""
+            is_mounted = any(path == mount or path.startswith(mount + "/") for mount in mounts)
+            return root + path if is_mounted else None
+
+        cwd = outside(spec.working_dir or "") or directory + "/work"
+        scratch = outside("/tmp") or directory + "/tmp"
+        for path in (cwd, scratch, *(root + inner(mount) for mount in spec.scratch)):
             os.makedirs(path, exist_ok=True)
-        write_files(spec, paths.root)
-        argv = [paths.outside(part) or part for part in spec.command or ("python3",)]
+        write_files(spec, root)
+        argv = [outside(part) or part for part in spec.command or ("python3",)]
         if argv[0] in ("python", "python3"):
             argv[0] = sys.executable
         user = user_site()
@@ -88,28 +96,6 @@ class ProcessRuntime:
             memory=spec.memory_limit,
             rlimits=_rlimits(spec),
         )
-
-
-@dataclass(frozen=True)
-class PathMap:
-    """Maps the mount paths of a pod to paths below `root` on this machine."""
-
-    root: str
-    mounts: tuple[str, ...]
-
-    @classmethod
-    def from_spec(cls, spec: ContainerSpec, root: str) -> PathMap:
-        """Return the map for the mounts of a container."""
-        parents = {posixpath.dirname(inner(path)) for path in spec.files}
-        return cls(root, tuple({inner(path) for path in (*parents - {"/"}, *spec.files, *spec.scratch)}))
-
-    def outside(self, path: str) -> str | None:
-        """Return the path on this machine of a path at or below a mount path, or None."""
-        if path.startswith("/"):
-            path = inner(path)
-            if any(path == mount or path.startswith(mount + "/") for mount in self.mounts):
-                return self.root + path
-        return None
 
 
 def inner(path: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from gke_sandbox import ResultLost
+from gke_sandbox.errors import AlreadyExists, Conflict, Expired, NotFound
 
 from .cells import (
     DEADLINE,
@@ -177,6 +178,8 @@ def check_error(cell: Cell, outcome: Outcome) -> None:
     if outcome.error is None:
         return
     message = str(outcome.error)
+    # A working server does not send these for the requests of a run.
+    assert outcome.error.hint or isinstance(outcome.error, (AlreadyExists, Conflict, Expired, NotFound))
     if cell.request == "read log" and cell.fault.startswith(NO_ERROR):
         assert "log does not contain the result" in message
     else:

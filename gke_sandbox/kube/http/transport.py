@@ -228,7 +228,7 @@ def _network_error(
         f"{info}: {'no complete response from' if sent else 'cannot reach'} {server}{through}: {reason}",
         sent=sent,
         request=str(info),
-        hint=hint,
+        hint=hint or "The network, a proxy or the API server may have a problem. Try again later.",
     )
 
 

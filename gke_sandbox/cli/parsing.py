@@ -11,8 +11,8 @@ from .._checks import suggest_size
 from .._setting_names import SETTING_NAMES, suggest
 from .console import print_text
 
-_TIME = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([smhd]?)", re.ASCII)
-_TIMES = re.compile(r"(?=\d)(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.ASCII)
+_TIME = re.compile(r"(\d{1,18}(?:\.\d*)?|\.\d+)([smhd]?)", re.ASCII)
+_TIMES = re.compile(r"(?=\d)(?:(\d{1,18})d)?(?:(\d{1,18})h)?(?:(\d{1,18})m)?(?:(\d{1,18})s)?", re.ASCII)
 _TIME_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZE = re.compile(r"(\d{1,18})(|k|M|G|Ki|Mi|Gi)", re.ASCII)
 _SIZE_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}

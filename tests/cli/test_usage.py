@@ -47,6 +47,10 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     ((*CODE, "--timeout", "nan"), "--timeout: must be a time such as 90, 1.5, 90s, 5m, 1h30m or 1d, got 'nan'"),
     ((*CODE, "--timeout", "1e9"), "--timeout: must be a time such as 90, 1.5, 90s, 5m, 1h30m or 1d, got '1e9'"),
     ((*CODE, "--timeout", "0"), "--timeout: must be more than 0"),
+    (
+        (*CODE, "--timeout", f"{'9' * 400}h1m"),
+        "--timeout: must be a time such as 90, 1.5, 90s, 5m, 1h30m or 1d, got",
+    ),
     ((*CODE, "--timeout", "9999h"), "--timeout: must be more than 0 and at most"),
     ((*CODE, "--timeout"), "--timeout: requires a value"),
     ((*CODE, "--local=yes"), "--local: takes no value, got 'yes'"),

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 from urllib.parse import unquote, urlsplit
 
-from ._checks import check_text, describe, shorten
+from ._checks import check_sequence, check_text, describe, shorten
 from .errors import ConfigError, SpecError
 from .kube.config.types import NO_OVERRIDES, ConnectionOverrides
 
@@ -216,8 +216,14 @@ class _Http(Cluster):
     overrides: ConnectionOverrides
 
     def __post_init__(self) -> None:
-        if not isinstance(self.overrides, ConnectionOverrides):
-            raise SpecError("overrides", f"must be ConnectionOverrides, got {describe(self.overrides)}")
+        given = self.overrides
+        if not isinstance(given, ConnectionOverrides):
+            raise SpecError("overrides", f"must be ConnectionOverrides, got {describe(given)}")
+        for name in ("server", "token", "user", "namespace"):
+            if getattr(given, name) is not None:
+                check_text(f"overrides.{name}", getattr(given, name))
+        for i, group in enumerate(check_sequence("overrides.groups", given.groups)):
+            check_text(f"overrides.groups[{i}]", group)
 
     def _find(self) -> ClusterConfig:
         raise NotImplementedError

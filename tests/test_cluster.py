@@ -118,6 +118,14 @@ def test_wrong_arguments_of_a_cluster_are_refused_at_once() -> None:
     for make in (Cluster.auto, Cluster.kubeconfig, Cluster.in_cluster):
         with pytest.raises(SpecError, match="overrides: must be ConnectionOverrides, got dict"):
             make(overrides={"server": "https://other"})  # type: ignore[arg-type]
+    for given, message in (
+        ({"server": 1}, r"overrides.server: must be text \(str\), got 1"),
+        ({"token": b"t0ken"}, r"overrides.token: must be text \(str\), got bytes$"),
+        ({"user": "me", "groups": "abc"}, "overrides.groups: must be a list, got str"),
+        ({"user": "me", "groups": [1]}, r"overrides.groups\[0\]: must be text"),
+    ):
+        with pytest.raises(SpecError, match=message):
+            Cluster.auto(overrides=ConnectionOverrides(**given))  # type: ignore[arg-type]
     with pytest.raises(SpecError, match=r"location: must be text \(str\), got 3 \(int\)"):
         Cluster.gke("my-project", 3, "name")  # type: ignore[arg-type]
     with pytest.raises(SpecError, match=r"transport: must be an httpx.AsyncBaseTransport, got str"):

@@ -12,7 +12,7 @@ from google.adk.code_executors.base_code_executor import BaseCodeExecutor
 from google.adk.code_executors.code_execution_utils import CodeExecutionInput, CodeExecutionResult
 from pydantic import ConfigDict, Field, InstanceOf, PlainSerializer, PrivateAttr, WithJsonSchema
 
-from .._checks import check_text, check_warm
+from .._checks import check_text, check_warm, describe
 from .._setting_names import ADK_FIELDS, SETTING_NAMES
 from ..cluster import Cluster, _check_cluster
 from ..errors import SandboxClosed, SandboxError, SpecError
@@ -367,11 +367,13 @@ class GkeCodeExecutor(BaseCodeExecutor):
         """Return the settings of an execution. Raises `SpecError`."""
         now = self.__dict__  # An assignment in another thread replaces the whole dictionary.
         values = {name: now[name] for name in ADK_FIELDS.values()}
+        if not isinstance(now["settings"], Mapping):
+            raise SpecError("settings", f"must be a mapping, got {describe(now['settings'])}")
         more = dict(now["settings"])
         agent, invocation = _agent(context), getattr(context, "invocation_id", None)
-        if isinstance(agent, str) and agent and not names.label_value(agent):
-            values["labels"] = {AGENT_LABEL: agent, **values["labels"]}
-        annotations = more.get("annotations", {})
+        labels, annotations = values["labels"], more.get("annotations", {})
+        if isinstance(labels, Mapping) and isinstance(agent, str) and agent and not names.label_value(agent):
+            values["labels"] = {AGENT_LABEL: agent, **labels}
         if isinstance(annotations, Mapping) and isinstance(invocation, str):
             more["annotations"] = {INVOCATION_ANNOTATION: invocation, **annotations}
         return fields.to_settings(values, more)

@@ -190,9 +190,10 @@ def test_an_executor_can_be_created_from_the_values_of_another() -> None:
         assert GkeCodeExecutor.model_validate(values) == executor
 
 
-def test_an_invalid_limit_of_a_copy_is_reported_at_the_next_execution() -> None:
-    with on(scripted(program())).model_copy(update={"cpu_limit": 5}) as executor:
-        assert "cpu_limit" in execute(executor, "").stderr
+@pytest.mark.parametrize("field", ["cpu_limit", "labels", "settings"])
+def test_an_invalid_field_of_a_copy_is_reported_at_the_next_execution(field: str) -> None:
+    with on(scripted(program())).model_copy(update={field: 5}) as executor:
+        assert f"The program was not run: {field}: must be " in execute(executor, "").stderr
 
 
 def test_a_request_that_was_set_is_not_lowered() -> None:

@@ -174,11 +174,6 @@ class Cluster:
         return _Record(RecordHandle(_check_path(path, "cassette"), scenario, notes), recorded)
 
     @property
-    def _recording(self) -> RecordHandle | None:
-        """The recording that `record` makes. None for other clusters."""
-        return None
-
-    @property
     def _is_local(self) -> bool:
         """Whether programs run with the Python of this process, and not with that of an image."""
         return False
@@ -330,10 +325,6 @@ class _Replay(Cluster):
 class _Record(Cluster):
     cassette: RecordHandle
     cluster: Cluster
-
-    @property
-    def _recording(self) -> RecordHandle:
-        return self.cassette
 
     @property
     def _is_local(self) -> bool:

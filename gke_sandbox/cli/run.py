@@ -97,7 +97,7 @@ def command(args: argparse.Namespace, console: Console) -> int:
 
 def _cluster(args: argparse.Namespace) -> tuple[Cluster, RecordHandle | None]:
     """Return the cluster, and its recording with ``--record``."""
-    from ..cluster import Cluster
+    from ..cluster import Cluster, _Record
 
     for option, path in (("--record", args.record), ("--replay", args.replay)):
         if path == "":
@@ -112,7 +112,8 @@ def _cluster(args: argparse.Namespace) -> tuple[Cluster, RecordHandle | None]:
     if args.record is None:
         return cluster, None
     recorded = Cluster.record(args.record, cluster)
-    return recorded, recorded._recording
+    assert isinstance(recorded, _Record)
+    return recorded, recorded.cassette
 
 
 def _report(session: RunSession, console: Console, directory: OutputDirectory | None, *, local: bool) -> int:

@@ -11,7 +11,7 @@ import pytest
 
 from gke_sandbox import Cluster, Sandbox, SpecError
 from gke_sandbox.cassette.handles import ReplayHandle
-from gke_sandbox.cluster import _Replay
+from gke_sandbox.cluster import _Record, _Replay
 from gke_sandbox.errors import ReplayMismatch
 from gke_sandbox.local import LocalTransport, ScriptedRuntime
 from tests.pods import out, program
@@ -63,8 +63,8 @@ def test_discarding_a_recording_discards_its_deep_copies(tmp_path: Path) -> None
     copied = copy.deepcopy(original)
     with Sandbox(copied) as sandbox:
         sandbox.run("print(1)")
-        assert original._recording is not None
-        original._recording.discard()
+        assert isinstance(original, _Record)
+        original.cassette.discard()
     assert not path.exists()
 
 

@@ -95,6 +95,10 @@ class RunTelemetry:
         otel.in_flight.add(1, namespace)
         try:
             self._span = otel.tracer.start_span("gke_sandbox.run", attributes=attributes)
+            if not self._span.get_span_context().is_valid:
+                # Nothing is configured to receive spans.
+                yield
+                return
             with otel.use_span(
                 self._span, end_on_exit=True, record_exception=False, set_status_on_exception=False
             ):

@@ -105,12 +105,13 @@ class Creation:
         made = await self._create(JOBS, self._manifests.job)
         if made is not None:
             # It is not sent again.
-            self._manifests = replace(self._manifests, job={})
+            self._manifests = replace(self._manifests, job={}, request=b"")
             self._send(JobCreated(made))
 
     async def create_config_map(self, uid: str) -> None:
         assert self._manifests is not None
         if await self._create(CONFIG_MAPS, self._manifests.config_map(uid)) is not None:
+            self._manifests = None
             self._send(ConfigMapCreated())
 
     async def _create(self, resource: Resource, body: dict[str, Any]) -> dict[str, Any] | None:

@@ -321,6 +321,7 @@ class Execution:
         assert self._connection is not None
         try:
             await self._connection.send(self._program_bytes)
+            self._program_bytes = b""
         except SandboxError as error:
             # The runner must see the end of its stdin, and not wait for the rest.
             self._stop(f"log {number}")

@@ -85,6 +85,41 @@ def run_ours(arguments: argparse.Namespace) -> dict[str, Any]:
         return measured(arguments, run_one, run_all)
 
 
+def run_httpx(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Follow a log for each run with httpx, and nothing else: what every client that is built on it needs."""
+    import anyio
+    import httpx
+
+    # It deletes nothing.
+    arguments.settle = 0.0
+    server = f"http://{arguments.server}"
+    metadata = {"name": "job"}
+    pod_spec = {"containers": [{"name": "main", "image": "image"}]}
+    job = {"metadata": metadata, "spec": {"template": {"spec": pod_spec}}}
+
+    async def follow(client: httpx.AsyncClient) -> None:
+        log = f"{server}/api/v1/namespaces/default/pods/job-x/log"
+        async with client.stream("GET", log, params={"follow": "true"}) as response:
+            async for _ in response.aiter_raw():
+                pass
+
+    async def follow_all(count: int) -> None:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(timeout=None, limits=limits) as client:
+            await client.post(f"{server}/apis/batch/v1/namespaces/default/jobs", json=job)
+            await client.post(f"{server}/api/v1/namespaces/default/configmaps", json={"metadata": metadata})
+            async with anyio.create_task_group() as tasks:
+                for _ in range(count):
+                    tasks.start_soon(follow, client)
+
+    def run_all() -> list[str]:
+        anyio.run(follow_all, arguments.runs)
+        return []
+
+    anyio.run(follow_all, 1)
+    return measured(arguments, lambda: "", run_all)
+
+
 def run_adk(arguments: argparse.Namespace) -> dict[str, Any]:
     """Use google-adk's executor: a thread for each program in flight, as an agent framework does."""
     import warnings
@@ -229,7 +264,7 @@ def ask(server: str, method: str, options: dict[str, Any] | None = None) -> dict
     return answer
 
 
-CLIENTS = {"ours": run_ours, "google-adk": run_adk, "agent-sandbox": run_agent_sandbox}
+CLIENTS = {"ours": run_ours, "httpx": run_httpx, "google-adk": run_adk, "agent-sandbox": run_agent_sandbox}
 
 
 def main() -> None:

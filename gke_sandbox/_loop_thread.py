@@ -82,6 +82,7 @@ class LoopThread:
 
         The gate prevents that the loop ends at the same time, which could leave the future without a result.
         """
+        self.check_thread()
         if not self._ending:
             with self._gate:
                 if not self._ending and self._thread.is_alive():
@@ -137,6 +138,14 @@ class LoopThread:
                 "interrupted before the deletion of %s in namespace %s was confirmed",
                 ", ".join(f"Job {name}" for name in left),
                 self.sandbox.namespace,
+            )
+
+    def check_thread(self) -> None:
+        """Raise `SandboxError` in the thread of the loop, which would wait for itself."""
+        if threading.current_thread() is self._thread:
+            raise SandboxError(
+                "the Sandbox is used in the thread of its event loop, which calls on_event and must not wait",
+                hint="Use the Sandbox in another thread.",
             )
 
     def close(self) -> None:

@@ -97,8 +97,10 @@ class Sandbox:
         Waits up to 10 seconds for the deletions. You can call it more than once.
         """
         with self._lock:
-            self._closed = True
             opened = self._loop_thread
+            if opened is not None:
+                opened.check_thread()
+            self._closed = True
         if opened is not None:
             opened.close()
 

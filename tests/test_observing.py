@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from gke_sandbox import (
     SandboxError,
     SpecError,
 )
+from gke_sandbox.local import LocalTransport, ScriptedRuntime
 
 from .clock import mock_clock
 from .http_cluster import http_cluster
@@ -50,6 +51,16 @@ async def test_an_on_event_that_cannot_be_called_is_refused_before_any_request()
         with pytest.raises(SpecError, match="on_event: must be a function, got str"):
             await cluster.sandbox.map(["a", "b"], on_event="no")  # type: ignore[call-overload]
         assert not cluster.transport.requests
+
+
+@pytest.mark.parametrize(
+    "use", [lambda sandbox: sandbox.run("pass"), Sandbox.close, Sandbox.check], ids=["run", "close", "check"]
+)
+def test_a_sandbox_that_on_event_uses_is_one_clear_error(use: Callable[[Sandbox], object]) -> None:
+    with Sandbox(Cluster.transport(LocalTransport(ScriptedRuntime(program())))) as sandbox:
+        with pytest.raises(SandboxError, match="the Sandbox is used in the thread of its event loop"):
+            sandbox.run("pass", on_event=lambda _: use(sandbox))
+        assert sandbox.run("pass").ok
 
 
 @mock_clock

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+
 import anyio
+import httpx
 import pytest
 
 from gke_sandbox import (
@@ -15,6 +18,7 @@ from gke_sandbox import (
     SpecError,
     StartError,
 )
+from gke_sandbox._engine.execution import Execution
 from gke_sandbox.errors import Forbidden, PayloadTooLarge, SandboxClosed
 from gke_sandbox.local.faults import (
     CutBody,
@@ -32,7 +36,7 @@ from gke_sandbox.local.runtimes.base import ContainerExit
 from gke_sandbox.local.runtimes.scripted import Script
 
 from ..clock import mock_clock, run_on_mock_clock
-from ..pods import START, err, exit_frame, out, pods, program
+from ..pods import INSTANT, START, err, exit_frame, out, pods, program
 
 ONE_EXECUTION = [
     "POST jobs",
@@ -582,3 +586,29 @@ async def test_a_log_that_was_rotated_before_it_is_reopened_is_read_with_truncat
     async with pods(script, cut, unavailable) as cluster:
         result = await cluster.sandbox.run("pass")
     assert (result.status, result.stdout, result.output_truncated) == ("succeeded", "ab", True)
+
+
+# -- memory -----------------------------------------------------------------------------------------------
+
+
+def runs_and_responses() -> list[str]:
+    return [type(each).__name__ for each in gc.get_objects() if isinstance(each, (Execution, httpx.Response))]
+
+
+def test_nothing_of_a_run_waits_for_the_garbage_collector_on_asyncio() -> None:
+    async def main() -> None:
+        async with pods(program(out("hola\n"), at=0.01), pace=INSTANT) as cluster:
+            await cluster.sandbox.run("pass")
+            gc.collect()
+            gc.disable()
+            # That of the watch, for example.
+            before = runs_and_responses()
+            await cluster.sandbox.run("pass")
+            while cluster.left():
+                await anyio.sleep(0.01)
+            assert runs_and_responses() == before
+
+    try:
+        anyio.run(main)
+    finally:
+        gc.enable()

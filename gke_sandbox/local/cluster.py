@@ -35,11 +35,6 @@ SERVER_VERSION: Json = {
     "major": "1",
     "minor": "36",
     "gitVersion": "v1.36.2+embedded",
-    "gitCommit": "",
-    "gitTreeState": "clean",
-    "buildDate": "1970-01-01T00:00:00Z",
-    "goVersion": "",
-    "compiler": "",
     "platform": "linux/amd64",
 }
 

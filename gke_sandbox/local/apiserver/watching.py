@@ -16,18 +16,12 @@ from ..faults import EndWatch, ExpireWatch, OmitEvents, RepeatEvents, SwapEvents
 from ..objects import Json
 from ..store import StoreChange
 from .errors import failure
-from .resources import CONFIG_MAPS, JOBS, PODS, ResourceType
+from .resources import ResourceType
 from .selectors import Selector
 
 _BOOKMARK_EVERY = 60.0
 # The server sends a last bookmark before the timeout.
 _BOOKMARK_BEFORE_END = 2.0
-
-_EMPTY: dict[str, Json] = {
-    PODS.plural: {"spec": {"containers": None}, "status": {}},
-    JOBS.plural: {"spec": {"template": {"metadata": {}, "spec": {"containers": None}}}, "status": {}},
-    CONFIG_MAPS.plural: {},
-}
 
 
 class WatchStream:
@@ -137,7 +131,7 @@ class WatchStream:
             metadata["annotations"] = annotations
         resource = self._resource
         body = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata}
-        self._emit("BOOKMARK", {**body, **_EMPTY.get(resource.plural, {})})
+        self._emit("BOOKMARK", body)
 
     def _expire(self, revision: int) -> None:
         oldest = max(self._history.expired_to, 1)

@@ -64,11 +64,6 @@ class ContainerLog:
         self.written += len(line) + LINE_OVERHEAD
         line.clear()
 
-    def _flush(self) -> None:
-        for line in self._lines.values():
-            if line:
-                self._append(line)
-
     def rotate_if_due(self) -> None:
         """Rotate the log if the kubelet would have done so at its last check."""
         now = anyio.current_time()
@@ -88,14 +83,15 @@ class ContainerLog:
 
     def flush(self) -> None:
         """Write an unfinished last line; call it after the end of the output."""
-        self._flush()
+        for line in self._lines.values():
+            if line:
+                self._append(line)
         self.changed.notify()
 
     def close(self) -> None:
         """End the log, and with it the responses that follow it."""
-        self._flush()
         self.closed = True
-        self.changed.notify()
+        self.flush()
 
 
 class LogBody:

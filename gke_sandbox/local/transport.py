@@ -289,7 +289,7 @@ class LocalTransport(httpx.AsyncBaseTransport):
         reply = None
         if replacement is None or (isinstance(replacement, (Respond, Drop)) and replacement.carried_out):
             try:
-                reply = await server.handle(parsed, request.headers)
+                reply = server.handle(parsed, request.headers)
             except StatusError as error:
                 reply = error_reply(error)
         for fault in faults:

@@ -29,6 +29,7 @@ ALLOWED = {
     "cluster-dns": "the recorded node had no cluster DNS, which it reported in an Event (MissingClusterDNS)",
     "event-counts": "the count of an Event depends on the kubelet's resyncs; the texts are compared",
     "discovery": "the embedded cluster has no discovery, and reports another build in /version",
+    "future-versions": "the package lists without a resourceVersion, so the server does not wait for a later one",
     "rules-reviews": "the package does not create SelfSubjectRulesReviews, so the embedded cluster has none",
 }
 
@@ -57,7 +58,7 @@ def test_responses_equal_the_recorded_ones(scenario: str) -> None:
     player, answers = play(scenario)
     for exchange, got in zip(player.exchanges, answers, strict=True):
         recorded = exchange["response"]
-        if exchange["request"]["path"] in _NOT_SERVED:
+        if exchange["request"]["path"] in _NOT_SERVED or _lists_future_version(exchange["request"]):
             continue
         where = f"{exchange['request']['method']} {exchange['request']['path']} at {exchange['at_ms']} ms"
         assert got.status == recorded["status"], f"{where}: {got.text}"
@@ -81,6 +82,10 @@ def test_responses_equal_the_recorded_ones(scenario: str) -> None:
                 assert _bookmarks(got.pods) == _bookmarks(states), where
             added = {one["metadata"]["name"]: _spec(one) for one in map(player.normal, got.first)}
             assert added == {one["metadata"]["name"]: _spec(one) for one in recorded["first"]}, where
+
+
+def _lists_future_version(request: dict[str, Any]) -> bool:
+    return request.get("query", {}).get("resourceVersionMatch") == "Exact"
 
 
 def _sequences(states: list[dict[str, Any]]) -> dict[str, list[tuple[Any, ...]]]:
@@ -130,7 +135,6 @@ def _compared(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _text(text: str) -> str:
     text = re.sub(r"too old resource version: \d+ \(\d+\)", "too old resource version", text)
-    text = re.sub(r"current: \d+", "current", text)
     text = re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UID", text)
     return re.sub(r"(gke-sandbox-[0-9a-f]{10})-[a-z0-9]{5}", r"\1-SUFFIX", text)
 

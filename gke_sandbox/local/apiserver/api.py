@@ -10,8 +10,6 @@ import binascii
 import json
 from collections.abc import Mapping
 
-import anyio
-
 from ..._fakes.api_request import ApiRequest
 from ..cluster import SERVER_VERSION, ClusterState
 from ..controllers.gc import DeleteOptions, Propagation, delete
@@ -30,7 +28,6 @@ from .errors import (
     not_found,
     not_supported,
     success,
-    too_new,
 )
 from .pod_attach import pod_attach
 from .pod_logs import pod_log
@@ -48,8 +45,6 @@ _REVIEWS = {
 }
 _HEALTH = ("/healthz", "/livez", "/readyz")
 
-# How long the server waits for a resourceVersion in the future.
-RESOURCE_VERSION_TIMEOUT = 3.0
 # https://github.com/kubernetes/apiserver/blob/master/pkg/endpoints/handlers/get.go: --min-request-timeout
 MIN_WATCH_TIMEOUT = 1800.0
 
@@ -68,7 +63,7 @@ class ApiServer:
         self._store = cluster.store
         self._caller = cluster.caller
 
-    async def handle(self, request: ApiRequest, headers: Mapping[str, str]) -> Reply:
+    def handle(self, request: ApiRequest, headers: Mapping[str, str]) -> Reply:
         """Process a request and return the response. Raises `StatusError`."""
         if not request.plural:
             return self._non_resource(request)
@@ -92,7 +87,7 @@ class ApiServer:
         if verb == "get":
             return json_reply(200, self._existing(resource, request))
         if verb == "list":
-            return await self._list(resource, request)
+            return self._list(resource, request)
         if verb == "watch":
             return self._watch(resource, request)
         if verb == "create":
@@ -141,7 +136,7 @@ class ApiServer:
         used, hard = used_quota(self._cluster, obj["metadata"]["namespace"]), obj["spec"]["hard"]
         return {**obj, "status": {"hard": hard, "used": {name: str(used.get(name, 0)) for name in hard}}}
 
-    async def _list(self, resource: ResourceType, request: ApiRequest) -> Reply:
+    def _list(self, resource: ResourceType, request: ApiRequest) -> Reply:
         selector = _selector(request)
         limit = _number(request, "limit") or 0
         after, revision = ("", ""), 0
@@ -149,8 +144,6 @@ class ApiServer:
             after, revision = _read_token(token)
             if revision < self._store.history(resource).expired_to:
                 raise expired("The provided continue parameter is too old to display a consistent list result.")
-        else:
-            await self._wait_for_revision(_number(request, "resourceVersion") or 0)
         # A later page contains newer objects under the old revision; a watch from there repeats these changes.
         revision = revision or self._store.revision
         objects = [
@@ -168,13 +161,6 @@ class ApiServer:
         ]
         body = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": metadata}
         return json_reply(200, {**body, "items": items})
-
-    async def _wait_for_revision(self, revision: int) -> None:
-        with anyio.move_on_after(RESOURCE_VERSION_TIMEOUT):
-            while self._store.revision < revision:
-                await self._store.changed.wait()
-        if self._store.revision < revision:
-            raise too_new(revision, self._store.revision)
 
     def _watch(self, resource: ResourceType, request: ApiRequest) -> Reply:
         faults = self._cluster.faults.for_request(WatchAction, request)

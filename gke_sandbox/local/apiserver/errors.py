@@ -23,14 +23,12 @@ class StatusError(Exception):
         message: str,
         *,
         details: Json | None = None,
-        retry_after: int | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason
         self.message = message
         self.details = details
-        self.retry_after = retry_after
 
     def body(self) -> Json:
         """Return the Status."""
@@ -111,16 +109,6 @@ def expired(message: str) -> StatusError:
 
 def too_large(limit: int) -> StatusError:
     return StatusError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {limit}")
-
-
-def too_new(requested: int, current: int) -> StatusError:
-    """Return the error for a list at a resourceVersion that the server does not reach in time."""
-    details = {
-        "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
-        "retryAfterSeconds": 1,
-    }
-    message = f"Timeout: Too large resource version: {requested}, current: {current}"
-    return StatusError(504, "Timeout", message, details=details, retry_after=1)
 
 
 def _details(resource: ResourceType, name: str) -> Json:

@@ -40,7 +40,4 @@ def json_reply(code: int, obj: Json, warnings: Iterable[str] = ()) -> Reply:
 
 def error_reply(error: StatusError, warnings: Iterable[str] = ()) -> Reply:
     """Return the response for an error."""
-    reply = json_reply(error.code, error.body(), warnings)
-    if error.retry_after is not None:
-        reply.headers.append(("retry-after", str(error.retry_after)))
-    return reply
+    return json_reply(error.code, error.body(), warnings)

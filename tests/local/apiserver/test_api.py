@@ -232,7 +232,7 @@ async def test_lists_can_be_selected_and_span_namespaces() -> None:
 async def test_an_invalid_number_in_the_query_is_a_bad_request() -> None:
     async with running() as kit:
         assert refusal(await kit.client.get(PODS, params={"limit": "many"}))[0] == 400
-        version = await kit.client.get(PODS, params={"resourceVersion": "x"})
+        version = await kit.client.get(PODS, params={"watch": "true", "resourceVersion": "x"})
         assert refusal(version)[2].startswith("invalid resource version")
 
 

@@ -24,6 +24,7 @@ from ..settings import MANAGED_BY, MANAGER, SESSION_LABEL
 
 PAGE_SIZE = 500
 _OURS = f"{MANAGED_BY}={MANAGER}"
+_MAX_RESTARTS = 3
 _MAX_CONCURRENT = 10
 _ATTEMPTS = 4
 
@@ -144,12 +145,14 @@ async def list_ours(
     """
     found: dict[str, T] = {}
     page: str | None = None
+    restarts = 0
     while True:
         try:
             send = partial(client.list, resource, namespace, label_selector=_OURS, limit=page_size, continue_=page)
             response = await retried(send)
         except Expired:
-            if page is None:
+            restarts += 1
+            if page is None or restarts > _MAX_RESTARTS:
                 raise
             # The pages took too long: keep what was found, and start a new list.
             page = None

@@ -21,7 +21,7 @@ from gke_sandbox._wire.program import Program
 from gke_sandbox.cli import main
 from gke_sandbox.cli.clean import Cleaning
 from gke_sandbox.cli.console import age_text
-from gke_sandbox.errors import SandboxError, ServerError
+from gke_sandbox.errors import Expired, SandboxError, ServerError
 from gke_sandbox.kube.client import KubeClient
 from gke_sandbox.kube.config.types import ClusterConfig
 from gke_sandbox.kube.resources import CONFIG_MAPS, JOBS
@@ -205,6 +205,16 @@ async def test_an_expired_list_is_restarted() -> None:
     async with cluster(Fault(expired, Match("list", "jobs"), skip=1)) as kit:
         await kit.make(*(f"job-{n}" for n in range(5)))
         assert len(await orphans.find(kit.client, "default", kit.now(), page_size=3)) == 5
+
+
+@mock_clock
+async def test_a_list_whose_second_page_always_expires_is_an_error() -> None:
+    expired = Respond(410, "Expired", "The provided continue parameter is too old.")
+    faults = [Fault(expired, Match("list", "jobs"), skip=skip) for skip in range(1, 100, 2)]
+    async with cluster(*faults) as kit:
+        await kit.make(*(f"job-{n}" for n in range(5)))
+        with pytest.raises(Expired):
+            await orphans.find(kit.client, "default", kit.now(), page_size=3)
 
 
 @pytest.mark.parametrize(

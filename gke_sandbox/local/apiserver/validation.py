@@ -1,6 +1,6 @@
 """The API server's validation of Jobs, pods and ConfigMaps, with its messages.
 
-Only the rules that an object of this package, or a setting of its user, can break.
+Only the rules that a setting of the user, or a mutating policy in a test, can break.
 https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
 https://kubernetes.io/docs/concepts/configuration/configmap/
 https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/

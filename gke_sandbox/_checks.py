@@ -10,7 +10,7 @@ from .errors import SpecError
 from .kube.quantity import Quantity, QuantityError, parse_quantity
 
 _MAX_SECONDS = 7 * 24 * 3600
-_MAX_WARM = 1000
+MAX_WARM = 1000
 _MAX_INT64 = (1 << 63) - 1
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?) ?([kmgtpe])i?b?(?:ytes?)?", re.ASCII | re.IGNORECASE)
 """A size as people write it. Kubernetes accepts ``1G`` and ``1Gi``, not ``1GB``."""
@@ -101,7 +101,7 @@ def check_warm(
 
     Raises `ConfigError` if they, or the delivery, need the package for WebSockets and it is missing.
     """
-    check_integer("warm", warm, 0, _MAX_WARM)
+    check_integer("warm", warm, 0, MAX_WARM)
     assert isinstance(warm, int)
     seconds = check_seconds(idle_name, idle_timeout)
     if warm or delivery == "attach":

@@ -29,7 +29,9 @@ async def test_map_runs_sources_and_programs_in_order() -> None:
     assert [result.stdout for result in results] == ["same ['a']\n", "same ['a']\n", "typed ['own']\n"]
 
 
-@pytest.mark.parametrize("programs", ["print(1)", b"print(1)", Program(code="print(1)"), 5, None])
+@pytest.mark.parametrize(
+    "programs", ["print(1)", b"print(1)", Program(code="print(1)"), {"code": "print(1)"}, 5, None]
+)
 async def test_map_refuses_anything_but_a_list_of_programs(programs: Any) -> None:
     async with pods(program()) as cluster:
         with pytest.raises(SpecError, match="programs: must be a list of programs") as caught:

@@ -42,7 +42,11 @@ def _counted(count: int, more: str = "") -> str:
 
 
 def _names(files: Sequence[DroppedFile]) -> str:
-    shown = [
-        f"'{file.name}'" + ("" if file.size is None else f" ({file.size:,} bytes)") for file in files[:_MAX_SHOWN]
-    ]
+    shown = [_name_and_size(file) for file in files[:_MAX_SHOWN]]
     return ", ".join(shown) + (f" and {len(files) - len(shown):,} more" if len(files) > len(shown) else "")
+
+
+def _name_and_size(file: DroppedFile) -> str:
+    if file.size is None:
+        return f"'{file.name}'"
+    return f"'{file.name}' ({file.size:,} {'byte' if file.size == 1 else 'bytes'})"

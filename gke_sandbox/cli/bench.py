@@ -6,6 +6,7 @@ import argparse
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .._checks import MAX_WARM
 from . import options, parsing
 from .console import Console, aligned, print_text
 
@@ -73,8 +74,8 @@ def command(args: argparse.Namespace, console: Console) -> int:
     from .bench_session import Bench
     from .interrupts import Interrupts
 
-    if args.warm < 1:
-        raise parsing.UsageError(f"--warm: must be at least 1, got {args.warm}")
+    if not 1 <= args.warm <= MAX_WARM:
+        raise parsing.UsageError(f"--warm: must be between 1 and {MAX_WARM}, got {args.warm}")
     sandbox = options.new_sandbox(args, options.cluster(args), warm=args.warm)
     show = console.show_status if console.can_show_status and not console.json else lambda _: None
     bench = Bench(sandbox, args.runs, show)

@@ -93,8 +93,8 @@ def test_each_run_starts_when_all_pods_wait_and_no_job_is_deleted() -> None:
     [
         (["-n", "agents"], "--runs: must be an integer, got 'agents' (--namespace NAME sets the namespace)"),
         (["-n", "0"], "--runs: must be between 1 and 10000, got 0"),
-        (["--warm", "0"], "--warm: must be at least 1, got 0"),
-        (["--warm", "1001"], "--warm: must be between 0 and 1000, got 1001"),
+        (["--warm", "0"], "--warm: must be between 1 and 1000, got 0"),
+        (["--warm", "1001"], "--warm: must be between 1 and 1000, got 1001"),
         (["--delivery", "env"], "unknown option --delivery"),
         (["--local", "--context", "x"], "--local cannot be combined with --context"),
         (["--", "x"], "arguments after -- are only allowed with gke-sandbox run"),

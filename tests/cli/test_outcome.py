@@ -86,7 +86,7 @@ def test_dropped_files_are_named_with_the_option_that_raises_the_limit(capfd: py
         "dropped 1 output file over the limit on the size of all files (--max-file-bytes): "
         "'big' (1,073,741,824 bytes)",
         "dropped 1 output file beyond the size of the pod's log, which also contains stdout and stderr: "
-        "'late' (1 bytes)",
+        "'late' (1 byte)",
         "dropped 1 output file that could not be read: 'closed'",
         "dropped 1 output file with an invalid name (a control or format character, a backslash, ...): "
         r"'a\x1b[31m' (5 bytes)",

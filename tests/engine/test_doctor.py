@@ -173,7 +173,7 @@ def weaken(job: dict[str, Any]) -> None:
             {},
             "quota",
             "failure",
-            "one run needs 1 pods, and the quota q has 0",
+            "the quota q has 0 of pods, and one run needs 1",
             "edit resourcequota q",
         ),
         (

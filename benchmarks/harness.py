@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -19,11 +20,7 @@ from typing import Any
 from .load import ask
 
 ROOT = Path(__file__).resolve().parent.parent
-PEERS = tuple(
-    line
-    for line in Path(__file__).with_name("requirements.txt").read_text().split("\n")
-    if line and line[0] != "#"
-)
+PEERS = tuple(re.findall(r"(?m)^[\w-]+$", (ROOT / "benchmarks" / "requirements.txt").read_text()))
 """The distributions that gke-sandbox is compared with."""
 DISTRIBUTIONS = ("gke-sandbox", "httpx", "httpcore", "anyio", *PEERS)
 NOT_INSTALLED = "not installed"

@@ -222,8 +222,8 @@ class State:
             for start in range(0, len(output), 32768):
                 job.feed(frame("out", output[start : start + 32768]))
             output = frame("exit", json.dumps(EXIT).encode())
-        job.feed(output)
         job.finished_at = self.readable[job.name] = time.monotonic()
+        job.feed(output)
         loop = asyncio.get_running_loop()
         loop.call_later(job.options.log_end, lambda: job.feed(b"", end=True))
         loop.call_later(job.options.job_done, self.complete_job, job)

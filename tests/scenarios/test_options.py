@@ -43,6 +43,6 @@ def test_an_option_without_effect_is_a_usage_error(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, arguments: str, message: str
 ) -> None:
     monkeypatch.syspath_prepend(str(FIXTURES.parent))
-    result = pytester.runpytest_inprocess("-p", "tests.conftest", *arguments.split())
+    result = pytester.runpytest_inprocess("-p", "no:asyncio", "-p", "tests.conftest", *arguments.split())
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"*{message}*"])

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from gke_sandbox import (
+    AsyncSandbox,
     ExecutionFinished,
     ExecutionResult,
     OutputChunk,
@@ -596,16 +597,20 @@ def runs_and_responses() -> list[str]:
 
 
 def test_nothing_of_a_run_waits_for_the_garbage_collector_on_asyncio() -> None:
+    async def run(sandbox: AsyncSandbox) -> None:
+        await sandbox.run("pass")
+        while sandbox.jobs:
+            await anyio.sleep(0.01)
+        await anyio.wait_all_tasks_blocked()
+
     async def main() -> None:
         async with pods(program(out("hola\n"), at=0.01), pace=INSTANT) as cluster:
-            await cluster.sandbox.run("pass")
+            await run(cluster.sandbox)
             gc.collect()
             gc.disable()
             # That of the watch, for example.
             before = runs_and_responses()
-            await cluster.sandbox.run("pass")
-            while cluster.left():
-                await anyio.sleep(0.01)
+            await run(cluster.sandbox)
             assert runs_and_responses() == before
 
     try:

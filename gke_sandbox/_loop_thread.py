@@ -89,7 +89,9 @@ class LoopThread:
                     try:
                         return self.portal.start_task_soon(call, *args)
                     except RuntimeError as error:
+                        _wait_if_exiting()
                         raise SandboxClosed("the event loop of the Sandbox has ended") from error
+        _wait_if_exiting()
         raise SandboxClosed("the Sandbox is closed")
 
     def call(
@@ -110,6 +112,7 @@ class LoopThread:
             future: Future[T] = self.submit(task.run)
             return wait_for(future)
         except CancelledError as error:
+            _wait_if_exiting()
             raise SandboxClosed("the event loop of the Sandbox ended before the result") from error
         except BaseException:
             if not task.ended:
@@ -226,8 +229,7 @@ def _shutdown_at_exit(sandbox: AsyncSandbox, portal: BlockingPortal, thread: thr
     """At interpreter exit: delete the remaining Jobs, then end the thread.
 
     Uses a synchronous client, because the loop can no longer resolve host names: the threads for that have ended.
-    Only daemon threads can still wait for a run at this point. They are left waiting, because they could no longer
-    handle an error.
+    Only daemon threads can still wait for a run at this point. They are left waiting: see `_wait_if_exiting`.
     """
     has_callers = sandbox._open is not None and sandbox._open.has_callers
     sandbox._delete_jobs_sync()
@@ -281,6 +283,7 @@ _inherited: list[object] = []
 _alive: weakref.WeakSet[Inheritable] = weakref.WeakSet()
 _handlers_lock = threading.Lock()
 _owner: int | None = None
+_exiting = False
 
 
 def register(sandbox: Inheritable) -> None:
@@ -302,9 +305,17 @@ def register_in_multiprocessing() -> None:
         Finalize(None, _at_exit, exitpriority=0)
 
 
+def _wait_if_exiting() -> None:
+    """In a daemon thread at interpreter exit, do not return: the thread could no longer handle an error."""
+    if _exiting and threading.current_thread().daemon:
+        threading.Event().wait()
+
+
 def _at_exit() -> None:
+    global _exiting
     # A forked child also runs the handlers of its parent. It owns Sandboxes only if `_after_fork` has run.
     if _owner == os.getpid():
+        _exiting = True
         # A child of multiprocessing may call this twice, so handle each loop once.
         while _loops:
             sandbox, (portal, thread) = _loops.popitem()
@@ -312,7 +323,8 @@ def _at_exit() -> None:
 
 
 def _after_fork() -> None:
-    global _owner, _handlers_lock
+    global _owner, _handlers_lock, _exiting
+    _exiting = False
     _handlers_lock = threading.Lock()
     _owner = os.getpid()
     _inherited.extend(_loops.items())

@@ -207,12 +207,14 @@ def test_a_sandbox_that_is_garbage_collected_in_its_own_thread_ends_the_thread()
 # -- in new processes ----------------------------------------------------------------------------
 
 PRELUDE = """
-import logging, os, signal, sys, threading, time
+import atexit, logging, os, signal, sys, threading, time
 from gke_sandbox import *
 from gke_sandbox.errors import *
 from gke_sandbox.local import LocalTransport, ScriptedRuntime, choose_runtime
 logging.basicConfig(level=logging.WARNING, format="%(message)s")
 transport = LocalTransport(choose_runtime("process"))
+after_exit_handler = []
+atexit.register(lambda: [call() for call in after_exit_handler])
 sandbox = Sandbox(Cluster.transport(transport))
 def left():
     return [job["metadata"]["name"] for job in transport.objects("jobs")]
@@ -331,6 +333,29 @@ def test_interpreter_exit_without_close_kills_running_programs_and_does_not_hang
     while runs(pid):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_daemon_thread_that_reads_a_stream_at_interpreter_exit_gets_no_error() -> None:
+    code = """
+    has_event, exiting = threading.Event(), threading.Event()
+    def run():
+        with sandbox.stream("pass") as events:
+            next(events)
+            has_event.set()
+            exiting.wait(20)
+            list(events)
+    reader = threading.Thread(target=run, daemon=True)
+    reader.start()
+    has_event.wait(20)
+    while sandbox.jobs:
+        time.sleep(0.01)
+    def check():
+        exiting.set()
+        reader.join(0.2)
+        print(reader.is_alive())
+    after_exit_handler.append(check)
+    """
+    assert output(code) == "True\n"
 
 
 def runs(pid: int) -> bool:

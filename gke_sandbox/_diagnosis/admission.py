@@ -8,14 +8,16 @@ https://kubernetes.io/docs/reference/access-authn-authz/mutating-admission-polic
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from .finding import json_text, mapping, mappings, only
 
-__all__ = ["FIELDS", "RELEASE_FIELDS", "Change", "job_changes", "pod_changes", "pod_spec_of"]
+__all__ = ["FIELDS", "RELEASE_FIELDS", "Change", "compared_fields", "job_changes", "pod_changes", "pod_spec_of"]
 
 RELEASE_FIELDS = frozenset({"activeDeadlineSeconds", "args", "command"})
 """Fields whose sent value depends on this package's release, or on a setting that a cassette does not match on."""
@@ -183,12 +185,17 @@ def pod_changes(sent: Mapping[str, Any], pod: Mapping[str, Any], container: str)
 def compared_fields(sent: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a Job as it was posted with those fields only that `job_changes` and `pod_changes` read.
 
-    Without the variables of its container, for example, which are most of it.
+    Without the variables of its container, for example, which are most of it. Equal Jobs share the result.
     """
     spec, names = pod_spec_of(sent), (*_CONTAINER, "name", "resources", "securityContext")
     containers = [only(each, names) for each in mappings(spec.get("containers"))]
     template = {"spec": {**only(spec, (*_POD, "securityContext")), "containers": containers}}
-    return {"spec": {**mapping(sent.get("spec")), "template": template}}
+    return _shared(json.dumps({"spec": {**mapping(sent.get("spec")), "template": template}}))
+
+
+@lru_cache(maxsize=64)
+def _shared(job: str) -> Mapping[str, Any]:
+    return mapping(json.loads(job))
 
 
 def pod_spec_of(job: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -32,6 +32,8 @@ _KILLED: dict[str, Status] = {"killed": "killed", "out_of_memory": "out_of_memor
 class ExecutionEnding(ExecutionFacts):
     """The transitions from `reading` to the end, and to a new attempt."""
 
+    __slots__ = ()
+
     def _advance(self, *, is_tick: bool = False) -> None:
         """Do what the state and the time require."""
         raise NotImplementedError

@@ -54,6 +54,17 @@ class ExecutionFacts:
     program; if not, `Assigned` gives it one.
     """
 
+    # Thousands of runs can be in flight. With so many attributes, an instance with a dict takes 2 KiB more.
+    __slots__ = (
+        "_accepted_changes", "_attach_failures", "_attaches", "_began", "_changed_limits",
+        "_config_map_may_exist", "_create_error", "_deadline", "_effects", "_has_program", "_has_run",
+        "_is_last_poll", "_log", "_missing", "_new_name", "_next_polls", "_now", "_number", "_pending", "_pod",
+        "_pod_object", "_pods_were_listed", "_poll", "_polled_pod", "_polled_version", "_probe",
+        "_request_sent", "_rereads", "_seen", "_sent_job", "_settings", "_uid", "_uniform", "_unsafe_changes",
+        "_wait_reason", "_warm", "_was_accepted", "_watch_error", "_watch_failed", "attempts", "may_have_run",
+        "phase",
+    )  # fmt: skip
+
     def __init__(
         self,
         settings: Settings,

@@ -51,6 +51,8 @@ ATTACH_TIMEOUT = 10.0
 class ExecutionState(ExecutionEnding):
     """The state of one execution. `apply` is called with each input; times are seconds of any one clock."""
 
+    __slots__ = ()
+
     # -- the interface --------------------------------------------------------------------------------------
 
     def apply(self, input_: Input, now: float) -> list[Effect]:

@@ -138,8 +138,8 @@ def test_each_fault_ends_in_the_expected_result_or_error_and_leaves_nothing(
     assert outcome.ended_after <= cell.startup_timeout + TIMEOUT + 30
     if cell.request in ("create job", "get job", "create configmap") and outcome.result is None:
         assert outcome.ended_after <= cell.startup_timeout + 3.5
-    # A client that cannot see the pod sends two requests every two seconds.
-    assert outcome.requests <= (60 if cell.request.startswith("list") else 40)
+    # A client that cannot see the pod sends two requests every two seconds. Pauses after a conflict are random.
+    assert outcome.requests <= (60 if cell.request.startswith("list") else 45 if "Conflict" in cell.fault else 40)
     assert outcome.left == [], f"still there after {DEADLINE:g} s"
     if cell.request != "delete job":
         assert [left for left in outcome.left_at_close if left.startswith("jobs/")] == []

@@ -54,7 +54,7 @@ class ExecutionFacts:
     program; if not, `Assigned` gives it one.
     """
 
-    # Thousands of runs can be in flight. With so many attributes, an instance with a dict takes 2 KiB more.
+    # Thousands of runs can be in flight. An instance with a dict of this size takes 2 KiB more.
     __slots__ = (
         "_accepted_changes", "_attach_failures", "_attaches", "_began", "_changed_limits",
         "_config_map_may_exist", "_create_error", "_deadline", "_effects", "_has_program", "_has_run",

@@ -266,7 +266,8 @@ def test_a_plugin_with_interactive_mode_never_cannot_read_from_the_terminal(tmp_
 @linux
 def test_ctrl_c_kills_a_hanging_plugin(tmp_path: Path) -> None:
     # The pause is for the client, which must have returned from starting the process.
-    plugin = write_plugin(tmp_path, "time.sleep(0.3); print('hanging', file=sys.stderr, flush=True); time.sleep(600)")
+    announce = "time.sleep(0.3); print('hanging', file=sys.stderr, flush=True); "
+    plugin = write_plugin(tmp_path, announce + "time.sleep(600)")
     with alone(plugin, "ask(auth(plugin), Server())") as process:
         assert process.stderr is not None
         assert process.stderr.readline() == "hanging\n"

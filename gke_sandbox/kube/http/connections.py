@@ -65,9 +65,11 @@ class ConnectionStack(httpx.AsyncBaseTransport):
 
     async def _close_old(self) -> None:
         certificate = self._certificate()
-        is_new, self._current = certificate != self._current, certificate
+        is_new = certificate != self._current
         while self._idle and (is_new or anyio.current_time() >= self._idle[0][1] + IDLE_TIMEOUT):
             await self._idle.popleft()[0].aclose()
+        # Not before: meanwhile, other requests must not use a connection with the old certificate.
+        self._current = certificate
 
     async def aclose(self) -> None:
         self._closed = True

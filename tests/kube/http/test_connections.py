@@ -42,6 +42,7 @@ class Connection(httpx.AsyncBaseTransport):
         return httpx.Response(200, stream=Body(), headers={"x-connection": str(self.number)})
 
     async def aclose(self) -> None:
+        await anyio.lowlevel.checkpoint()
         self.closed = True
 
 
@@ -170,6 +171,25 @@ async def test_a_running_request_keeps_its_connection_when_the_certificate_chang
     assert await running.aread() == b"ab"
     await running.aclose()
     assert stack.still_open == [1]
+
+
+@mock_clock
+async def test_requests_at_the_same_time_use_no_connection_with_the_old_certificate() -> None:
+    stack = Stack()
+    responses = [await stack.open() for _ in range(3)]
+    for response in responses:
+        await response.aread()
+        await response.aclose()
+    stack.certificate = named("one")
+    used: list[int] = []
+
+    async def send() -> None:
+        used.append(await stack.request())
+
+    async with anyio.create_task_group() as requests:
+        for _ in range(3):
+            requests.start_soon(send)
+    assert {stack.opened[number].certificate for number in used} == {named("one")}
 
 
 @mock_clock

@@ -44,8 +44,12 @@ class ResponseBody:
         except NETWORK_EXCEPTIONS as error:
             failed = error
         # Only now: a context manager around each read needs memory for as long as it waits.
-        with self._network_errors():
-            raise failed
+        try:
+            with self._network_errors():
+                raise failed
+        finally:
+            # Its traceback refers to this frame.
+            del failed
 
     async def read(self, limit: int) -> tuple[bytes, bool]:
         """Return the decompressed body and True, or its first `limit` bytes and False if it is longer."""

@@ -72,6 +72,8 @@ class ExecConfig:
     def __post_init__(self) -> None:
         if not self.command:
             raise ConfigError(f"{self.source} has no command")
+        if "\0" in self.command:
+            raise ConfigError(f"{self.source}: the command contains a NUL character")
         if not self.api_version:
             raise ConfigError(f"{self.source} has no apiVersion", hint=f"It must be {' or '.join(VERSIONS)}.")
         if self.api_version not in VERSIONS:

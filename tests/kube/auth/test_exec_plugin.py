@@ -127,6 +127,7 @@ def test_the_default_mode_is_if_available_for_v1beta1() -> None:
         ({"api_version": ""}, "apiVersion"),
         ({"api_version": "client.authentication.k8s.io/v1alpha1"}, "v1alpha1"),
         ({"command": ""}, "command"),
+        ({"command": "a\0b"}, "NUL"),
         ({"api_version": V1}, "interactiveMode"),
         ({"interactive_mode": "invalid"}, "'invalid'"),
         ({"env": (("", "x"),)}, "env"),

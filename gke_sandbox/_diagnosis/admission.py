@@ -209,12 +209,13 @@ def _pod_spec_changes(
     yield from _compare(_POD, path, sent, received)
     sent_pod, pod = mapping(sent.get("securityContext")), mapping(received.get("securityContext"))
     yield from _compare(_POD_SECURITY, f"{path}.securityContext", sent_pod, pod)
-    names = [each.get("name") for each in mappings(received.get("containers"))]
+    containers = mappings(received.get("containers"))
+    names = [each.get("name") for each in containers]
     if container not in names:
         yield Change("", f"{path}.containers", [container], names)
         return
     index = names.index(container)
-    at, after = f"{path}.containers[{index}]", mappings(received.get("containers"))[index]
+    at, after = f"{path}.containers[{index}]", containers[index]
     before = next((each for each in mappings(sent.get("containers")) if each.get("name") == container), {})
     yield from _compare(_CONTAINER, at, before, after)
     sent_own, own = mapping(before.get("securityContext")), mapping(after.get("securityContext"))

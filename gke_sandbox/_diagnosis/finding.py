@@ -7,7 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["CheckStatus", "Finding", "is_selected", "join_some", "json_text", "mapping", "mappings", "object_name"]
+__all__ = [
+    "CheckStatus",
+    "Finding",
+    "is_selected",
+    "join_some",
+    "json_text",
+    "mapping",
+    "mappings",
+    "object_name",
+    "only",
+]
 
 CheckStatus = Literal["ok", "warning", "failure", "skipped"]
 """``failure``: no program can run. ``skipped``: unknown, because a permission is missing."""

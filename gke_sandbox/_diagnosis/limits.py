@@ -45,11 +45,12 @@ def describe_changes(sent: Mapping[str, Any], changed: Mapping[str, str], contai
 def changed_limits_finding(changed: Mapping[str, str]) -> Finding:
     """Return a warning with the limits that the cluster changed; a failure if it removed any."""
     listed = ", ".join(f"{name} {value}" for name, value in changed.items())
+    message = f"the cluster changed the limits: {listed}"
     if NO_LIMIT in changed.values():
-        hint = "A webhook or policy removed them, so a program can use up its node. Exclude the namespace from it."
-        return Finding("failure", f"the cluster removed limits: {listed}", hint)
+        hint = "A webhook or policy removed limits: a program can use up its node. Exclude the namespace from it."
+        return Finding("failure", message, hint)
     hint = "GKE Autopilot sets limits to the requests: raise cpu_request and memory_request, too."
-    return Finding("warning", f"the cluster changed the limits: {listed}", hint)
+    return Finding("warning", message, hint)
 
 
 def memory_limit(changed: Mapping[str, str], requested: str) -> str:

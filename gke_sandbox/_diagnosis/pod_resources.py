@@ -5,12 +5,12 @@ https://kubernetes.io/docs/concepts/workloads/pods/init-containers/#resource-sha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from ..kube.quantity import Quantity, QuantityError, parse_quantity
 
-__all__ = ["pod_resources", "read_quantities", "same_quantity"]
+__all__ = ["container_resources", "pod_resources", "read_quantities", "same_quantity"]
 
 
 def pod_resources(spec: Mapping[str, Any], kind: Literal["requests", "limits"]) -> dict[str, Quantity]:
@@ -18,11 +18,13 @@ def pod_resources(spec: Mapping[str, Any], kind: Literal["requests", "limits"]) 
 
     Containers and sidecars run together; before them, each init container runs with the sidecars that precede it.
     """
-    total = _sum(spec.get("containers") or (), kind)
+    total: dict[str, Quantity] = {}
+    for container in spec.get("containers") or ():
+        total = _add(total, container_resources(container, kind))
     sidecars: dict[str, Quantity] = {}
     peak: dict[str, Quantity] = {}
     for container in spec.get("initContainers") or ():
-        own = _sum([container], kind)
+        own = container_resources(container, kind)
         if container.get("restartPolicy") == "Always":
             sidecars = _add(sidecars, own)
             own = {}
@@ -31,6 +33,13 @@ def pod_resources(spec: Mapping[str, Any], kind: Literal["requests", "limits"]) 
     overhead = read_quantities(spec.get("overhead"))
     # A resource without a limit has none with the overhead, either.
     return _add(needed, {name: more for name, more in overhead.items() if kind == "requests" or name in needed})
+
+
+def container_resources(container: Mapping[str, Any], kind: Literal["requests", "limits"]) -> dict[str, Quantity]:
+    """Return the requests or the limits of a container. The default of a request is the limit."""
+    resources = container.get("resources") or {}
+    defaults = resources.get("limits") or {} if kind == "requests" else {}
+    return read_quantities({**defaults, **(resources.get(kind) or {})})
 
 
 def read_quantities(value: object) -> dict[str, Quantity]:
@@ -50,16 +59,6 @@ def same_quantity(first: object, second: object) -> bool:
         return parse_quantity(str(first)).milli == parse_quantity(str(second)).milli
     except QuantityError:
         return first == second
-
-
-def _sum(containers: Iterable[Mapping[str, Any]], kind: str) -> dict[str, Quantity]:
-    total: dict[str, Quantity] = {}
-    for container in containers:
-        resources = container.get("resources") or {}
-        # The default of a request is the limit.
-        defaults = resources.get("limits") or {} if kind == "requests" else {}
-        total = _add(total, read_quantities({**defaults, **(resources.get(kind) or {})}))
-    return total
 
 
 def _add(first: Mapping[str, Quantity], second: Mapping[str, Quantity]) -> dict[str, Quantity]:

@@ -28,16 +28,17 @@ def namespace_finding(namespace: Mapping[str, Any], spec: Mapping[str, Any]) -> 
     if level == "privileged":
         hint = f"Reject unsafe pods: kubectl label namespace {name} {_ENFORCE}=restricted."
         return Finding("ok", f"{name} enforces no Pod Security standard", hint)
+    hint = "A webhook may have changed the Job: see the dry run. Exclude the namespace from it."
     if level not in ("baseline", "restricted"):
         # https://github.com/kubernetes/kubernetes/blob/master/staging/src/k8s.io/pod-security-admission/api/helpers.go
         level = f'restricted (its level is unknown: "{level}")'
+        hint = f"Correct the label {_ENFORCE}. {hint}"
     found = violations(dict(spec))
     if not found:
         return Finding(
             "ok",
             f"{name} enforces Pod Security {level}, and the pod violates none of the rules that are checked here",
         )
-    hint = "A webhook may have changed the Job: see the dry run. Exclude the namespace from it."
     if level == "baseline":
         return Finding("warning", f"{name} enforces Pod Security {level}, and the pod has {found}", hint)
     return Finding("failure", f"{name} enforces Pod Security {level}, which rejects the pod: {found}", hint)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..kube.quantity import Quantity, parse_quantity
 from .finding import Finding, is_selected, join_some, mapping, mappings, object_name
-from .pod_resources import pod_resources, read_quantities
+from .pod_resources import container_resources, pod_resources, read_quantities
 
 __all__ = ["limit_ranges_finding", "quotas_finding"]
 
@@ -102,8 +102,8 @@ def _problems(limit_range: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterat
     for item in mappings(mapping(limit_range.get("spec")).get("limits")):
         if item.get("type") == "Container":
             for container in [*mappings(spec.get("initContainers")), *mappings(spec.get("containers"))]:
-                resources = mapping(container.get("resources"))
-                requests, limits = (read_quantities(resources.get(kind)) for kind in ("requests", "limits"))
+                requests = container_resources(container, "requests")
+                limits = container_resources(container, "limits")
                 yield from _violations(item, requests, limits, f"container {container.get('name')}")
         elif item.get("type") == "Pod":
             yield from _violations(item, pod_resources(spec, "requests"), pod_resources(spec, "limits"), "pod")

@@ -212,6 +212,12 @@ def test_a_limit_range_that_rejects_the_pod_is_a_failure(item: dict[str, Any], m
     assert "edit limitrange r" in found.hint
 
 
+def test_a_limit_range_counts_the_limit_of_a_container_as_its_request_if_it_has_none() -> None:
+    container = {"name": "main", "resources": {"limits": {"memory": "64Mi"}}}
+    found = limit_ranges_finding([limit_range(min={"memory": "128Mi"})], {"containers": [container]}, "agents")
+    assert found.message.startswith("LimitRange r: the minimum memory of a Container is 128Mi, and the request")
+
+
 def test_a_limit_range_that_admits_the_pod_is_named() -> None:
     item = {"max": {"cpu": "4"}, "min": {"cpu": "100m"}, "maxLimitRequestRatio": {"cpu": "10"}}
     assert limit_ranges_finding([limit_range(**item)], spec(), "a") == Finding("ok", "the pod respects r")
@@ -281,6 +287,7 @@ def test_an_unknown_level_is_enforced_as_restricted() -> None:
     )
     found = namespace_finding(namespace("strict"), {**spec(), "securityContext": {}})
     assert (found.status, level in found.message) == ("failure", True)
+    assert found.hint.startswith("Correct the label pod-security.kubernetes.io/enforce.")
 
 
 LABELS = job()["spec"]["template"]["metadata"]["labels"]
@@ -425,7 +432,7 @@ def test_a_memory_limit_that_is_not_visible_is_skipped() -> None:
     ("changed", "status", "message"),
     [
         ({"memory": "256Mi"}, "warning", "the cluster changed the limits: memory 256Mi"),
-        ({"cpu": "1", "memory": "none"}, "failure", "the cluster removed limits: cpu 1, memory none"),
+        ({"cpu": "1", "memory": "none"}, "failure", "the cluster changed the limits: cpu 1, memory none"),
     ],
 )
 def test_limits_that_the_cluster_changed_are_reported(changed: dict[str, str], status: str, message: str) -> None:

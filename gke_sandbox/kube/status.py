@@ -71,12 +71,12 @@ class RequestInfo:
 
 
 # https://github.com/kubernetes/apimachinery/blob/master/pkg/apis/meta/v1/types.go, StatusReason
+_NAMED_AFTER_REASON = (
+    *(AlreadyExists, BadRequest, Conflict, Expired, Forbidden),
+    *(Invalid, NotFound, RequestEntityTooLarge, TooManyRequests, Unauthorized),
+)
 _BY_REASON: dict[str, type[ApiError]] = {
-    **{
-        kind.__name__: kind
-        for kind in (AlreadyExists, BadRequest, Conflict, Expired, Forbidden, Invalid, NotFound)
-    },
-    **{kind.__name__: kind for kind in (RequestEntityTooLarge, TooManyRequests, Unauthorized)},
+    **{kind.__name__: kind for kind in _NAMED_AFTER_REASON},
     **dict.fromkeys(
         ("InternalError", "ServerTimeout", "ServiceUnavailable", "StorageReadError", "Timeout"), ServerError
     ),

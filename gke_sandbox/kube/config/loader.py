@@ -51,9 +51,9 @@ def find_cluster(
     try:
         return load_kubeconfig(environ=environ, overrides=overrides, root=root)
     except ConfigError as error:
-        _, found, missing = error.message.partition(_NO_KUBECONFIG)
-        if not found:
+        if not error.message.startswith(_NO_KUBECONFIG):
             raise
+        missing = error.message.removeprefix(_NO_KUBECONFIG)
         raise ConfigError(
             f"no cluster was found: {_why_no_pod(environ, root)}, and {missing}",
             hint="Name a kubeconfig, a server or a GKE cluster, or run this in a pod of the cluster.",

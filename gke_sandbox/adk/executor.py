@@ -314,13 +314,17 @@ class GkeCodeExecutor(BaseCodeExecutor):
             level = logging.ERROR
         elif isinstance(error, SandboxClosed) and error.may_have_run:
             level = logging.INFO  # Closing the executor cancels executions, so that this error is not a problem.
+        try:
+            cluster: object = self._cluster()
+        except SpecError:
+            cluster = self.kubeconfig_path
         logger.log(
             level,
             "no result for the code of agent %s (invocation %s, namespace %s, cluster %r): %s: %s%s",
             _agent(context),
             getattr(context, "invocation_id", None),
             self.namespace,
-            self._cluster(),
+            cluster,
             type(error).__name__,
             error.message,
             f". {error.hint}" if error.hint else "",
@@ -379,7 +383,12 @@ class GkeCodeExecutor(BaseCodeExecutor):
         return fields.to_settings(values, more)
 
     def _cluster(self) -> Cluster:
-        return self.cluster or Cluster.auto(self.kubeconfig_path, self.kubeconfig_context)
+        if self.cluster:
+            return self.cluster
+        try:
+            return Cluster.auto(self.kubeconfig_path, self.kubeconfig_context)
+        except SpecError as error:
+            raise error.renamed({"path": "kubeconfig_path", "context": "kubeconfig_context"}) from None
 
     def _sandbox(self) -> Sandbox:
         return self._lazy.sandbox(self._new_sandbox)

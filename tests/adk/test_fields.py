@@ -196,6 +196,12 @@ def test_an_invalid_field_of_a_copy_is_reported_at_the_next_execution(field: str
         assert f"The program was not run: {field}: must be " in execute(executor, "").stderr
 
 
+def test_an_invalid_kubeconfig_path_is_named_as_the_field_of_the_executor() -> None:
+    assert refusal(kubeconfig_path="a\0b").field == "kubeconfig_path"
+    executor = GkeCodeExecutor().model_copy(update={"kubeconfig_path": "a\0b"})
+    assert "kubeconfig_path: must be the path of a kubeconfig file" in execute(executor, "").stderr
+
+
 def test_a_request_that_was_set_is_not_lowered() -> None:
     assert refusal(cpu_requested="200m", cpu_limit="100m").field == "cpu_requested"
 

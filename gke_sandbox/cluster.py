@@ -64,8 +64,7 @@ class Cluster:
 
         With `path` or `context` this is the same as `kubeconfig`, in a pod too.
         """
-        file = _check_path(path, "kubeconfig file") if path else None
-        return _Kubeconfig(file, context, overrides, pod_first=True)
+        return _Kubeconfig(_kubeconfig_path(path), context, overrides, pod_first=True)
 
     @classmethod
     def kubeconfig(
@@ -79,7 +78,7 @@ class Cluster:
 
         `path` is by default ``KUBECONFIG``, else ``~/.kube/config``. `context` is by default the current context.
         """
-        return _Kubeconfig(_check_path(path, "kubeconfig file") if path else None, context, overrides)
+        return _Kubeconfig(_kubeconfig_path(path), context, overrides)
 
     @classmethod
     def in_cluster(cls, *, overrides: ConnectionOverrides = NO_OVERRIDES) -> Cluster:
@@ -203,6 +202,10 @@ def _check_path(path: object, what: str) -> str:
         got = shorten(found) if isinstance(found, str) else describe(found)
         raise SpecError("path", f"must be the path of a {what}, got {got}")
     return found
+
+
+def _kubeconfig_path(path: object) -> str | None:
+    return None if path is None or path == "" else _check_path(path, "kubeconfig file")
 
 
 class _Http(Cluster):

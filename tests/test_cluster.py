@@ -115,6 +115,9 @@ def test_wrong_arguments_of_a_cluster_are_refused_at_once() -> None:
             make(3)  # type: ignore[arg-type]
         with pytest.raises(SpecError, match=r"path: must be the path of a kubeconfig file, got 'a.x00b'"):
             make("a\0b")
+        for wrong in (0, False, b"", []):
+            with pytest.raises(SpecError, match="path: must be the path of a kubeconfig file, got "):
+                make(wrong)  # type: ignore[arg-type]
     for make in (Cluster.auto, Cluster.kubeconfig, Cluster.in_cluster):
         with pytest.raises(SpecError, match="overrides: must be ConnectionOverrides, got dict"):
             make(overrides={"server": "https://other"})  # type: ignore[arg-type]

@@ -107,6 +107,7 @@ class LoopThread:
         there is a future to cancel. This method therefore cancels the task itself, calls `on_interrupt` on the
         loop, and waits for the cleanup of `executions`.
         """
+        self.check_thread()
         task = _Task(call, args)
         try:
             future: Future[T] = self.submit(task.run)

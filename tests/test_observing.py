@@ -58,8 +58,9 @@ async def test_an_on_event_that_cannot_be_called_is_refused_before_any_request()
 )
 def test_a_sandbox_that_on_event_uses_is_one_clear_error(use: Callable[[Sandbox], object]) -> None:
     with Sandbox(Cluster.transport(LocalTransport(ScriptedRuntime(program())))) as sandbox:
-        with pytest.raises(SandboxError, match="the Sandbox is used in the thread of its event loop"):
+        with pytest.raises(SandboxError, match="the Sandbox is used in the thread of its event loop") as caught:
             sandbox.run("pass", on_event=lambda _: use(sandbox))
+        assert not isinstance(caught.value.__context__, SandboxError)
         assert sandbox.run("pass").ok
 
 

@@ -80,11 +80,12 @@ def command(args: argparse.Namespace, console: Console) -> int:
     show = console.show_status if console.can_show_status and not console.json else lambda _: None
     bench = Bench(sandbox, args.runs, show)
     deleting = partial(show, "deleting the Jobs (press Ctrl-C again to exit without waiting)")
-    try:
-        code = Interrupts(sandbox, console, local=args.local, on_signal=deleting).run(bench.run)
-    finally:
+
+    def report() -> None:
         if not console.json:
             _print_tables(bench, sandbox.namespace, console)
+
+    code = Interrupts(sandbox, console, local=args.local, on_signal=deleting).run(bench.run, report)
     if code is not None:
         return code
     if console.json:

@@ -38,14 +38,18 @@ class Interrupts:
         self._local = local
         self._on_signal = on_signal
 
-    def run(self, work: Callable[[anyio.abc.TaskGroup], Awaitable[None]]) -> int | None:
+    def run(
+        self, work: Callable[[anyio.abc.TaskGroup], Awaitable[None]], report: Callable[[], None] = lambda: None
+    ) -> int | None:
         """Run `work`, which closes the sandbox when it ends or is cancelled. Raises its `SandboxError`.
 
-        `work` is called with a task group for background tasks, which end with it. If a signal ended it, print
-        which Jobs are left in the cluster and return the exit code. Return None otherwise.
+        `work` is called with a task group for background tasks, which end with it. `report` is called afterwards,
+        before the error of `work` is raised. If a signal ended it, print which Jobs are left in the cluster and
+        return the exit code. Return None otherwise.
         """
         anyio.run(self._run, work)
         self._console.clear_status()
+        report()
         if self.signal is not None:
             self._console.print_interrupted(self.signal, self._sandbox.leftovers, self._sandbox.namespace)
             return 128 + self.signal

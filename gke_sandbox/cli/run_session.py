@@ -93,7 +93,7 @@ class RunSession:
     ) -> None:
         self.sandbox = sandbox
         self.result: ExecutionResult | None = None
-        """The result, if the run was not interrupted."""
+        """The result, once the program has finished."""
         self._interrupts = Interrupts(sandbox, console, local=local, on_signal=self._on_signal)
         self.before_deletion: Callable[[], None] = lambda: None
         """Called when a signal ends the run."""
@@ -107,11 +107,11 @@ class RunSession:
 
         Raises `SandboxError`, and `OutputFailed` if stdout or stderr cannot be written.
         """
-        try:
-            return self._interrupts.run(self._work)
-        finally:
-            if self._output_failed is not None and self._interrupts.signal is None:
-                raise self._output_failed
+        return self._interrupts.run(self._work, self._raise_output_failed)
+
+    def _raise_output_failed(self) -> None:
+        if self._output_failed is not None and self._interrupts.signal is None:
+            raise self._output_failed
 
     async def _work(self, tasks: TaskGroup) -> None:
         tasks.start_soon(self._watch_reader)

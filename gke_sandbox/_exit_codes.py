@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+from typing import TYPE_CHECKING
 
-from .result import ExecutionResult
+if TYPE_CHECKING:
+    from .result import ExecutionResult
 
 USAGE = 2
 """Invalid usage: no request was sent to the cluster."""

@@ -56,8 +56,8 @@ class Execution:
         new_name: Callable[[], str],
         delete: Callable[[steps.JobAttempt, Execution], None],
         emit: Callable[[ExecutionEvent], None],
-        on_ready: Callable[[], None] = lambda: None,
-        idle_timeout: float = 0.0,
+        on_ready: Callable[[], None],
+        idle_timeout: float,
     ) -> None:
         self.settings = settings
         self.idle_timeout = idle_timeout

@@ -37,7 +37,7 @@ class _Handle:
 class ReplayHandle(_Handle):
     """A cassette to replay: from its start for each Sandbox, and checked when the Sandbox closes.
 
-    With `shared` all Sandboxes share one replay, and the owner of the handle calls `finish` at the end.
+    With `shared` all Sandboxes share one replay, and the owner of the handle calls `load().finish()`.
     """
 
     path: str
@@ -46,7 +46,6 @@ class ReplayHandle(_Handle):
     timing: bool = False
     shared: bool = False
     _player: Player | None = field(default=None, init=False, repr=False, compare=False)
-
     used: bool = field(default=False, init=False, repr=False, compare=False)
     """Whether a Sandbox has opened it."""
 

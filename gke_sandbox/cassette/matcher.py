@@ -31,7 +31,7 @@ from .model import (
 from .placeholders import Bindings, Difference, match_template
 from .stdin_request import readable_stdin
 
-__all__ = ["Matcher", "RecordedJob", "ReplayRequest"]
+__all__ = ["Matcher", "ReplayRequest"]
 
 _MAX_SHOWN_DIFFERENCES = 8
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
@@ -196,16 +196,18 @@ class Matcher:
         """Return the recorded Jobs that no Job of this run replays yet."""
         return [job for job in self._jobs.values() if not job.name]
 
-    def _candidates(self, digest: str | None, warm: bool) -> list[RecordedJob]:
+    def _candidates(self, digest: str | None, warm: bool) -> Iterator[RecordedJob]:
         free = [job for job in self._free() if job.is_warm == warm]
         if warm:
             # A warm Job without a program may have been created too late to become ready.
-            return sorted(free, key=lambda job: job.is_unused)
-        if digest is None:
-            return free
-        unknown = [job for job in free if job.program is None]
-        found = [job for job in free if job.program == digest]
-        return found + [job for job in unknown if job.digest(self._names, self._generate) in (digest, None)]
+            yield from sorted(free, key=lambda job: job.is_unused)
+        elif digest is None:
+            yield from free
+        else:
+            yield from (job for job in free if job.program == digest)
+            for job in free:
+                if job.program is None and job.digest(self._names, self._generate) in (digest, None):
+                    yield job
 
     def _creation_matches(self, job: RecordedJob, request: ReplayRequest) -> bool:
         names = ChainMap({job.placeholder: request.name}, self._names)

@@ -117,9 +117,8 @@ class _Normalizer:
             if name in ALLOWED_HEADERS and (name, value.partition(";")[0]) != ("content-type", "application/json")
         }
         if exchange.status == 101 or exchange.is_stream:
-            of_stream = self._events if exchange.is_watch else self._log
-            chunks = (self._messages if exchange.status == 101 else of_stream)(index)
-            return replace(response, headers=headers, chunks=tuple(chunks))
+            read = self._messages if exchange.status == 101 else self._events if exchange.is_watch else self._log
+            return replace(response, headers=headers, chunks=tuple(read(index)))
         value = self._names.value(next(iter(self._responses[index]), None), response=True)
         others = [each for each in jobs_of(value) if each != job]
         return replace(

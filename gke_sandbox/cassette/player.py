@@ -15,8 +15,8 @@ import anyio
 from .._wire.payload import runner_text
 from ..errors import CassetteError, ReplayMismatch
 from ..settings import SESSION_LABEL
-from .jobs import with_equal_suffixes
-from .matcher import Matcher, RecordedJob, ReplayRequest
+from .jobs import RecordedJob, with_equal_suffixes
+from .matcher import Matcher, ReplayRequest
 from .model import ONE_THREAD_HINT, SEND, Cassette, Chunk, RecordedResponse, Step
 from .placeholders import GeneratedNames, render
 from .timeline import PodTimeline, TimelineEvent, read_timelines
@@ -203,15 +203,14 @@ class Player:
             if changed is not None:
                 changed.set()
 
-    async def changed(
-        self, key: str, until: float | None, follows: RecordedResponse | Chunk | None = None
-    ) -> None:
+    async def changed(self, key: str, until: float | None, piece: RecordedResponse | Chunk | None = None) -> None:
         """Wait for a change of a Job or a selector, or until a time. Raises the first error of the replay.
 
-        If a request that `follows` follows has not arrived, wait for a change of its Job.
+        `until` None is no limit. If `piece` follows a request that has not arrived, wait for a change of the Job
+        of that request instead.
         """
-        if follows is not None:
-            _, missing = self._due_after(follows.after, follows.at)
+        if piece is not None:
+            _, missing = self._due_after(piece.after, piece.at)
             key = self.matcher.by_name[missing].job if missing else key
         until = math.inf if until is None else until
         event = self._changed.setdefault(key, anyio.Event())

@@ -137,9 +137,9 @@ class RecordingTransport(httpx.AsyncBaseTransport):
     of the server's API, as in ``https://host/k8s/clusters/c-1``; it is not recorded.
     """
 
-    def __init__(self, inner: httpx.AsyncBaseTransport, tape: Recorder, *, base: str = "") -> None:
+    def __init__(self, inner: httpx.AsyncBaseTransport, recorder: Recorder, *, base: str = "") -> None:
         self._inner = inner
-        self._recorder = tape
+        self._recorder = recorder
         self._base = base
         self._version_requested = False
 
@@ -223,10 +223,10 @@ class RecordingTransport(httpx.AsyncBaseTransport):
 
 
 class _RecordedBody(httpx.AsyncByteStream):
-    def __init__(self, inner: httpx.AsyncByteStream, exchange: Exchange, tape: Recorder) -> None:
+    def __init__(self, inner: httpx.AsyncByteStream, exchange: Exchange, recorder: Recorder) -> None:
         self._inner = inner
         self._exchange = exchange
-        self._recorder = tape
+        self._recorder = recorder
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         exchange = self._exchange

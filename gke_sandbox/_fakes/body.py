@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import anyio
 import httpx
-
-_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # https://www.rfc-editor.org/rfc/rfc6455#section-1.3
 
 
 class Source(Protocol):
@@ -94,11 +90,6 @@ class Closable(Protocol):
 
     async def aclose(self) -> None:
         """Close it. Idempotent."""
-
-
-def accept_header(key: str) -> str:
-    """Return the ``Sec-WebSocket-Accept`` for a ``Sec-WebSocket-Key``."""
-    return base64.b64encode(hashlib.sha1(f"{key}{_GUID}".encode(), usedforsecurity=False).digest()).decode()
 
 
 class UpgradedBody(httpx.AsyncByteStream):

@@ -13,8 +13,10 @@ import anyio
 import anyio.lowlevel
 import httpx
 
-from .._fakes.body import Body, Timeouts, UpgradedBody, accept_header
-from .matcher import RecordedJob, ReplayRequest
+from .._fakes.body import Body, Timeouts, UpgradedBody
+from ..kube.attach import accept_header
+from .jobs import RecordedJob
+from .matcher import ReplayRequest
 from .model import ERRORS, Chunk, RecordedResponse, Step, jobs_of
 from .normalize import event_line, json_bytes
 from .player import OpenStream, Player

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SUBPROTOCOL",
     "AttachConnection",
+    "accept_header",
     "require_websockets",
     "upgrade_headers",
     "upgrade_problem",
@@ -92,6 +93,12 @@ def upgrade_headers() -> dict[str, str]:
     }
 
 
+def accept_header(key: str) -> str:
+    """Return the ``Sec-WebSocket-Accept`` for a ``Sec-WebSocket-Key``."""
+    digest = hashlib.sha1(key.encode() + _ACCEPT_GUID, usedforsecurity=False).digest()
+    return base64.b64encode(digest).decode()
+
+
 def upgrade_problem(request: Mapping[str, str], status: int, response: Mapping[str, str]) -> str:
     """Return why a response that is not an error opens no WebSocket, or an empty string if it does.
 
@@ -99,8 +106,7 @@ def upgrade_problem(request: Mapping[str, str], status: int, response: Mapping[s
     """
     if status != 101:
         return "it is not a WebSocket"
-    digest = hashlib.sha1(request["Sec-WebSocket-Key"].encode() + _ACCEPT_GUID, usedforsecurity=False).digest()
-    if response.get("sec-websocket-accept", "") != base64.b64encode(digest).decode():
+    if response.get("sec-websocket-accept", "") != accept_header(request["Sec-WebSocket-Key"]):
         return "its Sec-WebSocket-Accept does not match the request"
     protocol = response.get("sec-websocket-protocol", "")
     if protocol != SUBPROTOCOL:

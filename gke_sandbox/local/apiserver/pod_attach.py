@@ -13,8 +13,7 @@ from functools import partial
 import anyio
 
 from ..._fakes.api_request import ApiRequest
-from ..._fakes.body import accept_header
-from ...kube.attach import SUBPROTOCOL
+from ...kube.attach import SUBPROTOCOL, accept_header
 from ..cluster import ClusterState
 from ..faults import AttachAction
 from ..objects import Key

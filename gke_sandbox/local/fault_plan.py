@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import TypeVar
 
 from .._fakes.api_request import ApiRequest
+from .objects import Key
 
 
 class Action:
@@ -99,6 +100,7 @@ class FaultPlan:
         """Return the actions of this kind that apply to a request, and count them."""
         return list(self.actions(kind, request.verb, request.resource, request.namespace, request.name))
 
-    def first(self, kind: type[A], resource: str, namespace: str, name: str) -> A | None:
-        """Return the first action of this kind that applies to this object, or None."""
-        return next(iter(list(self.actions(kind, "", resource, namespace, name))), None)
+    def first(self, kind: type[A], key: Key) -> A | None:
+        """Return the first action of this kind that applies to an object, or None. All that apply are counted."""
+        found = list(self.actions(kind, "", key.plural, key.namespace, key.name))
+        return found[0] if found else None

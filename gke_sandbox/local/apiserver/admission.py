@@ -12,7 +12,7 @@ import copy
 from ...kube.pod_security import violations
 from ..cluster import PRIORITY_CLASSES, RUNTIME_CLASS, SERVICE_ACCOUNT, ClusterState
 from ..faults import Mutate, RefusePod
-from ..objects import Json, with_metadata
+from ..objects import Json, Key, with_metadata
 from .defaults import job_with_defaults, pod_with_defaults
 from .errors import forbidden, invalid, not_found
 from .resources import CONFIG_MAPS, JOBS, NAMESPACES, PODS, ResourceType
@@ -75,7 +75,7 @@ def admit_pod(cluster: ClusterState, pod: Json) -> Json:
     if namespace.pod_security == "restricted" and (found := violations(pod["spec"])):
         raise forbidden(PODS, name, f'violates PodSecurity "restricted:latest": {found}')
     _check_quota(cluster, PODS, namespace.name, name)
-    if fault := cluster.faults.first(RefusePod, PODS.plural, namespace.name, name):
+    if fault := cluster.faults.first(RefusePod, Key(PODS.plural, namespace.name, name)):
         raise forbidden(PODS, name, fault.message)
     return pod
 

@@ -24,7 +24,7 @@ class ConfigMapReader:
         """Handle a change of a ConfigMap in the store."""
         key = change.key
         if change.type == "ADDED":
-            fault = self._cluster.faults.first(HideConfigMap, key.plural, key.namespace, key.name)
+            fault = self._cluster.faults.first(HideConfigMap, key)
             if fault is not None:
                 self._hidden_until[key] = anyio.current_time() + fault.seconds
                 self._cluster.tasks.start_soon(self._show_later, key, fault.seconds)

@@ -138,8 +138,8 @@ def _ephemeral(limits: Json) -> int | None:
     return None if limit is None else parse_quantity(limit).value
 
 
-def _security(pod: Json, container: Json, field: str) -> int | None:
-    value: int | None = container.get("securityContext", {}).get(field, pod["spec"]["securityContext"].get(field))
+def _security(pod: Json, container: Json, name: str) -> int | None:
+    value: int | None = container.get("securityContext", {}).get(name, pod["spec"]["securityContext"].get(name))
     return value
 
 

@@ -75,7 +75,7 @@ class _JobWorker:
         self._finished: float | None = None
         self._create_failures = 0
         self._next_create = 0.0
-        fault = cluster.faults.first(EndJob, JOBS.plural, key.namespace, key.name)
+        fault = cluster.faults.first(EndJob, key)
         self._ends_after = math.inf if fault is None else fault.after
 
     def schedule(self, at: float) -> None:

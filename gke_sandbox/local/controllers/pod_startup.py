@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 
-from ..apiserver.resources import PODS
 from ..faults import BadImage, NoPodSandbox, RejectPod
 from ..objects import Json
 from ..runtimes.base import ContainerSpec
@@ -59,8 +58,8 @@ class PodStartup:
         return await self._prepare(context.pod()["spec"]["containers"][0], context.status, files)
 
     def _accept(self) -> None:
-        context, key = self._context, self._context.key
-        fault = context.cluster.faults.first(RejectPod, PODS.plural, key.namespace, key.name)
+        context = self._context
+        fault = context.cluster.faults.first(RejectPod, context.key)
         if fault is not None:
             raise PodRejected(fault.reason, fault.message)
         init = context.pod()["spec"].get("initContainers", ())
@@ -102,10 +101,10 @@ class PodStartup:
 
     async def _create_sandbox(self) -> None:
         """Create the pod sandbox: its network, and under gVisor its kernel."""
-        context, key = self._context, self._context.key
+        context = self._context
         while True:
             await context.pause(self._pace.sandbox)
-            fault = context.cluster.faults.first(NoPodSandbox, PODS.plural, key.namespace, key.name)
+            fault = context.cluster.faults.first(NoPodSandbox, context.key)
             if fault is None:
                 return
             context.record_event("Warning", "FailedCreatePodSandBox", fault.message, of_container=False)
@@ -135,10 +134,9 @@ class PodStartup:
 
     def _pull_error(self, image: str, init: str) -> str:
         """`BadImage` is about the program's image; those of init containers are bad by their name."""
-        key = self._context.key
         fault = None
         if not init:
-            fault = self._context.cluster.faults.first(BadImage, PODS.plural, key.namespace, key.name)
+            fault = self._context.cluster.faults.first(BadImage, self._context.key)
         if fault is not None:
             return fault.message or unreachable_registry(image)
         return pull_error(image)

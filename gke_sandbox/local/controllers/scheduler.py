@@ -32,7 +32,7 @@ class Scheduler:
     async def _schedule(self, key: Key, uid: str) -> None:
         await anyio.sleep(self._cluster.pace.schedule)
         while pod := self._unbound(key, uid):
-            fault = self._cluster.faults.first(NoNode, PODS.plural, key.namespace, key.name)
+            fault = self._cluster.faults.first(NoNode, key)
             if fault is None and not self._fits(pod):
                 fault = NoNode()
             if fault is None:

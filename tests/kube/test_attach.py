@@ -168,6 +168,7 @@ async def test_a_recorded_refusal_has_its_error_and_hint(
     assert text in error.message
     assert hint in error.hint
     assert 'resources: ["pods/attach"]' in error.hint or "verb" not in hint
+    assert "does not run" not in error.hint
 
 
 def test_every_recorded_refusal_is_tested() -> None:
@@ -175,19 +176,20 @@ def test_every_recorded_refusal_is_tested() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scenario", "number", "kind", "hint"),
+    ("scenario", "number", "kind", "text", "hint"),
     [
-        ("not-running", 0, ServerError, "The container does not run"),
-        ("terminated", 1, ServerError, "The container does not run"),
-        ("without-a-node", 0, BadRequest, ""),
+        ("not-running", 0, ServerError, " not found in pod ", "The container does not run"),
+        ("terminated", 1, ServerError, " not found in pod ", "The container does not run"),
+        ("without-a-node", 0, BadRequest, "does not have a host assigned", ""),
     ],
 )
 async def test_a_container_that_does_not_run_is_recognized(
-    scenario: str, number: int, kind: type[ApiError], hint: str
+    scenario: str, number: int, kind: type[ApiError], text: str, hint: str
 ) -> None:
     recorded = recorded_attaches(scenario)[number]
     error = await refusal((recorded.status, recorded.headers, recorded.body.encode()))
     assert type(error) is kind
+    assert text in error.message
     assert hint in error.hint
 
 

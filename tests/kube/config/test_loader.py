@@ -119,8 +119,9 @@ def test_a_repr_shows_no_secret(write: Write) -> None:
     ],
 )
 def test_credentials(write: Write, user: dict[str, Any], expected: str | None) -> None:
-    auth = load(write(kubeconfig(user=user))).auth or httpx.Auth()
-    request = next(auth.sync_auth_flow(httpx.Request("GET", "https://cluster")))
+    auth = load(write(kubeconfig(user=user))).auth
+    assert (auth is None) is (expected is None)
+    request = next((auth or httpx.Auth()).sync_auth_flow(httpx.Request("GET", "https://cluster")))
     assert request.headers.get("Authorization") == expected
 
 

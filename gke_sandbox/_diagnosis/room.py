@@ -42,7 +42,7 @@ def quotas_finding(
             if need.nano > hard[resource].nano:
                 return Finding(
                     "failure",
-                    f"the quota {name} has {hard[resource]} of {resource}, and one run needs {need}",
+                    f"{resource} of {name}: the quota is {hard[resource]}, and one run needs {need}",
                     _RAISE.format(namespace=namespace, kind="resourcequota", name=name),
                 )
             runs = max(hard[resource].nano - taken, 0) // need.nano

@@ -74,7 +74,7 @@ def test_a_good_cluster_is_one_line_for_each_check(capfd: pytest.CaptureFixture[
 def test_a_failure_has_a_fix_and_exit_code_1(capfd: pytest.CaptureFixture[str]) -> None:
     assert doctor("--memory", "2Gi", quota=Quota("q", pods=0)) == 1
     stdout = capfd.readouterr().out
-    assert "\nfailure  quota                     the quota q has 0 of pods, and one run needs 1\n" in stdout
+    assert "\nfailure  quota                     pods of q: the quota is 0, and one run needs 1\n" in stdout
     assert "fix: Raise it: kubectl --namespace default edit resourcequota q.\n" in stdout
     assert stdout.splitlines()[-1].endswith("1 failure, 0 skipped")
 
@@ -99,7 +99,7 @@ def test_json_lists_every_check(capfd: pytest.CaptureFixture[str]) -> None:
     assert by_name["quota"] == {
         "name": "quota",
         "status": "failure",
-        "message": "the quota q has 0 of pods, and one run needs 1",
+        "message": "pods of q: the quota is 0, and one run needs 1",
         "hint": "Raise it: kubectl --namespace default edit resourcequota q.",
     }
 

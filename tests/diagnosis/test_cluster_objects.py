@@ -147,7 +147,7 @@ def test_a_full_quota_is_a_warning(resource: str) -> None:
 def test_a_quota_that_is_too_small_for_one_run_is_a_failure() -> None:
     found = of_quota(quota({"limits.memory": "256Mi"}))
     assert found.status == "failure"
-    assert found.message == "the quota q has 256Mi of limits.memory, and one run needs 512Mi"
+    assert found.message == "limits.memory of q: the quota is 256Mi, and one run needs 512Mi"
     assert "kubectl --namespace agents edit resourcequota q" in found.hint
 
 

@@ -173,7 +173,7 @@ def weaken(job: dict[str, Any]) -> None:
             {},
             "quota",
             "failure",
-            "the quota q has 0 of pods, and one run needs 1",
+            "pods of q: the quota is 0, and one run needs 1",
             "edit resourcequota q",
         ),
         (

@@ -1,4 +1,6 @@
-"""Kubernetes' published rules, independent of the package: existing fields. See also `pod_security_rules`.
+"""Kubernetes' published rules, independent of the package: existing fields, keys of ConfigMaps.
+
+See also `pod_security_rules`.
 
 Tests compare built bodies with them. Only the fields that we use and some related ones are listed: any other field
 is unknown, misspelt or misplaced, and the server rejects it with fieldValidation=Strict.
@@ -196,5 +198,5 @@ def field_errors(kind: Any, value: Any, path: str = "") -> list[str]:
 
 
 def is_config_map_key(key: str) -> bool:
-    """Whether a key is valid in a ConfigMap. https://kubernetes.io/docs/concepts/configuration/configmap/"""
+    """Return whether a key is valid in a ConfigMap. https://kubernetes.io/docs/concepts/configuration/configmap/"""
     return re.fullmatch(r"[-._a-zA-Z0-9]{1,253}", key) is not None and key != "." and not key.startswith("..")

@@ -67,6 +67,13 @@ class Stack:
         await response.aclose()
         return int(response.headers["x-connection"])
 
+    async def request_at_once(self, count: int) -> None:
+        """Open this number of connections, which are idle afterwards."""
+        responses = [await self.open() for _ in range(count)]
+        for response in responses:
+            await response.aread()
+            await response.aclose()
+
     @property
     def still_open(self) -> list[int]:
         return [each.number for each in self.opened if not each.closed]
@@ -102,30 +109,21 @@ async def test_a_connection_whose_request_fails_is_closed() -> None:
 @mock_clock
 async def test_the_connection_that_was_used_last_is_used_first() -> None:
     stack = Stack()
-    responses = [await stack.open() for _ in range(3)]
-    for response in responses:
-        await response.aread()
-        await response.aclose()
+    await stack.request_at_once(3)
     assert await stack.request() == 2
 
 
 @mock_clock
 async def test_only_some_of_many_connections_are_kept() -> None:
     stack = Stack()
-    responses = [await stack.open() for _ in range(1000)]
-    for response in responses:
-        await response.aread()
-        await response.aclose()
+    await stack.request_at_once(1000)
     assert len(stack.still_open) == MAX_IDLE
 
 
 @mock_clock
 async def test_connections_that_are_idle_for_long_are_closed_at_the_next_request() -> None:
     stack = Stack()
-    responses = [await stack.open() for _ in range(3)]
-    for response in responses:
-        await response.aread()
-        await response.aclose()
+    await stack.request_at_once(3)
     await anyio.sleep(IDLE_TIMEOUT - 1)
     await stack.request()
     await anyio.sleep(1)
@@ -176,10 +174,7 @@ async def test_a_running_request_keeps_its_connection_when_the_certificate_chang
 @mock_clock
 async def test_requests_at_the_same_time_use_no_connection_with_the_old_certificate() -> None:
     stack = Stack()
-    responses = [await stack.open() for _ in range(3)]
-    for response in responses:
-        await response.aread()
-        await response.aclose()
+    await stack.request_at_once(3)
     stack.certificate = named("one")
     used: list[int] = []
 

@@ -271,17 +271,18 @@ async def test_containers_can_be_started_after_kill_all(runtime: ProcessRuntime,
     assert (await run(runtime, python("print(1)")))[1] == b"1\n"
 
 
+STOPS_ITS_SUPERVISOR = "import os, signal; print(os.kill(os.getppid(), signal.SIGSTOP)); signal.pause()"
+
+
 async def test_a_program_that_stops_its_supervisor_can_be_closed(runtime: ProcessRuntime) -> None:
-    code = "import os, signal; print(os.kill(os.getppid(), signal.SIGSTOP)); signal.pause()"
-    async with running(runtime, python(code)) as (_, lines):
+    async with running(runtime, python(STOPS_ITS_SUPERVISOR)) as (_, lines):
         await lines.next()
 
 
 async def test_a_program_that_stops_its_supervisor_does_not_delay_other_containers(
     runtime: ProcessRuntime,
 ) -> None:
-    code = "import os, signal; print(os.kill(os.getppid(), signal.SIGSTOP)); signal.pause()"
-    async with running(runtime, python(code)) as (_, lines):
+    async with running(runtime, python(STOPS_ITS_SUPERVISOR)) as (_, lines):
         await lines.next()
         with anyio.fail_after(20):
             assert (await run(runtime, python("print(1)")))[1] == b"1\n"

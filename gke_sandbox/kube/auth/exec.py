@@ -19,9 +19,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path, PurePath
 from threading import Lock
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -242,22 +244,47 @@ def _is_interactive(config: ExecConfig) -> bool:
 def cluster_info(cluster: ClusterConfig, extension: object) -> dict[str, Any]:
     """Return the cluster as in KUBERNETES_EXEC_INFO: fields that are set, and `config`, which may be null."""
     # https://kubernetes.io/docs/reference/config-api/client-authentication.v1/#client-authentication-k8s-io-v1-Cluster
+    # client-go removes the query only if there is a path.
+    has_path = len(urlsplit(cluster.server).path) > 1
     fields = {
-        "server": cluster.server,
+        "server": cluster.server.partition("?")[0] if has_path else cluster.server,
         "tls-server-name": cluster.tls_server_name,
         "insecure-skip-tls-verify": cluster.insecure_skip_tls_verify,
         "certificate-authority-data": base64.b64encode(cluster.ca_data or b"").decode("ascii"),
         "proxy-url": cluster.proxy_url,
         "disable-compression": cluster.disable_compression,
     }
-    return {**{key: value for key, value in fields.items() if value}, "config": extension}
+    # client-go writes objects with their keys in order.
+    ordered = json.loads(json.dumps(extension, sort_keys=True))
+    return {**{key: value for key, value in fields.items() if value}, "config": ordered}
 
 
 def exec_info(config: ExecConfig, cluster: Mapping[str, Any], *, interactive: bool) -> str:
-    """Return the JSON of KUBERNETES_EXEC_INFO."""
+    """Return the text of KUBERNETES_EXEC_INFO, byte for byte as client-go writes it."""
     spec: dict[str, Any] = {"cluster": cluster} if config.provide_cluster_info else {}
     spec["interactive"] = interactive
-    return json.dumps({"kind": "ExecCredential", "apiVersion": config.api_version, "spec": spec})
+    text = _go_json({"kind": "ExecCredential", "apiVersion": config.api_version, "spec": spec})
+    # The characters that Go's encoder escapes.
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text + "\n"
+
+
+def _go_json(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{_go_json(key)}:{_go_json(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_go_json, value)) + "]"
+    if isinstance(value, float) or (isinstance(value, int) and not -(1 << 63) <= value < 1 << 64):
+        return _go_float(float(value))
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _go_float(number: float) -> str:
+    """Return a number as Go writes it: without ``.0``, and with an exponent if it is tiny or huge."""
+    if number and not 1e-6 <= abs(number) < 1e21:
+        return re.sub(r"\.0(?=e)|(?<=e-)0", "", repr(number))
+    return format(Decimal(repr(number)), "f").removesuffix(".0")
 
 
 def _find_plugin(config: ExecConfig, environ: Mapping[str, str]) -> str | None:

@@ -139,6 +139,8 @@ def _texts(*names: str) -> dict[str, Type]:
     return dict.fromkeys(names, _text)
 
 
+# client-go checks the types of fields that nothing uses, too.
+_PREFERENCES = _fields({"colors": _flag, "extensions": _extensions})
 # https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/
 _EXEC: Mapping[str, Type] = {
     **_texts("command", "apiVersion", "installHint", "interactiveMode"),
@@ -162,8 +164,9 @@ KINDS: Mapping[str, Mapping[str, Type]] = {
         "as-user-extra": _map_of(_list_of(_text, ""), []),
         "auth-provider": _fields({"name": _text, "config": _map_of(_text, "")}),
         "exec": _fields(_EXEC),
+        "extensions": _extensions,
     },
-    "context": _texts("cluster", "user", "namespace"),
+    "context": {**_texts("cluster", "user", "namespace"), "extensions": _extensions},
 }
 
 
@@ -181,7 +184,9 @@ def parse(content: bytes, file: Path) -> Kubeconfig:
     for key, expected in (("apiVersion", "v1"), ("kind", "Config")):
         if value.get(key) not in (None, "", expected):
             raise ConfigError(f"{file} is not a kubeconfig: its {key} must be {expected}")
-    current = _fields({"current-context": _text})(value, str(file))
+    current = _fields({"current-context": _text, "extensions": _extensions, "preferences": _PREFERENCES})(
+        value, str(file)
+    )
     return Kubeconfig(
         clusters=_entries(value, "cluster", file),
         users=_entries(value, "user", file),

@@ -38,9 +38,9 @@ def ca() -> trustme.CA:
 # The input of a plugin
 
 
-def info(version: str, **spec: object) -> dict[str, object]:
-    """Return the exec info of a plugin that is not interactive."""
-    return {"kind": "ExecCredential", "apiVersion": version, "spec": {**spec, "interactive": False}}
+def payload(interactive: bool = False, version: str = V1BETA1, cluster: str = "") -> str:
+    spec = f'{cluster}"interactive":{json.dumps(interactive)}'
+    return f'{{"kind":"ExecCredential","apiVersion":"{version}","spec":{{{spec}}}}}\n'
 
 
 FULL = ClusterConfig(
@@ -50,39 +50,75 @@ FULL = ClusterConfig(
     proxy_url="http://proxy:3128",
     disable_compression=True,
 )
-EXTENSION = {"b": [1, 1.5, {"y": None, "x": "<&>"}], "a": "\u2028é"}
+EXTENSION = {"b": [1, {"y": None, "x": "<&>"}], "a": "\u2028é"}
 INSECURE = ClusterConfig(server="https://cluster:6443", insecure_skip_tls_verify=True)
-FULL_INFO = {
-    "server": "https://cluster:6443/prefix",
-    "tls-server-name": "kubernetes",
-    "certificate-authority-data": "UEVN",
-    "proxy-url": "http://proxy:3128",
-    "disable-compression": True,
-    "config": EXTENSION,
-}
+FULL_JSON = (
+    '"cluster":{"server":"https://cluster:6443/prefix","tls-server-name":"kubernetes",'
+    '"certificate-authority-data":"UEVN","proxy-url":"http://proxy:3128","disable-compression":true,"config":{"a":"\\u2028é","b":[1,{"x":"\\u003c\\u0026\\u003e","y":null}]}},'
+)
 
 
 @pytest.mark.parametrize("version", [V1, V1BETA1])
 @pytest.mark.parametrize(
     ("cluster", "extension", "provided", "expected"),
     [
-        (FULL, EXTENSION, False, {}),
-        (FULL, EXTENSION, True, {"cluster": FULL_INFO}),
+        (FULL, EXTENSION, False, ""),
+        (FULL, EXTENSION, True, FULL_JSON),
         (
             INSECURE,
             None,
             True,
-            {"cluster": {"server": "https://cluster:6443", "insecure-skip-tls-verify": True, "config": None}},
+            '"cluster":{"server":"https://cluster:6443","insecure-skip-tls-verify":true,"config":null},',
         ),
-        (CLUSTER, None, True, {"cluster": {"server": "https://cluster:6443", "config": None}}),
+        (CLUSTER, None, True, '"cluster":{"server":"https://cluster:6443","config":null},'),
     ],
 )
-def test_the_exec_info_has_the_fields_of_client_go(
-    version: str, cluster: ClusterConfig, extension: object, provided: bool, expected: dict[str, object]
+def test_the_exec_info_equals_that_of_client_go(
+    version: str, cluster: ClusterConfig, extension: object, provided: bool, expected: str
 ) -> None:
     entry = config("p", api_version=version, interactive_mode="Never", provide_cluster_info=provided)
-    text = exec_info(entry, cluster_info(cluster, extension), interactive=False)
-    assert json.loads(text) == info(version, **expected)
+    assert exec_info(entry, cluster_info(cluster, extension), interactive=False) == payload(
+        False, version, expected
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (1.5, "1.5"),
+        (100.0, "100"),
+        (-0.0, "-0"),
+        (1e-6, "0.000001"),
+        (1e-7, "1e-7"),
+        (-2.5e-12, "-2.5e-12"),
+        (1e20, "100000000000000000000"),
+        (1e21, "1e+21"),
+        (1.7976931348623157e308, "1.7976931348623157e+308"),
+        (5e-324, "5e-324"),
+        ((1 << 64) - 1, "18446744073709551615"),
+        (1 << 64, "18446744073709552000"),
+        (-(1 << 63), "-9223372036854775808"),
+        (-(1 << 63) - 1, "-9223372036854776000"),
+    ],
+)
+def test_numbers_in_the_exec_info_are_written_as_go_writes_them(number: float, expected: str) -> None:
+    # Observed with kubectl 1.32.
+    entry = config("p", interactive_mode="Never", provide_cluster_info=True)
+    text = exec_info(entry, cluster_info(CLUSTER, {"a": [number]}), interactive=False)
+    assert f'"config":{{"a":[{expected}]}}' in text
+
+
+@pytest.mark.parametrize(
+    ("server", "expected"),
+    [
+        ("https://cluster/a?x=y", "https://cluster/a"),
+        ("https://cluster?x=y", "https://cluster?x=y"),
+        ("https://cluster/?x=y", "https://cluster/?x=y"),
+    ],
+)
+def test_the_servers_query_is_in_the_exec_info_only_without_a_path(server: str, expected: str) -> None:
+    # Observed with kubectl 1.32.
+    assert cluster_info(ClusterConfig(server=server), None)["server"] == expected
 
 
 def test_the_environment_has_the_variables_of_the_config_and_the_exec_info(tmp_path: Path) -> None:
@@ -97,7 +133,7 @@ def test_the_environment_has_the_variables_of_the_config_and_the_exec_info(tmp_p
         "OURS": "1",
         "EMPTY": "",
     }
-    assert json.loads(record["environ"]["KUBERNETES_EXEC_INFO"]) == info(V1BETA1)
+    assert record["environ"]["KUBERNETES_EXEC_INFO"] == payload()
 
 
 @pytest.mark.parametrize("version", [V1, V1BETA1])
@@ -106,7 +142,7 @@ def test_without_a_terminal_a_plugin_is_not_interactive(tmp_path: Path, version:
     plugin = write_plugin(tmp_path, TOKEN, version=version)
     ask(auth(plugin, fields={"api_version": version, "interactive_mode": mode}), Server())
     record: Any = plugin.runs[0]
-    assert json.loads(record["environ"]["KUBERNETES_EXEC_INFO"]) == info(version)
+    assert record["environ"]["KUBERNETES_EXEC_INFO"] == payload(False, version)
 
 
 @pytest.mark.parametrize("version", [V1, V1BETA1])

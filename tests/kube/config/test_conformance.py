@@ -99,7 +99,7 @@ FILES = [
     ],
     Case(
         "duplicate extensions",
-        {"config": kubeconfig({"extensions": [{"name": "x"}, {"name": "x"}]})},
+        {"config": {"extensions": [{"name": "x"}, {"name": "x"}]}},
         error=("DIR/config", "extensions", 'duplicate name "x"'),
     ),
     Case(

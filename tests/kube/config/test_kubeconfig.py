@@ -35,8 +35,26 @@ def test_damaged_utf_16_and_utf_16_without_a_mark_are_config_errors(content: byt
         parse(content, Path("/f"))
 
 
-@pytest.mark.parametrize("preferences", [None, {}, {"colors": True, "extensions": None, "other": 5}, 5])
-def test_preferences_are_ignored(preferences: object) -> None:
+@pytest.mark.parametrize(
+    "preferences",
+    [
+        5,
+        "x",
+        [],
+        {"colors": 1},
+        {"extensions": {}},
+        {"extensions": [{"name": 5}]},
+        {"extensions": [{"name": "a", "extension": 1}, {"name": "a", "extension": 2}]},
+    ],
+)
+def test_invalid_preferences_are_a_config_error(preferences: object) -> None:
+    content = yaml.safe_dump({"preferences": preferences}).encode()
+    with pytest.raises(ConfigError, match=r"^/f: preferences"):
+        parse(content, Path("/f"))
+
+
+@pytest.mark.parametrize("preferences", [None, {}, {"colors": True, "extensions": None, "other": 5}])
+def test_valid_preferences_are_ignored(preferences: object) -> None:
     content = yaml.safe_dump({"preferences": preferences, "current-context": "c"}).encode()
     assert parse(content, Path("/f")).current_context == "c"
 
@@ -86,8 +104,9 @@ FIELDS: dict[str, dict[str, Any]] = {
             "provideClusterInfo": FLAG,
             "interactiveMode": TEXT,
         },
+        "extensions": EXTENSIONS,
     },
-    "context": {"cluster": TEXT, "user": TEXT, "namespace": TEXT},
+    "context": {"cluster": TEXT, "user": TEXT, "namespace": TEXT, "extensions": EXTENSIONS},
 }
 ANY = st.recursive(
     st.booleans() | st.integers() | st.floats(-1e9, 1e9) | st.text(st.characters(codec="ascii"), max_size=5),

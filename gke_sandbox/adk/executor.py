@@ -383,8 +383,9 @@ class GkeCodeExecutor(BaseCodeExecutor):
         return fields.to_settings(values, more)
 
     def _cluster(self) -> Cluster:
-        if self.cluster:
-            return self.cluster
+        given: Cluster | None = self.cluster
+        if given is not None:
+            return given
         try:
             return Cluster.auto(self.kubeconfig_path, self.kubeconfig_context)
         except SpecError as error:
